@@ -1,0 +1,6 @@
+//! The Lambda binary of `docs-openapi`.
+
+#[tokio::main]
+async fn main() -> shared::RuntimeResult {
+    shared::serve_stateless(docs_openapi::routes()).await
+}

@@ -1,0 +1,67 @@
+//! `POST /v1/o/{org_id}/guard/org-user-tokens`: mints an org user token.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use shared::domain::UserIdentifier;
+use shared::extract::in_the_future;
+use shared::openapi::{BodyErrors, GuardErrors, OrgInPath, tag};
+use shared::principal::OrgUserTokensIssue;
+use shared::secret::ShownOnce;
+use shared::views::OrgUserTokenView;
+use shared::{ApiError, App, BotWith, Json, Moment};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes of this function.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(issue))
+}
+
+/// Who the token is for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = IssueOrgUserToken)]
+struct Request {
+    user_identifier: UserIdentifier,
+    /// When the token is to end by itself, which must lie in the future; null or left out, it does not.
+    #[schema(example = "2099-12-31T23:59:59Z")]
+    expires_at: Option<Moment>,
+}
+
+/// The new token.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IssuedOrgUserToken)]
+struct Issued {
+    /// The token itself. It is in this answer and never again.
+    #[schema(value_type = String, example = "tg_org_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1", pattern = "^tg_org_[0-9A-Za-z]{42}$")]
+    token: ShownOnce,
+    #[serde(flatten)]
+    about: OrgUserTokenView,
+}
+
+/// Issue an org user token
+///
+/// The token is shown in this answer and never again. Many tokens may share one `user_identifier`.
+#[utoipa::path(
+    post,
+    path = "/v1/o/{org_id}/guard/org-user-tokens",
+    operation_id = "org-user-tokens-issue",
+    tag = tag::ORG_USER_TOKENS,
+    params(OrgInPath),
+    request_body = Request,
+    responses((status = 201, description = "The token was issued.", body = Issued), GuardErrors, BodyErrors),
+)]
+async fn issue(
+    State(app): State<App>,
+    caller: BotWith<OrgUserTokensIssue>,
+    Json(request): Json<Request>,
+) -> Result<(StatusCode, Json<Issued>), ApiError> {
+    let expires_at = in_the_future(request.expires_at, app.clock().now())?;
+    let BotWith { bot, caller, .. } = caller;
+    let issued = app.store().issue_org_user_token(&bot.org_id, &bot.id, request.user_identifier, expires_at, &caller);
+    let (token, plain) = issued.await?;
+    let about = OrgUserTokenView::new(token, app.clock().now());
+    Ok((StatusCode::CREATED, Json(Issued { token: ShownOnce(plain), about })))
+}

@@ -1,0 +1,6 @@
+//! The Lambda binary of `org-user-tokens-revoke-by-user`.
+
+#[tokio::main]
+async fn main() -> shared::RuntimeResult {
+    shared::serve(org_user_tokens_revoke_by_user::routes()).await
+}

@@ -1,0 +1,64 @@
+//! The first organization and bot of an empty store, and the file that a shell sources to act as them.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use shared::domain::Plan;
+use shared::lambda::new_request_id;
+use shared::principal::Role;
+use shared::store::Store;
+use shared::store::audit::{Caller, Subject};
+
+/// What the file says: names of environment variables and their values.
+pub type Environment = BTreeMap<String, String>;
+
+/// The variable that holds the bot's API key.
+pub const BOT_API_KEY: &str = "BOT_API_KEY";
+
+/// Makes an organization and an owner bot if there is no organization yet, and says who they are. `None` if there was.
+pub async fn create_if_empty(store: &Store) -> Result<Option<Environment>> {
+    if !store.orgs().await?.is_empty() {
+        return Ok(None);
+    }
+    let actor = Subject::new("operator", "local");
+    let caller = Caller { actor, source_ip: None, request_id: new_request_id() };
+    let org = store.create_org("Demo", Plan::Pro, true, &caller).await?;
+    let (bot, key) = store.create_bot(&org.id, "demo", &[Role::Owner], &caller).await?;
+    Ok(Some(Environment::from([
+        ("ORG".to_owned(), org.id.to_string()),
+        ("BOT_ID".to_owned(), bot.id.to_string()),
+        (BOT_API_KEY.to_owned(), key.expose().to_owned()),
+    ])))
+}
+
+/// Reads a file that [`write`] has written; nothing where there is none.
+pub fn read(path: &Path) -> Environment {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let pairs = text.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// Writes the file. Only its owner may read it: it holds a credential.
+pub fn write(path: &Path, environment: &Environment) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        writeln!(file, "# Written by guard-tokens at its start. It holds a credential for this machine's demo.")?;
+        for (name, value) in environment {
+            writeln!(file, "export {name}={value}")?;
+        }
+        file.flush()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The curl tour, ready to paste.
+pub fn tour(env_file: &Path) -> String {
+    include_str!("tour.txt").replace("{env_file}", &env_file.display().to_string())
+}

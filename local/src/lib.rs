@@ -1,0 +1,8 @@
+//! The whole of guard-tokens in one process.
+//!
+//! The routes are those that the functions export: what runs here is what is deployed. [`api`] puts them on one port,
+//! [`dynamodb`] is the table, [`demo`] the first organization, and `main.rs` the command.
+
+pub mod api;
+pub mod demo;
+pub mod dynamodb;

@@ -1,0 +1,198 @@
+//! Guards: a handler that takes a [`BotWith<Operation>`](BotWith) runs only for a caller that may do the operation.
+
+use std::marker::PhantomData;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use http::{HeaderMap, header};
+
+use crate::app::App;
+use crate::domain::TokenState;
+use crate::error::{ApiError, Unauthorized};
+use crate::extract::PathParams;
+use crate::http::{Origin, note_principal};
+use crate::ids::{BotId, OrgId};
+use crate::principal::{Bot, Guarded, Operation, Principal};
+use crate::secret::{Token, TokenKind};
+use crate::store::StoreError;
+use crate::store::audit::{Caller, Entry, Subject};
+use crate::store::orgs::Org;
+use crate::store::tokens::StoredToken;
+
+/// A credential whose form is right. Whether it counts, the table says.
+#[derive(Debug)]
+enum Credential {
+    /// An API key and a bot's id, joined by the last colon.
+    Bot(BotId, Token),
+    /// A token of one of the other kinds.
+    Token(Token),
+}
+
+impl Credential {
+    /// Reads the `Authorization` header.
+    fn from_headers(headers: &HeaderMap) -> Result<Self, Unauthorized> {
+        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+        let (value, another) = (values.next().ok_or(Unauthorized::Missing)?, values.next());
+        let value = value.to_str().map_err(|_| Unauthorized::Invalid)?;
+        let (scheme, credential) = value.split_once(' ').unwrap_or((value, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            // Another scheme is no bearer token: RFC 6750 answers it like a request without any.
+            return Err(Unauthorized::Missing);
+        }
+        // Two credentials: whichever we took, somebody else may have meant the other.
+        if another.is_some() {
+            return Err(Unauthorized::Invalid);
+        }
+        Self::parse(credential.trim_matches(' ')).ok_or(Unauthorized::Invalid)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.rsplit_once(':') {
+            Some((key, bot)) => {
+                let key = Token::parse(key).filter(|key| key.kind() == TokenKind::BotApiKey)?;
+                Some(Credential::Bot(BotId::parse(bot)?, key))
+            }
+            // A bot's API key alone is half a credential.
+            None => Token::parse(text).filter(|token| token.kind() != TokenKind::BotApiKey).map(Credential::Token),
+        }
+    }
+
+    /// Whom it is good for now, in one strongly consistent read.
+    async fn authenticate(&self, app: &App) -> Result<Option<Principal>, StoreError> {
+        match self {
+            Credential::Bot(id, key) => Ok(app.store().authenticate_bot(id, key).await?.map(Principal::Bot)),
+            Credential::Token(token) => Ok(match app.store().token(token).await? {
+                Some(StoredToken::OrgUser(token)) if token.state(app.clock().now()) == TokenState::Active => {
+                    Some(Principal::OrgUser { id: token.id, org_id: token.org_id })
+                }
+                _ => None,
+            }),
+        }
+    }
+}
+
+/// A bot that may do this operation, in the organization that the path names if it names one.
+///
+/// Refuses, in this order: a credential that is not good (401); another organization's path, whether that exists or
+/// not (403); a kind or role that may not (403); an organization without Guard where it is needed (403).
+#[derive(Debug)]
+pub struct BotWith<O> {
+    /// The bot.
+    pub bot: Bot,
+    /// For the audit log.
+    pub caller: Caller,
+    operation: PhantomData<O>,
+}
+
+impl<O: Guarded> FromRequestParts<App> for BotWith<O> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let origin = Origin::from_request_parts(parts, app).await?;
+        let path = PathParams::from_request_parts(parts, app).await?;
+        let credential = Credential::from_headers(&parts.headers).map_err(ApiError::Unauthorized)?;
+        let rule = O::OPERATION.rule();
+        let org_in_path = OrgId::parse(path.get("org_id"));
+        // Side by side: who calls, and what the organization has. That the two belong together is checked below,
+        // before anything of the organization is looked at.
+        let (principal, org) = futures::try_join!(credential.authenticate(app), async {
+            match &org_in_path {
+                Some(org) if rule.needs_guard => app.store().org(org).await,
+                _ => Ok(None),
+            }
+        })?;
+        let principal = principal.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
+        note_principal(principal.log_id());
+        let Principal::Bot(bot) = principal else { return Err(ApiError::Forbidden) };
+        if org_in_path.as_ref() != Some(&bot.org_id) {
+            return Err(ApiError::Forbidden);
+        }
+        let actor = Subject::new("bot", &bot.id);
+        let caller = Caller { actor, source_ip: origin.source_ip, request_id: origin.request_id };
+        match refusal(O::OPERATION, &bot, org.as_ref()) {
+            None => Ok(Self { bot, caller, operation: PhantomData }),
+            Some(refusal) => {
+                if let Some(action) = rule.audited_refusal {
+                    let target = Subject::new("organization", &bot.org_id);
+                    let entry = Entry::done(app.clock(), &bot.org_id, &caller, action, target)?.refused();
+                    app.store().record_refusal(&entry).await?;
+                }
+                Err(refusal)
+            }
+        }
+    }
+}
+
+/// Why a bot may not do this operation in its own organization.
+fn refusal(operation: Operation, bot: &Bot, org: Option<&Org>) -> Option<ApiError> {
+    let rule = operation.rule();
+    if !rule.roles.iter().any(|role| bot.roles.contains(role)) {
+        return Some(ApiError::Forbidden);
+    }
+    let has_guard = org.is_some_and(|org| org.guard);
+    (rule.needs_guard && !has_guard).then_some(ApiError::SubscriptionRequired)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const BOT: &str = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
+
+    fn read(values: &[&str]) -> Result<Credential, Unauthorized> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        Credential::from_headers(&headers)
+    }
+
+    fn plain(kind: TokenKind) -> String {
+        Token::generate(kind).unwrap().expose().to_owned()
+    }
+
+    #[test]
+    fn the_scheme_is_read_in_any_case() {
+        let key = plain(TokenKind::BotApiKey);
+        for scheme in ["Bearer", "bearer", "BEARER"] {
+            assert!(matches!(read(&[&format!("{scheme} {key}:{BOT}")]), Ok(Credential::Bot(..))));
+        }
+    }
+
+    #[test]
+    fn without_a_bearer_credential_none_was_sent() {
+        for values in [&[][..], &["Basic dG9rZW46eA=="], &["Digest x"]] {
+            assert_eq!(read(values).unwrap_err(), Unauthorized::Missing, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn half_a_credential_or_two_of_them_are_refused() {
+        let (key, token) = (plain(TokenKind::BotApiKey), plain(TokenKind::OrgUser));
+        let good = format!("Bearer {key}:{BOT}");
+        for values in [
+            &["Bearer"][..],
+            &["Bearer "],
+            &[&format!("Bearer {key}")],
+            &[&format!("Bearer {key}:")],
+            &[&format!("Bearer :{BOT}")],
+            &[&format!("Bearer {BOT}:{key}")],
+            &[&format!("Bearer {token}:{BOT}")],
+            &[&format!("Bearer {key}:{}", BOT.to_lowercase())],
+            &[&format!("Bearer {key}:{BOT}:{BOT}")],
+            &["Bearer \u{e9}"],
+            &[&good, &good],
+        ] {
+            assert_eq!(read(values).unwrap_err(), Unauthorized::Invalid, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_credential_does_not_show_in_debug() {
+        let key = plain(TokenKind::BotApiKey);
+        let shown = format!("{:?}", read(&[&format!("Bearer {key}:{BOT}")]).unwrap());
+        assert!(!shown.contains(&key[14..]), "{shown}");
+    }
+}

@@ -1,0 +1,176 @@
+//! Time: one clock that tests can set, and the one form in which a moment is stored and answered.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use jiff::{Timestamp, Unit};
+use serde::{Deserialize, Serialize};
+
+/// Where the service takes its time from.
+#[derive(Debug, Clone, Default)]
+pub enum Clock {
+    /// The machine's clock.
+    #[default]
+    System,
+    /// A clock that moves only when told to, in milliseconds since 1970: for tests.
+    Manual(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// A clock that stands still at `start` until it is advanced.
+    pub fn manual(start: Moment) -> Self {
+        Clock::Manual(Arc::new(AtomicI64::new(start.0.as_millisecond())))
+    }
+
+    /// Moves a manual clock forward. The machine's clock cannot be moved: nothing happens then.
+    pub fn advance(&self, by: Duration) {
+        if let Clock::Manual(milliseconds) = self {
+            milliseconds.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+        }
+    }
+
+    /// Now, in whole seconds.
+    pub fn now(&self) -> Moment {
+        Moment::from(self.timestamp())
+    }
+
+    /// Now, in milliseconds since 1970: for ids that sort by time.
+    pub fn now_milliseconds(&self) -> u64 {
+        u64::try_from(self.timestamp().as_millisecond()).unwrap_or(0)
+    }
+
+    #[allow(clippy::disallowed_methods)] // The one place that asks the machine for the time.
+    fn timestamp(&self) -> Timestamp {
+        match self {
+            Clock::System => Timestamp::now(),
+            Clock::Manual(milliseconds) => {
+                Timestamp::from_millisecond(milliseconds.load(Ordering::SeqCst)).unwrap_or(Timestamp::MAX)
+            }
+        }
+    }
+}
+
+/// A moment in UTC, in whole seconds: what is stored and answered, as `2026-11-21T10:00:00Z`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Moment(Timestamp);
+
+impl Moment {
+    /// Reads an RFC 3339 timestamp with any offset. Parts of a second are cut off, so that nothing lives longer than
+    /// its holder was told.
+    pub fn parse(text: &str) -> Option<Self> {
+        // jiff also reads forms that RFC 3339 does not know: annotations, missing minutes, compact dates.
+        let shape = text.as_bytes();
+        let is_rfc_3339 = shape.len() >= 20
+            && shape.iter().enumerate().all(|(place, c)| match place {
+                4 | 7 => *c == b'-',
+                10 => matches!(c, b'T' | b't' | b' '),
+                13 | 16 => *c == b':',
+                0..=18 => c.is_ascii_digit(),
+                _ => matches!(c, b'0'..=b'9' | b'.' | b':' | b'+' | b'-' | b'Z' | b'z'),
+            });
+        let has_offset = matches!(shape.last(), Some(b'Z' | b'z'))
+            || shape.len() >= 25 && matches!(shape[shape.len() - 6], b'+' | b'-') && shape[shape.len() - 3] == b':';
+        if !is_rfc_3339 || !has_offset {
+            return None;
+        }
+        text.parse::<Timestamp>().ok().map(Self::from)
+    }
+
+    /// Seconds since 1970: the form of DynamoDB's time to live.
+    pub fn epoch_seconds(self) -> i64 {
+        self.0.as_second()
+    }
+
+    /// This moment moved forward; the last moment there is where that would lie beyond it.
+    pub fn plus(self, duration: Duration) -> Self {
+        self.0.checked_add(duration).map_or(Self(Timestamp::MAX), Self::from)
+    }
+}
+
+impl From<Timestamp> for Moment {
+    fn from(timestamp: Timestamp) -> Self {
+        let floor = jiff::TimestampRound::new().smallest(Unit::Second).mode(jiff::RoundMode::Floor);
+        Self(timestamp.round(floor).unwrap_or(timestamp))
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom("must be an RFC 3339 timestamp with an offset, such as 2026-11-21T10:00:00Z")
+        })
+    }
+}
+
+impl utoipa::PartialSchema for Moment {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        use utoipa::openapi::schema::{KnownFormat, Object, SchemaFormat, Type};
+        Object::builder()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .examples(["2026-11-21T10:00:00Z"])
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for Moment {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_offset_is_accepted_and_answered_in_utc_and_whole_seconds() {
+        for text in [
+            "2026-11-21T10:00:00Z",
+            "2026-11-21T10:00:00.999Z",
+            "2026-11-21T19:00:00+09:00",
+            "2026-11-21t05:00:00-05:00",
+        ] {
+            assert_eq!(Moment::parse(text).unwrap().to_string(), "2026-11-21T10:00:00Z", "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_rfc_3339_is_refused() {
+        for text in [
+            "",
+            "2026-11-21",
+            "2026-11-21T10:00:00",
+            "2026-11-21T10Z",
+            "20261121T100000Z",
+            "2026-11-21T10:00:00Z[UTC]",
+            "2026-13-01T00:00:00Z",
+            "2026-02-30T00:00:00Z",
+            "tomorrow",
+            "2026-11-21T10:00:00+0900",
+            "1700000000",
+        ] {
+            assert_eq!(Moment::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap());
+        assert_eq!(clock.now().to_string(), "2026-11-21T10:00:00Z");
+        clock.advance(Duration::from_millis(59_999));
+        assert_eq!(clock.now().to_string(), "2026-11-21T10:00:59Z");
+    }
+}

@@ -1,0 +1,182 @@
+//! What goes wrong, as the caller sees it: one enum, and the only place that renders errors.
+//!
+//! The envelope, the codes and their statuses are §3 of the contract. Handlers return [`ApiError`]; the answer's body
+//! is written by [`crate::http::observe`], which knows the request's id.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::secret::RandomnessUnavailable;
+
+/// A field that was not as it must be. The message never repeats what was sent: it may have been a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// The field, as it is named in the request.
+    #[schema(example = "user_identifier")]
+    pub field: String,
+    /// What the field must be.
+    #[schema(example = "must have 4 to 255 characters")]
+    pub message: String,
+}
+
+impl FieldError {
+    /// A problem with one field.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// Why a credential is refused with 401.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unauthorized {
+    /// None was sent.
+    Missing,
+    /// One was sent and does not count. Which way it does not count is not said.
+    Invalid,
+}
+
+/// Every way in which a request can fail.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ApiError {
+    /// 400: the request as a whole cannot be read.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// 400: a field is missing, unknown or invalid.
+    #[error("The request has an invalid field.")]
+    Invalid(FieldError),
+    /// 401.
+    #[error("{}", match .0 {
+        Unauthorized::Missing => "A credential is required: send it as `Authorization: Bearer <credential>`.",
+        Unauthorized::Invalid => "The credential is not valid.",
+    })]
+    Unauthorized(Unauthorized),
+    /// 403: the credential is good and may not do this.
+    #[error("The credential may not do this.")]
+    Forbidden,
+    /// 403: the organization has no active subscription with Guard enabled.
+    #[error("The organization has no active subscription with Guard enabled.")]
+    SubscriptionRequired,
+    /// 404: no such token in the caller's organization.
+    #[error("There is no such token in this organization.")]
+    TokenNotFound,
+    /// 404: no such route.
+    #[error("There is nothing at this path.")]
+    NotFound,
+    /// 405, with the methods that the path does take.
+    #[error("This path does not take this method; the `Allow` header names those it takes.")]
+    MethodNotAllowed(String),
+    /// 409: the caller lost a race, or what it expected is no longer so.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// 413.
+    #[error("The body is larger than 16,384 bytes.")]
+    PayloadTooLarge,
+    /// 415.
+    #[error("The body must be sent as `Content-Type: application/json`.")]
+    UnsupportedMediaType,
+    /// 503: a part that we stand on is throttled or down. Nothing is half-done.
+    #[error("The service is temporarily unavailable; it is safe to repeat the request.")]
+    Unavailable,
+    /// 500: a defect of ours. Its cause has been logged and is not answered.
+    #[error("Something went wrong on our side.")]
+    Internal,
+}
+
+impl ApiError {
+    /// A field that is not as it must be.
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        ApiError::Invalid(FieldError::new(field, message))
+    }
+
+    /// The status and the code of the contract.
+    pub fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            ApiError::Malformed(_) | ApiError::Invalid(_) => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
+            ApiError::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            ApiError::Forbidden => (StatusCode::FORBIDDEN, "FORBIDDEN"),
+            ApiError::SubscriptionRequired => (StatusCode::FORBIDDEN, "SUBSCRIPTION_REQUIRED"),
+            ApiError::TokenNotFound => (StatusCode::NOT_FOUND, "TOKEN_NOT_FOUND"),
+            ApiError::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
+            ApiError::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
+            ApiError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
+            ApiError::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
+            ApiError::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
+            ApiError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE"),
+            ApiError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR"),
+        }
+    }
+
+    /// The whole answer, in the envelope of the contract.
+    pub fn render(&self, request_id: &str) -> Response {
+        let (status, code) = self.status_and_code();
+        let details = match self {
+            ApiError::Invalid(field) => Some(vec![field.clone()]),
+            _ => None,
+        };
+        let error = ErrorDetail { code, message: self.to_string(), request_id: request_id.to_owned(), details };
+        let body = serde_json::to_vec(&ErrorEnvelope { error }).unwrap_or_default();
+        let mut response = (status, [(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response();
+        let headers = response.headers_mut();
+        match self {
+            ApiError::Unauthorized(Unauthorized::Missing) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="guard-tokens""#));
+            }
+            // RFC 6750, section 3.1: the error is named only to whom sent a credential.
+            ApiError::Unauthorized(Unauthorized::Invalid) => {
+                let challenge = r#"Bearer realm="guard-tokens", error="invalid_token""#;
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            ApiError::MethodNotAllowed(allow) => {
+                if let Ok(allow) = HeaderValue::from_str(allow) {
+                    headers.insert(header::ALLOW, allow);
+                }
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// A mark for [`crate::http::observe`], which renders the error with the request's id.
+    fn into_response(self) -> Response {
+        let mut response = self.status_and_code().0.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<RandomnessUnavailable> for ApiError {
+    fn from(error: RandomnessUnavailable) -> Self {
+        tracing::error!(%error, "no token was made");
+        ApiError::Unavailable
+    }
+}
+
+/// The body of every error.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
+pub struct ErrorEnvelope {
+    /// What went wrong.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorDetail {
+    /// For programs: one of the contract's codes.
+    #[schema(example = "BAD_REQUEST")]
+    pub code: &'static str,
+    /// For people.
+    #[schema(example = "The request has an invalid field.")]
+    pub message: String,
+    /// The id of the request, as in `x-request-id`: name it when you ask for help.
+    #[schema(example = "01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
+    pub request_id: String,
+    /// The fields that were not as they must be; only where the request was not valid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<Vec<FieldError>>,
+}

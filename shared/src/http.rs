@@ -1,0 +1,112 @@
+//! What all requests share: an id, one log line, the envelope of errors, the headers of every answer.
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use futures::FutureExt;
+use http::{HeaderValue, StatusCode, header};
+
+use crate::cost;
+use crate::error::ApiError;
+
+/// The header that carries the id of the request.
+pub const REQUEST_ID: &str = "x-request-id";
+
+/// Where a request comes from: put into its extensions by whoever receives it, API Gateway's adapter or the local
+/// listener, and never taken from a header.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The id of the request.
+    pub request_id: String,
+    /// The address of the caller.
+    pub source_ip: Option<IpAddr>,
+}
+
+tokio::task_local! {
+    static PRINCIPAL: std::cell::RefCell<Option<String>>;
+}
+
+/// Notes who turned out to be calling, for the log line of the request that this task serves: an id, no secret.
+pub(crate) fn note_principal(id: String) {
+    let _ = PRINCIPAL.try_with(|principal| *principal.borrow_mut() = Some(id));
+}
+
+/// Puts [`observe`] around a router.
+pub fn observed(router: Router) -> Router {
+    router.layer(from_fn(observe))
+}
+
+/// Serves a request: renders its error, if it ends in one, sets the headers of every answer, and logs one line that
+/// holds ids and figures but nothing that was sent.
+pub async fn observe(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let origin = request.extensions().get::<Origin>().cloned();
+    let request_id = origin.map(|origin| origin.request_id).unwrap_or_default();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let serving = PRINCIPAL.scope(Default::default(), async {
+        // A panic is a defect of ours; the caller gets an answer all the same.
+        let response = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        (response, PRINCIPAL.with(|principal| principal.borrow().clone()))
+    });
+    let ((response, principal), cost) = cost::metered(serving).await;
+    let response = response.unwrap_or_else(|_| {
+        tracing::error!(request_id, "a handler panicked");
+        axum::response::IntoResponse::into_response(ApiError::Internal)
+    });
+    let error = response.extensions().get::<ApiError>().cloned().or_else(|| routing_error(&response));
+    let mut response = match &error {
+        Some(error) => error.render(&request_id),
+        None => response,
+    };
+    response.extensions_mut().insert(cost);
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let status = response.status();
+    let code = error.as_ref().map(|error| error.status_and_code().1);
+    let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    macro_rules! log_line {
+        ($level:ident) => {
+            tracing::$level!(
+                request_id,
+                method = method.as_str(),
+                route,
+                status = status.as_u16(),
+                code,
+                principal,
+                latency_ms,
+                read_units = cost.read,
+                write_units = cost.write,
+                "request"
+            )
+        };
+    }
+    if status.is_server_error() {
+        log_line!(error)
+    } else {
+        log_line!(info)
+    }
+    response
+}
+
+/// What the router itself answered: it knows 404 and 405, without a body.
+fn routing_error(response: &Response) -> Option<ApiError> {
+    let is_empty = !response.headers().contains_key(header::CONTENT_TYPE);
+    match response.status() {
+        StatusCode::NOT_FOUND if is_empty => Some(ApiError::NotFound),
+        StatusCode::METHOD_NOT_ALLOWED if is_empty => {
+            let allow = response.headers().get(header::ALLOW).and_then(|allow| allow.to_str().ok());
+            Some(ApiError::MethodNotAllowed(allow.unwrap_or_default().to_owned()))
+        }
+        _ => None,
+    }
+}

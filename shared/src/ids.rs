@@ -1,0 +1,113 @@
+//! Management ids: ULIDs, which sort by the time they were made. They name things and open nothing.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use crate::Clock;
+use crate::secret::{RandomnessUnavailable, random_80_bits};
+
+fn new_ulid(clock: &Clock) -> Result<Ulid, RandomnessUnavailable> {
+    Ok(Ulid::from_parts(clock.now_milliseconds(), random_80_bits()?))
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $example:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
+        #[serde(transparent)]
+        #[schema(value_type = String, example = $example)]
+        pub struct $name(String);
+
+        impl $name {
+            /// A new id that carries the clock's time.
+            pub fn new(clock: &Clock) -> Result<Self, RandomnessUnavailable> {
+                Ok(Self(format!(concat!($prefix, "{}"), new_ulid(clock)?)))
+            }
+
+            /// Reads an id. `None` for what cannot be one: other spellings of the same number included.
+            pub fn parse(text: &str) -> Option<Self> {
+                let ulid = Ulid::from_string(text.strip_prefix($prefix)?).ok()?;
+                (text[$prefix.len()..] == ulid.to_string()).then(|| Self(text.to_owned()))
+            }
+
+            /// The id as it is written.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text).ok_or_else(|| serde::de::Error::custom("is not an id of this kind"))
+            }
+        }
+    };
+}
+
+id!(
+    /// An organization: `OG` and a ULID.
+    OrgId, "OG", "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
+);
+id!(
+    /// A bot: `BT` and a ULID.
+    BotId, "BT", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
+);
+id!(
+    /// A token, for managing it: a ULID.
+    TokenId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
+);
+id!(
+    /// An entry of the audit log: a ULID.
+    AuditId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
+);
+id!(
+    /// A request that did not come through API Gateway: a ULID.
+    RequestId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time_and_read_back() {
+        let clock = Clock::manual(crate::Moment::parse("2026-11-21T10:00:00Z").unwrap());
+        let first = OrgId::new(&clock).unwrap();
+        clock.advance(std::time::Duration::from_millis(1));
+        let second = OrgId::new(&clock).unwrap();
+        assert!(first < second);
+        assert_eq!(OrgId::parse(first.as_str()), Some(first));
+    }
+
+    #[test]
+    fn one_id_has_one_spelling() {
+        let id = TokenId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap();
+        for other in [
+            "",
+            "01kaj8m4r2x7z9v5t3q1n6p8wc",
+            "O1KAJ8M4R2X7Z9V5T3Q1N6P8WC",
+            "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC",
+            "01KAJ8M4R2X7Z9V5T3Q1N6P8W",
+            "01KAJ8M4R2X7Z9V5T3Q1N6P8WC0",
+            "é1KAJ8M4R2X7Z9V5T3Q1N6P8WC",
+        ] {
+            assert_eq!(TokenId::parse(other), None, "{other} is not {id}");
+        }
+        assert_eq!(BotId::parse(id.as_str()), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! The runtime of every function: API Gateway's events in, one structured log line out.
+
+use std::net::IpAddr;
+
+use axum::Router;
+use lambda_http::request::RequestContext;
+use lambda_http::{Request, RequestExt};
+use tower::ServiceBuilder;
+use tracing_subscriber::EnvFilter;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+use crate::http::{Origin, observed};
+use crate::ids::RequestId;
+
+/// What `main` of every function returns.
+pub type RuntimeResult = Result<(), lambda_http::Error>;
+
+/// Serves the routes of a function that needs the table.
+pub async fn serve(routes: OpenApiRouter<App>) -> RuntimeResult {
+    start_logs();
+    let app = App::from_env().await?;
+    run(Router::from(routes).with_state(app)).await
+}
+
+/// Serves the routes of a function that needs nothing.
+pub async fn serve_stateless(routes: OpenApiRouter) -> RuntimeResult {
+    start_logs();
+    run(routes.into()).await
+}
+
+async fn run(router: Router) -> RuntimeResult {
+    let service = ServiceBuilder::new().map_request(with_origin).service(observed(router));
+    lambda_http::run(service).await
+}
+
+/// Notes where an event comes from, as API Gateway says it in the request context. A header of the same meaning is
+/// the caller's to write, and is not looked at.
+fn with_origin(mut request: Request) -> Request {
+    let (request_id, source_ip): (Option<String>, Option<IpAddr>) = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => {
+            let source_ip = context.http.source_ip.as_deref().and_then(|ip| ip.parse().ok());
+            (context.request_id.clone(), source_ip)
+        }
+        _ => (None, None),
+    };
+    let request_id = request_id.or_else(|| Some(request.lambda_context_ref()?.request_id.clone()));
+    let request_id = request_id.unwrap_or_else(new_request_id);
+    request.extensions_mut().insert(Origin { request_id, source_ip });
+    request
+}
+
+/// An id for a request that nobody has given one.
+pub fn new_request_id() -> String {
+    RequestId::new(&crate::Clock::System).map(|id| id.to_string()).unwrap_or_default()
+}
+
+/// Logs as JSON lines, for machines.
+fn start_logs() {
+    let filter = log_filter();
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_env_filter(filter)
+        .init();
+}
+
+/// What is logged: at the level that `RUST_LOG` says, `info` unless said. Whatever it says, the libraries below us stay
+/// silent where they would write down requests or answers: headers and bodies hold secrets.
+pub fn log_filter() -> EnvFilter {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    LIBRARIES_THAT_LOG_REQUESTS
+        .into_iter()
+        .filter_map(|library| format!("{library}=warn").parse().ok())
+        .fold(filter, EnvFilter::add_directive)
+}
+
+const LIBRARIES_THAT_LOG_REQUESTS: [&str; 12] = [
+    "aws_config",
+    "aws_runtime",
+    "aws_sdk_dynamodb",
+    "aws_smithy_http_client",
+    "aws_smithy_runtime",
+    "aws_smithy_runtime_api",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "lambda_http",
+    "lambda_runtime",
+    "rustls",
+];

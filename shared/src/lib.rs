@@ -1,0 +1,42 @@
+//! The common crate of guard-tokens: everything that two functions share.
+//!
+//! # Layout
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`secret`] | tokens: generate, parse, checksum, hash, mask |
+//! | [`ids`], [`domain`], [`clock`] | the words the service speaks, each checked where it enters |
+//! | [`principal`] | who calls, and the one table that says what each may do |
+//! | [`auth`] | the guards: extractors that name an operation |
+//! | [`store`] | the table: keys, items, transitions; the only code that speaks DynamoDB |
+//! | [`error`] | every error, and the only place that renders one |
+//! | [`extract`], [`cursor`] | bodies, queries and cursors in, JSON out |
+//! | [`http`], [`lambda`] | what all requests share; the runtime of every function |
+//! | [`cost`] | DynamoDB's units, counted per request |
+//! | [`openapi`], [`views`] | what the descriptions and answers of several endpoints share |
+//! | [`app`], [`config`] | what is made once per process |
+
+pub mod app;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod cost;
+pub mod cursor;
+pub mod domain;
+pub mod error;
+pub mod extract;
+pub mod http;
+pub mod ids;
+pub mod lambda;
+pub mod openapi;
+pub mod principal;
+pub mod secret;
+pub mod store;
+pub mod views;
+
+pub use app::App;
+pub use auth::BotWith;
+pub use clock::{Clock, Moment};
+pub use error::ApiError;
+pub use extract::{Json, Limit, NoContent, PathParams, Query};
+pub use lambda::{RuntimeResult, serve, serve_stateless};

@@ -1,0 +1,172 @@
+//! What the descriptions of all endpoints share: the errors, each with an example.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, Info, License, OpenApi, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{IntoParams, IntoResponses};
+
+use crate::error::{ApiError, Unauthorized};
+use crate::principal::Operation;
+
+/// The tag of a group of endpoints.
+pub mod tag {
+    /// Org user tokens.
+    pub const ORG_USER_TOKENS: &str = "Org user tokens";
+    /// The document itself.
+    pub const DOCS: &str = "Documentation";
+}
+
+/// The name of the security scheme of bots.
+const BOT: &str = "bot";
+
+/// The organization that a path names.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its description is used: `BotWith` reads the path")]
+pub struct OrgInPath {
+    /// The organization of the caller; any other is 403.
+    #[param(example = "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
+    org_id: String,
+}
+
+/// The document of the service: what the endpoints say of themselves, with what holds for all of them.
+pub fn document(endpoints: OpenApi) -> OpenApi {
+    let mut document = endpoints;
+    let mut info = Info::new("guard-tokens", env!("CARGO_PKG_VERSION"));
+    info.description = Some(include_str!("openapi.md").trim().to_owned());
+    info.license = Some(License::builder().name("Apache-2.0").identifier(Some("Apache-2.0")).build());
+    document.info = info;
+    document.servers = None;
+    let bot =
+        Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("shisho_apikey_<43>:BT<ULID>").description(Some(
+            "A bot's API key and its id, joined by a colon. The roles named with an operation: one of them is needed.",
+        ));
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme(BOT, SecurityScheme::Http(bot.build()));
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in operations.into_iter().filter_map(Option::as_mut) {
+            complete(operation);
+        }
+    }
+    document
+}
+
+/// Adds what every operation has: its security, from the table that the guards read, and the request's id.
+fn complete(operation: &mut utoipa::openapi::path::Operation) {
+    let name = operation.operation_id.as_deref().unwrap_or_default();
+    let roles = Operation::ALL.iter().find(|known| known.name() == name).map_or(&[][..], |known| known.rule().roles);
+    let roles: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+    operation.security = Some(if roles.is_empty() { Vec::new() } else { vec![SecurityRequirement::new(BOT, roles)] });
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            let id = HeaderBuilder::new().description(Some("The id of the request.")).build();
+            response.headers.insert("x-request-id".to_owned(), id.into());
+        }
+    }
+}
+
+fn responses(errors: &[ApiError]) -> BTreeMap<String, RefOr<Response>> {
+    let mut by_status: BTreeMap<StatusCode, Vec<&ApiError>> = BTreeMap::new();
+    for error in errors {
+        by_status.entry(error.status_and_code().0).or_default().push(error);
+    }
+    by_status.into_iter().map(|(status, errors)| (status.as_str().to_owned(), response(&errors).into())).collect()
+}
+
+fn response(errors: &[&ApiError]) -> Response {
+    let mut described: Vec<String> = Vec::new();
+    let mut content = Content::builder().schema(Some(Ref::from_schema_name("Error")));
+    for error in errors {
+        let (_, code) = error.status_and_code();
+        described.push(format!("`{code}`: {error}"));
+        let example = utoipa::openapi::example::ExampleBuilder::new().value(Some(example(error))).build();
+        content = content.examples_from_iter([(code.to_lowercase(), example)]);
+    }
+    let response = ResponseBuilder::new().description(described.join(" "));
+    let response = response.content("application/json", content.build());
+    match errors.first() {
+        Some(ApiError::Unauthorized(_)) => {
+            response.header("WWW-Authenticate", HeaderBuilder::new().description(Some("As RFC 6750 says.")).build())
+        }
+        _ => response,
+    }
+    .build()
+}
+
+/// The envelope with this error in it.
+fn example(error: &ApiError) -> serde_json::Value {
+    let (_, code) = error.status_and_code();
+    let mut body = serde_json::json!({
+        "error": {"code": code, "message": error.to_string(), "request_id": "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"}
+    });
+    if let ApiError::Invalid(field) = error {
+        body["error"]["details"] = serde_json::json!([field]);
+    }
+    body
+}
+
+/// The errors of every call that needs a bot of an organization with Guard.
+#[derive(Debug)]
+pub struct GuardErrors;
+
+impl IntoResponses for GuardErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[
+            ApiError::Unauthorized(Unauthorized::Invalid),
+            ApiError::Forbidden,
+            ApiError::SubscriptionRequired,
+            ApiError::Unavailable,
+            ApiError::Internal,
+        ])
+    }
+}
+
+/// The errors of every call with a JSON body.
+#[derive(Debug)]
+pub struct BodyErrors;
+
+impl IntoResponses for BodyErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[
+            ApiError::invalid("user_identifier", "must have 4 to 255 characters"),
+            ApiError::PayloadTooLarge,
+            ApiError::UnsupportedMediaType,
+        ])
+    }
+}
+
+/// The errors of every call with query parameters.
+#[derive(Debug)]
+pub struct QueryErrors;
+
+impl IntoResponses for QueryErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[ApiError::invalid("limit", "must be a number from 1 to 100")])
+    }
+}
+
+/// The error of a call that names a token.
+#[derive(Debug)]
+pub struct TokenErrors;
+
+impl IntoResponses for TokenErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[ApiError::TokenNotFound])
+    }
+}
+
+/// The error of a call that can lose a race.
+#[derive(Debug)]
+pub struct ConflictErrors;
+
+impl IntoResponses for ConflictErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[ApiError::Conflict(
+            "Another number of tokens is active than `expected_count` says; none was revoked.",
+        )])
+    }
+}

@@ -1,0 +1,157 @@
+//! The audit log: who did what to which thing, written in the transaction of the deed. Kept 400 days.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Store, StoreError, keys};
+use crate::clock::{Clock, Moment};
+use crate::ids::{AuditId, OrgId};
+use crate::secret::RandomnessUnavailable;
+
+/// How long an entry is kept.
+pub const RETENTION: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
+/// A thing and its id: who acted, or what was acted on. The id is a management id, never a secret or an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// Which kind of thing: `bot`, `operator`, `org_user_token`, `organization`…
+    pub kind: String,
+    /// Its id.
+    pub id: String,
+}
+
+impl Subject {
+    /// A thing of this kind.
+    pub fn new(kind: &str, id: impl ToString) -> Self {
+        Self { kind: kind.to_owned(), id: id.to_string() }
+    }
+
+    fn index_value(&self) -> String {
+        format!("{}#{}", self.kind, self.id)
+    }
+}
+
+/// Who asks for a change, and from where.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The principal.
+    pub actor: Subject,
+    /// The address the request came from; the operator's command has none.
+    pub source_ip: Option<IpAddr>,
+    /// The id of the request.
+    pub request_id: String,
+}
+
+/// Whether the deed was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It was.
+    Done,
+    /// It was refused, for role or plan.
+    Refused,
+}
+
+/// An entry of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its id, which sorts by time.
+    pub id: AuditId,
+    /// The organization whose log it is in.
+    pub org_id: OrgId,
+    /// When.
+    pub at: Moment,
+    /// Who.
+    pub actor: Subject,
+    /// What: `<resource>.<verb>`, after the function's name.
+    pub action: String,
+    /// To what.
+    pub target: Subject,
+    /// With which outcome.
+    pub outcome: Outcome,
+    /// From where.
+    pub source_ip: Option<IpAddr>,
+    /// In which request.
+    pub request_id: String,
+}
+
+impl Entry {
+    /// An entry for what is being done now.
+    pub fn done(
+        clock: &Clock,
+        org_id: &OrgId,
+        caller: &Caller,
+        action: &str,
+        target: Subject,
+    ) -> Result<Self, RandomnessUnavailable> {
+        Ok(Self {
+            id: AuditId::new(clock)?,
+            org_id: org_id.clone(),
+            at: clock.now(),
+            actor: caller.actor.clone(),
+            action: action.to_owned(),
+            target,
+            outcome: Outcome::Done,
+            source_ip: caller.source_ip,
+            request_id: caller.request_id.clone(),
+        })
+    }
+
+    /// The same entry for what is being refused now.
+    pub fn refused(self) -> Self {
+        Self { outcome: Outcome::Refused, ..self }
+    }
+}
+
+/// An entry with what the indexes and the time to live look at.
+#[derive(Serialize)]
+pub(super) struct Stored<'a> {
+    #[serde(flatten)]
+    entry: &'a Entry,
+    actor_pk: String,
+    action_pk: String,
+    target_pk: String,
+    ttl: i64,
+}
+
+pub(super) fn stored(entry: &Entry) -> Stored<'_> {
+    let org = &entry.org_id;
+    Stored {
+        entry,
+        actor_pk: keys::audit_index(org, &entry.actor.index_value()),
+        action_pk: keys::audit_index(org, &entry.action),
+        target_pk: keys::audit_index(org, &entry.target.index_value()),
+        ttl: entry.at.plus(RETENTION).epoch_seconds(),
+    }
+}
+
+impl Store {
+    /// Leaves an entry on its own: for refusals, which change nothing else.
+    pub async fn record_refusal(&self, entry: &Entry) -> Result<(), StoreError> {
+        self.transaction().audit(entry).commit().await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stored_shape_is_pinned() {
+        let clock = Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap());
+        let entry = Entry {
+            id: AuditId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
+            org_id: OrgId::parse("OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
+            at: clock.now(),
+            actor: Subject::new("bot", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
+            action: "org_user_token.issue".to_owned(),
+            target: Subject::new("org_user_token", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
+            outcome: Outcome::Done,
+            source_ip: Some(IpAddr::from([203, 0, 113, 7])),
+            request_id: "request-1".to_owned(),
+        };
+        insta::assert_json_snapshot!(stored(&entry));
+    }
+}

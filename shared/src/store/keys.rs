@@ -1,0 +1,167 @@
+//! Every key of the tokens table. No other module spells one.
+//!
+//! # Access patterns
+//!
+//! | what is asked | how | cost |
+//! |---|---|---|
+//! | does this token count? | `GetItem` [`token`], strongly consistent | 0.5–1 unit |
+//! | does this bot credential count? | `GetItem` [`bot`], strongly consistent | 0.5–1 unit |
+//! | has this organization Guard? | `GetItem` [`org`], beside the one above | 0.5 unit |
+//! | which token has this id? | `GetItem` [`org_user_token_by_id`] | 0.5 unit |
+//! | org user tokens by state, identifier and age | `Query` [`org_user_tokens_in`], then `BatchGetItem` [`token`] | the page |
+//! | which active tokens have expired since? | `Query` [`org_user_token_expiries`] up to now | what is due |
+//! | an organization's bots and projects | `Query` [`org_bots`], [`org_projects`] | the page |
+//! | all organizations (`guardctl` alone) | `Query` [`ORGS`] | the page |
+//! | the audit log, newest first | `Query` [`audit_log`] | the page |
+//!
+//! # Where a token stands
+//!
+//! The item at [`token`] is the truth about a token, and the only thing a use of it reads. Everything else is a
+//! pointer to it, written in the same transaction:
+//!
+//! - one under its id, for management;
+//! - one in the listing of its [`TokenState`]. An identifier cannot contain `#`, so `alice#…` is found without
+//!   `alice2#…`, and `alice` sorts before `alice2`;
+//! - while it is active and has an expiry, one in the order of expiries. A listing first moves what is due from
+//!   *active* to *expired*, each token once in its life: so neither listing ever pages over the other's tokens.
+//!
+//! # Tenancy
+//!
+//! Every key that a caller's input becomes part of begins with the organization of the caller's credential, never
+//! with one that the request names. A `#` cannot be smuggled in: ids, hashes and identifiers have none.
+
+use crate::clock::Moment;
+use crate::domain::{TokenState, UserIdentifier};
+use crate::ids::{AuditId, BotId, OrgId, TokenId};
+use crate::secret::TokenHash;
+
+/// The name of the partition key.
+pub const PK: &str = "pk";
+/// The name of the sort key.
+pub const SK: &str = "sk";
+/// The name of the attribute that DynamoDB's time to live looks at, in seconds since 1970.
+pub const TTL: &str = "ttl";
+/// The index of audit entries by actor, and its partition key. Its sort key is [`SK`].
+pub const AUDIT_BY_ACTOR: (&str, &str) = ("audit_by_actor", "actor_pk");
+/// The index of audit entries by action, and its partition key. Its sort key is [`SK`].
+pub const AUDIT_BY_ACTION: (&str, &str) = ("audit_by_action", "action_pk");
+/// The index of audit entries by target, and its partition key. Its sort key is [`SK`].
+pub const AUDIT_BY_TARGET: (&str, &str) = ("audit_by_target", "target_pk");
+
+/// The partition that names all organizations, by id.
+pub const ORGS: &str = "ORGS";
+
+/// Where an item lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// The partition.
+    pub pk: String,
+    /// The place in the partition.
+    pub sk: String,
+}
+
+fn key(pk: impl Into<String>, sk: impl Into<String>) -> Key {
+    Key { pk: pk.into(), sk: sk.into() }
+}
+
+/// A token of any kind: the truth about it.
+pub fn token(hash: TokenHash) -> Key {
+    key(format!("TOKEN#{}", hash.to_hex()), "TOKEN")
+}
+
+/// A bot, with the hashes of its API keys.
+pub fn bot(bot: &BotId) -> Key {
+    key(format!("BOT#{bot}"), "BOT")
+}
+
+/// An organization.
+pub fn org(org: &OrgId) -> Key {
+    key(format!("ORG#{org}"), "ORG")
+}
+
+/// An organization's name in the directory of all.
+pub fn org_in_directory(org: &OrgId) -> Key {
+    key(ORGS, org.as_str())
+}
+
+/// One of an organization's bots.
+pub fn org_bot(org: &OrgId, bot: &BotId) -> Key {
+    let (pk, prefix) = org_bots(org);
+    key(pk, format!("{prefix}{bot}"))
+}
+
+/// An organization's bots: the partition, and what their sort keys begin with.
+pub fn org_bots(org: &OrgId) -> (String, &'static str) {
+    (format!("ORG#{org}"), "BOT#")
+}
+
+/// One of an organization's projects.
+pub fn org_project(org: &OrgId, project: &str) -> Key {
+    let (pk, prefix) = org_projects(org);
+    key(pk, format!("{prefix}{project}"))
+}
+
+/// An organization's projects: the partition, and what their sort keys begin with.
+pub fn org_projects(org: &OrgId) -> (String, &'static str) {
+    (format!("ORG#{org}"), "PROJECT#")
+}
+
+/// An org user token under its id.
+pub fn org_user_token_by_id(org: &OrgId, id: &TokenId) -> Key {
+    key(format!("ORG#{org}#USER_TOKEN"), id.as_str())
+}
+
+/// The partition that lists an organization's user tokens in one state.
+pub fn org_user_tokens_in(org: &OrgId, state: TokenState) -> String {
+    let state = match state {
+        TokenState::Active => "ACTIVE",
+        TokenState::Expired => "EXPIRED",
+        TokenState::Revoked => "REVOKED",
+    };
+    format!("ORG#{org}#USER_TOKENS#{state}")
+}
+
+/// An org user token's place in a listing, in any state.
+pub fn org_user_token_place(identifier: &UserIdentifier, id: &TokenId) -> String {
+    format!("{}{id}", org_user_token_places_of(identifier))
+}
+
+/// What the places of one identifier's tokens begin with.
+pub fn org_user_token_places_of(identifier: &UserIdentifier) -> String {
+    format!("{}#", identifier.as_str())
+}
+
+/// An org user token in the listing of a state.
+pub fn org_user_token_in(org: &OrgId, state: TokenState, identifier: &UserIdentifier, id: &TokenId) -> Key {
+    key(org_user_tokens_in(org, state), org_user_token_place(identifier, id))
+}
+
+/// The partition that orders an organization's active user tokens by expiry.
+pub fn org_user_token_expiries(org: &OrgId) -> String {
+    format!("ORG#{org}#USER_TOKENS#EXPIRY")
+}
+
+/// An active org user token in the order of expiries.
+pub fn org_user_token_expiry(org: &OrgId, expires_at: Moment, id: &TokenId) -> Key {
+    key(org_user_token_expiries(org), format!("{}{id}", expiry_place(expires_at)))
+}
+
+/// What the places of tokens that expire at one moment begin with: 12 digits, good for 30,000 years, and `#`.
+pub fn expiry_place(expires_at: Moment) -> String {
+    format!("{:012}#", expires_at.epoch_seconds())
+}
+
+/// The partition of an organization's audit log.
+pub fn audit_log(org: &OrgId) -> String {
+    format!("ORG#{org}#AUDIT")
+}
+
+/// An entry of the audit log: ids sort by time.
+pub fn audit_entry(org: &OrgId, id: &AuditId) -> Key {
+    key(audit_log(org), id.as_str())
+}
+
+/// The partition of an audit index: the organization first, so that a value of another's cannot be reached.
+pub fn audit_index(org: &OrgId, value: &str) -> String {
+    format!("{}#{value}", audit_log(org))
+}

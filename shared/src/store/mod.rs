@@ -1,0 +1,375 @@
+//! The tokens table: the only code that speaks DynamoDB.
+//!
+//! [`keys`] says what lies where and what each access costs; every item kind has a module with its shape and its
+//! transitions. Every change is one transaction of conditional writes with its audit entry among them, so the state
+//! before and after a crash at any line is a legal one.
+
+pub mod audit;
+pub mod bots;
+pub mod keys;
+pub mod org_user_tokens;
+pub mod orgs;
+pub mod table;
+pub mod tokens;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, Delete, KeysAndAttributes, Put, ReturnConsumedCapacity, TransactWriteItem, Update,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::keys::{Key, PK, SK};
+use crate::clock::Clock;
+use crate::cost::{self, Units};
+use crate::error::ApiError;
+use crate::secret::RandomnessUnavailable;
+
+type Item = HashMap<String, AttributeValue>;
+
+/// Why the table could not answer. What a caller may know is in [`ApiError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// DynamoDB is throttled, slow or down. Repeating is safe.
+    #[error("the table is unavailable")]
+    Unavailable,
+    /// A defect: a request that DynamoDB refuses, or an item that cannot be read.
+    #[error("the table and the code disagree")]
+    Defect,
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable => ApiError::Unavailable,
+            StoreError::Defect => ApiError::Internal,
+        }
+    }
+}
+
+impl From<RandomnessUnavailable> for StoreError {
+    fn from(_: RandomnessUnavailable) -> Self {
+        StoreError::Unavailable
+    }
+}
+
+/// The tokens table.
+#[derive(Debug, Clone)]
+pub struct Store {
+    client: Client,
+    table: String,
+    clock: Clock,
+}
+
+impl Store {
+    /// A store on the table of this name.
+    pub fn new(client: Client, table: impl Into<String>, clock: Clock) -> Self {
+        Self { client, table: table.into(), clock }
+    }
+
+    /// Reads one item, strongly consistent.
+    async fn get<T: DeserializeOwned>(&self, key: Key) -> Result<Option<T>, StoreError> {
+        let request = self.client.get_item().table_name(&self.table).set_key(Some(key_item(key)));
+        let request = request.consistent_read(true).return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let output = request.send().await.map_err(failure)?;
+        cost::add(Units::Read, output.consumed_capacity.as_slice());
+        output.item.map(read_item).transpose()
+    }
+
+    /// Reads items by key, strongly consistent, in no order; at most 100 in one go. What is not there is left out.
+    async fn get_all<T: DeserializeOwned>(&self, keys: Vec<Key>) -> Result<Vec<T>, StoreError> {
+        let mut found = Vec::with_capacity(keys.len());
+        let mut missing: Vec<Item> = keys.into_iter().map(key_item).collect();
+        let mut backoff = Backoff::new();
+        while !missing.is_empty() {
+            let keys = KeysAndAttributes::builder().set_keys(Some(std::mem::take(&mut missing))).consistent_read(true);
+            let keys = keys.build().map_err(|_| StoreError::Defect)?;
+            let request = self.client.batch_get_item().request_items(&self.table, keys);
+            let output =
+                request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(failure)?;
+            cost::add(Units::Read, output.consumed_capacity());
+            for items in output.responses.unwrap_or_default().into_values() {
+                for item in items {
+                    found.push(read_item(item)?);
+                }
+            }
+            // DynamoDB hands back what it had no capacity for.
+            if let Some(rest) = output.unprocessed_keys.unwrap_or_default().remove(&self.table) {
+                missing = rest.keys;
+                backoff.pause().await?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads up to `limit` items of a partition in ascending order, strongly consistent.
+    async fn query<T: DeserializeOwned>(&self, range: Range<'_>, limit: usize) -> Result<Vec<(String, T)>, StoreError> {
+        let mut found = Vec::new();
+        let mut start = range.after.map(|sk| key_item(Key { pk: range.pk.to_owned(), sk: sk.to_owned() }));
+        loop {
+            let missing = i32::try_from(limit - found.len()).unwrap_or(i32::MAX);
+            let request = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .expression_attribute_values(":pk", AttributeValue::S(range.pk.to_owned()))
+                .set_exclusive_start_key(start)
+                .limit(missing);
+            let request = match range.places {
+                Places::All => request.key_condition_expression("pk = :pk"),
+                Places::BeginningWith(prefix) => request
+                    .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+                    .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned())),
+                Places::Before(end) => request
+                    .key_condition_expression("pk = :pk AND sk < :end")
+                    .expression_attribute_values(":end", AttributeValue::S(end.to_owned())),
+            };
+            let output = request.send().await.map_err(failure)?;
+            cost::add(Units::Read, output.consumed_capacity.as_slice());
+            for item in output.items.unwrap_or_default() {
+                let sk = item.get(SK).and_then(|sk| sk.as_s().ok()).ok_or(StoreError::Defect)?.clone();
+                found.push((sk, read_item(item)?));
+            }
+            // A page may end early, at a megabyte; only a missing key says that there is no more.
+            start = output.last_evaluated_key;
+            if start.is_none() || found.len() >= limit {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Begins a transaction.
+    fn transaction(&self) -> Transaction<'_> {
+        Transaction { store: self, writes: Vec::new(), defect: false }
+    }
+}
+
+/// A part of a partition.
+#[derive(Clone, Copy)]
+struct Range<'a> {
+    pk: &'a str,
+    places: Places<'a>,
+    /// Begin behind this place, which must lie inside `places`.
+    after: Option<&'a str>,
+}
+
+#[derive(Clone, Copy)]
+enum Places<'a> {
+    All,
+    BeginningWith(&'a str),
+    Before(&'a str),
+}
+
+/// Writes that happen together or not at all.
+struct Transaction<'a> {
+    store: &'a Store,
+    writes: Vec<TransactWriteItem>,
+    defect: bool,
+}
+
+/// How a transaction ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Committed {
+    /// All of it happened.
+    Yes,
+    /// None of it happened: the condition of the write at this place, counted from 0, did not hold.
+    No(usize),
+}
+
+impl Transaction<'_> {
+    /// Writes an item, whatever lay there.
+    fn put<T: Serialize>(&mut self, key: Key, body: &T) -> &mut Self {
+        self.put_if(key, body, None)
+    }
+
+    /// Writes an item where none lies yet.
+    fn put_new<T: Serialize>(&mut self, key: Key, body: &T) -> &mut Self {
+        self.put_if(key, body, Some("attribute_not_exists(pk)"))
+    }
+
+    fn put_if<T: Serialize>(&mut self, key: Key, body: &T, condition: Option<&str>) -> &mut Self {
+        let put = write_item(key, body).ok().and_then(|item| {
+            let put = Put::builder().table_name(&self.store.table).set_item(Some(item));
+            put.set_condition_expression(condition.map(str::to_owned)).build().ok()
+        });
+        self.push(put.map(|put| TransactWriteItem::builder().put(put).build()))
+    }
+
+    /// Removes an item if it is there.
+    fn delete(&mut self, key: Key) -> &mut Self {
+        self.delete_if(key, None)
+    }
+
+    /// Removes an item that must be there.
+    fn delete_existing(&mut self, key: Key) -> &mut Self {
+        self.delete_if(key, Some("attribute_exists(pk)"))
+    }
+
+    fn delete_if(&mut self, key: Key, condition: Option<&str>) -> &mut Self {
+        let delete = Delete::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
+        let delete = delete.set_condition_expression(condition.map(str::to_owned)).build().ok();
+        self.push(delete.map(|delete| TransactWriteItem::builder().delete(delete).build()))
+    }
+
+    /// Changes an item by an update expression. Attributes are written `#name`: many plain names are reserved.
+    fn update<V: Serialize>(&mut self, key: Key, expression: &str, condition: &str, values: &[(&str, V)]) -> &mut Self {
+        let values: Result<Item, _> = values
+            .iter()
+            .map(|(name, value)| Ok(((*name).to_owned(), serde_dynamo::to_attribute_value(value)?)))
+            .collect::<Result<_, serde_dynamo::Error>>();
+        let update = values.ok().and_then(|values| {
+            let update = Update::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
+            let update = update.update_expression(expression).condition_expression(condition);
+            let update = update.set_expression_attribute_names(names(&[expression, condition]));
+            update.set_expression_attribute_values(Some(values)).build().ok()
+        });
+        self.push(update.map(|update| TransactWriteItem::builder().update(update).build()))
+    }
+
+    /// Leaves an entry in the audit log.
+    fn audit(&mut self, entry: &audit::Entry) -> &mut Self {
+        let item = audit::stored(entry);
+        self.put(keys::audit_entry(&entry.org_id, &entry.id), &item)
+    }
+
+    fn push(&mut self, write: Option<TransactWriteItem>) -> &mut Self {
+        match write {
+            Some(write) => self.writes.push(write),
+            None => self.defect = true,
+        }
+        self
+    }
+
+    /// Commits. A transaction that another got in the way of is tried again.
+    async fn commit(&mut self) -> Result<Committed, StoreError> {
+        if self.defect {
+            tracing::error!("a transaction could not be written down");
+            return Err(StoreError::Defect);
+        }
+        let mut backoff = Backoff::new();
+        loop {
+            // The SDK adds a request token, so that its own retries after a lost answer commit only once. A cancelled
+            // attempt did not happen: the next one is another transaction with another token.
+            let request = self.store.client.transact_write_items().set_transact_items(Some(self.writes.clone()));
+            let result = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
+            let error = match result {
+                Ok(output) => {
+                    cost::add(Units::Write, output.consumed_capacity());
+                    return Ok(Committed::Yes);
+                }
+                Err(error) => error,
+            };
+            match cancellation(&error) {
+                Some(Cancellation::ConditionFailed(place)) => {
+                    cost::add(Units::Write, &[]);
+                    return Ok(Committed::No(place));
+                }
+                Some(Cancellation::Retry) => backoff.pause().await?,
+                None => return Err(failure(error)),
+            }
+        }
+    }
+}
+
+enum Cancellation {
+    ConditionFailed(usize),
+    Retry,
+}
+
+/// What a cancelled transaction says; `None` where it was not cancelled but failed, or for no reason known.
+fn cancellation(error: &SdkError<TransactWriteItemsError>) -> Option<Cancellation> {
+    let cancelled = match error.as_service_error()? {
+        TransactWriteItemsError::TransactionCanceledException(cancelled) => cancelled,
+        TransactWriteItemsError::TransactionInProgressException(_) => return Some(Cancellation::Retry),
+        _ => return None,
+    };
+    let codes: Vec<&str> = cancelled.cancellation_reasons().iter().map(|r| r.code().unwrap_or("None")).collect();
+    if let Some(place) = codes.iter().position(|code| *code == "ConditionalCheckFailed") {
+        return Some(Cancellation::ConditionFailed(place));
+    }
+    let passing = ["None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+    codes.iter().all(|code| passing.contains(code)).then_some(Cancellation::Retry)
+}
+
+/// Waits between tries: doubling from 10 ms, each wait a random part of it, so that callers who collided part.
+struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    const TRIES: u32 = 8;
+
+    fn new() -> Self {
+        Self { tries: 0 }
+    }
+
+    async fn pause(&mut self) -> Result<(), StoreError> {
+        self.tries += 1;
+        if self.tries >= Self::TRIES {
+            tracing::warn!(tries = self.tries, "gave up on a contended or throttled item");
+            return Err(StoreError::Unavailable);
+        }
+        let longest = 10_u64 << self.tries;
+        let jitter = u64::try_from(crate::secret::random_80_bits()? & 0xffff).unwrap_or(0);
+        tokio::time::sleep(Duration::from_millis(1 + longest * jitter / 0xffff)).await;
+        Ok(())
+    }
+}
+
+/// Sorts an SDK error, and logs its kind: never its text, which may quote what was sent.
+fn failure<E: ProvideErrorMetadata + std::fmt::Debug>(error: SdkError<E>) -> StoreError {
+    let code = error.code().map(str::to_owned);
+    let (kind, result) = match &error {
+        SdkError::TimeoutError(_) => ("timeout", StoreError::Unavailable),
+        SdkError::DispatchFailure(_) => ("dispatch", StoreError::Unavailable),
+        SdkError::ResponseError(_) => ("response", StoreError::Unavailable),
+        SdkError::ServiceError(context) => match code.as_deref() {
+            Some(
+                "ProvisionedThroughputExceededException"
+                | "ThrottlingException"
+                | "RequestLimitExceeded"
+                | "InternalServerError"
+                | "TransactionConflictException"
+                | "LimitExceededException",
+            ) => ("service", StoreError::Unavailable),
+            _ if context.raw().status().is_server_error() => ("service", StoreError::Unavailable),
+            _ => ("service", StoreError::Defect),
+        },
+        _ => ("construction", StoreError::Defect),
+    };
+    tracing::error!(kind, code, "dynamodb did not do what was asked");
+    result
+}
+
+/// What each `#name` in these expressions stands for: the attribute of this name.
+fn names(expressions: &[&str]) -> Option<HashMap<String, String>> {
+    let words =
+        expressions.iter().flat_map(|text| text.split(|c: char| !(c.is_ascii_alphanumeric() || "#_".contains(c))));
+    let names = words.filter_map(|word| Some((word.to_owned(), word.strip_prefix('#')?.to_owned())));
+    Some(names.collect::<HashMap<_, _>>()).filter(|names| !names.is_empty())
+}
+
+fn key_item(key: Key) -> Item {
+    HashMap::from([(PK.to_owned(), AttributeValue::S(key.pk)), (SK.to_owned(), AttributeValue::S(key.sk))])
+}
+
+fn write_item<T: Serialize>(key: Key, body: &T) -> Result<Item, serde_dynamo::Error> {
+    let mut item: Item = serde_dynamo::to_item(body)?;
+    item.extend(key_item(key));
+    Ok(item)
+}
+
+fn read_item<T: DeserializeOwned>(item: Item) -> Result<T, StoreError> {
+    serde_dynamo::from_item(item).map_err(|_| {
+        // The error would quote the item.
+        tracing::error!(item = std::any::type_name::<T>(), "an item of the table cannot be read");
+        StoreError::Defect
+    })
+}

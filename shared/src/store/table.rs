@@ -1,0 +1,55 @@
+//! The table itself, as `template.yaml` declares it: for the local service and the tests, which have no CloudFormation.
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ScalarAttributeType, TimeToLiveSpecification,
+};
+
+use super::keys::{AUDIT_BY_ACTION, AUDIT_BY_ACTOR, AUDIT_BY_TARGET, PK, SK, TTL};
+use super::{Store, StoreError, failure};
+
+impl Store {
+    /// Creates the table, with its indexes and time to live, unless it is there. True if it was not.
+    pub async fn create_table(&self) -> Result<bool, StoreError> {
+        let indexes = [AUDIT_BY_ACTOR, AUDIT_BY_ACTION, AUDIT_BY_TARGET];
+        let mut request = self
+            .client
+            .create_table()
+            .table_name(&self.table)
+            .billing_mode(BillingMode::PayPerRequest)
+            .attribute_definitions(string(PK)?)
+            .attribute_definitions(string(SK)?)
+            .set_key_schema(Some(schema(PK)?));
+        for (name, pk) in indexes {
+            let index = GlobalSecondaryIndex::builder().index_name(name).set_key_schema(Some(schema(pk)?));
+            let index = index.projection(Projection::builder().projection_type(ProjectionType::All).build());
+            request = request.attribute_definitions(string(pk)?);
+            request = request.global_secondary_indexes(index.build().map_err(|_| StoreError::Defect)?);
+        }
+        match request.send().await {
+            Ok(_) => {}
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(failure(error)),
+        }
+        let ttl = TimeToLiveSpecification::builder().attribute_name(TTL).enabled(true).build();
+        let ttl = ttl.map_err(|_| StoreError::Defect)?;
+        let request = self.client.update_time_to_live().table_name(&self.table).time_to_live_specification(ttl);
+        request.send().await.map_err(failure)?;
+        Ok(true)
+    }
+}
+
+fn string(name: &str) -> Result<AttributeDefinition, StoreError> {
+    let definition = AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S);
+    definition.build().map_err(|_| StoreError::Defect)
+}
+
+fn schema(pk: &str) -> Result<Vec<KeySchemaElement>, StoreError> {
+    [(pk, KeyType::Hash), (SK, KeyType::Range)]
+        .into_iter()
+        .map(|(name, kind)| KeySchemaElement::builder().attribute_name(name).key_type(kind).build())
+        .collect::<Result<_, _>>()
+        .map_err(|_| StoreError::Defect)
+}
