@@ -1,8 +1,8 @@
 //! The house of the black-box tests: a whole service per test, on a port of its own, with a table of its own.
-
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 //!
 //! Real parts only: the routes that are deployed, over HTTP, on the embedded DynamoDB over the real SDK.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
 use std::net::Ipv4Addr;
 
