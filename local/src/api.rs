@@ -19,6 +19,11 @@ use utoipa_axum::router::OpenApiRouter;
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(docs_openapi::routes())
+        .merge(email_tokens_regenerate::routes())
+        .merge(email_tokens_register::routes())
+        .merge(email_tokens_reset::routes())
+        .merge(email_tokens_revoke::routes())
+        .merge(email_tokens_status::routes())
         .merge(org_user_tokens_issue::routes())
         .merge(org_user_tokens_list::routes())
         .merge(org_user_tokens_probe::routes())

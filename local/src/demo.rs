@@ -42,23 +42,34 @@ pub fn read(path: &Path) -> Environment {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Writes the file. Only its owner may read it: it holds a credential.
+/// Writes the file. Only its owner may read it: it holds a credential. It takes the place of the one before in one step,
+/// for that one may be the only copy of a kept store's key.
 pub fn write(path: &Path, environment: &Environment) -> Result<()> {
+    let draft = path.with_added_extension("new");
     let write = || -> std::io::Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        // A draft that a crash left behind may be readable to others.
+        let _ = std::fs::remove_file(&draft);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         writeln!(file, "# Written by guard-tokens at its start. It holds a credential for this machine's demo.")?;
         for (name, value) in environment {
             writeln!(file, "export {name}={value}")?;
         }
-        file.flush()
+        file.sync_all()?;
+        std::fs::rename(&draft, path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// A path as one word of a shell.
+fn quoted(path: &str) -> String {
+    let is_plain = path.bytes().all(|c| c.is_ascii_alphanumeric() || b"/._-".contains(&c));
+    if is_plain { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
 /// The curl tour, ready to paste.
 pub fn tour(env_file: &Path) -> String {
-    include_str!("tour.txt").replace("{env_file}", &env_file.display().to_string())
+    include_str!("tour.txt").replace("{env_file}", &quoted(&env_file.display().to_string()))
 }

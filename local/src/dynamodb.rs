@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use dynoxide::Database;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -48,9 +48,10 @@ impl DynamoDb {
         }
         let file = folder.join("tokens.db");
         let path = file.to_str().with_context(|| format!("the data folder {shown} has a name that is not UTF-8"))?;
-        let damaged = || format!("the store {path} is damaged or not a store; move it away to start afresh");
-        let database = Database::new(path).with_context(damaged)?;
-        database.table_count().with_context(damaged)?;
+        // The cause is left out: it is SQLite's, and advises on encryption.
+        let damaged = |_| anyhow!("the store {path} is damaged or not a store; move it away to start afresh");
+        let database = Database::new(path).map_err(damaged)?;
+        database.table_count().map_err(damaged)?;
         Self::start(database, port, Some(lock)).await
     }
 

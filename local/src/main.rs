@@ -11,7 +11,9 @@ use clap::{Parser, Subcommand};
 use local::api;
 use local::demo::{self, Environment};
 use local::dynamodb::DynamoDb;
-use shared::app::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
+use local::outbox::{Outbox, SES_PATH};
+use shared::app::{LOCAL_CREDENTIAL, LOCAL_REGION, Limits, dynamodb_at, ses_at};
+use shared::mail::{MailConfig, Mailer};
 use shared::store::Store;
 use shared::{App, Clock};
 use tokio::net::TcpListener;
@@ -42,6 +44,9 @@ struct Arguments {
     /// The file to source for the tour; `demo.env` in the data folder unless said, `memory.env` with --memory.
     #[arg(long, value_name = "PATH")]
     env_file: Option<PathBuf>,
+    /// Let register and reset be called as often as one likes.
+    #[arg(long)]
+    no_rate_limit: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -99,6 +104,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     demo::write(&env_file, &environment)?;
 
     say(&format!("guard-tokens listens on {base_url}, DynamoDB on {}.\n", dynamodb.endpoint));
+    say(&format!("Mails are kept in memory and shown at {base_url}/_local/mail.\n"));
     if knows_key {
         say(&demo::tour(&env_file));
     } else {
@@ -109,7 +115,24 @@ async fn run(arguments: Arguments) -> Result<()> {
     }
 
     let (stop, stopped) = watch::channel(false);
-    let mut serving = tokio::spawn(api::serve(listener, api::router(App::new(store, Clock::System)), async move {
+    let outbox = Outbox::new(Clock::System);
+    let mail = MailConfig {
+        from: "guard-tokens <no-reply@guard-tokens.example>".to_owned(),
+        reply_to: None,
+        configuration_set: None,
+        public_url: base_url.clone(),
+    };
+    let limits = Limits {
+        calls_per_minute: Limits::default().calls_per_minute.filter(|_| !arguments.no_rate_limit),
+        // The outbox costs nothing, and answers at once.
+        mails_per_hour: None,
+        registration_time: Duration::from_millis(50),
+    };
+    let app = App::new(store, Clock::System)
+        .with_limits(limits)
+        .with_mailer(Mailer::new(ses_at(&format!("{base_url}{SES_PATH}")), mail));
+    let router = api::router(app).merge(outbox.router());
+    let mut serving = tokio::spawn(api::serve(listener, router, async move {
         let _ = stopped.clone().wait_for(|stop| *stop).await;
     }));
     tokio::select! {

@@ -16,25 +16,90 @@ pub const LOCAL_REGION: &str = "us-east-1";
 /// The access key and secret that an emulator is told: any will do.
 pub const LOCAL_CREDENTIAL: &str = "local";
 
+/// How much is let through; a limit that is `None` is none.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Calls of register and reset together, per minute and source address.
+    pub calls_per_minute: Option<u64>,
+    /// Mails of the whole deployment, per hour.
+    pub mails_per_hour: Option<u64>,
+    /// How long a registration takes at the least. What it does depends on whose address it is, and takes SES or
+    /// not; answered at the same time, it tells nobody.
+    pub registration_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { calls_per_minute: Some(20), mails_per_hour: Some(1_000), registration_time: Duration::from_millis(600) }
+    }
+}
+
 /// The state of the service.
 #[derive(Debug, Clone)]
 pub struct App {
     store: Store,
     clock: Clock,
+    limits: Limits,
+    #[cfg(feature = "mail")]
+    mailer: Option<crate::mail::Mailer>,
 }
 
 impl App {
-    /// The service on this table.
+    /// The service on this table, without mail.
     pub fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock }
+        Self {
+            store,
+            clock,
+            limits: Limits::default(),
+            #[cfg(feature = "mail")]
+            mailer: None,
+        }
+    }
+
+    /// The same service with other limits.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The same service with mail.
+    #[cfg(feature = "mail")]
+    pub fn with_mailer(self, mailer: crate::mail::Mailer) -> Self {
+        Self { mailer: Some(mailer), ..self }
+    }
+
+    /// The service as the environment describes it, with mail.
+    #[cfg(feature = "mail")]
+    pub async fn with_mail_from_env() -> Result<Self, MissingSetting> {
+        let (mail, mails_per_hour) = (crate::config::mail()?, crate::config::mails_per_hour()?);
+        let app = Self::from_env().await?;
+        let limits = Limits { mails_per_hour: Some(mails_per_hour), ..Limits::default() };
+        Ok(app.with_limits(limits).with_mailer(crate::mail::Mailer::new(ses_from_env().await, mail)))
+    }
+
+    /// What sends mail.
+    #[cfg(feature = "mail")]
+    pub fn mailer(&self) -> Result<&crate::mail::Mailer, crate::ApiError> {
+        self.mailer.as_ref().ok_or_else(|| {
+            tracing::error!("this function was started without mail");
+            crate::ApiError::Internal
+        })
+    }
+
+    /// How much is let through.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The service as the environment describes it.
     pub async fn from_env() -> Result<Self, MissingSetting> {
-        let config = Config::from_env()?;
+        Ok(Self::from_config(Config::from_env()?).await)
+    }
+
+    /// The service with these settings; how to reach AWS, the environment says.
+    pub async fn from_config(config: Config) -> Self {
         let clock = Clock::System;
         let store = Store::new(dynamodb_from_env().await, config.tokens_table, clock.clone());
-        Ok(Self::new(store, clock))
+        Self::new(store, clock)
     }
 
     /// The tokens table.
@@ -71,4 +136,29 @@ pub fn dynamodb_at(endpoint: &str) -> Client {
         .credentials_provider(Credentials::new(LOCAL_CREDENTIAL, LOCAL_CREDENTIAL, None, None, "emulator"))
         .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(30)).build());
     Client::from_conf(config.build())
+}
+
+/// An SES client as the environment describes it. Two attempts and two seconds each: with the table's time the function
+/// still answers before its own time-out.
+#[cfg(feature = "mail")]
+async fn ses_from_env() -> aws_sdk_sesv2::Client {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(1))
+        .operation_attempt_timeout(Duration::from_secs(2))
+        .operation_timeout(Duration::from_secs(5))
+        .build();
+    let retries = RetryConfig::standard().with_max_attempts(2);
+    aws_sdk_sesv2::Client::new(&aws_config::from_env().timeout_config(timeouts).retry_config(retries).load().await)
+}
+
+/// An SES client for an outbox at this URL, which asks nobody for credentials.
+#[cfg(feature = "mail")]
+pub fn ses_at(endpoint: &str) -> aws_sdk_sesv2::Client {
+    let config = aws_sdk_sesv2::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(endpoint)
+        .region(Region::new(LOCAL_REGION))
+        .credentials_provider(Credentials::new(LOCAL_CREDENTIAL, LOCAL_CREDENTIAL, None, None, "emulator"))
+        .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(5)).build());
+    aws_sdk_sesv2::Client::from_conf(config.build())
 }

@@ -13,9 +13,10 @@ use crate::extract::PathParams;
 use crate::http::{Origin, note_principal};
 use crate::ids::{BotId, OrgId};
 use crate::principal::{Bot, Guarded, Operation, Principal};
-use crate::secret::{Token, TokenKind};
+use crate::secret::{Token, TokenHash, TokenKind};
 use crate::store::StoreError;
 use crate::store::audit::{Caller, Entry, Subject};
+use crate::store::email_tokens::{self, EmailToken};
 use crate::store::orgs::Org;
 use crate::store::tokens::StoredToken;
 
@@ -64,6 +65,10 @@ impl Credential {
             Credential::Token(token) => Ok(match app.store().token(token).await? {
                 Some(StoredToken::OrgUser(token)) if token.state(app.clock().now()) == TokenState::Active => {
                     Some(Principal::OrgUser { id: token.id, org_id: token.org_id })
+                }
+                // It is there as long as it counts.
+                Some(StoredToken::EmailVerified(stored)) => {
+                    Some(Principal::Email { token: stored, hash: token.hash() })
                 }
                 _ => None,
             }),
@@ -114,12 +119,64 @@ impl<O: Guarded> FromRequestParts<App> for BotWith<O> {
             Some(refusal) => {
                 if let Some(action) = rule.audited_refusal {
                     let target = Subject::new("organization", &bot.org_id);
-                    let entry = Entry::done(app.clock(), &bot.org_id, &caller, action, target)?.refused();
-                    app.store().record_refusal(&entry).await?;
+                    let entry = Entry::done(app.clock(), &caller, action, target)?.refused();
+                    app.store().record_refusal(&bot.org_id, &entry).await?;
                 }
                 Err(refusal)
             }
         }
+    }
+}
+
+/// A holder of an e-mail-verified token, who may do this operation with it.
+///
+/// Refuses a credential that is not good (401) and one of another kind (403).
+#[derive(Debug)]
+pub struct EmailHolder<O> {
+    /// The token, as it is stored.
+    pub token: EmailToken,
+    /// Its hash.
+    pub hash: TokenHash,
+    /// For the audit log.
+    pub caller: Caller,
+    operation: PhantomData<O>,
+}
+
+impl<O: Guarded> FromRequestParts<App> for EmailHolder<O> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let origin = Origin::from_request_parts(parts, app).await?;
+        let credential = Credential::from_headers(&parts.headers).map_err(ApiError::Unauthorized)?;
+        let principal = credential.authenticate(app).await?.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
+        note_principal(principal.log_id());
+        match principal {
+            Principal::Email { token, hash } if O::OPERATION.rule().email_tokens => {
+                let actor = Subject::new(email_tokens::SUBJECT, &token.id);
+                let caller = Caller { actor, source_ip: origin.source_ip, request_id: origin.request_id };
+                Ok(Self { token, hash, caller, operation: PhantomData })
+            }
+            _ => Err(ApiError::Forbidden),
+        }
+    }
+}
+
+/// Anybody at all, so counted: a source address may call so often in a minute.
+#[derive(Debug)]
+pub struct Anybody {
+    /// For the audit log.
+    pub caller: Caller,
+}
+
+impl FromRequestParts<App> for Anybody {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Origin { request_id, source_ip } = Origin::from_request_parts(parts, app).await?;
+        if let Some(limit) = app.limits().calls_per_minute {
+            app.store().count_call(source_ip, limit).await?.map_err(ApiError::RateLimited)?;
+        }
+        Ok(Self { caller: Caller { actor: Subject::new("anonymous", "anonymous"), source_ip, request_id } })
     }
 }
 

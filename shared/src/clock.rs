@@ -76,7 +76,17 @@ impl Moment {
         if !is_rfc_3339 || !has_offset {
             return None;
         }
-        text.parse::<Timestamp>().ok().map(Self::from)
+        // Without the parts of a second, of which RFC 3339 allows any number and jiff nine.
+        let (seconds, rest) = text.split_at_checked(19)?;
+        let offset = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+        match format!("{seconds}{offset}").parse::<Timestamp>() {
+            Ok(timestamp) => Some(Self::from(timestamp)),
+            // The last hours of the year 9999, which many write for *never*, lie beyond jiff's last timestamp.
+            Err(_) if seconds.starts_with("9999-12-3") && seconds.parse::<jiff::civil::DateTime>().is_ok() => {
+                Some(Self::from(Timestamp::MAX))
+            }
+            Err(_) => None,
+        }
     }
 
     /// Seconds since 1970: the form of DynamoDB's time to live.
@@ -87,6 +97,18 @@ impl Moment {
     /// This moment moved forward; the last moment there is where that would lie beyond it.
     pub fn plus(self, duration: Duration) -> Self {
         self.0.checked_add(duration).map_or(Self(Timestamp::MAX), Self::from)
+    }
+}
+
+impl Moment {
+    /// This moment moved back; the first moment there is where that would lie before it.
+    pub fn minus(self, duration: Duration) -> Self {
+        self.0.checked_sub(duration).map_or(Self(Timestamp::MIN), Self::from)
+    }
+
+    /// The day in UTC, as `2026-11-21`.
+    pub fn date(self) -> String {
+        self.to_string()[..10].to_owned()
     }
 }
 
@@ -140,11 +162,18 @@ mod tests {
         for text in [
             "2026-11-21T10:00:00Z",
             "2026-11-21T10:00:00.999Z",
+            "2026-11-21T10:00:00.123456789012Z",
             "2026-11-21T19:00:00+09:00",
             "2026-11-21t05:00:00-05:00",
         ] {
             assert_eq!(Moment::parse(text).unwrap().to_string(), "2026-11-21T10:00:00Z", "{text}");
         }
+    }
+
+    #[test]
+    fn the_end_of_the_year_9999_is_the_last_moment_there_is() {
+        assert_eq!(Moment::parse("9999-12-31T23:59:59Z").unwrap().to_string(), "9999-12-30T22:00:00Z");
+        assert_eq!(Moment::parse("9999-12-32T00:00:00Z"), None);
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! What the deployment decides. The environment is read here and nowhere else.
 
+use tracing_subscriber::filter::LevelFilter;
+
+/// A setting that the deployment must give is missing or cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the environment variable {0} is not set, or not to what it must be")]
+pub struct MissingSetting(&'static str);
+
 /// The settings of one process.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Name of the table that holds everything but the installation log: `TOKENS_TABLE`.
     pub tokens_table: String,
 }
-
-/// A setting that the deployment must give is missing.
-#[derive(Debug, thiserror::Error)]
-#[error("the environment variable {0} is not set")]
-pub struct MissingSetting(&'static str);
 
 impl Config {
     /// Reads the settings from the environment.
@@ -19,7 +21,37 @@ impl Config {
     }
 }
 
-#[allow(clippy::disallowed_methods)] // The one place that reads the environment.
+/// How many mails the deployment may send in an hour: `MAILS_PER_HOUR`, 1,000 unless said.
+#[cfg(feature = "mail")]
+pub fn mails_per_hour() -> Result<u64, MissingSetting> {
+    match optional("MAILS_PER_HOUR") {
+        Some(text) => text.parse().map_err(|_| MissingSetting("MAILS_PER_HOUR")),
+        None => Ok(1_000),
+    }
+}
+
+/// Where mails come from: `MAIL_FROM`, `MAIL_REPLY_TO`, `MAIL_CONFIGURATION_SET`, `PUBLIC_URL`.
+#[cfg(feature = "mail")]
+pub fn mail() -> Result<crate::mail::MailConfig, MissingSetting> {
+    Ok(crate::mail::MailConfig {
+        from: required("MAIL_FROM")?,
+        reply_to: optional("MAIL_REPLY_TO"),
+        configuration_set: optional("MAIL_CONFIGURATION_SET"),
+        public_url: required("PUBLIC_URL")?.trim_end_matches('/').to_owned(),
+    })
+}
+
+/// How much is logged: `RUST_LOG`, if it is the name of a level, else `info`.
+pub fn log_level() -> LevelFilter {
+    optional("RUST_LOG").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO)
+}
+
 fn required(name: &'static str) -> Result<String, MissingSetting> {
-    std::env::var(name).ok().filter(|value| !value.is_empty()).ok_or(MissingSetting(name))
+    optional(name).ok_or(MissingSetting(name))
+}
+
+#[allow(clippy::disallowed_methods)] // The one place that reads the environment.
+fn optional(name: &str) -> Option<String> {
+    // CloudFormation has no way to leave a variable out: an empty one is none.
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

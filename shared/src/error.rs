@@ -3,6 +3,8 @@
 //! The envelope, the codes and their statuses are §3 of the contract. Handlers return [`ApiError`]; the answer's body
 //! is written by [`crate::http::observe`], which knows the request's id.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -47,6 +49,9 @@ pub enum ApiError {
     /// 400: a field is missing, unknown or invalid.
     #[error("The request has an invalid field.")]
     Invalid(FieldError),
+    /// 400: a reset code that is wrong, expired, used up or unknown: one answer for all.
+    #[error("The reset code is not valid. Register the address again to be sent another.")]
+    InvalidResetCode,
     /// 401.
     #[error("{}", match .0 {
         Unauthorized::Missing => "A credential is required: send it as `Authorization: Bearer <credential>`.",
@@ -77,6 +82,9 @@ pub enum ApiError {
     /// 415.
     #[error("The body must be sent as `Content-Type: application/json`.")]
     UnsupportedMediaType,
+    /// 429, with the time after which another call is taken.
+    #[error("Too many calls; the `Retry-After` header says in how many seconds to call again.")]
+    RateLimited(Duration),
     /// 503: a part that we stand on is throttled or down. Nothing is half-done.
     #[error("The service is temporarily unavailable; it is safe to repeat the request.")]
     Unavailable,
@@ -95,6 +103,8 @@ impl ApiError {
     pub fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             ApiError::Malformed(_) | ApiError::Invalid(_) => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
+            ApiError::InvalidResetCode => (StatusCode::BAD_REQUEST, "INVALID_RESET_CODE"),
+            ApiError::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
             ApiError::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             ApiError::Forbidden => (StatusCode::FORBIDDEN, "FORBIDDEN"),
             ApiError::SubscriptionRequired => (StatusCode::FORBIDDEN, "SUBSCRIPTION_REQUIRED"),
@@ -128,6 +138,9 @@ impl ApiError {
             ApiError::Unauthorized(Unauthorized::Invalid) => {
                 let challenge = r#"Bearer realm="guard-tokens", error="invalid_token""#;
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            ApiError::RateLimited(left) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(left.as_secs().max(1)));
             }
             ApiError::MethodNotAllowed(allow) => {
                 if let Ok(allow) = HeaderValue::from_str(allow) {

@@ -106,6 +106,10 @@ fn rejection(path: String, message: &str, otherwise: &'static str) -> ApiError {
     } else if let Some((_, expected)) =
         message.strip_prefix("invalid ").and_then(|rest| rest.rsplit_once(", expected "))
     {
+        let expected = match expected {
+            "u64" | "usize" => "a whole number that is not negative",
+            other => other,
+        };
         ApiError::invalid(path, format!("must be {expected}"))
     } else if message.starts_with("unknown variant `") {
         let allowed = message.split_once(", expected ").map_or("", |(_, allowed)| allowed);
@@ -121,7 +125,7 @@ fn rejection(path: String, message: &str, otherwise: &'static str) -> ApiError {
 /// An unknown field is named, but only as far as it could be a field's name: a secret in the wrong place is not echoed.
 fn path_of_unknown(path: &str, message: &str) -> String {
     let name = message.split('`').nth(1).unwrap_or_default();
-    let is_name = name.len() <= 40 && name.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
+    let is_name = (1..=32).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_alphabetic() || c == b'_');
     let name = if is_name { name } else { "(unknown)" };
     match path.rsplit_once('.') {
         // serde_path_to_error appends the unknown name itself.
@@ -131,7 +135,23 @@ fn path_of_unknown(path: &str, message: &str) -> String {
     }
 }
 
-/// The parameters of the path, percent-decoded. One that is not UTF-8 leads nowhere.
+/// That there are no query parameters, for operations that know none.
+#[derive(Debug, Clone, Copy)]
+pub struct NoQuery;
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParameters {}
+
+impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        Query::<NoParameters>::from_request_parts(parts, state).await.map(|_| Self)
+    }
+}
+
+/// The parameters of the path, percent-decoded. Where one is not UTF-8 there are none: no id looks like that.
 #[derive(Debug)]
 pub struct PathParams(Vec<(String, String)>);
 
@@ -146,8 +166,9 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| ApiError::NotFound)?;
-        Ok(Self(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
+        let params = RawPathParams::from_request_parts(parts, state).await.ok();
+        let pairs = params.iter().flat_map(RawPathParams::iter);
+        Ok(Self(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
     }
 }
 

@@ -23,6 +23,14 @@ pub async fn serve(routes: OpenApiRouter<App>) -> RuntimeResult {
     run(Router::from(routes).with_state(app)).await
 }
 
+/// Serves the routes of a function that also sends mail.
+#[cfg(feature = "mail")]
+pub async fn serve_with_mail(routes: OpenApiRouter<App>) -> RuntimeResult {
+    start_logs();
+    let app = App::with_mail_from_env().await?;
+    run(Router::from(routes).with_state(app)).await
+}
+
 /// Serves the routes of a function that needs nothing.
 pub async fn serve_stateless(routes: OpenApiRouter) -> RuntimeResult {
     start_logs();
@@ -67,27 +75,10 @@ fn start_logs() {
         .init();
 }
 
-/// What is logged: at the level that `RUST_LOG` says, `info` unless said. Whatever it says, the libraries below us stay
-/// silent where they would write down requests or answers: headers and bodies hold secrets.
+/// What is logged: our own lines at the level that `RUST_LOG` names, `info` unless it names one. Of the libraries below
+/// us only warnings, whatever it says: at lower levels they write down requests, and headers and bodies hold secrets.
 pub fn log_filter() -> EnvFilter {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    LIBRARIES_THAT_LOG_REQUESTS
-        .into_iter()
-        .filter_map(|library| format!("{library}=warn").parse().ok())
-        .fold(filter, EnvFilter::add_directive)
+    let level = crate::config::log_level();
+    let ours = ["shared", "local", "guard_tokens"].map(|target| format!("{target}={level}"));
+    EnvFilter::new(format!("warn,dynoxide=error,{}", ours.join(",")))
 }
-
-const LIBRARIES_THAT_LOG_REQUESTS: [&str; 12] = [
-    "aws_config",
-    "aws_runtime",
-    "aws_sdk_dynamodb",
-    "aws_smithy_http_client",
-    "aws_smithy_runtime",
-    "aws_smithy_runtime_api",
-    "h2",
-    "hyper",
-    "hyper_util",
-    "lambda_http",
-    "lambda_runtime",
-    "rustls",
-];

@@ -5,13 +5,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`secret`] | tokens: generate, parse, checksum, hash, mask |
-//! | [`ids`], [`domain`], [`clock`] | the words the service speaks, each checked where it enters |
+//! | [`ids`], [`domain`], [`email`], [`clock`] | the words the service speaks, each checked where it enters |
 //! | [`principal`] | who calls, and the one table that says what each may do |
 //! | [`auth`] | the guards: extractors that name an operation |
 //! | [`store`] | the table: keys, items, transitions; the only code that speaks DynamoDB |
 //! | [`error`] | every error, and the only place that renders one |
 //! | [`extract`], [`cursor`] | bodies, queries and cursors in, JSON out |
 //! | [`http`], [`lambda`] | what all requests share; the runtime of every function |
+//! | `mail` (feature) | the mails, and the only code that speaks SES |
 //! | [`cost`] | DynamoDB's units, counted per request |
 //! | [`openapi`], [`views`] | what the descriptions and answers of several endpoints share |
 //! | [`app`], [`config`] | what is made once per process |
@@ -23,11 +24,14 @@ pub mod config;
 pub mod cost;
 pub mod cursor;
 pub mod domain;
+pub mod email;
 pub mod error;
 pub mod extract;
 pub mod http;
 pub mod ids;
 pub mod lambda;
+#[cfg(feature = "mail")]
+pub mod mail;
 pub mod openapi;
 pub mod principal;
 pub mod secret;
@@ -35,8 +39,10 @@ pub mod store;
 pub mod views;
 
 pub use app::App;
-pub use auth::BotWith;
+pub use auth::{Anybody, BotWith, EmailHolder};
 pub use clock::{Clock, Moment};
 pub use error::ApiError;
-pub use extract::{Json, Limit, NoContent, PathParams, Query};
+pub use extract::{Json, Limit, NoContent, NoQuery, PathParams, Query};
+#[cfg(feature = "mail")]
+pub use lambda::serve_with_mail;
 pub use lambda::{RuntimeResult, serve, serve_stateless};

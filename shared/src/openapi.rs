@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use http::StatusCode;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -15,12 +17,17 @@ use crate::principal::Operation;
 pub mod tag {
     /// Org user tokens.
     pub const ORG_USER_TOKENS: &str = "Org user tokens";
+    /// E-mail-verified tokens.
+    pub const EMAIL_TOKENS: &str = "E-mail-verified tokens";
     /// The document itself.
     pub const DOCS: &str = "Documentation";
 }
 
 /// The name of the security scheme of bots.
 const BOT: &str = "bot";
+
+/// The name of the security scheme of e-mail-verified tokens.
+const EMAIL_TOKEN: &str = "email_token";
 
 /// The organization that a path names.
 #[derive(Debug, IntoParams)]
@@ -46,6 +53,9 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
         ));
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(BOT, SecurityScheme::Http(bot.build()));
+    let email_token = Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("tg_anon_<42>");
+    let email_token = email_token.description(Some("An e-mail-verified token.")).build();
+    components.add_security_scheme(EMAIL_TOKEN, SecurityScheme::Http(email_token));
     for item in document.paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().filter_map(Option::as_mut) {
@@ -89,6 +99,10 @@ fn response(errors: &[&ApiError]) -> Response {
     let response = ResponseBuilder::new().description(described.join(" "));
     let response = response.content("application/json", content.build());
     match errors.first() {
+        Some(ApiError::RateLimited(_)) => {
+            let description = "In how many seconds to call again.";
+            response.header("Retry-After", HeaderBuilder::new().description(Some(description)).build())
+        }
         Some(ApiError::Unauthorized(_)) => {
             response.header("WWW-Authenticate", HeaderBuilder::new().description(Some("As RFC 6750 says.")).build())
         }
@@ -122,6 +136,51 @@ impl IntoResponses for GuardErrors {
             ApiError::Unavailable,
             ApiError::Internal,
         ])
+    }
+}
+
+/// The errors of every call that needs an e-mail-verified token.
+#[derive(Debug)]
+pub struct HolderErrors;
+
+impl IntoResponses for HolderErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[
+            ApiError::Unauthorized(Unauthorized::Invalid),
+            ApiError::Forbidden,
+            ApiError::Unavailable,
+            ApiError::Internal,
+        ])
+    }
+}
+
+/// The errors of every call that anybody may make, with a JSON body that names an address.
+#[derive(Debug)]
+pub struct AnybodyErrors;
+
+impl IntoResponses for AnybodyErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[
+            ApiError::invalid("email", "must be an e-mail address"),
+            ApiError::PayloadTooLarge,
+            ApiError::UnsupportedMediaType,
+            ApiError::RateLimited(Duration::from_secs(30)),
+            ApiError::Unavailable,
+            ApiError::Internal,
+        ])
+    }
+}
+
+/// The errors of a call with an address and a code.
+#[derive(Debug)]
+pub struct ResetErrors;
+
+impl IntoResponses for ResetErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut all = AnybodyErrors::responses();
+        let bad = [ApiError::invalid("email", "must be an e-mail address"), ApiError::InvalidResetCode];
+        all.extend(responses(&bad));
+        all
     }
 }
 

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BotId, OrgId, TokenId};
+use crate::secret::TokenHash;
+use crate::store::email_tokens::EmailToken;
 
 /// What a bot was made to do. An unknown role in the table grants nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,6 +53,13 @@ impl Role {
 pub enum Principal {
     /// A bot of an organization.
     Bot(Bot),
+    /// A person, with an e-mail-verified token.
+    Email {
+        /// The token, as it is stored.
+        token: EmailToken,
+        /// Its hash.
+        hash: TokenHash,
+    },
     /// A member of an organization, with an org user token.
     OrgUser {
         /// The token.
@@ -65,6 +74,7 @@ impl Principal {
     pub fn log_id(&self) -> String {
         match self {
             Principal::Bot(bot) => bot.id.to_string(),
+            Principal::Email { token, .. } => token.id.to_string(),
             Principal::OrgUser { id, .. } => id.to_string(),
         }
     }
@@ -84,8 +94,10 @@ pub struct Bot {
 /// What an operation asks of its caller.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
-    /// The roles of which a bot needs one; empty where anybody may call.
+    /// The roles of which a bot needs one; empty where no bot may call.
     pub roles: &'static [Role],
+    /// Holders of e-mail-verified tokens may, for their own.
+    pub email_tokens: bool,
     /// The organization needs an active subscription with Guard enabled.
     pub needs_guard: bool,
     /// The audit log's name for it, where a refusal for role or plan is to be kept: operations that mint.
@@ -93,7 +105,10 @@ pub struct Rule {
 }
 
 /// The rule of operations that need no credential.
-const PUBLIC: Rule = Rule { roles: &[], needs_guard: false, audited_refusal: None };
+const PUBLIC: Rule = Rule { roles: &[], email_tokens: false, needs_guard: false, audited_refusal: None };
+
+/// The rule of operations of the holders of e-mail-verified tokens.
+const EMAIL_TOKENS: Rule = Rule { email_tokens: true, ..PUBLIC };
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident = $text:literal => $rule:expr;)+) => {
@@ -137,35 +152,46 @@ operations! {
     DocsOpenapi = "docs-openapi" => PUBLIC;
     /// What is at no path.
     DocsNotFound = "docs-not-found" => PUBLIC;
+    /// Register an address for an e-mail-verified token.
+    EmailTokensRegister = "email-tokens-register" => PUBLIC;
+    /// Read a token's own status.
+    EmailTokensStatus = "email-tokens-status" => EMAIL_TOKENS;
+    /// Put a new token in the place of one's own.
+    EmailTokensRegenerate = "email-tokens-regenerate" => EMAIL_TOKENS;
+    /// Put a new token in the place of a lost one, with a code from a mail.
+    EmailTokensReset = "email-tokens-reset" => PUBLIC;
+    /// Revoke one's own token.
+    EmailTokensRevoke = "email-tokens-revoke" => EMAIL_TOKENS;
     /// Mint an org user token.
     OrgUserTokensIssue = "org-user-tokens-issue" => Rule {
         roles: &[Role::Owner, Role::Manager, Role::TokenIssuer],
         needs_guard: true,
         audited_refusal: Some("org_user_token.issue"),
+        ..PUBLIC
     };
     /// List org user tokens.
     OrgUserTokensList = "org-user-tokens-list" => Rule {
         roles: &[Role::Owner, Role::Manager],
         needs_guard: true,
-        audited_refusal: None,
+        ..PUBLIC
     };
     /// Revoke one org user token.
     OrgUserTokensRevoke = "org-user-tokens-revoke" => Rule {
         roles: &[Role::Owner, Role::Manager],
         needs_guard: true,
-        audited_refusal: None,
+        ..PUBLIC
     };
     /// Ask whether an org user token is active.
     OrgUserTokensProbe = "org-user-tokens-probe" => Rule {
         roles: &[Role::Owner, Role::Manager, Role::TokenIssuer],
         needs_guard: true,
-        audited_refusal: None,
+        ..PUBLIC
     };
     /// Revoke all org user tokens of one user identifier.
     OrgUserTokensRevokeByUser = "org-user-tokens-revoke-by-user" => Rule {
         roles: &[Role::Owner, Role::Manager],
         needs_guard: true,
-        audited_refusal: None,
+        ..PUBLIC
     };
 }
 

@@ -32,6 +32,7 @@ use subtle::ConstantTimeEq;
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const HEX: &[u8; 16] = b"0123456789abcdef";
+const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// The operating system's random number generator did not answer. Nothing is minted then.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +148,7 @@ impl Token {
 
     /// What is stored of it: SHA-256 of the whole token. A fast hash is right here: nobody can guess 190 random bits.
     pub fn hash(&self) -> TokenHash {
-        TokenHash(Sha256::digest(self.plain.expose_secret().as_bytes()).into())
+        TokenHash::of_text(self.plain.expose_secret())
     }
 
     /// The beginning that may be shown again, so that people can tell their tokens apart.
@@ -201,6 +202,11 @@ impl<'de> serde::Deserialize<'de> for Received {
 pub struct TokenHash([u8; 32]);
 
 impl TokenHash {
+    /// SHA-256 of a text.
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self(Sha256::digest(text.as_bytes()).into())
+    }
+
     /// 64 lower-case hex digits, as in the table.
     pub fn to_hex(self) -> String {
         let mut hex = String::with_capacity(64);
@@ -250,6 +256,62 @@ impl<'de> serde::Deserialize<'de> for TokenHash {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let hex = String::deserialize(deserializer)?;
         Self::from_hex(&hex).ok_or_else(|| serde::de::Error::custom("not a SHA-256 in hex"))
+    }
+}
+
+/// A one-time code that proves that somebody reads an address's mail: 16 characters of Crockford's base 32, 80 bits.
+///
+/// `Debug` is redacted; [`ResetCode::expose`] is for the one mail that carries it.
+#[derive(Clone)]
+pub struct ResetCode(SecretString);
+
+impl ResetCode {
+    /// Makes a code from the operating system's generator.
+    pub fn generate() -> Result<Self, RandomnessUnavailable> {
+        let mut plain = String::with_capacity(16);
+        push_random(&mut plain, CROCKFORD, 16)?;
+        Ok(Self(plain.into()))
+    }
+
+    /// Reads a code that somebody typed: case and dashes do not matter, `I` and `L` are read as 1, `O` as 0.
+    pub fn parse(text: &str) -> Option<Self> {
+        let read = |character: char| match character.to_ascii_uppercase() {
+            'I' | 'L' => '1',
+            'O' => '0',
+            other => other,
+        };
+        let plain: String = text.trim().chars().filter(|c| *c != '-').map(read).collect();
+        let is_code = plain.len() == 16 && plain.bytes().all(|c| CROCKFORD.contains(&c));
+        is_code.then(|| Self(plain.into()))
+    }
+
+    /// What is stored of it. A fast hash is right here: 80 random bits cannot be tried out within the hour that it lives.
+    pub fn hash(&self) -> TokenHash {
+        TokenHash::of_text(self.0.expose_secret())
+    }
+
+    /// The code as the mail shows it: `XXXX-XXXX-XXXX-XXXX`.
+    pub fn expose(&self) -> String {
+        let plain = self.0.expose_secret();
+        [&plain[..4], &plain[4..8], &plain[8..12], &plain[12..]].join("-")
+    }
+}
+
+/// A code that somebody sent in a body, if it can be one. That it cannot is not an error of its own: whether a code
+/// cannot be one or does not count is for nobody to tell apart.
+#[derive(Debug, Clone)]
+pub struct TypedCode(pub Option<ResetCode>);
+
+impl<'de> serde::Deserialize<'de> for TypedCode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = SecretString::deserialize(deserializer)?;
+        Ok(Self(ResetCode::parse(text.expose_secret())))
+    }
+}
+
+impl fmt::Debug for ResetCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResetCode([redacted])")
     }
 }
 
@@ -351,6 +413,39 @@ mod tests {
         let body = &token.expose()[7..];
         let shown = format!("{token:?} {:?}", token.hash());
         assert!(!shown.contains(&body[..8]) && !shown.contains(&token.hash().to_hex()[..8]), "{shown}");
+    }
+
+    #[test]
+    fn a_code_is_read_however_it_is_typed() {
+        let code = ResetCode::parse("0123-4567-89AB-CDEF").unwrap();
+        assert_eq!(code.expose(), "0123-4567-89AB-CDEF");
+        for typed in [
+            "0123456789abcdef",
+            "o1234567-89ab-cdef",
+            "0i23-4567-89AB-CDEF",
+            "0l23456789ABCDEF",
+            " 0123-4567-89AB-CDEF\n",
+        ] {
+            assert_eq!(ResetCode::parse(typed).unwrap().hash(), code.hash(), "{typed}");
+        }
+        for other in [
+            "",
+            "0123-4567-89AB-CDE",
+            "0123-4567-89AB-CDEFG",
+            "0123-4567-89AB-CDEU",
+            "0123 4567 89AB CDEF",
+            "０123456789ABCDEF",
+        ] {
+            assert!(ResetCode::parse(other).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_code_has_16_characters_and_does_not_show_in_debug() {
+        let code = ResetCode::generate().unwrap();
+        assert_eq!(code.expose().len(), 19);
+        assert_eq!(ResetCode::parse(&code.expose()).unwrap().hash(), code.hash());
+        assert!(!format!("{code:?}").contains(&code.expose()[..4]));
     }
 
     #[test]

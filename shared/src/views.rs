@@ -6,6 +6,8 @@ use utoipa::ToSchema;
 use crate::clock::Moment;
 use crate::domain::{TokenState, UserIdentifier};
 use crate::ids::{BotId, TokenId};
+use crate::secret::ShownOnce;
+use crate::store::email_tokens::{EmailToken, Replaced};
 use crate::store::org_user_tokens::OrgUserToken;
 
 /// An org user token, without the token.
@@ -52,5 +54,47 @@ impl OrgUserTokenView {
             revoked_at: token.revoked_at,
             revoked_by: token.revoked_by,
         }
+    }
+}
+
+/// Whether a person is known to have their key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EmailTokenStatus {
+    /// The key was mailed, and has not been used yet.
+    Pending,
+    /// The key was used, or asked for with a code from a mail.
+    Active,
+}
+
+impl From<&EmailToken> for EmailTokenStatus {
+    fn from(token: &EmailToken) -> Self {
+        if token.confirmed || token.last_used_at.is_some() { Self::Active } else { Self::Pending }
+    }
+}
+
+/// A key that took the place of another.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewEmailToken)]
+pub struct NewEmailTokenView {
+    /// The new key. It is in this answer and never again.
+    #[schema(value_type = String, example = "tg_anon_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1", pattern = "^tg_anon_[0-9A-Za-z]{42}$")]
+    pub token: ShownOnce,
+    /// Its management id.
+    pub id: TokenId,
+    /// The beginning of the key, to tell it from others.
+    #[schema(example = "tg_anon_a1B2")]
+    pub token_prefix: String,
+    /// Whether its holder is known to have it.
+    pub status: EmailTokenStatus,
+    /// When it was made.
+    pub created_at: Moment,
+}
+
+impl From<Replaced> for NewEmailTokenView {
+    fn from(replaced: Replaced) -> Self {
+        let status = EmailTokenStatus::from(&replaced.stored);
+        let EmailToken { id, token_prefix, created_at, .. } = replaced.stored;
+        Self { token: ShownOnce(replaced.token), id, token_prefix, status, created_at }
     }
 }

@@ -5,17 +5,20 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use local::dynamodb::DynamoDb;
+use local::outbox::{Outbox, SES_PATH};
 use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde_json::Value;
-use shared::app::dynamodb_at;
+use shared::app::{Limits, dynamodb_at, ses_at};
 use shared::cost::Cost;
 use shared::domain::Plan;
+use shared::mail::{MailConfig, Mailer};
 use shared::principal::Role;
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
@@ -34,6 +37,8 @@ pub struct Service {
     pub store: Store,
     /// Its clock.
     pub clock: Clock,
+    /// The mails it sent.
+    pub outbox: Outbox,
     http: reqwest::Client,
     _dynamodb: DynamoDb,
 }
@@ -41,24 +46,34 @@ pub struct Service {
 impl Service {
     /// Starts a service with an empty table and the machine's clock.
     pub async fn start() -> Self {
-        Self::start_with(Clock::System).await
+        Self::start_with(Clock::System, unlimited()).await
     }
 
     /// Starts a service whose clock stands at `2026-11-21T10:00:00Z` until the test advances it.
     pub async fn start_with_manual_clock() -> Self {
-        Self::start_with(Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap())).await
+        Self::start_with(Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap()), unlimited()).await
     }
 
-    async fn start_with(clock: Clock) -> Self {
+    /// Starts a service with a clock and limits of its own.
+    pub async fn start_with(clock: Clock, limits: Limits) -> Self {
         let dynamodb = DynamoDb::in_memory(0).await.unwrap();
         let store = Store::new(dynamodb_at(&dynamodb.endpoint), "tokens", clock.clone());
         store.create_table().await.unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let router = local::api::router(App::new(store.clone(), clock.clone())).layer(from_fn(show_cost));
+        let outbox = Outbox::new(clock.clone());
+        let mail = MailConfig {
+            from: "guard-tokens <no-reply@guard-tokens.example>".to_owned(),
+            reply_to: Some("support@guard-tokens.example".to_owned()),
+            configuration_set: Some("guard-tokens".to_owned()),
+            public_url: "https://guard.example.com".to_owned(),
+        };
+        let mailer = Mailer::new(ses_at(&format!("{base_url}{SES_PATH}")), mail);
+        let app = App::new(store.clone(), clock.clone()).with_limits(limits).with_mailer(mailer);
+        let router = local::api::router(app).layer(from_fn(show_cost)).merge(outbox.clone().router());
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { base_url, store, clock, http, _dynamodb: dynamodb }
+        Self { base_url, store, clock, outbox, http, _dynamodb: dynamodb }
     }
 
     /// Makes an organization with Guard enabled.
@@ -183,6 +198,11 @@ impl Answer {
 /// The operator, for what `guardctl` does.
 pub fn operator() -> Caller {
     Caller { actor: Subject::new("operator", "test"), source_ip: None, request_id: "test".to_owned() }
+}
+
+/// No limits, and no waiting: all tests call from one address.
+pub fn unlimited() -> Limits {
+    Limits { calls_per_minute: None, mails_per_hour: None, registration_time: Duration::ZERO }
 }
 
 async fn show_cost(request: Request, next: Next) -> Response {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, keys};
 use crate::clock::{Clock, Moment};
+use crate::email::AddressHash;
 use crate::ids::{AuditId, OrgId};
 use crate::secret::RandomnessUnavailable;
 
@@ -54,13 +55,26 @@ pub enum Outcome {
     Refused,
 }
 
+/// Whose log an entry is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Log {
+    /// An organization's: what its auditors read.
+    Org(OrgId),
+    /// An e-mail address's: tokens of persons belong to no organization. Read by the operator alone.
+    Address(AddressHash),
+}
+
+impl From<&OrgId> for Log {
+    fn from(org: &OrgId) -> Self {
+        Log::Org(org.clone())
+    }
+}
+
 /// An entry of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its id, which sorts by time.
     pub id: AuditId,
-    /// The organization whose log it is in.
-    pub org_id: OrgId,
     /// When.
     pub at: Moment,
     /// Who.
@@ -79,16 +93,9 @@ pub struct Entry {
 
 impl Entry {
     /// An entry for what is being done now.
-    pub fn done(
-        clock: &Clock,
-        org_id: &OrgId,
-        caller: &Caller,
-        action: &str,
-        target: Subject,
-    ) -> Result<Self, RandomnessUnavailable> {
+    pub fn done(clock: &Clock, caller: &Caller, action: &str, target: Subject) -> Result<Self, RandomnessUnavailable> {
         Ok(Self {
             id: AuditId::new(clock)?,
-            org_id: org_id.clone(),
             at: clock.now(),
             actor: caller.actor.clone(),
             action: action.to_owned(),
@@ -116,21 +123,20 @@ pub(super) struct Stored<'a> {
     ttl: i64,
 }
 
-pub(super) fn stored(entry: &Entry) -> Stored<'_> {
-    let org = &entry.org_id;
+pub(super) fn stored<'a>(log: &Log, entry: &'a Entry) -> Stored<'a> {
     Stored {
         entry,
-        actor_pk: keys::audit_index(org, &entry.actor.index_value()),
-        action_pk: keys::audit_index(org, &entry.action),
-        target_pk: keys::audit_index(org, &entry.target.index_value()),
+        actor_pk: keys::audit_index(log, &entry.actor.index_value()),
+        action_pk: keys::audit_index(log, &entry.action),
+        target_pk: keys::audit_index(log, &entry.target.index_value()),
         ttl: entry.at.plus(RETENTION).epoch_seconds(),
     }
 }
 
 impl Store {
     /// Leaves an entry on its own: for refusals, which change nothing else.
-    pub async fn record_refusal(&self, entry: &Entry) -> Result<(), StoreError> {
-        self.transaction().audit(entry).commit().await.map(|_| ())
+    pub async fn record_refusal(&self, log: impl Into<Log>, entry: &Entry) -> Result<(), StoreError> {
+        self.transaction().audit(log, entry).commit().await.map(|_| ())
     }
 }
 
@@ -143,7 +149,6 @@ mod tests {
         let clock = Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap());
         let entry = Entry {
             id: AuditId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
-            org_id: OrgId::parse("OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
             at: clock.now(),
             actor: Subject::new("bot", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
             action: "org_user_token.issue".to_owned(),
@@ -152,6 +157,7 @@ mod tests {
             source_ip: Some(IpAddr::from([203, 0, 113, 7])),
             request_id: "request-1".to_owned(),
         };
-        insta::assert_json_snapshot!(stored(&entry));
+        let log = Log::Org(OrgId::parse("OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap());
+        insta::assert_json_snapshot!(stored(&log, &entry));
     }
 }

@@ -110,10 +110,10 @@ impl Store {
             created_at: self.clock.now(),
             revision: 0,
         };
-        let entry = Entry::done(&self.clock, org, caller, "bot.create", Subject::new("bot", &bot.id))?;
+        let entry = Entry::done(&self.clock, caller, "bot.create", Subject::new("bot", &bot.id))?;
         let mut transaction = self.transaction();
         transaction.put_new(keys::bot(&bot.id), &bot).put_new(keys::org_bot(org, &bot.id), &Member {});
-        transaction.audit(&entry).commit().await?;
+        transaction.audit(org, &entry).commit().await?;
         Ok((bot, key))
     }
 
@@ -125,11 +125,11 @@ impl Store {
         caller: &Caller,
     ) -> Result<Option<StoredBot>, StoreError> {
         let Some(bot) = self.bot(id).await? else { return Ok(None) };
-        let entry = Entry::done(&self.clock, &bot.org_id, caller, "bot.set_roles", Subject::new("bot", id))?;
+        let entry = Entry::done(&self.clock, caller, "bot.set_roles", Subject::new("bot", id))?;
         let mut transaction = self.transaction();
         let values = [(":roles", written(roles))];
         transaction.update(keys::bot(id), "SET #roles = :roles", "attribute_exists(pk)", &values);
-        match transaction.audit(&entry).commit().await? {
+        match transaction.audit(&bot.org_id, &entry).commit().await? {
             Committed::Yes => self.bot(id).await,
             Committed::No(_) => Ok(None),
         }
@@ -150,7 +150,7 @@ impl Store {
             if let (Some(overlap), Some(current)) = (overlap, bot.keys.first()) {
                 keys.push(BotKey { expires_at: Some(self.clock.now().plus(overlap)), ..current.clone() });
             }
-            let entry = Entry::done(&self.clock, &bot.org_id, caller, "bot.rotate_key", Subject::new("bot", id))?;
+            let entry = Entry::done(&self.clock, caller, "bot.rotate_key", Subject::new("bot", id))?;
             let values = [
                 (":keys", serde_json::to_value(keys).map_err(|_| StoreError::Defect)?),
                 (":old", bot.revision.into()),
@@ -159,7 +159,7 @@ impl Store {
             let mut transaction = self.transaction();
             transaction.update(keys::bot(id), "SET #keys = :keys, #revision = :new", "#revision = :old", &values);
             // Another rotation came first, or the bot is gone: look again.
-            if transaction.audit(&entry).commit().await? == Committed::Yes {
+            if transaction.audit(&bot.org_id, &entry).commit().await? == Committed::Yes {
                 return Ok(Some(key));
             }
         }
@@ -168,10 +168,10 @@ impl Store {
     /// Removes a bot; its keys no longer count. False if there is no such bot.
     pub async fn delete_bot(&self, id: &BotId, caller: &Caller) -> Result<bool, StoreError> {
         let Some(bot) = self.bot(id).await? else { return Ok(false) };
-        let entry = Entry::done(&self.clock, &bot.org_id, caller, "bot.delete", Subject::new("bot", id))?;
+        let entry = Entry::done(&self.clock, caller, "bot.delete", Subject::new("bot", id))?;
         let mut transaction = self.transaction();
         transaction.delete_existing(keys::bot(id)).delete(keys::org_bot(&bot.org_id, id));
-        Ok(transaction.audit(&entry).commit().await? == Committed::Yes)
+        Ok(transaction.audit(&bot.org_id, &entry).commit().await? == Committed::Yes)
     }
 }
 

@@ -4,15 +4,18 @@
 //!
 //! | what is asked | how | cost |
 //! |---|---|---|
-//! | does this token count? | `GetItem` [`token`], strongly consistent | 0.5–1 unit |
-//! | does this bot credential count? | `GetItem` [`bot`], strongly consistent | 0.5–1 unit |
-//! | has this organization Guard? | `GetItem` [`org`], beside the one above | 0.5 unit |
-//! | which token has this id? | `GetItem` [`org_user_token_by_id`] | 0.5 unit |
+//! | does this token count? | `GetItem` [`token`], strongly consistent | 1 unit |
+//! | does this bot credential count? | `GetItem` [`bot`], strongly consistent | 1 unit |
+//! | has this organization Guard? | `GetItem` [`org`], beside the one above | 1 unit |
+//! | which token has this id? | `GetItem` [`org_user_token_by_id`] | 1 unit |
 //! | org user tokens by state, identifier and age | `Query` [`org_user_tokens_in`], then `BatchGetItem` [`token`] | the page |
 //! | which active tokens have expired since? | `Query` [`org_user_token_expiries`] up to now | what is due |
 //! | an organization's bots and projects | `Query` [`org_bots`], [`org_projects`] | the page |
 //! | all organizations (`guardctl` alone) | `Query` [`ORGS`] | the page |
 //! | the audit log, newest first | `Query` [`audit_log`] | the page |
+//! | has this address a key, which mails did it get? | two `GetItem` [`address`], [`address_mails`] | 2 units |
+//! | how often did this network call this minute? | `UpdateItem` [`calls_from`] | 1 unit |
+//! | what was a token used for? | `Query` [`usage`] | 31 small items |
 //!
 //! # Where a token stands
 //!
@@ -27,13 +30,15 @@
 //!
 //! # Tenancy
 //!
-//! Every key that a caller's input becomes part of begins with the organization of the caller's credential, never
-//! with one that the request names. A `#` cannot be smuggled in: ids, hashes and identifiers have none.
+//! What a caller searches by name or id lies in partitions that begin with the organization of the caller's credential,
+//! never with one that the request names; what is found by a token's hash says whose it is, and is compared. A `#` cannot be smuggled in: ids, hashes and identifiers have none.
 
 use crate::clock::Moment;
 use crate::domain::{TokenState, UserIdentifier};
+use crate::email::AddressHash;
 use crate::ids::{AuditId, BotId, OrgId, TokenId};
 use crate::secret::TokenHash;
+use crate::store::audit::Log;
 
 /// The name of the partition key.
 pub const PK: &str = "pk";
@@ -151,17 +156,53 @@ pub fn expiry_place(expires_at: Moment) -> String {
     format!("{:012}#", expires_at.epoch_seconds())
 }
 
-/// The partition of an organization's audit log.
-pub fn audit_log(org: &OrgId) -> String {
-    format!("ORG#{org}#AUDIT")
+/// The partition of an audit log.
+pub fn audit_log(log: &Log) -> String {
+    match log {
+        Log::Org(org) => format!("ORG#{org}#AUDIT"),
+        Log::Address(address) => format!("EMAIL#{}#AUDIT", address.to_hex()),
+    }
 }
 
-/// An entry of the audit log: ids sort by time.
-pub fn audit_entry(org: &OrgId, id: &AuditId) -> Key {
-    key(audit_log(org), id.as_str())
+/// An entry of an audit log: ids sort by time.
+pub fn audit_entry(log: &Log, id: &AuditId) -> Key {
+    key(audit_log(log), id.as_str())
 }
 
-/// The partition of an audit index: the organization first, so that a value of another's cannot be reached.
-pub fn audit_index(org: &OrgId, value: &str) -> String {
-    format!("{}#{value}", audit_log(org))
+/// The partition of an audit index: whose log first, so that a value of another's cannot be reached.
+pub fn audit_index(log: &Log, value: &str) -> String {
+    format!("{}#{value}", audit_log(log))
 }
+
+/// An e-mail address that has a living key.
+pub fn address(address: AddressHash) -> Key {
+    key(format!("EMAIL#{}", address.to_hex()), "ADDRESS")
+}
+
+/// How many mails an address was sent lately. It outlives the address's key.
+pub fn address_mails(address: AddressHash) -> Key {
+    key(format!("EMAIL#{}", address.to_hex()), "MAILS")
+}
+
+/// How many calls came from a network in one minute, counted from 1970.
+pub fn calls_from(network: &str, minute: i64) -> Key {
+    key(format!("CALLS#{network}"), minute.to_string())
+}
+
+/// How many mails the deployment sent in one hour, counted from 1970.
+pub fn all_mails(hour: i64) -> Key {
+    key("MAILS", hour.to_string())
+}
+
+/// The partition of a token's usage: one item a day, and [`USAGE_TOTAL`].
+pub fn usage(token: &TokenId) -> String {
+    format!("USAGE#{token}")
+}
+
+/// The place of what a token was used for on one day, as `2026-11-21`.
+pub fn usage_on(token: &TokenId, day: &str) -> Key {
+    key(usage(token), day)
+}
+
+/// The place of a token's total: behind all days.
+pub const USAGE_TOTAL: &str = "TOTAL";

@@ -6,11 +6,14 @@
 
 pub mod audit;
 pub mod bots;
+pub mod email_tokens;
 pub mod keys;
 pub mod org_user_tokens;
 pub mod orgs;
+pub mod rate_limits;
 pub mod table;
 pub mod tokens;
+pub mod usage;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -53,7 +56,8 @@ impl From<StoreError> for ApiError {
 }
 
 impl From<RandomnessUnavailable> for StoreError {
-    fn from(_: RandomnessUnavailable) -> Self {
+    fn from(error: RandomnessUnavailable) -> Self {
+        tracing::error!(%error, "nothing was made");
         StoreError::Unavailable
     }
 }
@@ -127,6 +131,9 @@ impl Store {
                 Places::BeginningWith(prefix) => request
                     .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
                     .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned())),
+                Places::After(start) => request
+                    .key_condition_expression("pk = :pk AND sk > :start")
+                    .expression_attribute_values(":start", AttributeValue::S(start.to_owned())),
                 Places::Before(end) => request
                     .key_condition_expression("pk = :pk AND sk < :end")
                     .expression_attribute_values(":end", AttributeValue::S(end.to_owned())),
@@ -164,6 +171,7 @@ struct Range<'a> {
 enum Places<'a> {
     All,
     BeginningWith(&'a str),
+    After(&'a str),
     Before(&'a str),
 }
 
@@ -191,40 +199,63 @@ impl Transaction<'_> {
 
     /// Writes an item where none lies yet.
     fn put_new<T: Serialize>(&mut self, key: Key, body: &T) -> &mut Self {
-        self.put_if(key, body, Some("attribute_not_exists(pk)"))
+        self.put_if(key, body, Some(Condition::plain("attribute_not_exists(pk)")))
     }
 
-    fn put_if<T: Serialize>(&mut self, key: Key, body: &T, condition: Option<&str>) -> &mut Self {
+    /// Writes an item over one of which a condition holds. Attributes are written `#name`, as in [`Self::update`].
+    fn put_where<T: Serialize, V: Serialize>(
+        &mut self,
+        key: Key,
+        body: &T,
+        condition: &str,
+        values: &[(&str, V)],
+    ) -> &mut Self {
+        match Condition::with_values(condition, values) {
+            Ok(condition) => self.put_if(key, body, Some(condition)),
+            Err(_) => self.push(None),
+        }
+    }
+
+    fn put_if<T: Serialize>(&mut self, key: Key, body: &T, condition: Option<Condition>) -> &mut Self {
+        let condition = condition.unwrap_or_default();
         let put = write_item(key, body).ok().and_then(|item| {
             let put = Put::builder().table_name(&self.store.table).set_item(Some(item));
-            put.set_condition_expression(condition.map(str::to_owned)).build().ok()
+            let put =
+                put.set_expression_attribute_names(condition.names).set_expression_attribute_values(condition.values);
+            put.set_condition_expression(condition.expression).build().ok()
         });
         self.push(put.map(|put| TransactWriteItem::builder().put(put).build()))
     }
 
     /// Removes an item if it is there.
     fn delete(&mut self, key: Key) -> &mut Self {
-        self.delete_if(key, None)
+        self.delete_if(key, Condition::default())
     }
 
     /// Removes an item that must be there.
     fn delete_existing(&mut self, key: Key) -> &mut Self {
-        self.delete_if(key, Some("attribute_exists(pk)"))
+        self.delete_if(key, Condition::plain("attribute_exists(pk)"))
     }
 
-    fn delete_if(&mut self, key: Key, condition: Option<&str>) -> &mut Self {
+    /// Removes an item of which a condition holds. Attributes are written `#name`, as in [`Self::update`].
+    fn delete_where<V: Serialize>(&mut self, key: Key, condition: &str, values: &[(&str, V)]) -> &mut Self {
+        match Condition::with_values(condition, values) {
+            Ok(condition) => self.delete_if(key, condition),
+            Err(_) => self.push(None),
+        }
+    }
+
+    fn delete_if(&mut self, key: Key, condition: Condition) -> &mut Self {
         let delete = Delete::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
-        let delete = delete.set_condition_expression(condition.map(str::to_owned)).build().ok();
+        let delete =
+            delete.set_expression_attribute_names(condition.names).set_expression_attribute_values(condition.values);
+        let delete = delete.set_condition_expression(condition.expression).build().ok();
         self.push(delete.map(|delete| TransactWriteItem::builder().delete(delete).build()))
     }
 
     /// Changes an item by an update expression. Attributes are written `#name`: many plain names are reserved.
     fn update<V: Serialize>(&mut self, key: Key, expression: &str, condition: &str, values: &[(&str, V)]) -> &mut Self {
-        let values: Result<Item, _> = values
-            .iter()
-            .map(|(name, value)| Ok(((*name).to_owned(), serde_dynamo::to_attribute_value(value)?)))
-            .collect::<Result<_, serde_dynamo::Error>>();
-        let update = values.ok().and_then(|values| {
+        let update = attribute_values(values).ok().and_then(|values| {
             let update = Update::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
             let update = update.update_expression(expression).condition_expression(condition);
             let update = update.set_expression_attribute_names(names(&[expression, condition]));
@@ -234,9 +265,10 @@ impl Transaction<'_> {
     }
 
     /// Leaves an entry in the audit log.
-    fn audit(&mut self, entry: &audit::Entry) -> &mut Self {
-        let item = audit::stored(entry);
-        self.put(keys::audit_entry(&entry.org_id, &entry.id), &item)
+    fn audit(&mut self, log: impl Into<audit::Log>, entry: &audit::Entry) -> &mut Self {
+        let log = log.into();
+        let item = audit::stored(&log, entry);
+        self.put(keys::audit_entry(&log, &entry.id), &item)
     }
 
     fn push(&mut self, write: Option<TransactWriteItem>) -> &mut Self {
@@ -278,6 +310,24 @@ impl Transaction<'_> {
     }
 }
 
+/// What must hold of an item for a write to happen.
+#[derive(Default)]
+struct Condition {
+    expression: Option<String>,
+    names: Option<HashMap<String, String>>,
+    values: Option<Item>,
+}
+
+impl Condition {
+    fn plain(expression: &str) -> Self {
+        Self { expression: Some(expression.to_owned()), ..Self::default() }
+    }
+
+    fn with_values<V: Serialize>(expression: &str, values: &[(&str, V)]) -> Result<Self, serde_dynamo::Error> {
+        Ok(Self { names: names(&[expression]), values: Some(attribute_values(values)?), ..Self::plain(expression) })
+    }
+}
+
 enum Cancellation {
     ConditionFailed(usize),
     Retry,
@@ -298,7 +348,7 @@ fn cancellation(error: &SdkError<TransactWriteItemsError>) -> Option<Cancellatio
     codes.iter().all(|code| passing.contains(code)).then_some(Cancellation::Retry)
 }
 
-/// Waits between tries: doubling from 10 ms, each wait a random part of it, so that callers who collided part.
+/// Waits between tries: at most 20 ms, then doubling, each wait a random part of it, so that callers who collided part.
 struct Backoff {
     tries: u32,
 }
@@ -346,6 +396,10 @@ fn failure<E: ProvideErrorMetadata + std::fmt::Debug>(error: SdkError<E>) -> Sto
     };
     tracing::error!(kind, code, "dynamodb did not do what was asked");
     result
+}
+
+fn attribute_values<V: Serialize>(values: &[(&str, V)]) -> Result<Item, serde_dynamo::Error> {
+    values.iter().map(|(name, value)| Ok(((*name).to_owned(), serde_dynamo::to_attribute_value(value)?))).collect()
 }
 
 /// What each `#name` in these expressions stands for: the attribute of this name.

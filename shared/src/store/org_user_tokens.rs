@@ -32,6 +32,10 @@ const PARALLEL: usize = 16;
 /// same, and is moved by the next.
 const DUE_PER_LISTING: usize = 100;
 
+/// How many a listing of expired ones moves; the answer would not be whole without all of them, so where more are due
+/// the caller is asked to repeat, and finds fewer left.
+const DUE_PER_LISTING_OF_EXPIRED: usize = 2_000;
+
 /// How many tokens [`Store::revoke_org_user_tokens_of`] revokes in one call.
 pub const REVOKED_PER_CALL: usize = 1_000;
 
@@ -136,7 +140,12 @@ impl Listing<'_> {
 
     /// Whether the place to begin behind can be one of this listing's: DynamoDB refuses any other.
     pub fn begins_inside(&self) -> bool {
-        self.after.is_none_or(|after| self.places().is_some_and(|places| after.starts_with(&places)))
+        self.after.is_none_or(|after| {
+            let is_place = after.rsplit_once('#').is_some_and(|(identifier, id)| {
+                UserIdentifier::try_from(identifier.to_owned()).is_ok() && TokenId::parse(id).is_some()
+            });
+            is_place && self.places().is_some_and(|places| after.starts_with(&places))
+        })
     }
 }
 
@@ -194,7 +203,7 @@ impl Store {
         };
         let pointer = token.pointer(plain.hash());
         let subject = Subject::new(SUBJECT, &token.id);
-        let entry = Entry::done(&self.clock, org, caller, "org_user_token.issue", subject)?;
+        let entry = Entry::done(&self.clock, caller, "org_user_token.issue", subject)?;
         let mut transaction = self.transaction();
         transaction
             .put_new(keys::token(plain.hash()), &StoredToken::OrgUser(token.clone()))
@@ -203,7 +212,7 @@ impl Store {
         if let Some(expiry) = pointer.expiry(org) {
             transaction.put_new(expiry, &pointer);
         }
-        match transaction.audit(&entry).commit().await? {
+        match transaction.audit(org, &entry).commit().await? {
             Committed::Yes => Ok((token, plain)),
             // 80 and 214 random bits came twice: the generator is broken.
             Committed::No(_) => Err(StoreError::Defect),
@@ -214,8 +223,15 @@ impl Store {
     pub async fn list_org_user_tokens(&self, org: &OrgId, listing: &Listing<'_>) -> Result<Page, StoreError> {
         let Some(places) = listing.places() else { return Ok(Page::default()) };
         match listing.states {
-            StateFilter::Active => self.move_due_org_user_tokens(org, Some(DUE_PER_LISTING)).await?,
-            StateFilter::Expired => self.move_due_org_user_tokens(org, None).await?,
+            StateFilter::Active => {
+                self.move_due_org_user_tokens(org, DUE_PER_LISTING).await?;
+            }
+            StateFilter::Expired => {
+                let moved = self.move_due_org_user_tokens(org, DUE_PER_LISTING_OF_EXPIRED).await?;
+                if moved == DUE_PER_LISTING_OF_EXPIRED {
+                    return Err(StoreError::Unavailable);
+                }
+            }
             StateFilter::Revoked | StateFilter::All => {}
         }
         let mut page = Page::default();
@@ -236,6 +252,10 @@ impl Store {
             let more = pointers.len() > wanted;
             pointers.truncate(wanted);
             after = pointers.last().map(|(place, _)| place.clone());
+            if listing.states == StateFilter::Active {
+                let now = self.clock.now();
+                pointers.retain(|(_, pointer)| !pointer.has_expired(now));
+            }
             page.tokens.extend(self.follow(&pointers, listing.states).await?);
             // A pointer may lead to a token that has expired or moved since: then the page is filled up from behind.
             if !more || page.tokens.len() == listing.limit {
@@ -255,8 +275,10 @@ impl Store {
         let mut tokens: Vec<OrgUserToken> = Vec::with_capacity(pointers.len());
         for chunk in pointers.chunks(100) {
             let keys = chunk.iter().map(|(_, pointer)| keys::token(pointer.hash)).collect();
-            for StoredToken::OrgUser(token) in self.get_all(keys).await? {
-                tokens.push(token);
+            for token in self.get_all(keys).await? {
+                if let StoredToken::OrgUser(token) = token {
+                    tokens.push(token);
+                }
             }
         }
         tokens.retain(|token| states.states().contains(&token.state(now)));
@@ -264,15 +286,16 @@ impl Store {
         Ok(tokens)
     }
 
-    /// Moves tokens whose time is over from the active to the expired listing, at most so many. Each is moved once in
+    /// Moves tokens whose time is over from the active to the expired listing, at most so many. The answer is how many
+    /// there were. Each is moved once in
     /// its life, so over time a listing pays for it no more than the issue did.
-    async fn move_due_org_user_tokens(&self, org: &OrgId, at_most: Option<usize>) -> Result<(), StoreError> {
+    async fn move_due_org_user_tokens(&self, org: &OrgId, at_most: usize) -> Result<usize, StoreError> {
         // Everything that expires in this second or before.
         let end = keys::expiry_place(self.clock.now().plus(std::time::Duration::from_secs(1)));
         let pk = keys::org_user_token_expiries(org);
-        let limit = at_most.unwrap_or(usize::try_from(i32::MAX).unwrap_or(usize::MAX));
         let due: Vec<(String, Pointer)> =
-            self.query(Range { pk: &pk, places: Places::Before(&end), after: None }, limit).await?;
+            self.query(Range { pk: &pk, places: Places::Before(&end), after: None }, at_most).await?;
+        let moved = due.len();
         stream::iter(due)
             .map(Ok)
             .try_for_each_concurrent(PARALLEL, |(_, pointer)| async move {
@@ -286,7 +309,8 @@ impl Store {
                 }
                 transaction.commit().await.map(|_| ())
             })
-            .await
+            .await?;
+        Ok(moved)
     }
 
     /// Revokes a token of this organization by its id. False if there is none; a second time changes nothing.
@@ -311,7 +335,7 @@ impl Store {
         action: &str,
         caller: &Caller,
     ) -> Result<(), StoreError> {
-        let entry = Entry::done(&self.clock, org, caller, action, Subject::new(SUBJECT, &pointer.id))?;
+        let entry = Entry::done(&self.clock, caller, action, Subject::new(SUBJECT, &pointer.id))?;
         let values = [(":now", self.clock.now().to_string()), (":bot", bot.to_string())];
         let mut transaction = self.transaction();
         transaction
@@ -328,7 +352,7 @@ impl Store {
             transaction.delete(expiry);
         }
         // A failed condition means that it was revoked before: `revoked_at` stays what it was.
-        transaction.audit(&entry).commit().await.map(|_| ())
+        transaction.audit(org, &entry).commit().await.map(|_| ())
     }
 
     /// Revokes the active tokens of exactly this identifier, each on its own, at most [`REVOKED_PER_CALL`].

@@ -53,10 +53,10 @@ impl Store {
     pub async fn create_org(&self, name: &str, plan: Plan, guard: bool, caller: &Caller) -> Result<Org, StoreError> {
         let id = OrgId::new(&self.clock)?;
         let org = Org { id, name: name.to_owned(), plan, guard, created_at: self.clock.now() };
-        let entry = Entry::done(&self.clock, &org.id, caller, "org.create", Subject::new("organization", &org.id))?;
+        let entry = Entry::done(&self.clock, caller, "org.create", Subject::new("organization", &org.id))?;
         let mut transaction = self.transaction();
         transaction.put_new(keys::org(&org.id), &org).put_new(keys::org_in_directory(&org.id), &Named {});
-        transaction.audit(&entry).commit().await?;
+        transaction.audit(&org.id, &entry).commit().await?;
         Ok(org)
     }
 
@@ -70,7 +70,7 @@ impl Store {
     ) -> Result<Option<Org>, StoreError> {
         let Some(org) = self.org(id).await? else { return Ok(None) };
         let changed = Org { plan: plan.unwrap_or(org.plan), guard: guard.unwrap_or(org.guard), ..org };
-        let entry = Entry::done(&self.clock, id, caller, "org.set", Subject::new("organization", id))?;
+        let entry = Entry::done(&self.clock, caller, "org.set", Subject::new("organization", id))?;
         let mut transaction = self.transaction();
         // Only what was asked for: two operators who change plan and Guard at once both get their way.
         match (plan, guard) {
@@ -93,7 +93,7 @@ impl Store {
             }
             (None, None) => return Ok(Some(changed)),
         }
-        match transaction.audit(&entry).commit().await? {
+        match transaction.audit(id, &entry).commit().await? {
             Committed::Yes => self.org(id).await,
             Committed::No(_) => Ok(None),
         }
@@ -101,17 +101,17 @@ impl Store {
 
     /// Adds a project to an organization. False if there was one of this name.
     pub async fn add_project(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<bool, StoreError> {
-        let entry = Entry::done(&self.clock, org, caller, "project.add", Subject::new("project", name))?;
+        let entry = Entry::done(&self.clock, caller, "project.add", Subject::new("project", name))?;
         let mut transaction = self.transaction();
-        transaction.put_new(keys::org_project(org, name), &Named {}).audit(&entry);
+        transaction.put_new(keys::org_project(org, name), &Named {}).audit(org, &entry);
         Ok(transaction.commit().await? == Committed::Yes)
     }
 
     /// Removes a project from an organization. False if there was none of this name.
     pub async fn remove_project(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<bool, StoreError> {
-        let entry = Entry::done(&self.clock, org, caller, "project.remove", Subject::new("project", name))?;
+        let entry = Entry::done(&self.clock, caller, "project.remove", Subject::new("project", name))?;
         let mut transaction = self.transaction();
-        transaction.delete_existing(keys::org_project(org, name)).audit(&entry);
+        transaction.delete_existing(keys::org_project(org, name)).audit(org, &entry);
         Ok(transaction.commit().await? == Committed::Yes)
     }
 

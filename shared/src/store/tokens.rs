@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::email_tokens::EmailToken;
 use super::org_user_tokens::OrgUserToken;
 use super::{Store, StoreError, keys};
 use crate::secret::Token;
@@ -10,6 +11,8 @@ use crate::secret::Token;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StoredToken {
+    /// A person, known by e-mail.
+    EmailVerified(EmailToken),
     /// A member of an organization.
     OrgUser(OrgUserToken),
 }

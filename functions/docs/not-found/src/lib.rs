@@ -30,6 +30,8 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
 /// Answers a request that no route takes.
 pub async fn not_found(request: Request) -> ApiError {
     match METHODS.at(request.uri().path()) {
+        // A path that looks like a route and is none, such as one with an empty part, comes here with its method.
+        Ok(path) if path.value.split(", ").any(|method| method == request.method().as_str()) => ApiError::NotFound,
         Ok(path) => ApiError::MethodNotAllowed(path.value.clone()),
         Err(_) => ApiError::NotFound,
     }

@@ -2,6 +2,7 @@
 
 use axum::http::header;
 use axum::response::IntoResponse;
+use shared::NoQuery;
 use shared::openapi::tag;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -24,7 +25,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
     tag = tag::DOCS,
     responses((status = 200, description = "The OpenAPI document.", body = serde_json::Value)),
 )]
-async fn openapi() -> impl IntoResponse {
+async fn openapi(_: NoQuery) -> impl IntoResponse {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=300")];
     (headers, DOCUMENT)
 }

@@ -9,7 +9,7 @@ use shared::openapi::{BodyErrors, GuardErrors, OrgInPath, tag};
 use shared::principal::OrgUserTokensIssue;
 use shared::secret::ShownOnce;
 use shared::views::OrgUserTokenView;
-use shared::{ApiError, App, BotWith, Json, Moment};
+use shared::{ApiError, App, BotWith, Json, Moment, NoQuery};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -56,6 +56,7 @@ struct Issued {
 async fn issue(
     State(app): State<App>,
     caller: BotWith<OrgUserTokensIssue>,
+    _: NoQuery,
     Json(request): Json<Request>,
 ) -> Result<(StatusCode, Json<Issued>), ApiError> {
     let expires_at = in_the_future(request.expires_at, app.clock().now())?;

@@ -9,7 +9,7 @@ use shared::principal::OrgUserTokensProbe;
 use shared::secret::Received;
 use shared::store::org_user_tokens::OrgUserToken;
 use shared::store::tokens::StoredToken;
-use shared::{ApiError, App, BotWith, Json, Moment};
+use shared::{ApiError, App, BotWith, Json, Moment, NoQuery};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -82,15 +82,21 @@ impl From<OrgUserToken> for About {
 async fn probe(
     State(app): State<App>,
     caller: BotWith<OrgUserTokensProbe>,
+    _: NoQuery,
     Json(request): Json<Request>,
 ) -> Result<Json<Probed>, ApiError> {
     let stored = match request.token {
         Received::Token(token) => app.store().token(&token).await?,
         Received::Malformed => None,
     };
-    let about = stored.and_then(|StoredToken::OrgUser(token)| {
-        let is_active = token.state(app.clock().now()) == TokenState::Active;
-        (is_active && token.org_id == caller.bot.org_id).then(|| About::from(token))
-    });
+    let now = app.clock().now();
+    let about = match stored {
+        Some(StoredToken::OrgUser(token))
+            if token.org_id == caller.bot.org_id && token.state(now) == TokenState::Active =>
+        {
+            Some(About::from(token))
+        }
+        _ => None,
+    };
     Ok(Json(Probed { active: about.is_some(), about }))
 }

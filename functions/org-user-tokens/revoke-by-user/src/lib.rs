@@ -7,7 +7,7 @@ use shared::ids::TokenId;
 use shared::openapi::{BodyErrors, ConflictErrors, GuardErrors, OrgInPath, tag};
 use shared::principal::OrgUserTokensRevokeByUser;
 use shared::store::org_user_tokens::RevokeByUser;
-use shared::{ApiError, App, BotWith, Json};
+use shared::{ApiError, App, BotWith, Json, NoQuery};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -67,6 +67,7 @@ struct Revoked {
 async fn revoke_by_user(
     State(app): State<App>,
     caller: BotWith<OrgUserTokensRevokeByUser>,
+    _: NoQuery,
     Json(request): Json<Request>,
 ) -> Result<Json<Revoked>, ApiError> {
     let Request { user_identifier, dry_run, expected_count } = request;

@@ -4,7 +4,7 @@ use axum::extract::State;
 use shared::ids::TokenId;
 use shared::openapi::{GuardErrors, OrgInPath, TokenErrors, tag};
 use shared::principal::OrgUserTokensRevoke;
-use shared::{ApiError, App, BotWith, NoContent, PathParams};
+use shared::{ApiError, App, BotWith, NoContent, NoQuery, PathParams};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -31,6 +31,7 @@ pub fn routes() -> OpenApiRouter<App> {
 async fn revoke(
     State(app): State<App>,
     caller: BotWith<OrgUserTokensRevoke>,
+    _: NoQuery,
     path: PathParams,
 ) -> Result<NoContent, ApiError> {
     let id = TokenId::parse(path.get("token_id")).ok_or(ApiError::TokenNotFound)?;

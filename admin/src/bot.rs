@@ -1,0 +1,180 @@
+//! Bots, and the one answer that holds an API key.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use shared::Moment;
+use shared::ids::{BotId, OrgId};
+use shared::principal::Role;
+use shared::secret::{ShownOnce, Token};
+use shared::store::bots::StoredBot;
+
+use crate::cli::BotCommand;
+use crate::failure::Failure;
+use crate::operator::Operator;
+use crate::output;
+
+/// Does what was asked.
+pub async fn run(command: BotCommand, operator: &Operator) -> Result<(), Failure> {
+    let (store, caller) = (operator.store(), &operator.caller);
+    match command {
+        BotCommand::Create { org, name, roles } => {
+            operator.require_org(&org).await?;
+            let made = store.create_bot(&org, &name, &distinct(roles), caller).await;
+            let look = "the bot may have been made all the same, see `guardctl bot list`";
+            let (bot, key) = made.map_err(Failure::of_change(look))?;
+            operator.answer(&NewKey::new(BotView::new(bot, operator.now()), key))
+        }
+        BotCommand::List { org } => {
+            operator.require_org(&org).await?;
+            let now = operator.now();
+            let bots = store.bots(&org).await?.into_iter().map(|bot| BotView::new(bot, now)).collect();
+            operator.answer(&BotsView { bots })
+        }
+        BotCommand::SetRoles { bot, roles } => {
+            let changed = store.set_bot_roles(&bot, &distinct(roles), caller).await?;
+            operator.answer(&BotView::new(changed.ok_or(Failure::NoSuchBot(bot))?, operator.now()))
+        }
+        BotCommand::RotateKey { bot, overlap } => {
+            // Everything that can fail comes first: once the key is made, nothing may keep it from being shown.
+            let before = operator.bot(&bot).await?;
+            let now = operator.now();
+            let overlap = overlap.filter(|overlap| *overlap > Duration::ZERO);
+            let rotated = store.rotate_bot_key(&bot, overlap, caller).await;
+            let look = "the key may have been replaced all the same: repeating makes another, and an overlap then \
+                        keeps the one that nobody has seen";
+            let key = rotated.map_err(Failure::of_change(look))?.ok_or(Failure::NoSuchBot(bot))?;
+            let previous_key_expires_at = overlap.map(|overlap| now.plus(overlap));
+            operator.answer(&NewKey::new(BotView { previous_key_expires_at, ..BotView::new(before, now) }, key))
+        }
+        BotCommand::Delete { bot } => {
+            let deleted = operator.bot(&bot).await?;
+            if !store.delete_bot(&bot, caller).await? {
+                return Err(Failure::NoSuchBot(bot));
+            }
+            let deleted = BotView { previous_key_expires_at: None, ..BotView::new(deleted, operator.now()) };
+            operator.answer(&Deleted { deleted })
+        }
+    }
+}
+
+/// Each role once, in the order given.
+fn distinct(roles: Vec<Role>) -> Vec<Role> {
+    let mut distinct = Vec::with_capacity(roles.len());
+    for role in roles {
+        if !distinct.contains(&role) {
+            distinct.push(role);
+        }
+    }
+    distinct
+}
+
+#[derive(Serialize)]
+struct BotView {
+    id: BotId,
+    org_id: OrgId,
+    name: String,
+    roles: Vec<String>,
+    created_at: Moment,
+    /// Until when the key before the current one counts, while it does.
+    previous_key_expires_at: Option<Moment>,
+}
+
+impl BotView {
+    fn new(bot: StoredBot, now: Moment) -> Self {
+        let expiries = bot.keys.iter().filter_map(|key| key.expires_at);
+        let previous_key_expires_at = expiries.filter(|expires_at| now < *expires_at).max();
+        let StoredBot { id, org_id, name, roles, created_at, .. } = bot;
+        Self { id, org_id, name, roles, created_at, previous_key_expires_at }
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, title: &str) -> fmt::Result {
+        let mut lines = vec![
+            ("organization", self.org_id.to_string()),
+            ("name", self.name.clone()),
+            ("roles", self.roles.join(", ")),
+            ("created", self.created_at.to_string()),
+        ];
+        if let Some(expires_at) = self.previous_key_expires_at {
+            lines.push(("previous key", format!("counts until {expires_at}")));
+        }
+        output::card(f, &format!("{title} {}", self.id), &lines)
+    }
+}
+
+impl fmt::Display for BotView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, "Bot")
+    }
+}
+
+#[derive(Serialize)]
+struct BotsView {
+    bots: Vec<BotView>,
+}
+
+impl fmt::Display for BotsView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = |bot: &BotView| {
+            let previous_key = bot.previous_key_expires_at.map_or("-".to_owned(), |until| format!("until {until}"));
+            [bot.id.to_string(), bot.created_at.to_string(), previous_key, bot.name.clone(), bot.roles.join(", ")]
+        };
+        let rows: Vec<_> = self.bots.iter().map(row).collect();
+        output::table(f, "bots", ["ID", "CREATED", "PREVIOUS KEY", "NAME", "ROLES"], &rows)
+    }
+}
+
+/// A bot that was there until now.
+#[derive(Serialize)]
+struct Deleted {
+    deleted: BotView,
+}
+
+impl fmt::Display for Deleted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.deleted.write(f, "Deleted bot")
+    }
+}
+
+/// A bot with the API key that was just made for it: the one thing this command writes a secret of.
+#[derive(Serialize)]
+struct NewKey {
+    #[serde(flatten)]
+    bot: BotView,
+    api_key: ShownOnce,
+    credential: Credential,
+}
+
+impl NewKey {
+    fn new(bot: BotView, key: Token) -> Self {
+        let credential = Credential { key: key.clone(), bot: bot.id.clone() };
+        Self { bot, api_key: ShownOnce(key), credential }
+    }
+}
+
+impl fmt::Display for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.bot)?;
+        writeln!(f, "\nIts API key, shown this once:\n  {}", self.api_key.0.expose())?;
+        writeln!(f, "The credential to send as `Authorization: Bearer …`:\n  {}", self.credential.expose())
+    }
+}
+
+/// What is sent with each call: API key and bot id, joined by a colon.
+struct Credential {
+    key: Token,
+    bot: BotId,
+}
+
+impl Credential {
+    fn expose(&self) -> String {
+        format!("{}:{}", self.key.expose(), self.bot)
+    }
+}
+
+impl Serialize for Credential {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.expose())
+    }
+}

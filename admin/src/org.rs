@@ -1,0 +1,88 @@
+//! Organizations.
+
+use std::fmt;
+
+use serde::Serialize;
+use shared::Moment;
+use shared::domain::Plan;
+use shared::ids::OrgId;
+use shared::store::orgs::Org;
+
+use crate::cli::{OrgCommand, plan_name};
+use crate::failure::Failure;
+use crate::operator::Operator;
+use crate::output;
+
+/// Does what was asked.
+pub async fn run(command: OrgCommand, operator: &Operator) -> Result<(), Failure> {
+    let (store, caller) = (operator.store(), &operator.caller);
+    match command {
+        OrgCommand::Create { name, plan, guard } => {
+            let made = store.create_org(&name, plan, guard, caller).await;
+            let look = "the organization may have been made all the same, see `guardctl org list`";
+            operator.answer(&OrgView::from(made.map_err(Failure::of_change(look))?))
+        }
+        OrgCommand::Set { org, change } => {
+            let changed = store.set_org(&org, change.plan, change.guard, caller).await?;
+            operator.answer(&OrgView::from(changed.ok_or(Failure::NoSuchOrg(org))?))
+        }
+        OrgCommand::Show { org } => {
+            let found = store.org(&org).await?;
+            operator.answer(&OrgView::from(found.ok_or(Failure::NoSuchOrg(org))?))
+        }
+        OrgCommand::List => {
+            let organizations = store.orgs().await?.into_iter().map(OrgView::from).collect();
+            operator.answer(&OrgsView { organizations })
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct OrgView {
+    id: OrgId,
+    name: String,
+    plan: Plan,
+    guard: bool,
+    created_at: Moment,
+}
+
+impl From<Org> for OrgView {
+    fn from(org: Org) -> Self {
+        let Org { id, name, plan, guard, created_at } = org;
+        Self { id, name, plan, guard, created_at }
+    }
+}
+
+impl OrgView {
+    fn guard(&self) -> &'static str {
+        if self.guard { "on" } else { "off" }
+    }
+}
+
+impl fmt::Display for OrgView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = [
+            ("name", self.name.clone()),
+            ("plan", plan_name(self.plan).to_owned()),
+            ("guard", self.guard().to_owned()),
+            ("created", self.created_at.to_string()),
+        ];
+        output::card(f, &format!("Organization {}", self.id), &lines)
+    }
+}
+
+#[derive(Serialize)]
+struct OrgsView {
+    organizations: Vec<OrgView>,
+}
+
+impl fmt::Display for OrgsView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = |org: &OrgView| {
+            let (plan, guard) = (plan_name(org.plan).to_owned(), org.guard().to_owned());
+            [org.id.to_string(), plan, guard, org.created_at.to_string(), org.name.clone()]
+        };
+        let rows: Vec<_> = self.organizations.iter().map(row).collect();
+        output::table(f, "organizations", ["ID", "PLAN", "GUARD", "CREATED", "NAME"], &rows)
+    }
+}

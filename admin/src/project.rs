@@ -1,0 +1,64 @@
+//! Projects.
+
+use std::fmt;
+
+use serde::Serialize;
+use shared::ids::OrgId;
+
+use crate::cli::{Project, ProjectCommand};
+use crate::failure::Failure;
+use crate::operator::Operator;
+
+/// Does what was asked.
+pub async fn run(command: ProjectCommand, operator: &Operator) -> Result<(), Failure> {
+    let (store, caller) = (operator.store(), &operator.caller);
+    match command {
+        ProjectCommand::Add { project: Project { name, org } } => {
+            operator.require_org(&org).await?;
+            if !store.add_project(&org, &name, caller).await? {
+                return Err(Failure::ProjectExists(org, name));
+            }
+            operator.answer(&ProjectView { verb: "Added", org_id: org, project: name })
+        }
+        ProjectCommand::Remove { project: Project { name, org } } => {
+            operator.require_org(&org).await?;
+            if !store.remove_project(&org, &name, caller).await? {
+                return Err(Failure::NoSuchProject(org, name));
+            }
+            operator.answer(&ProjectView { verb: "Removed", org_id: org, project: name })
+        }
+        ProjectCommand::List { org } => {
+            operator.require_org(&org).await?;
+            operator.answer(&ProjectsView { projects: store.projects(&org).await? })
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ProjectView {
+    /// For people; a script knows what it has asked for.
+    #[serde(skip)]
+    verb: &'static str,
+    org_id: OrgId,
+    project: String,
+}
+
+impl fmt::Display for ProjectView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} project {} of organization {}", self.verb, self.project, self.org_id)
+    }
+}
+
+#[derive(Serialize)]
+struct ProjectsView {
+    projects: Vec<String>,
+}
+
+impl fmt::Display for ProjectsView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.projects.is_empty() {
+            return writeln!(f, "There are no projects.");
+        }
+        self.projects.iter().try_for_each(|project| writeln!(f, "{project}"))
+    }
+}

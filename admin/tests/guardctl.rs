@@ -1,0 +1,713 @@
+//! The built command, run as an operator runs it, against an embedded DynamoDB.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use dynoxide::Database;
+use dynoxide::actions::query::QueryRequest;
+use dynoxide::types::AttributeValue;
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use shared::app::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
+use shared::ids::{BotId, OrgId};
+use shared::principal::Role;
+use shared::secret::{Token, TokenKind};
+use shared::store::Store;
+use shared::{Clock, Moment};
+use tokio::runtime::Runtime;
+
+/// An id that nothing has.
+const NO_ORG: &str = "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
+/// An id that nothing has.
+const NO_BOT: &str = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
+
+/// What is said of a table that is not there.
+const REFUSED: &str = "DynamoDB refused what was asked of the table tokens: check that it exists in this account and \
+    region, that your AWS credentials may use it, and that this guardctl is as new as the service";
+/// What is said where no DynamoDB answers.
+const SILENT: &str = "DynamoDB did not answer for the table tokens: check your AWS credentials, AWS_REGION and the \
+    network, or locally that the service runs where AWS_ENDPOINT_URL_DYNAMODB says";
+
+/// A DynamoDB of a test's own, with an empty table.
+struct World {
+    runtime: Runtime,
+    database: Database,
+    endpoint: String,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self::without_table();
+        world.store(Clock::System, |store| async move { store.create_table().await.unwrap() });
+        world
+    }
+
+    fn without_table() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let database = Database::memory().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let server = dynoxide::server::serve_with_shutdown(listener, database.clone(), std::future::pending());
+        runtime.spawn(server);
+        Self { runtime, database, endpoint }
+    }
+
+    /// Runs something on the table at the time of this clock.
+    fn store<F: Future>(&self, clock: Clock, work: impl FnOnce(Store) -> F) -> F::Output {
+        self.runtime.block_on(async { work(Store::new(dynamodb_at(&self.endpoint), "tokens", clock)).await })
+    }
+
+    /// The roles that a credential gives now; `None` where it is not good.
+    fn roles_of(&self, credential: &str) -> Option<Vec<Role>> {
+        self.roles_at(Clock::System, credential)
+    }
+
+    fn roles_at(&self, clock: Clock, credential: &str) -> Option<Vec<Role>> {
+        let (key, bot) = credential.rsplit_once(':').unwrap();
+        let (key, bot) = (Token::parse(key).unwrap(), BotId::parse(bot).unwrap());
+        let found = self.store(clock, |store| async move { store.authenticate_bot(&bot, &key).await.unwrap() });
+        found.map(|bot| bot.roles)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        command(&self.endpoint, arguments)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        run(&mut self.command(arguments))
+    }
+
+    /// Runs what must succeed, and reads its JSON.
+    fn json(&self, arguments: &[&str]) -> Value {
+        let run = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{arguments:?}");
+        serde_json::from_str(&run.stdout).unwrap()
+    }
+
+    fn org(&self) -> String {
+        self.json(&["org", "create", "--name", "Example", "--plan", "pro", "--guard", "on"])["id"].text()
+    }
+
+    /// Makes a bot. The answer is its id and its credential.
+    fn bot(&self, org: &str, role: &str) -> (String, String) {
+        let bot = self.json(&["bot", "create", "--org", org, "--name", "ci", "--role", role]);
+        (bot["id"].text(), bot["credential"].text())
+    }
+
+    /// Who did what, by an organization's audit log, oldest first.
+    fn audit(&self, org: &str) -> Vec<String> {
+        let request = QueryRequest {
+            table_name: "tokens".to_owned(),
+            key_condition_expression: Some("pk = :pk".to_owned()),
+            expression_attribute_values: Some(
+                [(":pk".to_owned(), AttributeValue::S(format!("ORG#{org}#AUDIT")))].into(),
+            ),
+            scan_index_forward: true,
+            ..QueryRequest::default()
+        };
+        let entry = |item: BTreeMap<String, Value>| {
+            let text = |value: &Value| value["S"].text();
+            let (actor, target) = (&item["actor"]["M"], &item["target"]["M"]);
+            let by = format!("{} {}", text(&actor["kind"]), text(&actor["id"]));
+            let to = format!("{} {}", text(&target["kind"]), text(&target["id"]));
+            format!("{by}: {} {to} {}", text(&item["action"]), text(&item["outcome"]))
+        };
+        let items = serde_json::to_value(self.database.query(request).unwrap()).unwrap()["Items"].take();
+        serde_json::from_value::<Vec<_>>(items).unwrap().into_iter().map(entry).collect()
+    }
+}
+
+/// What a command did.
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    /// Asserts that the command failed with one sentence, and gives it.
+    fn failure(&self) -> &str {
+        assert_eq!((self.code, self.stdout.as_str()), (1, ""), "{}", self.stderr);
+        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
+        self.stderr.strip_prefix("error: ").unwrap().trim_end()
+    }
+}
+
+/// The command with nothing in its environment but what it needs.
+fn command(endpoint: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_guardctl"));
+    command.args(arguments).stdin(Stdio::null()).env_clear().envs([
+        ("AWS_ENDPOINT_URL_DYNAMODB", endpoint),
+        ("AWS_REGION", LOCAL_REGION),
+        ("AWS_ACCESS_KEY_ID", LOCAL_CREDENTIAL),
+        ("AWS_SECRET_ACCESS_KEY", LOCAL_CREDENTIAL),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("TOKENS_TABLE", "tokens"),
+    ]);
+    command
+}
+
+fn run(command: &mut Command) -> Run {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Run { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+trait Text {
+    fn text(&self) -> String;
+}
+
+impl Text for Value {
+    fn text(&self) -> String {
+        self.as_str().unwrap_or_else(|| panic!("no text: {self}")).to_owned()
+    }
+}
+
+/// The text with what differs from run to run named by what it is. Only what has the right form is.
+fn shown(text: &str) -> String {
+    let in_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ':');
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let length = if in_word(next) { rest.find(|c| !in_word(c)).unwrap_or(rest.len()) } else { next.len_utf8() };
+        let (word, after) = rest.split_at(length);
+        let ends_in_colon = word.ends_with(':');
+        shown.push_str(&named(word.trim_end_matches(':')));
+        shown.push_str(if ends_in_colon { ":" } else { "" });
+        rest = after;
+    }
+    shown
+}
+
+fn named(word: &str) -> String {
+    if OrgId::parse(word).is_some() {
+        "[org]".to_owned()
+    } else if BotId::parse(word).is_some() {
+        "[bot]".to_owned()
+    } else if Token::parse(word).is_some_and(|token| token.kind() == TokenKind::BotApiKey) {
+        "[key]".to_owned()
+    } else if Moment::parse(word).is_some() {
+        "[time]".to_owned()
+    } else if let Some((key, bot)) = word.split_once(':').filter(|(key, _)| named(key) == "[key]") {
+        format!("{}:{}", named(key), named(bot))
+    } else {
+        word.to_owned()
+    }
+}
+
+#[test]
+fn organizations_for_people() {
+    let world = World::new();
+    assert_snapshot!(world.run(&["org", "list"]).stdout, @"There are no organizations.");
+    let made = world.run(&["org", "create", "--name", "Beispiel Größe & Co.", "--plan", "free", "--guard", "off"]);
+    assert_eq!((made.code, made.stderr.as_str()), (0, ""));
+    assert_snapshot!(shown(&made.stdout), @r"
+    Organization [org]
+      name     Beispiel Größe & Co.
+      plan     free
+      guard    off
+      created  [time]
+    ");
+    let org = made.stdout.lines().next().unwrap().strip_prefix("Organization ").unwrap().to_owned();
+
+    let changed = world.run(&["org", "set", &org, "--plan", "enterprise", "--guard", "on"]);
+    assert_snapshot!(shown(&changed.stdout), @r"
+    Organization [org]
+      name     Beispiel Größe & Co.
+      plan     enterprise
+      guard    on
+      created  [time]
+    ");
+    assert_eq!(world.run(&["org", "show", &org]).stdout, changed.stdout);
+
+    world.run(&["org", "create", "--name", "日本", "--plan", "developer", "--guard", "on"]);
+    assert_snapshot!(shown(&world.run(&["org", "list"]).stdout), @r"
+    ID                            PLAN        GUARD  CREATED               NAME
+    [org]  enterprise  on     [time]  Beispiel Größe & Co.
+    [org]  developer   on     [time]  日本
+    ");
+}
+
+#[test]
+fn organizations_for_scripts() {
+    let world = World::new();
+    assert_eq!(world.json(&["org", "list"]), json!({ "organizations": [] }));
+    let made = world.run(&["--json", "org", "create", "--name", "Example", "--plan", "pro", "--guard", "on"]);
+    assert_snapshot!(shown(&made.stdout), @r#"
+    {
+      "id": "[org]",
+      "name": "Example",
+      "plan": "pro",
+      "guard": true,
+      "created_at": "[time]"
+    }
+    "#);
+    let mut org: Value = serde_json::from_str(&made.stdout).unwrap();
+    let id = org["id"].text();
+
+    // Each alone leaves the other as it was.
+    org["plan"] = json!("free");
+    assert_eq!(world.json(&["org", "set", &id, "--plan", "free"]), org);
+    org["guard"] = json!(false);
+    assert_eq!(world.json(&["org", "set", &id, "--guard", "off"]), org);
+    assert_eq!(world.json(&["org", "show", &id]), org);
+    assert_eq!(world.json(&["org", "list"]), json!({ "organizations": [org] }));
+}
+
+#[test]
+fn bots_for_people() {
+    let world = World::new();
+    let org = world.org();
+    assert_snapshot!(world.run(&["bot", "list", "--org", &org]).stdout, @"There are no bots.");
+    let roles = ["--role", "takumi_manager", "--role", "organization/api_key_manager"];
+    let made = world.run(&[&["bot", "create", "--org", &org, "--name", "nightly jobs"], &roles[..]].concat());
+    assert_eq!((made.code, made.stderr.as_str()), (0, ""));
+    assert_snapshot!(shown(&made.stdout), @r"
+    Bot [bot]
+      organization  [org]
+      name          nightly jobs
+      roles         organization/takumi_manager, organization/api_key_manager
+      created       [time]
+
+    Its API key, shown this once:
+      [key]
+    The credential to send as `Authorization: Bearer …`:
+      [key]:[bot]
+    ");
+    let credential = made.stdout.lines().last().unwrap().trim();
+    assert_eq!(world.roles_of(credential), Some(vec![Role::Manager, Role::ApiKeyManager]));
+    let (key, bot) = credential.rsplit_once(':').unwrap();
+    assert!(made.stdout.contains(&format!("  {key}\n")) && made.stdout.starts_with(&format!("Bot {bot}\n")));
+
+    let changed = world.run(&["bot", "set-roles", bot, "--role", "owner"]);
+    assert_snapshot!(shown(&changed.stdout), @r"
+    Bot [bot]
+      organization  [org]
+      name          nightly jobs
+      roles         organization/owner
+      created       [time]
+    ");
+    assert_snapshot!(shown(&world.run(&["bot", "list", "--org", &org]).stdout), @r"
+    ID                            CREATED               PREVIOUS KEY  NAME          ROLES
+    [bot]  [time]  -             nightly jobs  organization/owner
+    ");
+
+    let rotated = world.run(&["bot", "rotate-key", bot, "--overlap", "24h"]);
+    assert_snapshot!(shown(&rotated.stdout), @r"
+    Bot [bot]
+      organization  [org]
+      name          nightly jobs
+      roles         organization/owner
+      created       [time]
+      previous key  counts until [time]
+
+    Its API key, shown this once:
+      [key]
+    The credential to send as `Authorization: Bearer …`:
+      [key]:[bot]
+    ");
+    assert!(world.roles_of(rotated.stdout.lines().last().unwrap().trim()).is_some());
+    assert_snapshot!(shown(&world.run(&["bot", "list", "--org", &org]).stdout), @r"
+    ID                            CREATED               PREVIOUS KEY                NAME          ROLES
+    [bot]  [time]  until [time]  nightly jobs  organization/owner
+    ");
+
+    assert_snapshot!(shown(&world.run(&["bot", "delete", bot]).stdout), @r"
+    Deleted bot [bot]
+      organization  [org]
+      name          nightly jobs
+      roles         organization/owner
+      created       [time]
+    ");
+    assert_eq!(world.roles_of(credential), None);
+}
+
+#[test]
+fn bots_for_scripts() {
+    let world = World::new();
+    let org = world.org();
+    assert_eq!(world.json(&["bot", "list", "--org", &org]), json!({ "bots": [] }));
+    let made = world.run(&["bot", "create", "--org", &org, "--name", "ci", "--role", "owner", "--json"]);
+    assert_snapshot!(shown(&made.stdout), @r#"
+    {
+      "id": "[bot]",
+      "org_id": "[org]",
+      "name": "ci",
+      "roles": [
+        "organization/owner"
+      ],
+      "created_at": "[time]",
+      "previous_key_expires_at": null,
+      "api_key": "[key]",
+      "credential": "[key]:[bot]"
+    }
+    "#);
+    let made: Value = serde_json::from_str(&made.stdout).unwrap();
+    let id = made["id"].text();
+    assert_eq!(made["credential"].text(), format!("{}:{id}", made["api_key"].text()));
+
+    let mut bot = made.clone();
+    bot.as_object_mut().unwrap().retain(|field, _| field != "api_key" && field != "credential");
+    assert_eq!(world.json(&["bot", "list", "--org", &org]), json!({ "bots": [bot] }));
+    bot["roles"] = json!(["organization/token_introspector", "organization/takumi_guard_token_issuer"]);
+    let roles = ["--role", "token_introspector", "--role", "organization/takumi_guard_token_issuer"];
+    assert_eq!(world.json(&[&["bot", "set-roles", &id], &roles[..]].concat()), bot);
+
+    let mut rotated = world.json(&["bot", "rotate-key", &id]);
+    let credential = rotated.as_object_mut().unwrap().remove("credential").unwrap().text();
+    let key = rotated.as_object_mut().unwrap().remove("api_key").unwrap().text();
+    assert_eq!((&rotated, credential), (&bot, format!("{key}:{id}")));
+    assert_ne!(key, made["api_key"].text());
+
+    assert_eq!(world.json(&["bot", "delete", &id]), json!({ "deleted": bot }));
+    assert_eq!(world.json(&["bot", "list", "--org", &org]), json!({ "bots": [] }));
+}
+
+#[test]
+fn a_key_is_shown_once() {
+    let world = World::new();
+    let org = world.org();
+    let (bot, credential) = world.bot(&org, "owner");
+    let rotated = world.json(&["bot", "rotate-key", &bot, "--overlap", "1h"])["credential"].text();
+    let keys: Vec<_> =
+        [credential, rotated].iter().map(|c| Token::parse(c.split(':').next().unwrap()).unwrap()).collect();
+    for arguments in [
+        &["org", "show", &org][..],
+        &["org", "list"],
+        &["bot", "list", "--org", &org],
+        &["bot", "set-roles", &bot, "--role", "owner"],
+        &["bot", "delete", &bot],
+    ] {
+        for format in [&[][..], &["--json"]] {
+            let Run { stdout, stderr, .. } = world.run(&[arguments, format].concat());
+            for output in [stdout, stderr] {
+                assert!(!output.contains("shisho_apikey_"), "{arguments:?}: {output}");
+                assert!(keys.iter().all(|key| !output.contains(&key.hash().to_hex())), "{arguments:?}: {output}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_overlap_the_key_before_is_dead_at_once() {
+    let world = World::new();
+    let (bot, before) = world.bot(&world.org(), "owner");
+    for rotate in [&["bot", "rotate-key", &bot][..], &["bot", "rotate-key", &bot, "--overlap", "0s"]] {
+        let rotated = world.json(rotate);
+        assert_eq!(rotated["previous_key_expires_at"], Value::Null);
+        assert_eq!(world.roles_of(&rotated["credential"].text()), Some(vec![Role::Owner]));
+        assert_eq!(world.roles_of(&before), None);
+    }
+}
+
+#[test]
+fn with_overlap_the_key_before_counts_so_long() {
+    let world = World::new();
+    let org = world.org();
+    let (bot, first) = world.bot(&org, "owner");
+    let asked = Clock::System.now();
+    let rotated = world.json(&["bot", "rotate-key", &bot, "--overlap", "1h 30m"]);
+    let until = Moment::parse(&rotated["previous_key_expires_at"].text()).unwrap();
+    let expected = asked.plus(Duration::from_secs(90 * 60));
+    assert!((expected..=expected.plus(Duration::from_secs(10))).contains(&until), "{until}");
+
+    let second = rotated["credential"].text();
+    assert!(world.roles_of(&first).is_some() && world.roles_of(&second).is_some());
+    // The table's clock may have been a moment behind what the command has said.
+    let shortly_before = Clock::manual(asked);
+    shortly_before.advance(Duration::from_secs(90 * 60 - 1));
+    assert!(world.roles_at(shortly_before, &first).is_some());
+    let after = Clock::manual(until.plus(Duration::from_secs(10)));
+    assert!(world.roles_at(after.clone(), &first).is_none() && world.roles_at(after, &second).is_some());
+
+    let listed = world.json(&["bot", "list", "--org", &org])["bots"][0]["previous_key_expires_at"].text();
+    assert!((until..=until.plus(Duration::from_secs(10))).contains(&Moment::parse(&listed).unwrap()));
+
+    // The next rotation keeps one key at most.
+    let third = world.json(&["bot", "rotate-key", &bot, "--overlap", "24h"])["credential"].text();
+    let good = [&first, &second, &third].map(|credential| world.roles_of(credential).is_some());
+    assert_eq!(good, [false, true, true]);
+}
+
+#[test]
+fn of_concurrent_rotations_the_last_one_wins() {
+    let world = World::new();
+    let (bot, before) = world.bot(&world.org(), "owner");
+    let rotate = || {
+        let mut command = world.command(&["bot", "rotate-key", &bot, "--json"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let running = [rotate(), rotate()];
+    let credentials = running.map(|child| {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["credential"].text()
+    });
+    assert_ne!(credentials[0], credentials[1]);
+    assert_eq!(credentials.iter().filter(|credential| world.roles_of(credential).is_some()).count(), 1);
+    assert_eq!(world.roles_of(&before), None);
+}
+
+#[test]
+fn roles_hold_for_the_very_next_use() {
+    let world = World::new();
+    let (bot, credential) = world.bot(&world.org(), "organization/owner");
+    assert_eq!(world.roles_of(&credential), Some(vec![Role::Owner]));
+    for role in Role::ALL {
+        for written in [role.as_str(), role.as_str().strip_prefix("organization/").unwrap()] {
+            let changed = world.json(&["bot", "set-roles", &bot, "--role", written, "--role", role.as_str()]);
+            assert_eq!(changed["roles"], json!([role.as_str()]));
+            assert_eq!(world.roles_of(&credential), Some(vec![role]));
+        }
+    }
+}
+
+#[test]
+fn unknown_roles_are_answered_with_those_there_are() {
+    let world = World::new();
+    for role in ["admin", "organization/admin", "organization/organization/owner", "Owner", ""] {
+        let run = world.run(&["bot", "create", "--org", NO_ORG, "--name", "ci", "--role", "owner", "--role", role]);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{role}");
+        assert!(Role::ALL.iter().all(|role| run.stderr.contains(role.as_str())), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn projects() {
+    let world = World::new();
+    let (org, other) = (world.org(), world.org());
+    let add = |name: &str, org: &str| world.run(&["project", "add", name, "--org", org]);
+    assert_snapshot!(world.run(&["project", "list", "--org", &org]).stdout, @"There are no projects.");
+    assert_snapshot!(shown(&add("prd-greenhouse", &org).stdout), @"Added project prd-greenhouse of organization [org]");
+    let twice = add("prd-greenhouse", &org);
+    assert_snapshot!(shown(twice.failure()), @"the organization [org] already has a project prd-greenhouse");
+    // Another organization's, and another spelling.
+    assert_eq!(add("prd-greenhouse", &other).code, 0);
+    assert_eq!(
+        world.json(&["project", "add", "Prd-Greenhouse", "--org", &org]),
+        json!({ "org_id": org, "project": "Prd-Greenhouse" })
+    );
+
+    assert_snapshot!(world.run(&["project", "list", "--org", &org]).stdout, @r"
+    Prd-Greenhouse
+    prd-greenhouse
+    ");
+    assert_eq!(
+        world.json(&["project", "list", "--org", &org]),
+        json!({ "projects": ["Prd-Greenhouse", "prd-greenhouse"] })
+    );
+
+    let remove = ["project", "remove", "prd-greenhouse", "--org", &org];
+    assert_snapshot!(shown(&world.run(&remove).stdout), @"Removed project prd-greenhouse of organization [org]");
+    assert_snapshot!(shown(world.run(&remove).failure()), @"the organization [org] has no project prd-greenhouse");
+    assert_eq!(world.json(&["project", "list", "--org", &org]), json!({ "projects": ["Prd-Greenhouse"] }));
+    assert_eq!(world.json(&["project", "list", "--org", &other]), json!({ "projects": ["prd-greenhouse"] }));
+}
+
+#[test]
+fn what_does_not_exist_is_said() {
+    let world = World::new();
+    for arguments in [
+        &["org", "show", NO_ORG][..],
+        &["org", "set", NO_ORG, "--plan", "free"],
+        &["bot", "create", "--org", NO_ORG, "--name", "ci", "--role", "owner"],
+        &["bot", "list", "--org", NO_ORG],
+        &["project", "add", "a", "--org", NO_ORG],
+        &["project", "remove", "a", "--org", NO_ORG],
+        &["project", "list", "--org", NO_ORG],
+    ] {
+        assert_eq!(world.run(arguments).failure(), format!("there is no organization {NO_ORG} in the table tokens"));
+    }
+    for arguments in [
+        &["bot", "set-roles", NO_BOT, "--role", "owner"][..],
+        &["bot", "rotate-key", NO_BOT],
+        &["bot", "rotate-key", NO_BOT, "--overlap", "1h"],
+        &["bot", "delete", NO_BOT],
+    ] {
+        let sentence = format!("there is no bot {NO_BOT} in the table tokens");
+        assert_eq!(world.run(arguments).failure(), sentence);
+        // Scripts find errors where people do.
+        assert_eq!(world.run(&[arguments, &["--json"]].concat()).failure(), sentence);
+    }
+    // None of it left anything.
+    let org = OrgId::parse(NO_ORG).unwrap();
+    world.store(Clock::System, |store| async move {
+        assert!(store.orgs().await.unwrap().is_empty() && store.bots(&org).await.unwrap().is_empty());
+        assert!(store.projects(&org).await.unwrap().is_empty());
+    });
+    assert_eq!(world.audit(NO_ORG), [""; 0]);
+}
+
+#[test]
+fn a_deleted_bot_is_gone_and_its_neighbours_are_not() {
+    let world = World::new();
+    let org = world.org();
+    let ((gone, credential), (left, good)) = (world.bot(&org, "owner"), world.bot(&org, "owner"));
+    assert_eq!(world.run(&["bot", "delete", &gone]).code, 0);
+    assert_eq!((world.roles_of(&credential), world.roles_of(&good)), (None, Some(vec![Role::Owner])));
+    let bots = world.json(&["bot", "list", "--org", &org])["bots"].take();
+    assert_eq!((bots.as_array().unwrap().len(), bots[0]["id"].text()), (1, left));
+    for arguments in
+        [&["bot", "delete", &gone][..], &["bot", "rotate-key", &gone], &["bot", "set-roles", &gone, "--role", "owner"]]
+    {
+        assert_eq!(world.run(arguments).failure(), format!("there is no bot {gone} in the table tokens"));
+    }
+}
+
+#[test]
+fn every_change_leaves_an_entry_in_the_audit_log() {
+    let world = World::new();
+    let org = world.org();
+    let (bot, _) = world.bot(&org, "owner");
+    for arguments in [
+        &["org", "show", &org][..],
+        &["org", "set", &org, "--guard", "off"],
+        &["bot", "set-roles", &bot, "--role", "takumi_manager"],
+        &["bot", "rotate-key", &bot],
+        &["bot", "list", "--org", &org],
+        &["bot", "delete", &bot],
+        &["project", "add", "a", "--org", &org],
+        &["project", "add", "a", "--org", &org],
+        &["project", "remove", "a", "--org", &org],
+    ] {
+        world.run(arguments);
+    }
+    assert_snapshot!(shown(&world.audit(&org).join("\n")), @r"
+    operator guardctl: org.create organization [org] done
+    operator guardctl: bot.create bot [bot] done
+    operator guardctl: org.set organization [org] done
+    operator guardctl: bot.set_roles bot [bot] done
+    operator guardctl: bot.rotate_key bot [bot] done
+    operator guardctl: bot.delete bot [bot] done
+    operator guardctl: project.add project a done
+    operator guardctl: project.remove project a done
+    ");
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2() {
+    let world = World::new();
+    let long = "a".repeat(101);
+    for arguments in [
+        &[][..],
+        &["org"],
+        &["org", "destroy", NO_ORG],
+        &["org", "create", "--name", "a", "--plan", "pro"],
+        &["org", "create", "--name", "a", "--plan", "gold", "--guard", "on"],
+        &["org", "create", "--name", "a", "--plan", "pro", "--guard", "yes"],
+        &["org", "create", "--name", "", "--plan", "pro", "--guard", "on"],
+        &["org", "create", "--name", "a\nb", "--plan", "pro", "--guard", "on"],
+        &["org", "create", "--name", &long, "--plan", "pro", "--guard", "on"],
+        &["org", "set", NO_ORG],
+        &["org", "set", "--plan", "free"],
+        &["org", "show", NO_BOT],
+        &["org", "show", "OG01kaj8m4r2x7z9v5t3q1n6p8wc"],
+        &["bot", "create", "--org", NO_ORG, "--name", "a"],
+        &["bot", "create", "--org", NO_ORG, "--name", "a\u{1b}[2J", "--role", "owner"],
+        &["bot", "set-roles", NO_BOT],
+        &["bot", "rotate-key", NO_ORG],
+        &["bot", "rotate-key", NO_BOT, "--overlap", "soon"],
+        &["bot", "rotate-key", NO_BOT, "--overlap", "91days"],
+        &["bot", "list"],
+        &["project", "add", "a b", "--org", NO_ORG],
+        &["project", "add", "../a", "--org", NO_ORG],
+        &["project", "add", "a"],
+        &["table", "drop"],
+        &["--table", "", "org", "list"],
+    ] {
+        let run = world.run(arguments);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{arguments:?}: {}", run.stderr);
+        assert!(!run.stderr.is_empty(), "{arguments:?}");
+    }
+    for arguments in [&["--help"][..], &["--version"], &["bot", "rotate-key", "--help"]] {
+        let run = world.run(arguments);
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{arguments:?}");
+        assert!(run.stdout.contains("guardctl"), "{}", run.stdout);
+    }
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    let world = World::new();
+    let (_, credential) = world.bot(&world.org(), "owner");
+    let secret = &credential["shisho_apikey_".len()..][..43];
+    for arguments in [
+        &["bot", "delete", &credential][..],
+        &["bot", "list", "--org", &credential],
+        &["bot", "delete", NO_BOT, &credential],
+        &["bot", "rotate-key", NO_BOT, "--overlap", &credential],
+        &[&credential],
+        &["project", "remove", credential.split(':').next().unwrap(), "--org", NO_ORG],
+        &["--table", &credential, "org", "list"],
+    ] {
+        let Run { code, stdout, stderr } = world.run(arguments);
+        assert_ne!(code, 0);
+        assert!(!stdout.contains(secret) && !stderr.contains(secret), "{stderr}");
+        assert!(!stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_table_is_created_once() {
+    let world = World::without_table();
+    assert_snapshot!(world.run(&["table", "create"]).stdout, @"Created the table tokens");
+    assert_snapshot!(world.run(&["table", "create"]).stdout, @"There already is a table tokens");
+    assert_eq!(world.json(&["table", "create"]), json!({ "table": "tokens", "created": false }));
+    assert_eq!(world.json(&["table", "create", "--table", "other"]), json!({ "table": "other", "created": true }));
+    let org = world.org();
+    assert_eq!(world.json(&["org", "list"])["organizations"][0]["id"], org);
+    assert_eq!(world.json(&["org", "list", "--table", "other"]), json!({ "organizations": [] }));
+}
+
+#[test]
+fn a_missing_table_is_named() {
+    let world = World::without_table();
+    for arguments in [
+        &["org", "list"][..],
+        &["org", "create", "--name", "a", "--plan", "pro", "--guard", "on"],
+        &["bot", "rotate-key", NO_BOT],
+        &["project", "list", "--org", NO_ORG],
+    ] {
+        assert_eq!(world.run(arguments).failure(), REFUSED);
+    }
+    let unnamed = run(world.command(&["org", "list"]).env_remove("TOKENS_TABLE"));
+    assert_eq!((unnamed.code, unnamed.stdout.as_str()), (2, ""));
+    assert!(unnamed.stderr.contains("give --table <TABLE> or set TOKENS_TABLE"), "{}", unnamed.stderr);
+}
+
+#[test]
+fn where_nobody_listens_it_ends_soon() {
+    // A port that was free a moment ago.
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let started = Instant::now();
+    let listed = run(&mut command(&format!("http://{closed}"), &["org", "list"]));
+    assert_eq!(listed.failure(), SILENT);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn where_somebody_listens_and_says_nothing_it_ends_too() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let started = Instant::now();
+    let create = ["org", "create", "--name", "a", "--plan", "pro", "--guard", "on"];
+    let made = run(&mut command(&format!("http://{}", silent.local_addr().unwrap()), &create));
+    // Whoever has not heard the answer cannot know.
+    let look = "; the organization may have been made all the same, see `guardctl org list`";
+    assert_eq!(made.failure(), format!("{SILENT}{look}"));
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure() {
+    let world = World::new();
+    let org = world.org();
+    let create = ["bot", "create", "--org", &org, "--name", "ci", "--role", "owner"];
+    // A disk that is full. The bot is there; its key is not, and the operator is told what to do.
+    let failed = run(world.command(&create).stdout(File::options().write(true).open("/dev/full").unwrap()));
+    assert!(failed.failure().ends_with("an API key in it is lost, `guardctl bot rotate-key` makes another"));
+    assert_eq!(world.json(&["bot", "list", "--org", &org])["bots"].as_array().unwrap().len(), 1);
+}

@@ -1,0 +1,34 @@
+//! `DELETE /api/v1/tokens`: revokes the caller's own token.
+
+use axum::extract::State;
+use shared::error::Unauthorized;
+use shared::openapi::{HolderErrors, tag};
+use shared::principal::EmailTokensRevoke;
+use shared::{ApiError, App, EmailHolder, NoContent, NoQuery};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes of this function.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(revoke))
+}
+
+/// Revoke a token
+///
+/// It counts no more from the moment of the answer, and never will again; an outstanding reset code neither. The
+/// address may register afresh.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/tokens",
+    operation_id = "email-tokens-revoke",
+    tag = tag::EMAIL_TOKENS,
+    responses((status = 204, description = "The token is revoked."), HolderErrors),
+)]
+async fn revoke(
+    State(app): State<App>,
+    holder: EmailHolder<EmailTokensRevoke>,
+    _: NoQuery,
+) -> Result<NoContent, ApiError> {
+    let revoked = app.store().revoke_email_token(&holder.token, holder.hash, &holder.caller).await?;
+    revoked.then_some(NoContent).ok_or(ApiError::Unauthorized(Unauthorized::Invalid))
+}

@@ -1,0 +1,6 @@
+//! The Lambda binary of `email-tokens-revoke`.
+
+#[tokio::main]
+async fn main() -> shared::RuntimeResult {
+    shared::serve(email_tokens_revoke::routes()).await
+}

@@ -1,0 +1,192 @@
+//! E-mail addresses: read by the rules of the standards, compared without regard to case, shown masked.
+
+use std::fmt;
+
+use email_address::{EmailAddress as Syntax, Options};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::secret::TokenHash;
+
+/// An address that mail can be sent to. `Debug` shows it masked, and there is no `Display`.
+///
+/// The domain is in the form that goes over the wire: lower case, and `xn--` for letters beyond ASCII. The part before
+/// the `@` is as it was typed, for there are servers that tell `Alice` from `alice`; addresses are compared by their
+/// [`EmailAddress::hash`], which does not. Quoted and non-ASCII parts before the `@` are refused: SES sends to neither.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EmailAddress(String);
+
+/// The longest address that SMTP can carry, in bytes: RFC 5321, section 4.5.3.1.3, without the angle brackets.
+const LONGEST: usize = 254;
+
+impl EmailAddress {
+    /// The address itself: for the mail's envelope and text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// What addresses are stored and compared by: the same for every spelling of one address.
+    pub fn hash(&self) -> AddressHash {
+        AddressHash(TokenHash::of_text(&self.0.to_ascii_lowercase()))
+    }
+
+    /// The address with all but its first character before the `@` hidden: `a***@example.com`.
+    pub fn masked(&self) -> String {
+        let (local, domain) = self.0.split_once('@').unwrap_or((&self.0, ""));
+        let first = local.chars().next().filter(|_| local.len() > 1).map(String::from).unwrap_or_default();
+        format!("{first}***@{domain}")
+    }
+}
+
+impl TryFrom<String> for EmailAddress {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let text = text.trim();
+        // Before anything else: a line break in an address could otherwise become a header of the mail.
+        if text.chars().any(char::is_control) {
+            return Err("must not contain control characters");
+        }
+        let (local, domain) = text.rsplit_once('@').ok_or("must be an e-mail address")?;
+        if !local.is_ascii() || local.contains('"') {
+            return Err("must have only unquoted ASCII characters before the @");
+        }
+        let domain = idna::domain_to_ascii_strict(domain).map_err(|_| "must have a valid domain")?;
+        let address = format!("{local}@{domain}");
+        if address.len() > LONGEST {
+            return Err("must have at most 254 characters");
+        }
+        let options = Options::default().with_required_tld().without_domain_literal().without_display_text();
+        Syntax::parse_with_options(&address, options).map_err(|_| "must be an e-mail address")?;
+        Ok(Self(address))
+    }
+}
+
+impl From<EmailAddress> for String {
+    fn from(address: EmailAddress) -> Self {
+        address.0
+    }
+}
+
+impl fmt::Debug for EmailAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EmailAddress({})", self.masked())
+    }
+}
+
+impl utoipa::PartialSchema for EmailAddress {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        use utoipa::openapi::schema::{KnownFormat, Object, SchemaFormat, Type};
+        Object::builder()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Email)))
+            .max_length(Some(LONGEST))
+            .examples(["you@example.com"])
+            .into()
+    }
+}
+
+impl ToSchema for EmailAddress {}
+
+/// SHA-256 of an address: what the table is searched by, and the address's name in logs of the operator.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AddressHash(TokenHash);
+
+impl AddressHash {
+    /// 64 lower-case hex digits.
+    pub fn to_hex(self) -> String {
+        self.0.to_hex()
+    }
+}
+
+impl fmt::Debug for AddressHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AddressHash([redacted])")
+    }
+}
+
+/// The language of a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    /// English.
+    #[default]
+    En,
+    /// Japanese.
+    Ja,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<EmailAddress, &'static str> {
+        EmailAddress::try_from(text.to_owned())
+    }
+
+    #[test]
+    fn spellings_of_one_address_have_one_hash() {
+        let hash = parse("you@example.com").unwrap().hash();
+        for spelling in ["YOU@EXAMPLE.COM", " you@example.com\n", "You@Example.Com"] {
+            assert_eq!(parse(spelling).unwrap().hash(), hash, "{spelling}");
+        }
+        for other in ["you+x@example.com", "y.ou@example.com", "you@example.org", "you@xn--example-.com"] {
+            assert!(parse(other).is_err() || parse(other).unwrap().hash() != hash, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_international_domain_is_one_address_however_it_is_written() {
+        let address = parse("you@例え.テスト").unwrap();
+        assert_eq!(address.expose(), "you@xn--r8jz45g.xn--zckzah");
+        assert_eq!(parse("you@xn--r8jz45g.xn--zckzah").unwrap().hash(), address.hash());
+        assert_eq!(parse("you@BÜCHER.example").unwrap().hash(), parse("you@bücher.example").unwrap().hash());
+    }
+
+    #[test]
+    fn what_stands_before_the_at_sign_is_kept_as_typed() {
+        assert_eq!(parse("O'Brien+npm@Example.COM").unwrap().expose(), "O'Brien+npm@example.com");
+    }
+
+    #[test]
+    fn what_is_no_address_or_cannot_be_sent_to_is_refused() {
+        let long_local = format!("{}@example.com", "a".repeat(65));
+        let long = format!("you@{}.com", "a.".repeat(130));
+        for text in [
+            "",
+            "you",
+            "@example.com",
+            "you@",
+            "you@example",
+            "you@@example.com",
+            "a b@example.com",
+            "you@exa mple.com",
+            "You <you@example.com>",
+            "you@[127.0.0.1]",
+            "\"a b\"@example.com",
+            "ｙｏｕ@example.com",
+            "ı@example.com",
+            "you@example.com\r\nBcc: all@example.com",
+            "you\r\n@example.com",
+            "you@example.com\0",
+            "you@-example.com",
+            "you@example..com",
+            ".you@example.com",
+            "you.@example.com",
+            "you@example.com,me@example.com",
+            &long_local,
+            &long,
+        ] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_masked() {
+        assert_eq!(parse("alice@example.com").unwrap().masked(), "a***@example.com");
+        assert_eq!(parse("a@example.com").unwrap().masked(), "***@example.com");
+        assert_eq!(format!("{:?}", parse("alice@example.com").unwrap()), "EmailAddress(a***@example.com)");
+    }
+}

@@ -1,0 +1,77 @@
+//! Counters with an end: how often a network may call, and how many mails go out.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValue};
+
+use super::keys::{self, Key};
+use super::{Store, StoreError, failure, key_item};
+use crate::cost::{self, Units};
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+
+impl Store {
+    /// Counts a call from this address. Where the minute's limit is used up: how long until the next minute.
+    pub async fn count_call(&self, source: Option<IpAddr>, limit: u64) -> Result<Result<(), Duration>, StoreError> {
+        let now = self.clock.now().epoch_seconds();
+        let end = (now / MINUTE + 1) * MINUTE;
+        let count = self.count(keys::calls_from(&network(source), now / MINUTE), end).await?;
+        let left = Duration::from_secs(u64::try_from(end - now).unwrap_or(1));
+        Ok(if count > limit { Err(left) } else { Ok(()) })
+    }
+
+    /// Counts a mail of the deployment. The answer is how many there were this hour, with this one.
+    pub async fn count_mail(&self) -> Result<u64, StoreError> {
+        let now = self.clock.now().epoch_seconds();
+        self.count(keys::all_mails(now / HOUR), (now / HOUR + 1) * HOUR).await
+    }
+
+    /// Adds one to a counter that is of no use any more at `end`, in seconds since 1970.
+    async fn count(&self, key: Key, end: i64) -> Result<u64, StoreError> {
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key_item(key)))
+            .update_expression("SET #ttl = :end ADD #count :one")
+            .expression_attribute_names("#ttl", keys::TTL)
+            .expression_attribute_names("#count", "count")
+            .expression_attribute_values(":end", AttributeValue::N(end.to_string()))
+            .expression_attribute_values(":one", AttributeValue::N("1".to_owned()))
+            .return_values(ReturnValue::UpdatedNew)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let output = request.send().await.map_err(failure)?;
+        cost::add(Units::Write, output.consumed_capacity.as_slice());
+        let count = output.attributes.as_ref().and_then(|item| item.get("count")?.as_n().ok()?.parse().ok());
+        count.ok_or(StoreError::Defect)
+    }
+}
+
+/// Whom a call is counted for: an IPv4 address, or the /64 of an IPv6 address, which is what one subscriber has. Without
+/// an address all calls are counted together.
+fn network(source: Option<IpAddr>) -> String {
+    match source.map(|source| source.to_canonical()) {
+        None => "unknown".to_owned(),
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_subscriber_has_one_counter() {
+        let of = |text: &str| network(Some(text.parse().unwrap()));
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:203.0.113.7"), of("203.0.113.7"));
+        assert_ne!(of("203.0.113.7"), of("203.0.113.8"));
+    }
+}
