@@ -7,14 +7,14 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 
 use crate::app::App;
-use crate::domain::TokenState;
 use crate::error::{ApiError, Unauthorized};
 use crate::extract::PathParams;
 use crate::http::{Origin, note_principal};
 use crate::ids::{BotId, OrgId};
-use crate::principal::{Bot, Guarded, Operation, Principal};
+use crate::principal::{Bot, Guarded, Holder, Operation, Principal};
 use crate::secret::{Token, TokenHash, TokenKind};
 use crate::store::StoreError;
+use crate::store::api_keys::{self, ApiKey};
 use crate::store::audit::{Caller, Entry, Subject};
 use crate::store::email_tokens::{self, EmailToken};
 use crate::store::orgs::Org;
@@ -62,18 +62,25 @@ impl Credential {
     async fn authenticate(&self, app: &App) -> Result<Option<Principal>, StoreError> {
         match self {
             Credential::Bot(id, key) => Ok(app.store().authenticate_bot(id, key).await?.map(Principal::Bot)),
-            Credential::Token(token) => Ok(match app.store().token(token).await? {
-                Some(StoredToken::OrgUser(token)) if token.state(app.clock().now()) == TokenState::Active => {
-                    Some(Principal::OrgUser { id: token.id, org_id: token.org_id })
-                }
-                // It is there as long as it counts.
-                Some(StoredToken::EmailVerified(stored)) => {
-                    Some(Principal::Email { token: stored, hash: token.hash() })
-                }
-                _ => None,
-            }),
+            Credential::Token(plain) => {
+                let stored = app.store().token(plain).await?;
+                let stored = stored.filter(|token| token.counts(app.clock().now()));
+                Ok(stored.map(|token| Principal::Holder(Holder { token, hash: plain.hash() })))
+            }
         }
     }
+}
+
+/// Authenticates the credential in these headers, of whichever kind.
+///
+/// # Errors
+///
+/// 401 where there is none or it does not count, 503 where nobody knows.
+pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Principal, ApiError> {
+    let credential = Credential::from_headers(headers).map_err(ApiError::Unauthorized)?;
+    let principal = credential.authenticate(app).await?.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
+    note_principal(principal.log_id());
+    Ok(principal)
 }
 
 /// A bot that may do this operation, in the organization that the path names if it names one.
@@ -95,21 +102,18 @@ impl<O: Guarded> FromRequestParts<App> for BotWith<O> {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let origin = Origin::from_request_parts(parts, app).await?;
         let path = PathParams::from_request_parts(parts, app).await?;
-        let credential = Credential::from_headers(&parts.headers).map_err(ApiError::Unauthorized)?;
         let rule = O::OPERATION.rule();
         let org_in_path = OrgId::parse(path.get("org_id"));
         // Side by side: who calls, and what the organization has. That the two belong together is checked below,
         // before anything of the organization is looked at.
-        let (principal, org) = futures::try_join!(credential.authenticate(app), async {
+        let (principal, org) = futures::try_join!(authenticate(app, &parts.headers), async {
             match &org_in_path {
-                Some(org) if rule.needs_guard => app.store().org(org).await,
+                Some(org) if rule.needs_guard => Ok(app.store().org(org).await?),
                 _ => Ok(None),
             }
         })?;
-        let principal = principal.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
-        note_principal(principal.log_id());
         let Principal::Bot(bot) = principal else { return Err(ApiError::Forbidden) };
-        if org_in_path.as_ref() != Some(&bot.org_id) {
+        if path.has("org_id") && org_in_path.as_ref() != Some(&bot.org_id) {
             return Err(ApiError::Forbidden);
         }
         let actor = Subject::new("bot", &bot.id);
@@ -117,15 +121,76 @@ impl<O: Guarded> FromRequestParts<App> for BotWith<O> {
         match refusal(O::OPERATION, &bot, org.as_ref()) {
             None => Ok(Self { bot, caller, operation: PhantomData }),
             Some(refusal) => {
-                if let Some(action) = rule.audited_refusal {
-                    let target = Subject::new("organization", &bot.org_id);
-                    let entry = Entry::done(app.clock(), &caller, action, target)?.refused();
-                    app.store().record_refusal(&bot.org_id, &entry).await?;
-                }
+                record_refusal(app, O::OPERATION, &bot.org_id, &caller).await?;
                 Err(refusal)
             }
         }
     }
+}
+
+/// A bot of an organization, or an API key of it, that may do this operation.
+///
+/// Refuses, in this order: a credential that is not good (401); another organization's path, whether that exists or
+/// not (403); a kind, role or scope that may not (403). An API key's call is a use of it.
+#[derive(Debug)]
+pub struct ManagerWith<O> {
+    /// The organization it belongs to.
+    pub org_id: OrgId,
+    /// The key, where it is one: nothing may be made that it could not do itself.
+    pub api_key: Option<ApiKey>,
+    /// For the audit log.
+    pub caller: Caller,
+    operation: PhantomData<O>,
+}
+
+impl<O: Guarded> FromRequestParts<App> for ManagerWith<O> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let origin = Origin::from_request_parts(parts, app).await?;
+        let path = PathParams::from_request_parts(parts, app).await?;
+        let rule = O::OPERATION.rule();
+        let (org_id, api_key, actor, may) = match authenticate(app, &parts.headers).await? {
+            Principal::Bot(bot) => {
+                let may = rule.roles.iter().any(|role| bot.roles.contains(role));
+                (bot.org_id, None, Subject::new("bot", &bot.id), may)
+            }
+            Principal::Holder(holder) => {
+                let Holder { token: StoredToken::ApiKey(key), hash } = holder else {
+                    return Err(ApiError::Forbidden);
+                };
+                let token = StoredToken::ApiKey(key.clone());
+                app.store().record_use(hash, &token).await;
+                let may = rule.scope.is_some_and(|scope| key.scopes.contains(scope));
+                (key.org_id.clone(), Some(key.clone()), Subject::new(api_keys::SUBJECT, &key.id), may)
+            }
+        };
+        if path.has("org_id") && path.get("org_id") != org_id.as_str() {
+            return Err(ApiError::Forbidden);
+        }
+        let caller = Caller { actor, source_ip: origin.source_ip, request_id: origin.request_id };
+        let manager = Self { org_id, api_key, caller, operation: PhantomData };
+        if !may {
+            manager.record_refusal(app).await?;
+            return Err(ApiError::Forbidden);
+        }
+        Ok(manager)
+    }
+}
+
+impl<O: Guarded> ManagerWith<O> {
+    /// Leaves an entry in the audit log that this operation was refused, where such refusals are kept.
+    pub async fn record_refusal(&self, app: &App) -> Result<(), ApiError> {
+        record_refusal(app, O::OPERATION, &self.org_id, &self.caller).await
+    }
+}
+
+async fn record_refusal(app: &App, operation: Operation, org: &OrgId, caller: &Caller) -> Result<(), ApiError> {
+    if let Some(action) = operation.rule().audited_refusal {
+        let entry = Entry::done(app.clock(), caller, action, Subject::new("organization", org))?.refused();
+        app.store().record_refusal(org, &entry).await?;
+    }
+    Ok(())
 }
 
 /// A holder of an e-mail-verified token, who may do this operation with it.
@@ -147,11 +212,10 @@ impl<O: Guarded> FromRequestParts<App> for EmailHolder<O> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let origin = Origin::from_request_parts(parts, app).await?;
-        let credential = Credential::from_headers(&parts.headers).map_err(ApiError::Unauthorized)?;
-        let principal = credential.authenticate(app).await?.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
-        note_principal(principal.log_id());
-        match principal {
-            Principal::Email { token, hash } if O::OPERATION.rule().email_tokens => {
+        match authenticate(app, &parts.headers).await? {
+            Principal::Holder(Holder { token: StoredToken::EmailVerified(token), hash })
+                if O::OPERATION.rule().email_tokens =>
+            {
                 let actor = Subject::new(email_tokens::SUBJECT, &token.id);
                 let caller = Caller { actor, source_ip: origin.source_ip, request_id: origin.request_id };
                 Ok(Self { token, hash, caller, operation: PhantomData })

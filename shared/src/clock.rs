@@ -89,6 +89,14 @@ impl Moment {
         }
     }
 
+    /// The beginning of 1970.
+    pub(crate) const EPOCH: Self = Self(Timestamp::UNIX_EPOCH);
+
+    /// Milliseconds since 1970; 0 for what was before.
+    pub(crate) fn epoch_milliseconds(self) -> u64 {
+        u64::try_from(self.0.as_millisecond()).unwrap_or(0)
+    }
+
     /// Seconds since 1970: the form of DynamoDB's time to live.
     pub fn epoch_seconds(self) -> i64 {
         self.0.as_second()

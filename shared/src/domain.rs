@@ -121,9 +121,234 @@ pub enum Plan {
     Enterprise,
 }
 
+impl Plan {
+    /// How many API keys may be active at once; `None` where there is no limit.
+    pub fn max_api_keys(self) -> Option<u64> {
+        match self {
+            Plan::Free => Some(3),
+            Plan::Developer => Some(10),
+            Plan::Pro => Some(20),
+            Plan::Enterprise => None,
+        }
+    }
+}
+
+/// What an API key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub enum Scope {
+    /// Read scan results and detection history.
+    #[serde(rename = "shield:read")]
+    ShieldRead,
+    /// Run scans, tokenize, and rehydrate.
+    #[serde(rename = "shield:write")]
+    ShieldWrite,
+    /// Read audit log entries.
+    #[serde(rename = "audit:read")]
+    AuditRead,
+    /// View gateway fleet status.
+    #[serde(rename = "fleet:read")]
+    FleetRead,
+    /// Register and manage gateways.
+    #[serde(rename = "fleet:write")]
+    FleetWrite,
+    /// Read policy configurations.
+    #[serde(rename = "policy:read")]
+    PolicyRead,
+    /// Create and update policies.
+    #[serde(rename = "policy:write")]
+    PolicyWrite,
+    /// Read organization settings: here, list API keys.
+    #[serde(rename = "org:read")]
+    OrgRead,
+    /// Update organization settings, manage members: here, create and revoke API keys.
+    #[serde(rename = "org:write")]
+    OrgWrite,
+}
+
+impl Scope {
+    /// Every scope there is.
+    pub const ALL: [Scope; 9] = [
+        Scope::ShieldRead,
+        Scope::ShieldWrite,
+        Scope::AuditRead,
+        Scope::FleetRead,
+        Scope::FleetWrite,
+        Scope::PolicyRead,
+        Scope::PolicyWrite,
+        Scope::OrgRead,
+        Scope::OrgWrite,
+    ];
+
+    /// The scope as it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Scope::ShieldRead => "shield:read",
+            Scope::ShieldWrite => "shield:write",
+            Scope::AuditRead => "audit:read",
+            Scope::FleetRead => "fleet:read",
+            Scope::FleetWrite => "fleet:write",
+            Scope::PolicyRead => "policy:read",
+            Scope::PolicyWrite => "policy:write",
+            Scope::OrgRead => "org:read",
+            Scope::OrgWrite => "org:write",
+        }
+    }
+
+    /// Reads a scope as it is written.
+    pub fn parse(text: &str) -> Option<Self> {
+        Scope::ALL.into_iter().find(|scope| scope.as_str() == text)
+    }
+}
+
+/// The scopes of an API key: at least one, none twice. An empty list never means all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "Vec<Scope>")]
+#[schema(value_type = Vec<Scope>, min_items = 1, max_items = 9)]
+pub struct Scopes(Vec<Scope>);
+
+impl Scopes {
+    /// Whether this scope is among them.
+    pub fn contains(&self, scope: Scope) -> bool {
+        self.0.contains(&scope)
+    }
+
+    /// Whether all of those are among these.
+    pub fn cover(&self, others: &Scopes) -> bool {
+        others.0.iter().all(|scope| self.contains(*scope))
+    }
+
+    /// The scopes, in the order they were given.
+    pub fn as_slice(&self) -> &[Scope] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<Scope>> for Scopes {
+    type Error = &'static str;
+
+    fn try_from(scopes: Vec<Scope>) -> Result<Self, Self::Error> {
+        if scopes.is_empty() {
+            return Err("must name at least one scope");
+        }
+        if scopes.iter().enumerate().any(|(place, scope)| scopes[..place].contains(scope)) {
+            return Err("must not name a scope twice");
+        }
+        Ok(Self(scopes))
+    }
+}
+
+/// Where an API key is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// Production.
+    Live,
+    /// Test and development.
+    Test,
+}
+
+/// The role of an organization access token. Each may what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessRole {
+    /// Look.
+    #[default]
+    Readonly,
+    /// Look and operate.
+    Operator,
+    /// Look, operate and manage.
+    Manager,
+}
+
+/// A name for people: 1–100 characters, none of them a control character, no space at either end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 100, example = "ci-pipeline")]
+pub struct Name(String);
+
+impl Name {
+    /// The name as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.chars().any(char::is_control) {
+            return Err("must not contain control characters");
+        }
+        if text.trim() != text {
+            return Err("must not begin or end with a space");
+        }
+        if !(1..=100).contains(&text.chars().count()) {
+            return Err("must have 1 to 100 characters");
+        }
+        Ok(Self(text))
+    }
+}
+
+/// The id of a project: 1–64 of ASCII letters, digits and `. _ -`, beginning with a letter or digit; case-sensitive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$", example = "prd-greenhouse")]
+pub struct ProjectId(String);
+
+impl ProjectId {
+    /// The id as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ProjectId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if !(1..=64).contains(&text.len()) || !text.chars().all(allowed) {
+            return Err("must have 1 to 64 of ASCII letters, digits and . _ -");
+        }
+        if !text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+            return Err("must begin with a letter or digit");
+        }
+        Ok(Self(text))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scope_reads_back_as_it_is_written_and_stored() {
+        for scope in Scope::ALL {
+            assert_eq!(Scope::parse(scope.as_str()), Some(scope));
+            assert_eq!(serde_json::to_value(scope).unwrap(), scope.as_str());
+        }
+        assert_eq!(Scope::parse("org:*"), None);
+    }
+
+    #[test]
+    fn no_scopes_are_not_all_scopes() {
+        assert!(Scopes::try_from(vec![]).is_err());
+        assert!(Scopes::try_from(vec![Scope::OrgRead, Scope::OrgRead]).is_err());
+        let [one, two] =
+            [vec![Scope::OrgRead], vec![Scope::OrgRead, Scope::OrgWrite]].map(|s| Scopes::try_from(s).unwrap());
+        assert!(two.cover(&one) && !one.cover(&two));
+    }
+
+    #[test]
+    fn project_ids_are_identifiers() {
+        for good in ["a", "prd-greenhouse", "A_1.b", "0", &"a".repeat(64)] {
+            assert!(ProjectId::try_from(good.to_owned()).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", ".a", "..", "_a", "a b", "a/b", "a#b", "*", "é", "a\n", &"a".repeat(65)] {
+            assert!(ProjectId::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn identifiers_have_4_to_255_of_the_allowed_characters() {

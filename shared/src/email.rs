@@ -53,6 +53,10 @@ impl TryFrom<String> for EmailAddress {
             return Err("must have only unquoted ASCII characters before the @");
         }
         let domain = idna::domain_to_ascii_strict(domain).map_err(|_| "must have a valid domain")?;
+        // RFC 3696, section 2: a top-level domain is never all digits. What ends so is an IPv4 address, or meant as one.
+        if domain.rsplit('.').next().is_some_and(|last| last.bytes().all(|c| c.is_ascii_digit())) {
+            return Err("must have a valid domain");
+        }
         let address = format!("{local}@{domain}");
         if address.len() > LONGEST {
             return Err("must have at most 254 characters");
@@ -165,6 +169,8 @@ mod tests {
             "you@exa mple.com",
             "You <you@example.com>",
             "you@[127.0.0.1]",
+            "you@127.0.0.1",
+            "you@example.1",
             "\"a b\"@example.com",
             "ｙｏｕ@example.com",
             "ı@example.com",

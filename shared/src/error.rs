@@ -61,6 +61,12 @@ pub enum ApiError {
     /// 403: the credential is good and may not do this.
     #[error("The credential may not do this.")]
     Forbidden,
+    /// 403: an API key asks for more than it holds itself.
+    #[error("{0}")]
+    Exceeds(&'static str),
+    /// 403: the API keys of the organization's plan are used up.
+    #[error("The API keys of the organization's plan are used up: revoke one, or choose a larger plan.")]
+    PlanLimitReached,
     /// 403: the organization has no active subscription with Guard enabled.
     #[error("The organization has no active subscription with Guard enabled.")]
     SubscriptionRequired,
@@ -106,7 +112,8 @@ impl ApiError {
             ApiError::InvalidResetCode => (StatusCode::BAD_REQUEST, "INVALID_RESET_CODE"),
             ApiError::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
             ApiError::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-            ApiError::Forbidden => (StatusCode::FORBIDDEN, "FORBIDDEN"),
+            ApiError::Forbidden | ApiError::Exceeds(_) => (StatusCode::FORBIDDEN, "FORBIDDEN"),
+            ApiError::PlanLimitReached => (StatusCode::FORBIDDEN, "PLAN_LIMIT_REACHED"),
             ApiError::SubscriptionRequired => (StatusCode::FORBIDDEN, "SUBSCRIPTION_REQUIRED"),
             ApiError::TokenNotFound => (StatusCode::NOT_FOUND, "TOKEN_NOT_FOUND"),
             ApiError::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),

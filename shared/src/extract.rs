@@ -1,12 +1,13 @@
 //! Extractors and answers of our own: what cannot be read is refused with the field's name, and never with its value.
 
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::clock::Moment;
 use crate::error::ApiError;
@@ -23,7 +24,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let is_json = is_json(request.headers());
+        let is_json = essence(request.headers()) == "application/json";
         let body = read_body(request).await?;
         if !is_json {
             return Err(ApiError::UnsupportedMediaType);
@@ -38,6 +39,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             let error = error.into_inner();
             match error.classify() {
                 serde_json::error::Category::Data => rejection(field, &error.to_string(), "The body is not valid."),
+                // serde_json calls it bad syntax, too, where the name of a variant was expected and no text came.
+                _ if field != "." && serde_json::from_slice::<IgnoredAny>(&body).is_ok() => {
+                    ApiError::invalid(field, "is not of the right type")
+                }
                 _ => ApiError::Malformed("The body is not valid JSON."),
             }
         })?;
@@ -52,6 +57,38 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
+/// A body that may be a form as well as JSON: RFC 7662 asks for forms.
+#[derive(Debug, Clone, Copy)]
+pub struct FormOrJson<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for FormOrJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if essence(request.headers()) != "application/x-www-form-urlencoded" {
+            return Json::from_request(request, state).await.map(|Json(value)| Self(value));
+        }
+        let body = read_body(request).await?;
+        from_form(&body, "The form could not be read.").map(Self)
+    }
+}
+
+/// Reads a form or a query.
+fn from_form<T: DeserializeOwned>(form: &[u8], otherwise: &'static str) -> Result<T, ApiError> {
+    let deserializer = serde_html_form::Deserializer::from_bytes(form);
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let field = error.path().to_string();
+        rejection(field, &error.into_inner().to_string(), otherwise)
+    })
+}
+
+/// Reads a field that may be left out but not be null: for `#[serde(default, deserialize_with = "present")]`.
+pub fn present<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 /// Reads a whole body, if it is not too large.
 async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
     match Limited::new(request.into_body(), MAX_BODY).collect().await {
@@ -61,10 +98,10 @@ async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// The type of a body, without its parameters.
+fn essence(headers: &HeaderMap) -> String {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// The query parameters. Unknown ones are refused, as unknown fields are: a mistyped filter must not list everything.
@@ -76,11 +113,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let query = parts.uri.query().unwrap_or_default();
-        let deserializer = serde_html_form::Deserializer::from_bytes(query.as_bytes());
-        serde_path_to_error::deserialize(deserializer).map(Self).map_err(|error| {
-            let field = error.path().to_string();
-            rejection(field, &error.into_inner().to_string(), "The query could not be read.")
-        })
+        from_form(query.as_bytes(), "The query could not be read.").map(Self)
     }
 }
 
@@ -124,14 +157,15 @@ fn rejection(path: String, message: &str, otherwise: &'static str) -> ApiError {
 
 /// An unknown field is named, but only as far as it could be a field's name: a secret in the wrong place is not echoed.
 fn path_of_unknown(path: &str, message: &str) -> String {
-    let name = message.split('`').nth(1).unwrap_or_default();
+    let rest = message.strip_prefix("unknown field `").unwrap_or_default();
+    let end = rest.rfind("`, expected ").or_else(|| rest.rfind("`, there are no fields")).unwrap_or_default();
+    let name = &rest[..end];
     let is_name = (1..=32).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_alphabetic() || c == b'_');
-    let name = if is_name { name } else { "(unknown)" };
-    match path.rsplit_once('.') {
-        // serde_path_to_error appends the unknown name itself.
-        _ if path == "." || path.is_empty() || !path.contains('.') => name.to_owned(),
-        Some((parent, _)) => format!("{parent}.{name}"),
-        None => name.to_owned(),
+    let shown = if is_name { name } else { "(unknown)" };
+    // The path ends in the name as it was sent, which may have dots of its own: what is before it is ours.
+    match path.strip_suffix(name).unwrap_or_default().trim_end_matches('.') {
+        "" => shown.to_owned(),
+        parent => format!("{parent}.{shown}"),
     }
 }
 
@@ -151,14 +185,22 @@ impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
     }
 }
 
-/// The parameters of the path, percent-decoded. Where one is not UTF-8 there are none: no id looks like that.
+/// The parameters of the path, percent-decoded.
 #[derive(Debug)]
-pub struct PathParams(Vec<(String, String)>);
+pub struct PathParams {
+    /// `None` where one is not UTF-8: then all are there and none is readable, as no id looks like that.
+    readable: Option<Vec<(String, String)>>,
+}
 
 impl PathParams {
-    /// A parameter of this name, or nothing at all where the path has none.
+    /// Whether the path has a parameter of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.readable.as_ref().is_none_or(|params| params.iter().any(|(key, _)| key == name))
+    }
+
+    /// A parameter of this name, or nothing at all where the path has none that can be read.
     pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+        self.readable.iter().flatten().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 }
 
@@ -166,9 +208,12 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let params = RawPathParams::from_request_parts(parts, state).await.ok();
-        let pairs = params.iter().flat_map(RawPathParams::iter);
-        Ok(Self(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
+        let readable = match RawPathParams::from_request_parts(parts, state).await {
+            Ok(params) => Some(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()),
+            Err(RawPathParamsRejection::MissingPathParams(_)) => Some(Vec::new()),
+            Err(_) => None,
+        };
+        Ok(Self { readable })
     }
 }
 

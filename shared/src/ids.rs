@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::Clock;
 use crate::secret::{RandomnessUnavailable, random_80_bits};
+use crate::{Clock, Moment};
 
 fn new_ulid(clock: &Clock) -> Result<Ulid, RandomnessUnavailable> {
     Ok(Ulid::from_parts(clock.now_milliseconds(), random_80_bits()?))
@@ -75,6 +75,24 @@ id!(
     /// An entry of the audit log: a ULID.
     AuditId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
 );
+impl AuditId {
+    /// The least id that can be made at this moment.
+    pub(crate) fn first_at(moment: Moment) -> Self {
+        Self(Ulid::from_parts(moment.epoch_milliseconds(), 0).to_string())
+    }
+
+    /// The greatest id that can be made before this moment.
+    pub(crate) fn last_before(moment: Moment) -> Self {
+        let before = Ulid::from_parts(moment.epoch_milliseconds(), 0).to_bytes();
+        Self(Ulid::from_bytes(u128::from_be_bytes(before).saturating_sub(1).to_be_bytes()).to_string())
+    }
+
+    /// The greatest id there is.
+    pub(crate) fn last() -> Self {
+        Self(Ulid::max().to_string())
+    }
+}
+
 id!(
     /// A request that did not come through API Gateway: a ULID.
     RequestId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use axum::Router;
 use lambda_http::request::RequestContext;
-use lambda_http::{Request, RequestExt};
+use lambda_http::{LambdaEvent, Request, RequestExt, service_fn};
 use tower::ServiceBuilder;
 use tracing_subscriber::EnvFilter;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
+use crate::error::ApiError;
 use crate::http::{Origin, observed};
 use crate::ids::RequestId;
 
@@ -42,6 +43,29 @@ async fn run(router: Router) -> RuntimeResult {
     lambda_http::run(service).await
 }
 
+/// What the authorizer handed on, as API Gateway passes it: who calls.
+#[derive(Debug, Clone)]
+pub struct Authorized(pub serde_json::Value);
+
+/// Serves a function that is called with events of its own kind, and not over HTTP.
+pub async fn serve_events<E, A, F, Fut>(handle: F) -> RuntimeResult
+where
+    E: serde::de::DeserializeOwned,
+    A: serde::Serialize,
+    F: Fn(App, E) -> Fut,
+    Fut: Future<Output = Result<A, ApiError>>,
+{
+    start_logs();
+    let app = App::from_env().await?;
+    let handle = &handle;
+    let service = service_fn(move |event: LambdaEvent<E>| {
+        let app = app.clone();
+        // The error's sentence is public, and all that the caller of the function learns.
+        async move { handle(app, event.payload).await.map_err(lambda_http::Error::from) }
+    });
+    lambda_http::lambda_runtime::run(service).await
+}
+
 /// Notes where an event comes from, as API Gateway says it in the request context. A header of the same meaning is
 /// the caller's to write, and is not looked at.
 fn with_origin(mut request: Request) -> Request {
@@ -52,6 +76,12 @@ fn with_origin(mut request: Request) -> Request {
         }
         _ => (None, None),
     };
+    if let Some(RequestContext::ApiGatewayV2(context)) = request.request_context_ref()
+        && let Some(authorizer) = &context.authorizer
+    {
+        let fields = authorizer.fields.clone().into_iter().collect();
+        request.extensions_mut().insert(Authorized(serde_json::Value::Object(fields)));
+    }
     let request_id = request_id.or_else(|| Some(request.lambda_context_ref()?.request_id.clone()));
     let request_id = request_id.unwrap_or_else(new_request_id);
     request.extensions_mut().insert(Origin { request_id, source_ip });

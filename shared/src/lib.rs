@@ -14,7 +14,7 @@
 //! | [`http`], [`lambda`] | what all requests share; the runtime of every function |
 //! | `mail` (feature) | the mails, and the only code that speaks SES |
 //! | [`cost`] | DynamoDB's units, counted per request |
-//! | [`openapi`], [`views`] | what the descriptions and answers of several endpoints share |
+//! | [`openapi`], [`views`], [`org_access_tokens`] | what the descriptions and answers of several endpoints share |
 //! | [`app`], [`config`] | what is made once per process |
 
 pub mod app;
@@ -33,16 +33,17 @@ pub mod lambda;
 #[cfg(feature = "mail")]
 pub mod mail;
 pub mod openapi;
+pub mod org_access_tokens;
 pub mod principal;
 pub mod secret;
 pub mod store;
 pub mod views;
 
 pub use app::App;
-pub use auth::{Anybody, BotWith, EmailHolder};
+pub use auth::{Anybody, BotWith, EmailHolder, ManagerWith};
 pub use clock::{Clock, Moment};
 pub use error::ApiError;
-pub use extract::{Json, Limit, NoContent, NoQuery, PathParams, Query};
+pub use extract::{FormOrJson, Json, Limit, NoContent, NoQuery, PathParams, Query};
 #[cfg(feature = "mail")]
 pub use lambda::serve_with_mail;
-pub use lambda::{RuntimeResult, serve, serve_stateless};
+pub use lambda::{RuntimeResult, serve, serve_events, serve_stateless};

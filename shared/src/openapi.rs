@@ -1,7 +1,6 @@
 //! What the descriptions of all endpoints share: the errors, each with an example.
 
 use std::collections::BTreeMap;
-
 use std::time::Duration;
 
 use http::StatusCode;
@@ -11,7 +10,7 @@ use utoipa::openapi::{Content, Info, License, OpenApi, Ref, RefOr, Response, Res
 use utoipa::{IntoParams, IntoResponses};
 
 use crate::error::{ApiError, Unauthorized};
-use crate::principal::Operation;
+use crate::principal::{Operation, Rule};
 
 /// The tag of a group of endpoints.
 pub mod tag {
@@ -19,6 +18,14 @@ pub mod tag {
     pub const ORG_USER_TOKENS: &str = "Org user tokens";
     /// E-mail-verified tokens.
     pub const EMAIL_TOKENS: &str = "E-mail-verified tokens";
+    /// API keys.
+    pub const API_KEYS: &str = "API keys";
+    /// Organization access tokens.
+    pub const ORG_ACCESS_TOKENS: &str = "Organization access tokens";
+    /// Where tokens are used.
+    pub const TOKENS: &str = "Where tokens are used";
+    /// The audit log.
+    pub const AUDIT_LOG: &str = "Audit log";
     /// The document itself.
     pub const DOCS: &str = "Documentation";
 }
@@ -26,8 +33,29 @@ pub mod tag {
 /// The name of the security scheme of bots.
 const BOT: &str = "bot";
 
+/// The name of the security scheme of API keys.
+const API_KEY: &str = "api_key";
+
 /// The name of the security scheme of e-mail-verified tokens.
 const EMAIL_TOKEN: &str = "email_token";
+
+/// The name of the security scheme of org user tokens and organization access tokens.
+const ORG_TOKEN: &str = "org_token";
+
+/// The one function with two operations has two ids in the document: this is the one that is not its name.
+pub const REPLACE: &str = "org-access-tokens-replace";
+
+/// The security schemes: name, format of the bearer token, description.
+const SCHEMES: [(&str, &str, &str); 4] = [
+    (
+        BOT,
+        "shisho_apikey_<43>:BT<ULID>",
+        "A bot's API key and its id, joined by a colon. One of the roles is needed that are named with an operation.",
+    ),
+    (API_KEY, "tk_live_<64> or tk_test_<64>", "An API key. The scope is needed that is named with an operation."),
+    (EMAIL_TOKEN, "tg_anon_<42>", "An e-mail-verified token."),
+    (ORG_TOKEN, "tg_org_<42> or oat_<42>", "An org user token or an organization access token."),
+];
 
 /// The organization that a path names.
 #[derive(Debug, IntoParams)]
@@ -47,15 +75,11 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
     info.license = Some(License::builder().name("Apache-2.0").identifier(Some("Apache-2.0")).build());
     document.info = info;
     document.servers = None;
-    let bot =
-        Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("shisho_apikey_<43>:BT<ULID>").description(Some(
-            "A bot's API key and its id, joined by a colon. The roles named with an operation: one of them is needed.",
-        ));
     let components = document.components.get_or_insert_default();
-    components.add_security_scheme(BOT, SecurityScheme::Http(bot.build()));
-    let email_token = Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("tg_anon_<42>");
-    let email_token = email_token.description(Some("An e-mail-verified token.")).build();
-    components.add_security_scheme(EMAIL_TOKEN, SecurityScheme::Http(email_token));
+    for (name, format, description) in SCHEMES {
+        let scheme = Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format(format);
+        components.add_security_scheme(name, SecurityScheme::Http(scheme.description(Some(description)).build()));
+    }
     for item in document.paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().filter_map(Option::as_mut) {
@@ -68,15 +92,33 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
 /// Adds what every operation has: its security, from the table that the guards read, and the request's id.
 fn complete(operation: &mut utoipa::openapi::path::Operation) {
     let name = operation.operation_id.as_deref().unwrap_or_default();
-    let roles = Operation::ALL.iter().find(|known| known.name() == name).map_or(&[][..], |known| known.rule().roles);
-    let roles: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
-    operation.security = Some(if roles.is_empty() { Vec::new() } else { vec![SecurityRequirement::new(BOT, roles)] });
+    let name = if name == REPLACE { Operation::OrgAccessTokensUpdate.name() } else { name };
+    let rule = Operation::ALL.iter().find(|known| known.name() == name).map(|known| known.rule());
+    operation.security = rule.map(|rule| security(&rule));
     for response in operation.responses.responses.values_mut() {
         if let RefOr::T(response) = response {
             let id = HeaderBuilder::new().description(Some("The id of the request.")).build();
             response.headers.insert("x-request-id".to_owned(), id.into());
         }
     }
+}
+
+/// The credentials of which an operation needs one. What is named with a scheme, a role or a scope, is needed as well.
+fn security(rule: &Rule) -> Vec<SecurityRequirement> {
+    let mut security = Vec::new();
+    if !rule.roles.is_empty() {
+        security.push(SecurityRequirement::new(BOT, rule.roles.iter().map(|role| role.as_str())));
+    }
+    if let Some(scope) = rule.scope {
+        security.push(SecurityRequirement::new(API_KEY, [scope.as_str()]));
+    }
+    if rule.email_tokens {
+        security.push(SecurityRequirement::new(EMAIL_TOKEN, [""; 0]));
+    }
+    if rule.authorizer {
+        security.extend(SCHEMES.map(|(name, ..)| SecurityRequirement::new(name, [""; 0])));
+    }
+    security
 }
 
 fn responses(errors: &[ApiError]) -> BTreeMap<String, RefOr<Response>> {
@@ -136,6 +178,26 @@ impl IntoResponses for GuardErrors {
             ApiError::Unavailable,
             ApiError::Internal,
         ])
+    }
+}
+
+/// The errors of a call that may ask for more than there is or than the caller holds.
+#[derive(Debug)]
+pub struct PlanErrors;
+
+impl IntoResponses for PlanErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[ApiError::Forbidden, ApiError::PlanLimitReached])
+    }
+}
+
+/// The errors of a call that any credential is good for.
+#[derive(Debug)]
+pub struct UnauthorizedErrors;
+
+impl IntoResponses for UnauthorizedErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[ApiError::Unauthorized(Unauthorized::Invalid), ApiError::Unavailable, ApiError::Internal])
     }
 }
 

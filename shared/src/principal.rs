@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BotId, OrgId, TokenId};
+use crate::domain::Scope;
+use crate::ids::{BotId, OrgId};
 use crate::secret::TokenHash;
-use crate::store::email_tokens::EmailToken;
+use crate::store::tokens::StoredToken;
 
 /// What a bot was made to do. An unknown role in the table grants nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,20 +54,8 @@ impl Role {
 pub enum Principal {
     /// A bot of an organization.
     Bot(Bot),
-    /// A person, with an e-mail-verified token.
-    Email {
-        /// The token, as it is stored.
-        token: EmailToken,
-        /// Its hash.
-        hash: TokenHash,
-    },
-    /// A member of an organization, with an org user token.
-    OrgUser {
-        /// The token.
-        id: TokenId,
-        /// The organization it belongs to.
-        org_id: OrgId,
-    },
+    /// The holder of a token.
+    Holder(Holder),
 }
 
 impl Principal {
@@ -74,10 +63,18 @@ impl Principal {
     pub fn log_id(&self) -> String {
         match self {
             Principal::Bot(bot) => bot.id.to_string(),
-            Principal::Email { token, .. } => token.id.to_string(),
-            Principal::OrgUser { id, .. } => id.to_string(),
+            Principal::Holder(holder) => holder.token.id(),
         }
     }
+}
+
+/// The holder of a token that counts.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// The token, as it is stored.
+    pub token: StoredToken,
+    /// Its hash.
+    pub hash: TokenHash,
 }
 
 /// A bot whose API key was right.
@@ -96,8 +93,12 @@ pub struct Bot {
 pub struct Rule {
     /// The roles of which a bot needs one; empty where no bot may call.
     pub roles: &'static [Role],
+    /// The scope with which an API key may, if any may.
+    pub scope: Option<Scope>,
     /// Holders of e-mail-verified tokens may, for their own.
     pub email_tokens: bool,
+    /// The authorizer stands before it, and lets in the holder of any credential that counts.
+    pub authorizer: bool,
     /// The organization needs an active subscription with Guard enabled.
     pub needs_guard: bool,
     /// The audit log's name for it, where a refusal for role or plan is to be kept: operations that mint.
@@ -105,7 +106,11 @@ pub struct Rule {
 }
 
 /// The rule of operations that need no credential.
-const PUBLIC: Rule = Rule { roles: &[], email_tokens: false, needs_guard: false, audited_refusal: None };
+const PUBLIC: Rule =
+    Rule { roles: &[], scope: None, email_tokens: false, authorizer: false, needs_guard: false, audited_refusal: None };
+
+/// The rule of operations that are the owner's.
+const OWNER: Rule = Rule { roles: &[Role::Owner], ..PUBLIC };
 
 /// The rule of operations of the holders of e-mail-verified tokens.
 const EMAIL_TOKENS: Rule = Rule { email_tokens: true, ..PUBLIC };
@@ -152,6 +157,51 @@ operations! {
     DocsOpenapi = "docs-openapi" => PUBLIC;
     /// What is at no path.
     DocsNotFound = "docs-not-found" => PUBLIC;
+    /// Create an API key.
+    ApiKeysCreate = "api-keys-create" => Rule {
+        roles: &[Role::Owner, Role::ApiKeyManager],
+        scope: Some(Scope::OrgWrite),
+        audited_refusal: Some("api_key.create"),
+        ..PUBLIC
+    };
+    /// List API keys.
+    ApiKeysList = "api-keys-list" => Rule {
+        roles: &[Role::Owner, Role::ApiKeyManager],
+        scope: Some(Scope::OrgRead),
+        ..PUBLIC
+    };
+    /// Revoke an API key.
+    ApiKeysRevoke = "api-keys-revoke" => Rule {
+        roles: &[Role::Owner, Role::ApiKeyManager],
+        scope: Some(Scope::OrgWrite),
+        ..PUBLIC
+    };
+    /// Read the audit log.
+    AuditLogList = "audit-log-list" => Rule {
+        roles: &[Role::Owner, Role::Manager],
+        scope: Some(Scope::AuditRead),
+        ..PUBLIC
+    };
+    /// List organization access tokens.
+    OrgAccessTokensList = "org-access-tokens-list" => OWNER;
+    /// Create an organization access token.
+    OrgAccessTokensCreate = "org-access-tokens-create" => Rule {
+        audited_refusal: Some("org_access_token.create"),
+        ..OWNER
+    };
+    /// Change an organization access token.
+    OrgAccessTokensUpdate = "org-access-tokens-update" => OWNER;
+    /// Delete an organization access token.
+    OrgAccessTokensDelete = "org-access-tokens-delete" => OWNER;
+    /// Ask what a token of the organization is good for.
+    TokensIntrospect = "tokens-introspect" => Rule {
+        roles: &[Role::Owner, Role::TokenIntrospector],
+        ..PUBLIC
+    };
+    /// Decide on behalf of API Gateway whether a request comes in.
+    TokensAuthorize = "tokens-authorize" => PUBLIC;
+    /// Read who one is. The authorizer stands before it.
+    TokensWhoami = "tokens-whoami" => Rule { authorizer: true, ..PUBLIC };
     /// Register an address for an e-mail-verified token.
     EmailTokensRegister = "email-tokens-register" => PUBLIC;
     /// Read a token's own status.

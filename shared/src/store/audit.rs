@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError, keys};
+use super::{Index, Places, Range, Store, StoreError, keys};
 use crate::clock::{Clock, Moment};
 use crate::email::AddressHash;
 use crate::ids::{AuditId, OrgId};
@@ -27,10 +27,6 @@ impl Subject {
     /// A thing of this kind.
     pub fn new(kind: &str, id: impl ToString) -> Self {
         Self { kind: kind.to_owned(), id: id.to_string() }
-    }
-
-    fn index_value(&self) -> String {
-        format!("{}#{}", self.kind, self.id)
     }
 }
 
@@ -119,6 +115,7 @@ pub(super) struct Stored<'a> {
     entry: &'a Entry,
     actor_pk: String,
     action_pk: String,
+    actor_action_pk: String,
     target_pk: String,
     ttl: i64,
 }
@@ -126,14 +123,101 @@ pub(super) struct Stored<'a> {
 pub(super) fn stored<'a>(log: &Log, entry: &'a Entry) -> Stored<'a> {
     Stored {
         entry,
-        actor_pk: keys::audit_index(log, &entry.actor.index_value()),
-        action_pk: keys::audit_index(log, &entry.action),
-        target_pk: keys::audit_index(log, &entry.target.index_value()),
+        actor_pk: keys::audit_index(log, &[&entry.actor.id]),
+        action_pk: keys::audit_index(log, &[&entry.action]),
+        actor_action_pk: keys::audit_index(log, &[&entry.actor.id, &entry.action]),
+        target_pk: keys::audit_index(log, &[&entry.target.id]),
         ttl: entry.at.plus(RETENTION).epoch_seconds(),
     }
 }
 
+/// Which entries to read, and from where on. What is given must all hold.
+#[derive(Debug, Clone, Default)]
+pub struct Search<'a> {
+    /// By this actor's id.
+    pub actor: Option<&'a str>,
+    /// Of this action.
+    pub action: Option<&'a str>,
+    /// To the target of this id.
+    pub target: Option<&'a str>,
+    /// At this moment or later.
+    pub from: Option<Moment>,
+    /// Before this moment.
+    pub to: Option<Moment>,
+    /// Behind this entry.
+    pub after: Option<&'a AuditId>,
+    /// At most so many, at least one.
+    pub limit: usize,
+}
+
+/// A part of a log.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The entries, newest first.
+    pub entries: Vec<Entry>,
+    /// The entry behind which the next part begins; `None` where this was the last.
+    pub next: Option<AuditId>,
+}
+
+impl Search<'_> {
+    /// The index that holds the fewest entries besides those searched for, and its partition.
+    fn index(&self, log: &Log) -> Option<(Index, String)> {
+        let ((name, pk), values) = match (self.actor, self.action, self.target) {
+            // Few things are acted on more than a handful of times.
+            (_, _, Some(target)) => (keys::AUDIT_BY_TARGET, vec![target]),
+            (Some(actor), Some(action), None) => (keys::AUDIT_BY_ACTOR_AND_ACTION, vec![actor, action]),
+            (Some(actor), None, None) => (keys::AUDIT_BY_ACTOR, vec![actor]),
+            (None, Some(action), None) => (keys::AUDIT_BY_ACTION, vec![action]),
+            (None, None, None) => return None,
+        };
+        let index = Index { name, pk, table_pk: keys::audit_log(log) };
+        Some((index, keys::audit_index(log, &values)))
+    }
+
+    fn finds(&self, entry: &Entry) -> bool {
+        self.actor.is_none_or(|actor| entry.actor.id == actor)
+            && self.action.is_none_or(|action| entry.action == action)
+            && self.target.is_none_or(|target| entry.target.id == target)
+    }
+}
+
 impl Store {
+    /// Reads a log, newest first. Without a filter what the last answered change left is in it; the indexes behind the
+    /// filters follow within seconds.
+    pub async fn audit_log(&self, log: &Log, search: &Search<'_>) -> Result<Page, StoreError> {
+        // Ids sort by the time they were made at, so a time is a place.
+        let first = search.from.map_or(AuditId::first_at(Moment::EPOCH), AuditId::first_at);
+        let last = match search.to {
+            Some(to) if to <= Moment::EPOCH => return Ok(Page::default()),
+            Some(to) => AuditId::last_before(to),
+            None => AuditId::last(),
+        };
+        if first > last || search.after.is_some_and(|after| *after < first || *after > last) {
+            return Ok(Page::default());
+        }
+        let (index, pk) = search.index(log).map_or((None, keys::audit_log(log)), |(index, pk)| (Some(index), pk));
+        let mut page = Page::default();
+        let mut after = search.after.cloned();
+        loop {
+            let wanted = search.limit - page.entries.len();
+            let places = Places::Between(first.as_str(), last.as_str());
+            let range = Range::new(&pk, places).behind(after.as_ref().map(AuditId::as_str)).newest_first();
+            let found: Vec<(String, Entry)> = self.query(Range { index: index.clone(), ..range }, wanted + 1).await?;
+            let more = found.len() > wanted;
+            let found = found.into_iter().take(wanted).map(|(_, entry)| entry);
+            for entry in found {
+                after = Some(entry.id.clone());
+                if search.finds(&entry) {
+                    page.entries.push(entry);
+                }
+            }
+            if !more || page.entries.len() == search.limit {
+                page.next = after.filter(|_| more);
+                return Ok(page);
+            }
+        }
+    }
+
     /// Leaves an entry on its own: for refusals, which change nothing else.
     pub async fn record_refusal(&self, log: impl Into<Log>, entry: &Entry) -> Result<(), StoreError> {
         self.transaction().audit(log, entry).commit().await.map(|_| ())

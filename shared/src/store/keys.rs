@@ -10,6 +10,10 @@
 //! | which token has this id? | `GetItem` [`org_user_token_by_id`] | 1 unit |
 //! | org user tokens by state, identifier and age | `Query` [`org_user_tokens_in`], then `BatchGetItem` [`token`] | the page |
 //! | which active tokens have expired since? | `Query` [`org_user_token_expiries`] up to now | what is due |
+//! | API keys by state, environment and age | `Query` [`api_keys_in`], then `BatchGetItem` [`token`] | the page |
+//! | how many API keys are active? | `GetItem` [`api_key_count`] | 1 unit |
+//! | an organization's access tokens | `Query` [`org_access_tokens`], then `BatchGetItem` [`token`] | the list |
+//! | is this name taken? | a condition on [`org_access_token_name`] | part of the write |
 //! | an organization's bots and projects | `Query` [`org_bots`], [`org_projects`] | the page |
 //! | all organizations (`guardctl` alone) | `Query` [`ORGS`] | the page |
 //! | the audit log, newest first | `Query` [`audit_log`] | the page |
@@ -34,7 +38,7 @@
 //! never with one that the request names; what is found by a token's hash says whose it is, and is compared. A `#` cannot be smuggled in: ids, hashes and identifiers have none.
 
 use crate::clock::Moment;
-use crate::domain::{TokenState, UserIdentifier};
+use crate::domain::{Environment, Name, TokenState, UserIdentifier};
 use crate::email::AddressHash;
 use crate::ids::{AuditId, BotId, OrgId, TokenId};
 use crate::secret::TokenHash;
@@ -52,6 +56,8 @@ pub const AUDIT_BY_ACTOR: (&str, &str) = ("audit_by_actor", "actor_pk");
 pub const AUDIT_BY_ACTION: (&str, &str) = ("audit_by_action", "action_pk");
 /// The index of audit entries by target, and its partition key. Its sort key is [`SK`].
 pub const AUDIT_BY_TARGET: (&str, &str) = ("audit_by_target", "target_pk");
+/// The index of audit entries by actor and action, and its partition key. Its sort key is [`SK`].
+pub const AUDIT_BY_ACTOR_AND_ACTION: (&str, &str) = ("audit_by_actor_and_action", "actor_action_pk");
 
 /// The partition that names all organizations, by id.
 pub const ORGS: &str = "ORGS";
@@ -118,12 +124,15 @@ pub fn org_user_token_by_id(org: &OrgId, id: &TokenId) -> Key {
 
 /// The partition that lists an organization's user tokens in one state.
 pub fn org_user_tokens_in(org: &OrgId, state: TokenState) -> String {
-    let state = match state {
+    format!("ORG#{org}#USER_TOKENS#{}", state_name(state))
+}
+
+fn state_name(state: TokenState) -> &'static str {
+    match state {
         TokenState::Active => "ACTIVE",
         TokenState::Expired => "EXPIRED",
         TokenState::Revoked => "REVOKED",
-    };
-    format!("ORG#{org}#USER_TOKENS#{state}")
+    }
 }
 
 /// An org user token's place in a listing, in any state.
@@ -156,6 +165,60 @@ pub fn expiry_place(expires_at: Moment) -> String {
     format!("{:012}#", expires_at.epoch_seconds())
 }
 
+/// An API key under its id.
+pub fn api_key_by_id(org: &OrgId, id: &TokenId) -> Key {
+    key(format!("ORG#{org}#API_KEY"), id.as_str())
+}
+
+/// The partition that lists an organization's API keys of one state and environment, by id: so by age.
+pub fn api_keys_in(org: &OrgId, state: TokenState, environment: Environment) -> String {
+    let environment = match environment {
+        Environment::Live => "LIVE",
+        Environment::Test => "TEST",
+    };
+    format!("ORG#{org}#API_KEYS#{}#{environment}", state_name(state))
+}
+
+/// An API key in the listing of a state.
+pub fn api_key_in(org: &OrgId, state: TokenState, environment: Environment, id: &TokenId) -> Key {
+    key(api_keys_in(org, state, environment), id.as_str())
+}
+
+/// The partition that orders an organization's active API keys by expiry.
+pub fn api_key_expiries(org: &OrgId) -> String {
+    format!("ORG#{org}#API_KEYS#EXPIRY")
+}
+
+/// An active API key in the order of expiries.
+pub fn api_key_expiry(org: &OrgId, expires_at: Moment, id: &TokenId) -> Key {
+    key(api_key_expiries(org), format!("{}{id}", expiry_place(expires_at)))
+}
+
+/// How many API keys of an organization are active.
+pub fn api_key_count(org: &OrgId) -> Key {
+    key(format!("ORG#{org}"), "API_KEY_COUNT")
+}
+
+/// The partition that lists an organization's access tokens, by number: so by age.
+pub fn org_access_tokens(org: &OrgId) -> String {
+    format!("ORG#{org}#ACCESS_TOKENS")
+}
+
+/// An organization access token under its number: 20 digits, so that the order of places is that of numbers.
+pub fn org_access_token(org: &OrgId, id: u64) -> Key {
+    key(org_access_tokens(org), format!("{id:020}"))
+}
+
+/// An organization access token's name, which no other may have.
+pub fn org_access_token_name(org: &OrgId, name: &Name) -> Key {
+    key(format!("ORG#{org}#ACCESS_TOKEN_NAMES"), name.as_str())
+}
+
+/// The number of an organization's newest access token.
+pub fn org_access_token_last_id(org: &OrgId) -> Key {
+    key(format!("ORG#{org}"), "ACCESS_TOKEN_LAST_ID")
+}
+
 /// The partition of an audit log.
 pub fn audit_log(log: &Log) -> String {
     match log {
@@ -170,8 +233,8 @@ pub fn audit_entry(log: &Log, id: &AuditId) -> Key {
 }
 
 /// The partition of an audit index: whose log first, so that a value of another's cannot be reached.
-pub fn audit_index(log: &Log, value: &str) -> String {
-    format!("{}#{value}", audit_log(log))
+pub fn audit_index(log: &Log, values: &[&str]) -> String {
+    format!("{}#{}", audit_log(log), values.join("#"))
 }
 
 /// An e-mail address that has a living key.

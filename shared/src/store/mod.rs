@@ -4,10 +4,12 @@
 //! transitions. Every change is one transaction of conditional writes with its audit entry among them, so the state
 //! before and after a crash at any line is a legal one.
 
+pub mod api_keys;
 pub mod audit;
 pub mod bots;
 pub mod email_tokens;
 pub mod keys;
+pub mod org_access_tokens;
 pub mod org_user_tokens;
 pub mod orgs;
 pub mod rate_limits;
@@ -22,7 +24,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, Delete, KeysAndAttributes, Put, ReturnConsumedCapacity, TransactWriteItem, Update,
+    AttributeValue, ConditionCheck, Delete, KeysAndAttributes, Put, ReturnConsumedCapacity, TransactWriteItem, Update,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -111,31 +113,44 @@ impl Store {
         Ok(found)
     }
 
-    /// Reads up to `limit` items of a partition in ascending order, strongly consistent.
+    /// Reads up to `limit` items of a partition in its order: strongly consistent, but from an index.
     async fn query<T: DeserializeOwned>(&self, range: Range<'_>, limit: usize) -> Result<Vec<(String, T)>, StoreError> {
         let mut found = Vec::new();
         let mut start = range.after.map(|sk| key_item(Key { pk: range.pk.to_owned(), sk: sk.to_owned() }));
+        let (index, pk) = range.index.as_ref().map_or((None, PK), |index| (Some(index.name), index.pk));
+        if let (Some(start), Some(index)) = (&mut start, &range.index) {
+            // A place in an index is named by its own key and the table's.
+            let own = start.insert(PK.to_owned(), AttributeValue::S(index.table_pk.clone()));
+            start.extend(own.map(|own| (index.pk.to_owned(), own)));
+        }
         loop {
             let missing = i32::try_from(limit - found.len()).unwrap_or(i32::MAX);
             let request = self
                 .client
                 .query()
                 .table_name(&self.table)
-                .consistent_read(true)
+                .set_index_name(index.map(str::to_owned))
+                .consistent_read(index.is_none())
+                .scan_index_forward(!range.newest_first)
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .expression_attribute_names("#pk", pk)
                 .expression_attribute_values(":pk", AttributeValue::S(range.pk.to_owned()))
                 .set_exclusive_start_key(start)
                 .limit(missing);
             let request = match range.places {
-                Places::All => request.key_condition_expression("pk = :pk"),
+                Places::All => request.key_condition_expression("#pk = :pk"),
                 Places::BeginningWith(prefix) => request
-                    .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+                    .key_condition_expression("#pk = :pk AND begins_with(sk, :prefix)")
                     .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned())),
+                Places::Between(first, last) => request
+                    .key_condition_expression("#pk = :pk AND sk BETWEEN :first AND :last")
+                    .expression_attribute_values(":first", AttributeValue::S(first.to_owned()))
+                    .expression_attribute_values(":last", AttributeValue::S(last.to_owned())),
                 Places::After(start) => request
-                    .key_condition_expression("pk = :pk AND sk > :start")
+                    .key_condition_expression("#pk = :pk AND sk > :start")
                     .expression_attribute_values(":start", AttributeValue::S(start.to_owned())),
                 Places::Before(end) => request
-                    .key_condition_expression("pk = :pk AND sk < :end")
+                    .key_condition_expression("#pk = :pk AND sk < :end")
                     .expression_attribute_values(":end", AttributeValue::S(end.to_owned())),
             };
             let output = request.send().await.map_err(failure)?;
@@ -152,6 +167,36 @@ impl Store {
         }
     }
 
+    /// Changes an item on its own, if a condition holds of it. Attributes are written `#name`.
+    async fn update<V: Serialize>(
+        &self,
+        key: Key,
+        expression: &str,
+        condition: &str,
+        values: &[(&str, V)],
+    ) -> Result<Committed, StoreError> {
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key_item(key)))
+            .update_expression(expression)
+            .condition_expression(condition)
+            .set_expression_attribute_names(names(&[expression, condition]))
+            .set_expression_attribute_values(Some(attribute_values(values).map_err(|_| StoreError::Defect)?))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match request.send().await {
+            Ok(output) => {
+                cost::add(Units::Write, output.consumed_capacity.as_slice());
+                Ok(Committed::Yes)
+            }
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) => {
+                Ok(Committed::No(0))
+            }
+            Err(error) => Err(failure(error)),
+        }
+    }
+
     /// Begins a transaction.
     fn transaction(&self) -> Transaction<'_> {
         Transaction { store: self, writes: Vec::new(), defect: false }
@@ -159,17 +204,47 @@ impl Store {
 }
 
 /// A part of a partition.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Range<'a> {
     pk: &'a str,
     places: Places<'a>,
     /// Begin behind this place, which must lie inside `places`.
     after: Option<&'a str>,
+    /// From the end, where ids are places.
+    newest_first: bool,
+    /// Of an index in place of the table.
+    index: Option<Index>,
+}
+
+/// An index of the table. Its sort key is [`SK`].
+#[derive(Clone)]
+struct Index {
+    name: &'static str,
+    /// The name of its partition key.
+    pk: &'static str,
+    /// The partition of the table that its items lie in.
+    table_pk: String,
+}
+
+impl<'a> Range<'a> {
+    fn new(pk: &'a str, places: Places<'a>) -> Self {
+        Self { pk, places, after: None, newest_first: false, index: None }
+    }
+
+    fn behind(self, after: Option<&'a str>) -> Self {
+        Self { after, ..self }
+    }
+
+    fn newest_first(self) -> Self {
+        Self { newest_first: true, ..self }
+    }
 }
 
 #[derive(Clone, Copy)]
 enum Places<'a> {
     All,
+    /// Both included.
+    Between(&'a str, &'a str),
     BeginningWith(&'a str),
     After(&'a str),
     Before(&'a str),
@@ -262,6 +337,32 @@ impl Transaction<'_> {
             update.set_expression_attribute_values(Some(values)).build().ok()
         });
         self.push(update.map(|update| TransactWriteItem::builder().update(update).build()))
+    }
+
+    /// Adds to a number, which is 0 where there is none yet.
+    fn add(&mut self, key: Key, attribute: &str, amount: i64) -> &mut Self {
+        let update = Update::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
+        let update = update.update_expression("ADD #attribute :amount");
+        let update = update.expression_attribute_names("#attribute", attribute);
+        let update = update.expression_attribute_values(":amount", AttributeValue::N(amount.to_string())).build().ok();
+        self.push(update.map(|update| TransactWriteItem::builder().update(update).build()))
+    }
+
+    /// Lets the transaction happen only if there is an item here.
+    fn require(&mut self, key: Key) -> &mut Self {
+        let check = ConditionCheck::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
+        let check = check.condition_expression("attribute_exists(pk)").build().ok();
+        self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
+    }
+
+    /// Lets the transaction happen only if a condition holds of the item here.
+    fn require_where<V: Serialize>(&mut self, key: Key, condition: &str, values: &[(&str, V)]) -> &mut Self {
+        let check = attribute_values(values).ok().and_then(|values| {
+            let check = ConditionCheck::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
+            let check = check.condition_expression(condition).set_expression_attribute_names(names(&[condition]));
+            check.set_expression_attribute_values(Some(values)).build().ok()
+        });
+        self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
     }
 
     /// Leaves an entry in the audit log.

@@ -23,7 +23,7 @@ use crate::ids::{BotId, OrgId, TokenId};
 use crate::secret::{Token, TokenHash, TokenKind};
 
 /// The kind of these tokens in the audit log.
-const SUBJECT: &str = "org_user_token";
+pub const SUBJECT: &str = "org_user_token";
 
 /// How many transactions of one call run at a time.
 const PARALLEL: usize = 16;
@@ -243,7 +243,7 @@ impl Store {
             for state in listing.states.states() {
                 let pk = keys::org_user_tokens_in(org, *state);
                 let places = if places.is_empty() { Places::All } else { Places::BeginningWith(&places) };
-                let range = Range { pk: &pk, places, after: after.as_deref() };
+                let range = Range::new(&pk, places).behind(after.as_deref());
                 // One more than wanted tells whether there is a next page.
                 pointers.extend(self.query::<Pointer>(range, wanted + 1).await?);
             }
@@ -293,8 +293,7 @@ impl Store {
         // Everything that expires in this second or before.
         let end = keys::expiry_place(self.clock.now().plus(std::time::Duration::from_secs(1)));
         let pk = keys::org_user_token_expiries(org);
-        let due: Vec<(String, Pointer)> =
-            self.query(Range { pk: &pk, places: Places::Before(&end), after: None }, at_most).await?;
+        let due: Vec<(String, Pointer)> = self.query(Range::new(&pk, Places::Before(&end)), at_most).await?;
         let moved = due.len();
         stream::iter(due)
             .map(Ok)
@@ -389,7 +388,7 @@ impl Store {
     async fn active_tokens_of(&self, org: &OrgId, identifier: &UserIdentifier) -> Result<Vec<Pointer>, StoreError> {
         let pk = keys::org_user_tokens_in(org, TokenState::Active);
         let prefix = keys::org_user_token_places_of(identifier);
-        let range = Range { pk: &pk, places: Places::BeginningWith(&prefix), after: None };
+        let range = Range::new(&pk, Places::BeginningWith(&prefix));
         let now = self.clock.now();
         let pointers = self.query::<Pointer>(range, usize::try_from(i32::MAX).unwrap_or(usize::MAX)).await?;
         Ok(pointers.into_iter().map(|(_, pointer)| pointer).filter(|pointer| !pointer.has_expired(now)).collect())

@@ -130,7 +130,7 @@ impl Store {
         let mut names: Vec<String> = Vec::new();
         loop {
             let after = names.last().map(|name| format!("{prefix}{name}"));
-            let range = Range { pk, places, after: after.as_deref() };
+            let range = Range::new(pk, places).behind(after.as_deref());
             let page: Vec<(String, Named)> = self.query(range, DIRECTORY_PAGE).await?;
             let full = page.len() >= DIRECTORY_PAGE;
             names.extend(page.into_iter().map(|(sk, _)| sk[prefix.len()..].to_owned()));

@@ -17,7 +17,7 @@ impl Store {
     pub async fn count_call(&self, source: Option<IpAddr>, limit: u64) -> Result<Result<(), Duration>, StoreError> {
         let now = self.clock.now().epoch_seconds();
         let end = (now / MINUTE + 1) * MINUTE;
-        let count = self.count(keys::calls_from(&network(source), now / MINUTE), end).await?;
+        let count = self.count(keys::calls_from(&network(source), now / MINUTE), Some(end)).await?;
         let left = Duration::from_secs(u64::try_from(end - now).unwrap_or(1));
         Ok(if count > limit { Err(left) } else { Ok(()) })
     }
@@ -25,23 +25,27 @@ impl Store {
     /// Counts a mail of the deployment. The answer is how many there were this hour, with this one.
     pub async fn count_mail(&self) -> Result<u64, StoreError> {
         let now = self.clock.now().epoch_seconds();
-        self.count(keys::all_mails(now / HOUR), (now / HOUR + 1) * HOUR).await
+        self.count(keys::all_mails(now / HOUR), Some((now / HOUR + 1) * HOUR)).await
     }
 
-    /// Adds one to a counter that is of no use any more at `end`, in seconds since 1970.
-    async fn count(&self, key: Key, end: i64) -> Result<u64, StoreError> {
+    /// Adds one to a counter, and answers what it is then. At `end`, in seconds since 1970, it is of no use any more.
+    pub(super) async fn count(&self, key: Key, end: Option<i64>) -> Result<u64, StoreError> {
         let request = self
             .client
             .update_item()
             .table_name(&self.table)
             .set_key(Some(key_item(key)))
-            .update_expression("SET #ttl = :end ADD #count :one")
-            .expression_attribute_names("#ttl", keys::TTL)
             .expression_attribute_names("#count", "count")
-            .expression_attribute_values(":end", AttributeValue::N(end.to_string()))
             .expression_attribute_values(":one", AttributeValue::N("1".to_owned()))
             .return_values(ReturnValue::UpdatedNew)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let request = match end {
+            None => request.update_expression("ADD #count :one"),
+            Some(end) => request
+                .update_expression("SET #ttl = :end ADD #count :one")
+                .expression_attribute_names("#ttl", keys::TTL)
+                .expression_attribute_values(":end", AttributeValue::N(end.to_string())),
+        };
         let output = request.send().await.map_err(failure)?;
         cost::add(Units::Write, output.consumed_capacity.as_slice());
         let count = output.attributes.as_ref().and_then(|item| item.get("count")?.as_n().ok()?.parse().ok());

@@ -5,13 +5,13 @@ use aws_sdk_dynamodb::types::{
     ScalarAttributeType, TimeToLiveSpecification,
 };
 
-use super::keys::{AUDIT_BY_ACTION, AUDIT_BY_ACTOR, AUDIT_BY_TARGET, PK, SK, TTL};
+use super::keys::{AUDIT_BY_ACTION, AUDIT_BY_ACTOR, AUDIT_BY_ACTOR_AND_ACTION, AUDIT_BY_TARGET, PK, SK, TTL};
 use super::{Store, StoreError, failure};
 
 impl Store {
     /// Creates the table, with its indexes and time to live, unless it is there. True if it was not.
     pub async fn create_table(&self) -> Result<bool, StoreError> {
-        let indexes = [AUDIT_BY_ACTOR, AUDIT_BY_ACTION, AUDIT_BY_TARGET];
+        let indexes = [AUDIT_BY_ACTOR, AUDIT_BY_ACTION, AUDIT_BY_ACTOR_AND_ACTION, AUDIT_BY_TARGET];
         let mut request = self
             .client
             .create_table()

@@ -47,7 +47,7 @@ impl Store {
         let before = self.clock.now().minus(day * u32::try_from(DAYS).unwrap_or(0));
         let before = keys::usage_on(token, &before.date());
         // The total lies behind all days, so one read of a piece of the partition has both.
-        let range = Range { pk: &before.pk, places: Places::After(&before.sk), after: None };
+        let range = Range::new(&before.pk, Places::After(&before.sk));
         let mut usage = Usage::default();
         for (place, counts) in self.query::<Counts>(range, DAYS + 1).await? {
             if place == USAGE_TOTAL {

@@ -16,8 +16,12 @@ static METHODS: LazyLock<Paths<String>> = LazyLock::new(|| {
     let document: serde_json::Value = serde_json::from_str(docs_openapi::DOCUMENT).unwrap_or_default();
     for (path, operations) in document["paths"].as_object().into_iter().flatten() {
         let methods = operations.as_object().into_iter().flatten().map(|(method, _)| method.to_uppercase());
-        // A path that cannot be inserted is one the service could not route either.
-        let _ = paths.insert(path, methods.collect::<Vec<_>>().join(", "));
+        let methods = methods.collect::<Vec<_>>().join(", ");
+        // Where a path is documented with a slash at its end, it is taken without as well.
+        for path in [Some(path.as_str()), path.strip_suffix('/')].into_iter().flatten() {
+            // A path that cannot be inserted is one the service could not route either.
+            let _ = paths.insert(path, methods.clone());
+        }
     }
     paths
 });
@@ -29,7 +33,8 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
 
 /// Answers a request that no route takes.
 pub async fn not_found(request: Request) -> ApiError {
-    match METHODS.at(request.uri().path()) {
+    let path = request.uri().path();
+    match METHODS.at(path) {
         // A path that looks like a route and is none, such as one with an empty part, comes here with its method.
         Ok(path) if path.value.split(", ").any(|method| method == request.method().as_str()) => ApiError::NotFound,
         Ok(path) => ApiError::MethodNotAllowed(path.value.clone()),

@@ -35,7 +35,7 @@ struct Status {
     language: Language,
     /// When it was made.
     created_at: Moment,
-    /// When it was last used, to the minute; null if it never was.
+    /// When it was last used, give or take a minute; null if it never was.
     last_used_at: Option<Moment>,
     /// What it was used for.
     usage: Usage,

@@ -1,0 +1,6 @@
+//! The Lambda binary of `api-keys-revoke`.
+
+#[tokio::main]
+async fn main() -> shared::RuntimeResult {
+    shared::serve(api_keys_revoke::routes()).await
+}

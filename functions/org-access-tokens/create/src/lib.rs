@@ -1,0 +1,43 @@
+//! `POST /api/v2/organization/tokens/`: creates an organization access token.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::post;
+use shared::openapi::{BodyErrors, HolderErrors, tag};
+use shared::org_access_tokens::{Replacement, rejected};
+use shared::principal::OrgAccessTokensCreate;
+use shared::secret::ShownOnce;
+use shared::views::{OrgAccessTokenView, ShownToken};
+use shared::{ApiError, App, BotWith, Json, NoQuery};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes of this function: with the slash, and without.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(create)).route("/api/v2/organization/tokens", post(create))
+}
+
+/// Create an organization access token
+///
+/// The token is shown in this answer and never again. Its name must be unique in the organization, and its projects
+/// must exist.
+#[utoipa::path(
+    post,
+    path = "/api/v2/organization/tokens/",
+    operation_id = "org-access-tokens-create",
+    tag = tag::ORG_ACCESS_TOKENS,
+    request_body = Replacement,
+    responses((status = 201, description = "The token was created.", body = OrgAccessTokenView), HolderErrors, BodyErrors),
+)]
+async fn create(
+    State(app): State<App>,
+    caller: BotWith<OrgAccessTokensCreate>,
+    _: NoQuery,
+    Json(request): Json<Replacement>,
+) -> Result<(StatusCode, Json<OrgAccessTokenView>), ApiError> {
+    let settings = request.settings(app.clock().now())?;
+    let created = app.store().create_org_access_token(&caller.bot.org_id, settings, &caller.caller).await?;
+    let (token, plain) = created.map_err(rejected)?;
+    let view = OrgAccessTokenView { token: ShownToken::Whole(ShownOnce(plain)), ..token.into() };
+    Ok((StatusCode::CREATED, Json(view)))
+}

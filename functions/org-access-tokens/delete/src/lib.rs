@@ -1,0 +1,37 @@
+//! `DELETE /api/v2/organization/tokens/{token_id}/`: deletes an organization access token.
+
+use axum::extract::State;
+use axum::routing;
+use shared::openapi::{HolderErrors, TokenErrors, tag};
+use shared::org_access_tokens::token_id;
+use shared::principal::OrgAccessTokensDelete;
+use shared::{ApiError, App, BotWith, NoContent, NoQuery, PathParams};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes of this function: with the slash, and without.
+pub fn routes() -> OpenApiRouter<App> {
+    let without_slash = "/api/v2/organization/tokens/{token_id}";
+    OpenApiRouter::new().routes(routes!(delete)).route(without_slash, routing::delete(delete))
+}
+
+/// Delete an organization access token
+///
+/// It counts no more from the moment of the answer, and never comes back; its name is free again.
+#[utoipa::path(
+    delete,
+    path = "/api/v2/organization/tokens/{token_id}/",
+    operation_id = "org-access-tokens-delete",
+    tag = tag::ORG_ACCESS_TOKENS,
+    params(("token_id" = u64, Path, description = "The token's `id`", example = 12)),
+    responses((status = 204, description = "The token is deleted."), HolderErrors, TokenErrors),
+)]
+async fn delete(
+    State(app): State<App>,
+    caller: BotWith<OrgAccessTokensDelete>,
+    _: NoQuery,
+    path: PathParams,
+) -> Result<NoContent, ApiError> {
+    let deleted = app.store().delete_org_access_token(&caller.bot.org_id, token_id(&path)?, &caller.caller).await?;
+    deleted.then_some(NoContent).ok_or(ApiError::TokenNotFound)
+}

@@ -1,0 +1,153 @@
+//! `PUT` and `PATCH /api/v2/organization/tokens/{token_id}/`: change an organization access token.
+
+use axum::extract::State;
+use axum::routing::put;
+use serde::Deserialize;
+use shared::domain::{AccessRole, Name, ProjectId};
+use shared::extract::present;
+use shared::openapi::{BodyErrors, HolderErrors, TokenErrors, tag};
+use shared::org_access_tokens::{Replacement, checked, rejected, token_id};
+use shared::principal::OrgAccessTokensUpdate;
+use shared::store::org_access_tokens::{AccessConfig, Changed, OrgAccessToken, Settings};
+use shared::views::OrgAccessTokenView;
+use shared::{ApiError, App, BotWith, Json, Moment, NoQuery, PathParams};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes of this function: with the slash, and without.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(replace, merge))
+        .route("/api/v2/organization/tokens/{token_id}", put(replace).patch(merge))
+}
+
+/// What is to change; what is left out stays as it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = MergeOrgAccessToken)]
+struct Merge {
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 100, nullable = false)]
+    name: Option<Name>,
+    /// False switches the token off: it answers 401 until it is switched on again.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    is_active: Option<bool>,
+    /// When the token is to end by itself, which must lie in the future; null, it does not.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Moment>)]
+    expires_at: Option<Option<Moment>>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(inline, nullable = false)]
+    access_config: Option<MergeAccessConfig>,
+}
+
+/// What of the access is to change; what is left out stays as it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct MergeAccessConfig {
+    #[serde(default, deserialize_with = "present")]
+    #[schema(inline, nullable = false)]
+    role: Option<AccessRole>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    all_projects: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    projects: Option<Vec<ProjectId>>,
+}
+
+impl Merge {
+    /// What becomes of a token.
+    fn onto(&self, token: &OrgAccessToken, now: Moment) -> Result<Settings, ApiError> {
+        let OrgAccessToken { access_config: AccessConfig { role, all_projects, projects }, .. } = token;
+        let access = self.access_config.as_ref();
+        let merged = Settings {
+            name: self.name.clone().unwrap_or_else(|| token.name.clone()),
+            is_active: self.is_active.unwrap_or(token.is_active),
+            expires_at: self.expires_at.unwrap_or(token.expires_at),
+            access_config: AccessConfig {
+                role: access.and_then(|access| access.role).unwrap_or(*role),
+                all_projects: access.and_then(|access| access.all_projects).unwrap_or(*all_projects),
+                projects: access.and_then(|access| access.projects.clone()).unwrap_or_else(|| projects.clone()),
+            },
+        };
+        // An expiry that is not touched may be over: an expired token can be renamed and switched off.
+        let untouched = self.expires_at.is_none();
+        let expires_at = merged.expires_at;
+        let checked = checked(Settings { expires_at: expires_at.filter(|_| !untouched), ..merged }, now)?;
+        Ok(Settings { expires_at, ..checked })
+    }
+}
+
+/// Replace an organization access token's settings
+///
+/// What is left out falls to its default, as in a creation.
+#[utoipa::path(
+    put,
+    path = "/api/v2/organization/tokens/{token_id}/",
+    operation_id = "org-access-tokens-replace",
+    tag = tag::ORG_ACCESS_TOKENS,
+    params(("token_id" = u64, Path, description = "The token's `id`", example = 12)),
+    request_body = Replacement,
+    responses(
+        (status = 200, description = "The token as it is now.", body = OrgAccessTokenView),
+        HolderErrors,
+        BodyErrors,
+        TokenErrors,
+    ),
+)]
+async fn replace(
+    State(app): State<App>,
+    caller: BotWith<OrgAccessTokensUpdate>,
+    _: NoQuery,
+    path: PathParams,
+    Json(request): Json<Replacement>,
+) -> Result<Json<OrgAccessTokenView>, ApiError> {
+    let settings = request.settings(app.clock().now())?;
+    change(&app, caller, &path, |_| Ok(settings.clone())).await
+}
+
+/// Change an organization access token
+///
+/// What is left out stays as it is; an empty object changes nothing. Use it to rotate permissions, or to switch off a
+/// compromised token without deleting it.
+#[utoipa::path(
+    patch,
+    path = "/api/v2/organization/tokens/{token_id}/",
+    operation_id = "org-access-tokens-update",
+    tag = tag::ORG_ACCESS_TOKENS,
+    params(("token_id" = u64, Path, description = "The token's `id`", example = 12)),
+    request_body = Merge,
+    responses(
+        (status = 200, description = "The token as it is now.", body = OrgAccessTokenView),
+        HolderErrors,
+        BodyErrors,
+        TokenErrors,
+    ),
+)]
+async fn merge(
+    State(app): State<App>,
+    caller: BotWith<OrgAccessTokensUpdate>,
+    _: NoQuery,
+    path: PathParams,
+    Json(request): Json<Merge>,
+) -> Result<Json<OrgAccessTokenView>, ApiError> {
+    let now = app.clock().now();
+    change(&app, caller, &path, |token| request.onto(token, now)).await
+}
+
+async fn change(
+    app: &App,
+    caller: BotWith<OrgAccessTokensUpdate>,
+    path: &PathParams,
+    change: impl Fn(&OrgAccessToken) -> Result<Settings, ApiError>,
+) -> Result<Json<OrgAccessTokenView>, ApiError> {
+    let id = token_id(path)?;
+    match app.store().change_org_access_token(&caller.bot.org_id, id, &caller.caller, change).await?? {
+        Changed::Done(token) => Ok(Json((*token).into())),
+        Changed::Rejected(reason) => Err(rejected(reason)),
+        Changed::NotFound => Err(ApiError::TokenNotFound),
+    }
+}

@@ -1,0 +1,6 @@
+//! The Lambda binary of `tokens-authorize`.
+
+#[tokio::main]
+async fn main() -> shared::RuntimeResult {
+    shared::serve_events(tokens_authorize::handle).await
+}
