@@ -35,7 +35,7 @@ pub async fn create_if_empty(store: &Store) -> Result<Option<Environment>> {
     ])))
 }
 
-/// Reads a file that [`write`] has written; nothing where there is none.
+/// Reads a file that [`write()`] has written; nothing where there is none.
 pub fn read(path: &Path) -> Environment {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let pairs = text.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('='));

@@ -65,7 +65,7 @@ impl Credential {
             Credential::Token(plain) => {
                 let stored = app.store().token(plain).await?;
                 let stored = stored.filter(|token| token.counts(app.clock().now()));
-                Ok(stored.map(|token| Principal::Holder(Holder { token, hash: plain.hash() })))
+                Ok(stored.map(|token| Principal::Holder(Box::new(Holder { token, hash: plain.hash() }))))
             }
         }
     }
@@ -156,7 +156,7 @@ impl<O: Guarded> FromRequestParts<App> for ManagerWith<O> {
                 (bot.org_id, None, Subject::new("bot", &bot.id), may)
             }
             Principal::Holder(holder) => {
-                let Holder { token: StoredToken::ApiKey(key), hash } = holder else {
+                let Holder { token: StoredToken::ApiKey(key), hash } = *holder else {
                     return Err(ApiError::Forbidden);
                 };
                 let token = StoredToken::ApiKey(key.clone());
@@ -212,16 +212,18 @@ impl<O: Guarded> FromRequestParts<App> for EmailHolder<O> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let origin = Origin::from_request_parts(parts, app).await?;
-        match authenticate(app, &parts.headers).await? {
-            Principal::Holder(Holder { token: StoredToken::EmailVerified(token), hash })
-                if O::OPERATION.rule().email_tokens =>
-            {
-                let actor = Subject::new(email_tokens::SUBJECT, &token.id);
-                let caller = Caller { actor, source_ip: origin.source_ip, request_id: origin.request_id };
-                Ok(Self { token, hash, caller, operation: PhantomData })
-            }
-            _ => Err(ApiError::Forbidden),
+        let Principal::Holder(holder) = authenticate(app, &parts.headers).await? else {
+            return Err(ApiError::Forbidden);
+        };
+        let Holder { token: StoredToken::EmailVerified(token), hash } = *holder else {
+            return Err(ApiError::Forbidden);
+        };
+        if !O::OPERATION.rule().email_tokens {
+            return Err(ApiError::Forbidden);
         }
+        let actor = Subject::new(email_tokens::SUBJECT, &token.id);
+        let caller = Caller { actor, source_ip: origin.source_ip, request_id: origin.request_id };
+        Ok(Self { token, hash, caller, operation: PhantomData })
     }
 }
 

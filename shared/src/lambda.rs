@@ -1,6 +1,7 @@
 //! The runtime of every function: API Gateway's events in, one structured log line out.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 
 use axum::Router;
 use lambda_http::request::RequestContext;
@@ -53,15 +54,17 @@ where
     E: serde::de::DeserializeOwned,
     A: serde::Serialize,
     F: Fn(App, E) -> Fut,
-    Fut: Future<Output = Result<A, ApiError>>,
+    Fut: Future<Output = Result<A, ApiError>> + Send + 'static,
 {
     start_logs();
     let app = App::from_env().await?;
     let handle = &handle;
     let service = service_fn(move |event: LambdaEvent<E>| {
-        let app = app.clone();
+        // Behind a pointer, because the compiler gives up on the type of runtime, handler and SDK in one.
+        let answer: Pin<Box<dyn Future<Output = Result<A, ApiError>> + Send>> =
+            Box::pin(handle(app.clone(), event.payload));
         // The error's sentence is public, and all that the caller of the function learns.
-        async move { handle(app, event.payload).await.map_err(lambda_http::Error::from) }
+        async move { answer.await.map_err(lambda_http::Error::from) }
     });
     lambda_http::lambda_runtime::run(service).await
 }

@@ -55,7 +55,7 @@ pub enum Principal {
     /// A bot of an organization.
     Bot(Bot),
     /// The holder of a token.
-    Holder(Holder),
+    Holder(Box<Holder>),
 }
 
 impl Principal {

@@ -1,8 +1,10 @@
 //! The table itself, as `template.yaml` declares it: for the local service and the tests, which have no CloudFormation.
 
+use std::time::Duration;
+
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
-    ScalarAttributeType, TimeToLiveSpecification,
+    ScalarAttributeType, TableStatus, TimeToLiveSpecification,
 };
 
 use super::keys::{AUDIT_BY_ACTION, AUDIT_BY_ACTOR, AUDIT_BY_ACTOR_AND_ACTION, AUDIT_BY_TARGET, PK, SK, TTL};
@@ -33,6 +35,7 @@ impl Store {
             }
             Err(error) => return Err(failure(error)),
         }
+        self.until_active().await?;
         let ttl = TimeToLiveSpecification::builder().attribute_name(TTL).enabled(true).build();
         let ttl = ttl.map_err(|_| StoreError::Defect)?;
         let request = self.client.update_time_to_live().table_name(&self.table).time_to_live_specification(ttl);
@@ -40,6 +43,23 @@ impl Store {
         Ok(true)
     }
 }
+
+impl Store {
+    /// Waits for a new table to be ready: an emulator's is at once, AWS takes seconds.
+    async fn until_active(&self) -> Result<(), StoreError> {
+        for _ in 0..PATIENCE {
+            let described = self.client.describe_table().table_name(&self.table).send().await.map_err(failure)?;
+            if described.table().and_then(|table| table.table_status()) == Some(&TableStatus::Active) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        Err(StoreError::Unavailable)
+    }
+}
+
+/// How many seconds a new table may take to be ready.
+const PATIENCE: usize = 120;
 
 fn string(name: &str) -> Result<AttributeDefinition, StoreError> {
     let definition = AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S);
