@@ -69,7 +69,7 @@ pub async fn serve(
 
 /// The authorizer before the routes that the template puts it before.
 async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    if request.uri().path() != WHOAMI {
+    if request.method() != Method::GET || request.uri().path() != WHOAMI {
         return next.run(request).await;
     }
     match tokens_authorize::authorize(&app, request.headers()).await {
@@ -82,7 +82,7 @@ async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> 
     }
 }
 
-/// The path of what stands behind the authorizer.
+/// The path of what stands behind the authorizer, for `GET`.
 const WHOAMI: &str = "/v1/whoami";
 
 /// axum answers `HEAD` wherever there is a `GET`; API Gateway does not.

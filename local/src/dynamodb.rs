@@ -1,5 +1,6 @@
 //! DynamoDB in this process, open on loopback for other tools.
 
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -15,15 +16,22 @@ use tokio::task::JoinHandle;
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// A running DynamoDB.
-#[derive(Debug)]
 pub struct DynamoDb {
     /// Where it listens, for SDKs and tools.
     pub endpoint: String,
+    /// What it serves, for tests that fill it faster than over HTTP.
+    pub database: Database,
     server: JoinHandle<Result<(), String>>,
     sweeper: JoinHandle<()>,
     stop: oneshot::Sender<()>,
     /// Held while the store is open, so that no second process opens it.
     _lock: Option<File>,
+}
+
+impl fmt::Debug for DynamoDb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynamoDb").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
 }
 
 impl DynamoDb {
@@ -62,11 +70,11 @@ impl DynamoDb {
         let endpoint = format!("http://{}", listener.local_addr().context("the listener has no address")?);
         let (stop, stopped) = oneshot::channel();
         let sweeper = tokio::spawn(sweep(database.clone()));
-        let server = tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database, async {
+        let server = tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database.clone(), async {
             // An error means that the sender is gone, which is as good a reason to stop.
             let _ = stopped.await;
         }));
-        Ok(Self { endpoint, server, sweeper, stop, _lock: lock })
+        Ok(Self { endpoint, database, server, sweeper, stop, _lock: lock })
     }
 
     /// Lets what is under way finish, and stops.

@@ -136,8 +136,8 @@ impl<O: Guarded> FromRequestParts<App> for BotWith<O> {
 pub struct ManagerWith<O> {
     /// The organization it belongs to.
     pub org_id: OrgId,
-    /// The key, where it is one: nothing may be made that it could not do itself.
-    pub api_key: Option<ApiKey>,
+    /// The key and its hash, where it is one: nothing may be made that it could not do itself, nor once it is revoked.
+    pub api_key: Option<(ApiKey, TokenHash)>,
     /// For the audit log.
     pub caller: Caller,
     operation: PhantomData<O>,
@@ -162,7 +162,7 @@ impl<O: Guarded> FromRequestParts<App> for ManagerWith<O> {
                 let token = StoredToken::ApiKey(key.clone());
                 app.store().record_use(hash, &token).await;
                 let may = rule.scope.is_some_and(|scope| key.scopes.contains(scope));
-                (key.org_id.clone(), Some(key.clone()), Subject::new(api_keys::SUBJECT, &key.id), may)
+                (key.org_id.clone(), Some((key.clone(), hash)), Subject::new(api_keys::SUBJECT, &key.id), may)
             }
         };
         if path.has("org_id") && path.get("org_id") != org_id.as_str() {

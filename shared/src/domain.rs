@@ -280,6 +280,10 @@ impl TryFrom<String> for Name {
         if text.chars().any(char::is_control) {
             return Err("must not contain control characters");
         }
+        // They make two names look like one, or a name like another.
+        if text.chars().any(is_invisible) {
+            return Err("must not contain invisible characters");
+        }
         if text.trim() != text {
             return Err("must not begin or end with a space");
         }
@@ -288,6 +292,13 @@ impl TryFrom<String> for Name {
         }
         Ok(Self(text))
     }
+}
+
+/// Characters that show nothing, or turn the direction of what is around them.
+fn is_invisible(character: char) -> bool {
+    matches!(character,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The id of a project: 1–64 of ASCII letters, digits and `. _ -`, beginning with a letter or digit; case-sensitive.

@@ -1,13 +1,17 @@
 //! Extractors and answers of our own: what cannot be read is refused with the field's name, and never with its value.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 
 use crate::clock::Moment;
 use crate::error::ApiError;
@@ -89,6 +93,27 @@ pub fn present<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'de>>(
     T::deserialize(deserializer).map(Some)
 }
 
+/// [`present`] for an object inside an object: serde would read a struct from an array as well.
+pub fn present_object<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    deserializer.deserialize_map(ObjectOf(PhantomData)).map(Some)
+}
+
+struct ObjectOf<T>(PhantomData<T>);
+
+impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for ObjectOf<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
 /// Reads a whole body, if it is not too large.
 async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
     match Limited::new(request.into_body(), MAX_BODY).collect().await {
@@ -145,7 +170,7 @@ fn rejection(path: String, message: &str, otherwise: &'static str) -> ApiError {
         };
         ApiError::invalid(path, format!("must be {expected}"))
     } else if message.starts_with("unknown variant `") {
-        let allowed = message.split_once(", expected ").map_or("", |(_, allowed)| allowed);
+        let allowed = message.rsplit_once(", expected ").map_or("", |(_, allowed)| allowed);
         ApiError::invalid(path, format!("must be {}", allowed.replace('`', "\"")))
     } else if message.starts_with("invalid ") || message.contains("number") && message.contains("pars") {
         ApiError::invalid(path, "is not of the right type")
@@ -187,20 +212,17 @@ impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
 
 /// The parameters of the path, percent-decoded.
 #[derive(Debug)]
-pub struct PathParams {
-    /// `None` where one is not UTF-8: then all are there and none is readable, as no id looks like that.
-    readable: Option<Vec<(String, String)>>,
-}
+pub struct PathParams(Vec<(String, String)>);
 
 impl PathParams {
     /// Whether the path has a parameter of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.readable.as_ref().is_none_or(|params| params.iter().any(|(key, _)| key == name))
+        self.0.iter().any(|(key, _)| key == name)
     }
 
-    /// A parameter of this name, or nothing at all where the path has none that can be read.
+    /// A parameter of this name, or nothing at all where the path has none.
     pub fn get(&self, name: &str) -> &str {
-        self.readable.iter().flatten().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 }
 
@@ -208,12 +230,19 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let readable = match RawPathParams::from_request_parts(parts, state).await {
-            Ok(params) => Some(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()),
-            Err(RawPathParamsRejection::MissingPathParams(_)) => Some(Vec::new()),
-            Err(_) => None,
+        let params = match RawPathParams::from_request_parts(parts, state).await {
+            Ok(params) => params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            Err(RawPathParamsRejection::MissingPathParams(_)) => Vec::new(),
+            // One is not UTF-8, and axum decodes none then. No id is percent-encoded: what is stays as it is, and is
+            // no id; the others are read.
+            Err(_) => {
+                let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+                let pairs = route.split('/').zip(parts.uri.path().split('/'));
+                let name = |part: &str| Some(part.strip_prefix('{')?.strip_suffix('}')?.to_owned());
+                pairs.filter_map(|(part, value)| Some((name(part)?, value.to_owned()))).collect()
+            }
         };
-        Ok(Self { readable })
+        Ok(Self(params))
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use http::{HeaderValue, StatusCode, header};
 
@@ -36,6 +36,10 @@ pub(crate) fn note_principal(id: String) {
     let _ = PRINCIPAL.try_with(|principal| *principal.borrow_mut() = Some(id));
 }
 
+/// When whoever runs us gives up on the request. Shortly before, we say so ourselves: put into the request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(pub Duration);
+
 /// Puts [`observe`] around a router.
 pub fn observed(router: Router) -> Router {
     router.layer(from_fn(observe))
@@ -49,15 +53,17 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let request_id = origin.map(|origin| origin.request_id).unwrap_or_default();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let time_left = request.extensions().get::<Deadline>().map_or(Duration::MAX, |deadline| deadline.0);
     let serving = PRINCIPAL.scope(Default::default(), async {
         // A panic is a defect of ours; the caller gets an answer all the same.
-        let response = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        let answered = tokio::time::timeout(time_left, AssertUnwindSafe(next.run(request)).catch_unwind()).await;
+        let response = answered.unwrap_or_else(|_| Ok(ApiError::Unavailable.into_response()));
         (response, PRINCIPAL.with(|principal| principal.borrow().clone()))
     });
     let ((response, principal), cost) = cost::metered(serving).await;
     let response = response.unwrap_or_else(|_| {
         tracing::error!(request_id, "a handler panicked");
-        axum::response::IntoResponse::into_response(ApiError::Internal)
+        ApiError::Internal.into_response()
     });
     let error = response.extensions().get::<ApiError>().cloned().or_else(|| routing_error(&response));
     let mut response = match &error {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::time::Duration;
 
 use axum::Router;
 use lambda_http::request::RequestContext;
@@ -11,8 +12,9 @@ use tracing_subscriber::EnvFilter;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
+use crate::clock::Clock;
 use crate::error::ApiError;
-use crate::http::{Origin, observed};
+use crate::http::{Deadline, Origin, observed};
 use crate::ids::RequestId;
 
 /// What `main` of every function returns.
@@ -84,6 +86,11 @@ fn with_origin(mut request: Request) -> Request {
     {
         let fields = authorizer.fields.clone().into_iter().collect();
         request.extensions_mut().insert(Authorized(serde_json::Value::Object(fields)));
+    }
+    if let Some(context) = request.lambda_context_ref() {
+        // Half a second is enough to answer in.
+        let left = context.deadline.saturating_sub(Clock::System.now_milliseconds()).saturating_sub(500);
+        request.extensions_mut().insert(Deadline(Duration::from_millis(left)));
     }
     let request_id = request_id.or_else(|| Some(request.lambda_context_ref()?.request_id.clone()));
     let request_id = request_id.unwrap_or_else(new_request_id);

@@ -4,6 +4,7 @@
 //! the same source. The templates are checked when they are compiled.
 
 use std::fmt;
+use std::time::Duration;
 
 use askama::Template;
 use aws_sdk_sesv2::Client;
@@ -171,18 +172,28 @@ impl Mailer {
     }
 }
 
-/// Tells a person that their key was changed. The change is done and its answer holds the new key, so a mail that
-/// cannot be sent is logged and stops nothing; nor does the deployment's limit of mails.
-pub async fn tell_of_change(app: &App, replaced: &Replaced, by_reset: bool) -> Result<(), ApiError> {
-    if app.store().count_mail().await.is_err() {
-        tracing::warn!("a mail was not counted");
-    }
-    let mail = Mail::KeyChanged { at: replaced.stored.created_at, by_reset };
-    if app.mailer()?.send(&replaced.to, replaced.language, &mail).await.is_err() {
+/// Tells a person that their key was changed, [`CHANGES_TOLD_PER_HOUR`] times at the most: whoever holds a key can change
+/// it as often as they like, and must not flood a mailbox with it or wear out the deployment's name with SES.
+///
+/// The change is done and its answer holds the only copy of the new key, so nothing here fails it or holds it up for long.
+pub async fn tell_of_change(app: &App, mailer: &Mailer, replaced: &Replaced, by_reset: bool) {
+    let telling = async {
+        if app.store().count_change(replaced.stored.address).await.is_ok_and(|count| count > CHANGES_TOLD_PER_HOUR) {
+            return Ok(());
+        }
+        let mail = Mail::KeyChanged { at: replaced.stored.created_at, by_reset };
+        mailer.send(&replaced.to, replaced.language, &mail).await
+    };
+    if !matches!(tokio::time::timeout(TELLING, telling).await, Ok(Ok(()))) {
         tracing::error!(token = %replaced.stored.id, "a person was not told that their key was changed");
     }
-    Ok(())
 }
+
+/// How many *key changed* mails an address is sent in an hour. They are counted apart from all others.
+pub const CHANGES_TOLD_PER_HOUR: u64 = 10;
+
+/// How long telling a person may hold up the answer with their new key.
+const TELLING: Duration = Duration::from_secs(4);
 
 /// The kind of a mail, for the log.
 struct Name<'a>(&'a Mail<'a>);

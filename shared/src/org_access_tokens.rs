@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::clock::Moment;
 use crate::domain::{AccessRole, Name, ProjectId};
 use crate::error::ApiError;
-use crate::extract::{PathParams, in_the_future, present};
+use crate::extract::{PathParams, in_the_future, present_object};
 use crate::store::org_access_tokens::{AccessConfig, Rejected, Settings};
 
 /// The most projects that one token may name: each is checked in the transaction of the change, which takes 100 items.
@@ -26,7 +26,7 @@ pub struct Replacement {
     /// When the token is to end by itself, which must lie in the future; null or left out, it does not.
     #[schema(example = "2099-12-31T23:59:59Z")]
     expires_at: Option<Moment>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present_object")]
     #[schema(inline, nullable = false)]
     access_config: Option<AccessConfigRequest>,
 }

@@ -8,7 +8,6 @@
 //! - revoke of an active key: the pointer goes, and one less;
 //! - expiry: the next create or list moves what is due, and counts it off.
 
-use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
@@ -24,9 +23,13 @@ use crate::secret::{Token, TokenHash, TokenKind};
 /// The kind of these keys in the audit log.
 pub const SUBJECT: &str = "api_key";
 
-/// How many keys whose time is over a create or list moves, and how many at a time.
-const DUE: usize = 1_000;
-const PARALLEL: usize = 8;
+/// How many keys whose time is over one transaction moves, three writes each, and how many one call does. Where more are
+/// due the caller is asked to repeat, and finds fewer left.
+const DUE_PER_TRANSACTION: usize = 30;
+const DUE_PER_CALL: usize = 600;
+
+/// How often a listing reads on where keys have moved since.
+const ROUNDS: usize = 10;
 
 /// How often a create that lost a race against a change of plan looks again.
 const RACES: usize = 8;
@@ -121,6 +124,8 @@ pub enum Created {
     Done(Box<ApiKey>, Token),
     /// The plan's keys are used up.
     PlanLimitReached,
+    /// The API key that asked was revoked meanwhile: it must not outlive its revocation in another.
+    CallerRevoked,
 }
 
 /// A part of a listing.
@@ -147,8 +152,14 @@ pub struct Listing<'a> {
 
 impl Store {
     /// Creates an API key, if the organization's plan has room for one more. However many callers compete for the last
-    /// place, one gets it.
-    pub async fn create_api_key(&self, org: &OrgId, new: NewApiKey, caller: &Caller) -> Result<Created, StoreError> {
+    /// place, one gets it. `by` is the API key that asks, if it is one.
+    pub async fn create_api_key(
+        &self,
+        org: &OrgId,
+        new: NewApiKey,
+        by: Option<TokenHash>,
+        caller: &Caller,
+    ) -> Result<Created, StoreError> {
         let plain = Token::generate(match new.environment {
             Environment::Live => TokenKind::ApiKeyLive,
             Environment::Test => TokenKind::ApiKeyTest,
@@ -196,8 +207,14 @@ impl Store {
             if let Some(expiry) = pointer.expiry(org) {
                 transaction.put_new(expiry, &pointer);
             }
-            match transaction.audit(org, &entry).commit().await? {
+            transaction.audit(org, &entry);
+            let asking = transaction.writes.len();
+            if let Some(by) = by {
+                transaction.require_unrevoked(keys::token(by));
+            }
+            match transaction.commit().await? {
                 Committed::Yes => return Ok(Created::Done(Box::new(key), plain)),
+                Committed::No(place) if place == asking => return Ok(Created::CallerRevoked),
                 Committed::No(0) => return Ok(Created::PlanLimitReached),
                 // The plan changed since it was read: look again what it allows.
                 Committed::No(_) => {}
@@ -214,7 +231,7 @@ impl Store {
             Some(environment) => &[environment][..],
             None => &[Environment::Live, Environment::Test],
         };
-        loop {
+        for round in 0.. {
             let wanted = listing.limit - page.keys.len();
             let mut pointers: Vec<Pointer> = Vec::new();
             // One after the other, in the order in which keys move: see `TokenState::ALL`.
@@ -240,13 +257,14 @@ impl Store {
                     page.keys.push(key);
                 }
             }
-            // A key may have expired or moved since: then the page is filled up from behind.
-            if !more || page.keys.len() == listing.limit {
-                page.keys.sort_by(|a, b| b.id.cmp(&a.id));
+            // A key may have expired or moved since: then the page is filled up from behind, some rounds long.
+            if !more || page.keys.len() == listing.limit || round == ROUNDS {
                 page.next = after.filter(|_| more).and_then(|id| TokenId::parse(&id));
-                return Ok(page);
+                break;
             }
         }
+        page.keys.sort_by(|a, b| b.id.cmp(&a.id));
+        Ok(page)
     }
 
     /// The organization's plan, and how many of its API keys are active.
@@ -256,26 +274,37 @@ impl Store {
         Ok((org.ok_or(StoreError::Defect)?.plan, count.unwrap_or_default().active))
     }
 
-    /// Moves keys whose time is over from the active to the expired listing, and counts them off.
+    /// Moves keys whose time is over from the active to the expired listing, and counts them off. One transaction after
+    /// the other: all of them write the counter, and would only get in each other's way.
     async fn move_due_api_keys(&self, org: &OrgId) -> Result<(), StoreError> {
         let end = keys::expiry_place(self.clock.now().plus(std::time::Duration::from_secs(1)));
         let pk = keys::api_key_expiries(org);
-        let due: Vec<(String, Pointer)> = self.query(Range::new(&pk, Places::Before(&end)), DUE).await?;
-        stream::iter(due)
-            .map(Ok)
-            .try_for_each_concurrent(PARALLEL, |(_, pointer)| async move {
-                let mut transaction = self.transaction();
-                transaction
-                    // If another call moved it first, or it was revoked, there is nothing left to do.
-                    .delete_existing(pointer.listed(org, TokenState::Active))
-                    .add(keys::api_key_count(org), ACTIVE, -1)
-                    .put(pointer.listed(org, TokenState::Expired), &pointer);
-                if let Some(expiry) = pointer.expiry(org) {
-                    transaction.delete(expiry);
-                }
-                transaction.commit().await.map(|_| ())
-            })
-            .await
+        let due: Vec<(String, Pointer)> = self.query(Range::new(&pk, Places::Before(&end)), DUE_PER_CALL).await?;
+        let due: Vec<Pointer> = due.into_iter().map(|(_, pointer)| pointer).collect();
+        for batch in due.chunks(DUE_PER_TRANSACTION) {
+            if self.move_expired_api_keys(org, batch).await? == Committed::Yes {
+                continue;
+            }
+            // Another call has moved or revoked one of them: those that are left are moved one by one.
+            for pointer in batch {
+                let _moved_by_another = self.move_expired_api_keys(org, std::slice::from_ref(pointer)).await?;
+            }
+        }
+        if due.len() == DUE_PER_CALL { Err(StoreError::Unavailable) } else { Ok(()) }
+    }
+
+    async fn move_expired_api_keys(&self, org: &OrgId, batch: &[Pointer]) -> Result<Committed, StoreError> {
+        let mut transaction = self.transaction();
+        transaction.add(keys::api_key_count(org), ACTIVE, -i64::try_from(batch.len()).unwrap_or(i64::MAX));
+        for pointer in batch {
+            transaction
+                .delete_existing(pointer.listed(org, TokenState::Active))
+                .put(pointer.listed(org, TokenState::Expired), pointer);
+            if let Some(expiry) = pointer.expiry(org) {
+                transaction.delete(expiry);
+            }
+        }
+        transaction.commit().await
     }
 
     /// Revokes an API key of this organization by its id. False if there is none; a second time changes nothing.

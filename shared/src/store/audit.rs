@@ -131,6 +131,11 @@ pub(super) fn stored<'a>(log: &Log, entry: &'a Entry) -> Stored<'a> {
     }
 }
 
+/// How many times one call reads on for entries that all filters let through, and how many it looks at each time. A call
+/// that finds too few answers a page that is not full, with a cursor.
+const ROUNDS: usize = 10;
+const ROUND: usize = 100;
+
 /// Which entries to read, and from where on. What is given must all hold.
 #[derive(Debug, Clone, Default)]
 pub struct Search<'a> {
@@ -163,7 +168,7 @@ impl Search<'_> {
     /// The index that holds the fewest entries besides those searched for, and its partition.
     fn index(&self, log: &Log) -> Option<(Index, String)> {
         let ((name, pk), values) = match (self.actor, self.action, self.target) {
-            // Few things are acted on more than a handful of times.
+            // Few things are acted on more than a handful of times; an organization is, by refusals.
             (_, _, Some(target)) => (keys::AUDIT_BY_TARGET, vec![target]),
             (Some(actor), Some(action), None) => (keys::AUDIT_BY_ACTOR_AND_ACTION, vec![actor, action]),
             (Some(actor), None, None) => (keys::AUDIT_BY_ACTOR, vec![actor]),
@@ -198,24 +203,34 @@ impl Store {
         let (index, pk) = search.index(log).map_or((None, keys::audit_log(log)), |(index, pk)| (Some(index), pk));
         let mut page = Page::default();
         let mut after = search.after.cloned();
-        loop {
+        for round in 0..ROUNDS {
+            // One more than wanted tells whether there is a next page. Where a filter lets little through, more at a time.
             let wanted = search.limit - page.entries.len();
+            let asked = if round == 0 { wanted + 1 } else { wanted.max(ROUND) + 1 };
             let places = Places::Between(first.as_str(), last.as_str());
             let range = Range::new(&pk, places).behind(after.as_ref().map(AuditId::as_str)).newest_first();
-            let found: Vec<(String, Entry)> = self.query(Range { index: index.clone(), ..range }, wanted + 1).await?;
-            let more = found.len() > wanted;
-            let found = found.into_iter().take(wanted).map(|(_, entry)| entry);
-            for entry in found {
+            let found: Vec<(String, Entry)> = self.query(Range { index: index.clone(), ..range }, asked).await?;
+            let (count, mut looked_at) = (found.len(), 0);
+            for (_, entry) in found {
+                if looked_at + 1 == asked || page.entries.len() == search.limit {
+                    break;
+                }
+                looked_at += 1;
                 after = Some(entry.id.clone());
                 if search.finds(&entry) {
                     page.entries.push(entry);
                 }
             }
-            if !more || page.entries.len() == search.limit {
-                page.next = after.filter(|_| more);
+            if looked_at == count {
                 return Ok(page);
             }
+            if page.entries.len() == search.limit {
+                break;
+            }
         }
+        // The page is full, or enough was looked at for one call: what is left is behind the cursor.
+        page.next = after;
+        Ok(page)
     }
 
     /// Leaves an entry on its own: for refusals, which change nothing else.

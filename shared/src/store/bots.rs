@@ -113,8 +113,11 @@ impl Store {
         let entry = Entry::done(&self.clock, caller, "bot.create", Subject::new("bot", &bot.id))?;
         let mut transaction = self.transaction();
         transaction.put_new(keys::bot(&bot.id), &bot).put_new(keys::org_bot(org, &bot.id), &Member {});
-        transaction.audit(org, &entry).commit().await?;
-        Ok((bot, key))
+        match transaction.audit(org, &entry).commit().await? {
+            Committed::Yes => Ok((bot, key)),
+            // 80 random bits came twice: the generator is broken.
+            Committed::No(_) => Err(StoreError::Defect),
+        }
     }
 
     /// Replaces a bot's roles. `None` if there is no such bot.

@@ -220,19 +220,19 @@ impl Store {
         surely: bool,
     ) -> Result<(), StoreError> {
         let hash = email.hash();
-        let mut transaction = self.transaction();
-        transaction.update(
-            keys::address_mails(hash),
-            "SET #count = #count - :one",
-            "#count > :zero",
-            &[(":one", 1), (":zero", 0)],
-        );
         if let (Registration::Welcome { token, .. }, true) = (registration, surely) {
+            let mut transaction = self.transaction();
+            // A code means that another registration has mailed this address since: then its key must stay.
+            let condition = "#token = :token AND attribute_not_exists(#code)";
             transaction
-                .delete_where(keys::address(hash), "#token = :token", &[(":token", token.hash())])
+                .delete_where(keys::address(hash), condition, &[(":token", token.hash())])
                 .delete(keys::token(token.hash()));
+            let _undone = transaction.commit().await?;
         }
-        transaction.commit().await.map(|_| ())
+        let values = [(":one", 1), (":zero", 0)];
+        let mails = keys::address_mails(hash);
+        let _refunded = self.update(mails, "SET #count = #count - :one", "#count > :zero", &values).await?;
+        Ok(())
     }
 
     /// Puts a new key in the place of this one. `None` if this one no longer counts: of callers at once, one wins.

@@ -247,6 +247,11 @@ pub fn address_mails(address: AddressHash) -> Key {
     key(format!("EMAIL#{}", address.to_hex()), "MAILS")
 }
 
+/// How often an address's key was changed in one hour, counted from 1970.
+pub fn address_changes(address: AddressHash, hour: i64) -> Key {
+    key(format!("EMAIL#{}", address.to_hex()), format!("CHANGES#{hour}"))
+}
+
 /// How many calls came from a network in one minute, counted from 1970.
 pub fn calls_from(network: &str, minute: i64) -> Key {
     key(format!("CALLS#{network}"), minute.to_string())

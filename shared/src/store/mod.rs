@@ -258,6 +258,7 @@ struct Transaction<'a> {
 }
 
 /// How a transaction ended.
+#[must_use]
 #[derive(Debug, PartialEq, Eq)]
 enum Committed {
     /// All of it happened.
@@ -355,6 +356,14 @@ impl Transaction<'_> {
         self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
     }
 
+    /// Lets the transaction happen only if there is a token here that was not revoked.
+    fn require_unrevoked(&mut self, key: Key) -> &mut Self {
+        let condition = "attribute_exists(pk) AND attribute_not_exists(revoked_at)";
+        let check = ConditionCheck::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
+        let check = check.condition_expression(condition).build().ok();
+        self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
+    }
+
     /// Lets the transaction happen only if a condition holds of the item here.
     fn require_where<V: Serialize>(&mut self, key: Key, condition: &str, values: &[(&str, V)]) -> &mut Self {
         let check = attribute_values(values).ok().and_then(|values| {
@@ -387,10 +396,11 @@ impl Transaction<'_> {
             return Err(StoreError::Defect);
         }
         let mut backoff = Backoff::new();
+        // DynamoDB commits what comes with one token once, so a retry after a lost answer does nothing twice.
+        let mut token = request_token()?;
         loop {
-            // The SDK adds a request token, so that its own retries after a lost answer commit only once. A cancelled
-            // attempt did not happen: the next one is another transaction with another token.
-            let request = self.store.client.transact_write_items().set_transact_items(Some(self.writes.clone()));
+            let request = self.store.client.transact_write_items().client_request_token(&token);
+            let request = request.set_transact_items(Some(self.writes.clone()));
             let result = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
             let error = match result {
                 Ok(output) => {
@@ -404,7 +414,13 @@ impl Transaction<'_> {
                     cost::add(Units::Write, &[]);
                     return Ok(Committed::No(place));
                 }
-                Some(Cancellation::Retry) => backoff.pause().await?,
+                // It did not happen: the next attempt is another transaction.
+                Some(Cancellation::Retry) => {
+                    backoff.pause().await?;
+                    token = request_token()?;
+                }
+                // An attempt of ours with this token is still under way: ask again how it ended.
+                Some(Cancellation::InProgress) => backoff.pause().await?,
                 None => return Err(failure(error)),
             }
         }
@@ -432,13 +448,19 @@ impl Condition {
 enum Cancellation {
     ConditionFailed(usize),
     Retry,
+    InProgress,
+}
+
+/// A token that no other transaction has.
+fn request_token() -> Result<String, StoreError> {
+    Ok(format!("{:020x}", crate::secret::random_80_bits()?))
 }
 
 /// What a cancelled transaction says; `None` where it was not cancelled but failed, or for no reason known.
 fn cancellation(error: &SdkError<TransactWriteItemsError>) -> Option<Cancellation> {
     let cancelled = match error.as_service_error()? {
         TransactWriteItemsError::TransactionCanceledException(cancelled) => cancelled,
-        TransactWriteItemsError::TransactionInProgressException(_) => return Some(Cancellation::Retry),
+        TransactWriteItemsError::TransactionInProgressException(_) => return Some(Cancellation::InProgress),
         _ => return None,
     };
     let codes: Vec<&str> = cancelled.cancellation_reasons().iter().map(|r| r.code().unwrap_or("None")).collect();

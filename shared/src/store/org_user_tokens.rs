@@ -36,6 +36,13 @@ const DUE_PER_LISTING: usize = 100;
 /// the caller is asked to repeat, and finds fewer left.
 const DUE_PER_LISTING_OF_EXPIRED: usize = 2_000;
 
+/// How many pointers a listing reads at the least when it reads on, and how often it does.
+const ROUND: usize = 100;
+const ROUNDS: usize = 10;
+
+/// How many active tokens of one identifier are counted: more are as good as this many, and the next call sees them.
+const COUNTED: usize = 10_000;
+
 /// How many tokens [`Store::revoke_org_user_tokens_of`] revokes in one call.
 pub const REVOKED_PER_CALL: usize = 1_000;
 
@@ -236,8 +243,9 @@ impl Store {
         }
         let mut page = Page::default();
         let mut after = listing.after.map(str::to_owned);
-        loop {
-            let wanted = listing.limit - page.tokens.len();
+        for round in 0.. {
+            // A pointer may lead to a token that has expired or moved since: then more are read, some rounds long.
+            let wanted = if round == 0 { listing.limit } else { (listing.limit - page.tokens.len()).max(ROUND) };
             let mut pointers: Vec<(String, Pointer)> = Vec::new();
             // One after the other, in the order in which tokens move: see `TokenState::ALL`.
             for state in listing.states.states() {
@@ -256,13 +264,20 @@ impl Store {
                 let now = self.clock.now();
                 pointers.retain(|(_, pointer)| !pointer.has_expired(now));
             }
-            page.tokens.extend(self.follow(&pointers, listing.states).await?);
-            // A pointer may lead to a token that has expired or moved since: then the page is filled up from behind.
-            if !more || page.tokens.len() == listing.limit {
+            let followed = self.follow(&pointers, listing.states).await?;
+            let room = listing.limit - page.tokens.len();
+            if followed.len() > room {
+                page.tokens.extend(followed.into_iter().take(room));
+                page.next = page.tokens.last().map(|last| keys::org_user_token_place(&last.user_identifier, &last.id));
+                break;
+            }
+            page.tokens.extend(followed);
+            if !more || page.tokens.len() == listing.limit || round == ROUNDS {
                 page.next = after.filter(|_| more);
-                return Ok(page);
+                break;
             }
         }
+        Ok(page)
     }
 
     /// The tokens that these pointers lead to, in the same order, without those in other states by now.
@@ -390,7 +405,7 @@ impl Store {
         let prefix = keys::org_user_token_places_of(identifier);
         let range = Range::new(&pk, Places::BeginningWith(&prefix));
         let now = self.clock.now();
-        let pointers = self.query::<Pointer>(range, usize::try_from(i32::MAX).unwrap_or(usize::MAX)).await?;
+        let pointers = self.query::<Pointer>(range, COUNTED).await?;
         Ok(pointers.into_iter().map(|(_, pointer)| pointer).filter(|pointer| !pointer.has_expired(now)).collect())
     }
 }

@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValu
 use super::keys::{self, Key};
 use super::{Store, StoreError, failure, key_item};
 use crate::cost::{self, Units};
+use crate::email::AddressHash;
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
@@ -26,6 +27,12 @@ impl Store {
     pub async fn count_mail(&self) -> Result<u64, StoreError> {
         let now = self.clock.now().epoch_seconds();
         self.count(keys::all_mails(now / HOUR), Some((now / HOUR + 1) * HOUR)).await
+    }
+
+    /// Counts a change of an address's key. The answer is how many there were this hour, with this one.
+    pub async fn count_change(&self, address: AddressHash) -> Result<u64, StoreError> {
+        let now = self.clock.now().epoch_seconds();
+        self.count(keys::address_changes(address, now / HOUR), Some((now / HOUR + 1) * HOUR)).await
     }
 
     /// Adds one to a counter, and answers what it is then. At `end`, in seconds since 1970, it is of no use any more.

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::domain::{Environment, Name, Scopes};
+use shared::error::Unauthorized;
 use shared::extract::in_the_future;
 use shared::openapi::{BodyErrors, HolderErrors, PlanErrors, tag};
 use shared::principal::ApiKeysCreate;
@@ -69,15 +70,17 @@ async fn create(
     let Request { name, environment, scopes, expires_at } = request;
     let expires_at = in_the_future(expires_at, app.clock().now())?;
     let new = NewApiKey { name, environment, scopes, expires_at };
-    if let Some(more) = manager.api_key.as_ref().and_then(|own| exceeds(&new, own)) {
+    if let Some(more) = manager.api_key.as_ref().and_then(|(own, _)| exceeds(&new, own)) {
         manager.record_refusal(&app).await?;
         return Err(ApiError::Exceeds(more));
     }
-    match app.store().create_api_key(&manager.org_id, new, &manager.caller).await? {
+    let by = manager.api_key.as_ref().map(|(_, hash)| *hash);
+    match app.store().create_api_key(&manager.org_id, new, by, &manager.caller).await? {
         Created::Done(key, plain) => {
             let about = ApiKeyView::new(*key, app.clock().now());
             Ok((StatusCode::CREATED, Json(Answer { key: ShownOnce(plain), about })))
         }
+        Created::CallerRevoked => Err(ApiError::Unauthorized(Unauthorized::Invalid)),
         Created::PlanLimitReached => {
             manager.record_refusal(&app).await?;
             Err(ApiError::PlanLimitReached)

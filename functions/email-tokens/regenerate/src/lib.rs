@@ -31,8 +31,9 @@ async fn regenerate(
     holder: EmailHolder<EmailTokensRegenerate>,
     _: NoQuery,
 ) -> Result<Json<NewEmailTokenView>, ApiError> {
+    let mailer = app.mailer()?;
     let replaced = app.store().regenerate(&holder.token, holder.hash, &holder.caller).await?;
     let replaced = replaced.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
-    tell_of_change(&app, &replaced, false).await?;
+    tell_of_change(&app, mailer, &replaced, false).await;
     Ok(Json(replaced.into()))
 }

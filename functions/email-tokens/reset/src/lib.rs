@@ -47,11 +47,12 @@ async fn reset(
     _: NoQuery,
     Json(request): Json<Request>,
 ) -> Result<Json<NewEmailTokenView>, ApiError> {
+    let mailer = app.mailer()?;
     let code = request.code.0.ok_or(ApiError::InvalidResetCode)?;
     // Whoever has the code reads the address's mail, and acts as the address.
     caller.actor = Subject::new("email_address", request.email.hash().to_hex());
     let replaced = app.store().reset(&request.email, &code, &caller).await?;
     let replaced = replaced.ok_or(ApiError::InvalidResetCode)?;
-    tell_of_change(&app, &replaced, true).await?;
+    tell_of_change(&app, mailer, &replaced, true).await;
     Ok(Json(replaced.into()))
 }

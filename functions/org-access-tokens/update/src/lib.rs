@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::routing::put;
 use serde::Deserialize;
 use shared::domain::{AccessRole, Name, ProjectId};
-use shared::extract::present;
+use shared::extract::{present, present_object};
 use shared::openapi::{BodyErrors, HolderErrors, TokenErrors, tag};
 use shared::org_access_tokens::{Replacement, checked, rejected, token_id};
 use shared::principal::OrgAccessTokensUpdate;
@@ -38,7 +38,7 @@ struct Merge {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Moment>)]
     expires_at: Option<Option<Moment>>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present_object")]
     #[schema(inline, nullable = false)]
     access_config: Option<MergeAccessConfig>,
 }
