@@ -166,6 +166,10 @@ fn rejection(path: String, message: &str, otherwise: &'static str) -> ApiError {
     {
         let expected = match expected {
             "u64" | "usize" => "a whole number that is not negative",
+            "a sequence" => "a list",
+            "a map" => "an object",
+            // serde names our own types, which are nobody's business.
+            other if other.starts_with("struct ") => "an object",
             other => other,
         };
         ApiError::invalid(path, format!("must be {expected}"))
