@@ -86,7 +86,9 @@ pub enum ApiError {
     #[error("The body is larger than 16,384 bytes.")]
     PayloadTooLarge,
     /// 415.
-    #[error("The body must be sent as `Content-Type: application/json`, or as another type that is documented for this call.")]
+    #[error(
+        "The body must be sent as `Content-Type: application/json`, or as another type that is documented for this call."
+    )]
     UnsupportedMediaType,
     /// 429, with the time after which another call is taken.
     #[error("Too many calls; the `Retry-After` header says in how many seconds to call again.")]

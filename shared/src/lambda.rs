@@ -8,7 +8,11 @@ use axum::Router;
 use lambda_http::request::RequestContext;
 use lambda_http::{LambdaEvent, Request, RequestExt, service_fn};
 use tower::ServiceBuilder;
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
@@ -103,22 +107,33 @@ pub fn new_request_id() -> String {
     RequestId::new(&crate::Clock::System).map(|id| id.to_string()).unwrap_or_default()
 }
 
-/// Logs as JSON lines, for machines.
 fn start_logs() {
-    let filter = log_filter();
+    json_logs(log_filter(), std::io::stdout).init();
+}
+
+/// Logs as JSON lines, for machines.
+pub fn json_logs<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
         .with_env_filter(filter)
-        .init();
+        .with_writer(writer)
+        .finish()
 }
 
-/// What is logged: our own lines at the level that `RUST_LOG` names, `info` unless it names one. Of the libraries below
-/// us only warnings, whatever it says: at lower levels they write down requests, and headers and bodies hold secrets.
+/// What is logged, at the level that `RUST_LOG` names, `info` unless it names one.
 pub fn log_filter() -> EnvFilter {
-    let level = crate::config::log_level();
+    log_filter_at(crate::config::log_level())
+}
+
+/// What is logged: our own lines at this level. Of the libraries below us only warnings, whatever it is: at lower levels
+/// they write down requests, and headers and bodies hold secrets.
+pub fn log_filter_at(level: LevelFilter) -> EnvFilter {
     let ours = ["shared", "local", "guard_tokens"].map(|target| format!("{target}={level}"));
     EnvFilter::new(format!("warn,dynoxide=error,{}", ours.join(",")))
 }

@@ -214,7 +214,8 @@ fn outcome<E: ProvideErrorMetadata>(error: &SdkError<E>) -> MailError {
         // SES said no.
         SdkError::ServiceError(context) if context.raw().status().is_client_error() => MailError::NotSent,
         SdkError::ConstructionFailure(_) => MailError::NotSent,
-        // Nobody answered at that address.
+        // The request could not be written down. Whether nobody listens at SES's address or only the answer was lost
+        // cannot be told apart.
         SdkError::DispatchFailure(failure) if failure.is_user() => MailError::NotSent,
         _ => MailError::Unknown,
     }

@@ -4,6 +4,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
+pub mod coverage;
+pub mod email;
+pub mod faults;
+pub mod mail_faults;
+pub mod management;
+pub mod shell;
+pub mod table;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -14,7 +22,7 @@ use axum::response::Response;
 use local::dynamodb::DynamoDb;
 use local::outbox::{Outbox, SES_PATH};
 use reqwest::{Method, RequestBuilder, StatusCode, header};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::app::{Limits, dynamodb_at, ses_at};
 use shared::cost::Cost;
 use shared::domain::Plan;
@@ -24,6 +32,10 @@ use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
 use shared::{App, Clock, Moment};
 use tokio::net::TcpListener;
+
+use crate::faults::Faults;
+use crate::mail_faults::Ses;
+use crate::table::{TABLE, Table};
 
 /// The header in which a test service, and only that, says what a request cost.
 const COST: &str = "x-test-cost";
@@ -35,6 +47,8 @@ pub struct Service {
     pub base_url: String,
     /// Its table, to set up what no endpoint can.
     pub store: Store,
+    /// The same table from outside, past the code under test.
+    pub table: Table,
     /// Its clock.
     pub clock: Clock,
     /// The mails it sent.
@@ -51,29 +65,75 @@ impl Service {
 
     /// Starts a service whose clock stands at `2026-11-21T10:00:00Z` until the test advances it.
     pub async fn start_with_manual_clock() -> Self {
-        Self::start_with(Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap()), unlimited()).await
+        Self::start_with(manual_clock(), unlimited()).await
     }
 
     /// Starts a service with a clock and limits of its own.
     pub async fn start_with(clock: Clock, limits: Limits) -> Self {
-        let dynamodb = DynamoDb::in_memory(0).await.unwrap();
-        let store = Store::new(dynamodb_at(&dynamodb.endpoint), "tokens", clock.clone());
+        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), clock, limits, None, Mailing::default()).await
+    }
+
+    /// Starts a service with a manual clock, whose mails hold commands that lead to the service itself.
+    pub async fn start_with_mails_that_lead_home() -> Self {
+        let (dynamodb, mailing) = (DynamoDb::in_memory(0).await.unwrap(), Mailing { ses: None, lead_home: true });
+        Self::start_on(dynamodb, manual_clock(), unlimited(), None, mailing).await
+    }
+
+    /// Starts a service with a manual clock, whose SES fails as the test says; its outbox has what SES took.
+    pub async fn start_with_mail_faults(limits: Limits) -> (Self, Ses) {
+        let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
+        let ses = Ses::start(&clock).await;
+        let mailing = Mailing { ses: Some(ses.clone()), lead_home: false };
+        (Self::start_on(dynamodb, clock, limits, None, mailing).await, ses)
+    }
+
+    /// Starts a service with a manual clock, whose table and whose SES fail as the test says.
+    pub async fn start_with_all_faults(limits: Limits) -> (Self, Faults, Ses) {
+        let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
+        let (faults, ses) = (Faults::start(&dynamodb.endpoint).await, Ses::start(&clock).await);
+        let served = Store::new(faults.client(), TABLE, clock.clone());
+        let mailing = Mailing { ses: Some(ses.clone()), lead_home: false };
+        (Self::start_on(dynamodb, clock, limits, Some(served), mailing).await, faults, ses)
+    }
+
+    /// Starts a service with a manual clock, whose table fails as the test says; `store` and `table` go past that.
+    pub async fn start_with_faults() -> (Self, Faults) {
+        let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
+        let faults = Faults::start(&dynamodb.endpoint).await;
+        let served = Store::new(faults.client(), TABLE, clock.clone());
+        (Self::start_on(dynamodb, clock, unlimited(), Some(served), Mailing::default()).await, faults)
+    }
+
+    async fn start_on(
+        dynamodb: DynamoDb,
+        clock: Clock,
+        limits: Limits,
+        served: Option<Store>,
+        mailing: Mailing,
+    ) -> Self {
+        let store = Store::new(dynamodb_at(&dynamodb.endpoint), TABLE, clock.clone());
         store.create_table().await.unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let outbox = Outbox::new(clock.clone());
+        let (outbox, ses) = match &mailing.ses {
+            Some(ses) => (ses.outbox.clone(), ses.client()),
+            None => (Outbox::new(clock.clone()), ses_at(&format!("{base_url}{SES_PATH}"))),
+        };
+        let public_url = if mailing.lead_home { &base_url } else { "https://guard.example.com" };
         let mail = MailConfig {
             from: "guard-tokens <no-reply@guard-tokens.example>".to_owned(),
             reply_to: Some("support@guard-tokens.example".to_owned()),
             configuration_set: Some("guard-tokens".to_owned()),
-            public_url: "https://guard.example.com".to_owned(),
+            public_url: public_url.to_owned(),
         };
-        let mailer = Mailer::new(ses_at(&format!("{base_url}{SES_PATH}")), mail);
-        let app = App::new(store.clone(), clock.clone()).with_limits(limits).with_mailer(mailer);
+        let mailer = Mailer::new(ses, mail);
+        let app = App::new(served.unwrap_or_else(|| store.clone()), clock.clone());
+        let app = app.with_limits(limits).with_mailer(mailer);
         let router = local::api::router(app).layer(from_fn(show_cost)).merge(outbox.clone().router());
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { base_url, store, clock, outbox, http, _dynamodb: dynamodb }
+        let table = Table::new(&dynamodb);
+        Self { base_url, store, table, clock, outbox, http, _dynamodb: dynamodb }
     }
 
     /// Makes an organization with Guard enabled.
@@ -93,6 +153,53 @@ impl Service {
         let org = self.org().await;
         let owner = self.bot(&org, &[Role::Owner]).await;
         (org, owner)
+    }
+
+    /// Issues a token through the service.
+    pub async fn issue(&self, org: &Org, bot: &Bot, user_identifier: &str) -> Issued {
+        self.issue_with(org, bot, &json!({"user_identifier": user_identifier})).await
+    }
+
+    /// Issues a token that expires through the service.
+    pub async fn issue_until(&self, org: &Org, bot: &Bot, user_identifier: &str, expires_at: &str) -> Issued {
+        self.issue_with(org, bot, &json!({"user_identifier": user_identifier, "expires_at": expires_at})).await
+    }
+
+    async fn issue_with(&self, org: &Org, bot: &Bot, body: &Value) -> Issued {
+        let answer = self.post(&org.org_user_tokens(""), &bot.credential, body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        Issued::from_json(&answer.json())
+    }
+
+    /// Revokes a token through the service.
+    pub async fn revoke(&self, org: &Org, bot: &Bot, token: &Issued) {
+        let path = org.org_user_tokens(&format!("/by-id/{}", token.id));
+        let answer = self.call(Method::DELETE, &path, &bot.credential).await;
+        assert_eq!(answer.status, 204, "{}", answer.text);
+    }
+
+    /// Lists tokens through the service; `query` begins with `?`, or is empty.
+    pub async fn list(&self, org: &Org, bot: &Bot, query: &str) -> Value {
+        let answer = self.call(Method::GET, &org.org_user_tokens(query), &bot.credential).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    }
+
+    /// The ids of the tokens that a list answers.
+    pub async fn listed_ids(&self, org: &Org, bot: &Bot, query: &str) -> Vec<String> {
+        ids(&self.list(org, bot, query).await["tokens"])
+    }
+
+    /// Asks the service whether a token is active, and answers all that it says.
+    pub async fn probe(&self, org: &Org, bot: &Bot, token: &str) -> Value {
+        let answer = self.post(&org.org_user_tokens("/probe"), &bot.credential, &json!({"token": token})).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    }
+
+    /// A client of the service's DynamoDB, to put there what no endpoint can yet.
+    pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
+        dynamodb_at(&self._dynamodb.endpoint)
     }
 
     /// Begins a request.
@@ -118,6 +225,15 @@ impl Service {
     }
 }
 
+/// Where a service's mails go, and lead.
+#[derive(Debug, Default)]
+struct Mailing {
+    /// The SES they go through; the service's own outbox unless said.
+    ses: Option<Ses>,
+    /// Whether the commands in them lead to the service itself, so that they can be run; else to guard.example.com.
+    lead_home: bool,
+}
+
 /// An organization.
 #[derive(Debug, Clone)]
 pub struct Org {
@@ -139,6 +255,24 @@ pub struct Bot {
     pub id: shared::ids::BotId,
     /// API key and id, joined by a colon.
     pub credential: String,
+}
+
+/// A token as it was issued.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// Its management id.
+    pub id: String,
+    /// The token itself.
+    pub token: String,
+    /// Who it is for.
+    pub user_identifier: String,
+}
+
+impl Issued {
+    fn from_json(json: &Value) -> Self {
+        let text = |field: &str| json[field].as_str().unwrap().to_owned();
+        Self { id: text("id"), token: text("token"), user_identifier: text("user_identifier") }
+    }
 }
 
 /// An answer of the service.
@@ -193,6 +327,16 @@ impl Answer {
         self.assert_error(400, "BAD_REQUEST");
         assert_eq!(self.json()["error"]["details"][0]["field"], field, "{}", self.text);
     }
+}
+
+/// The `id` of each of these, or the ids themselves where they are a list of such.
+pub fn ids(list: &Value) -> Vec<String> {
+    let entries = list.as_array().unwrap().iter();
+    entries.map(|entry| entry["id"].as_str().or(entry.as_str()).unwrap().to_owned()).collect()
+}
+
+fn manual_clock() -> Clock {
+    Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap())
 }
 
 /// The operator, for what `guardctl` does.

@@ -21,8 +21,9 @@
 //! address sends them a mail, at most [`MAILS_PER_HOUR`] an hour, and changes nothing they depend on.
 //!
 //! Mail goes out after the transaction. If SES surely did not take the welcome mail, the registration is undone, so that
-//! the next call sends another; if nobody knows, the key stays, and the next call sends the recovery mail. Either way
-//! repeating the call leads to a key, and a key that was mailed counts.
+//! the next call sends another; if nobody knows, the key stays, and the next call sends the recovery mail. Likewise a
+//! code dies only for a newer one whose mail may have been sent. Either way repeating the call leads to a key, and a key
+//! that was mailed counts.
 
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ pub struct Address {
 
 /// A reset code, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct StoredCode {
+pub struct StoredCode {
     hash: TokenHash,
     expires_at: Moment,
     /// What mail is to be written in once the code comes back.
@@ -119,6 +120,8 @@ pub enum Registration {
         language: Language,
         /// The code.
         code: ResetCode,
+        /// The code that it took the place of.
+        before: Option<StoredCode>,
     },
     /// Nothing: the address was sent enough for this hour.
     Limited,
@@ -201,7 +204,7 @@ impl Store {
                             &[(":code", json(&stored)?), (":token", json(&address.token)?)],
                         )
                         .audit(Log::Address(hash), &entry);
-                    Registration::Recovery { to: address.email, language, code }
+                    Registration::Recovery { to: address.email, language, code, before: address.code }
                 }
             };
             if transaction.commit().await? == Committed::Yes {
@@ -212,7 +215,8 @@ impl Store {
     }
 
     /// Takes back what a registration did for a mail that was not sent. `surely` says whether the mail cannot have been
-    /// sent: only then a key that nobody has is removed, so that the next registration makes another.
+    /// sent: only then is a key that nobody has removed, so that the next registration makes another, and is the code
+    /// that was sent before put back in its place.
     pub async fn mail_failed(
         &self,
         email: &EmailAddress,
@@ -220,13 +224,29 @@ impl Store {
         surely: bool,
     ) -> Result<(), StoreError> {
         let hash = email.hash();
-        if let (Registration::Welcome { token, .. }, true) = (registration, surely) {
+        if surely {
             let mut transaction = self.transaction();
-            // A code means that another registration has mailed this address since: then its key must stay.
-            let condition = "#token = :token AND attribute_not_exists(#code)";
-            transaction
-                .delete_where(keys::address(hash), condition, &[(":token", token.hash())])
-                .delete(keys::token(token.hash()));
+            match registration {
+                Registration::Welcome { token, .. } => {
+                    // A code means that another registration has mailed this address since: then its key must stay.
+                    let condition = "#token = :token AND attribute_not_exists(#code)";
+                    transaction
+                        .delete_where(keys::address(hash), condition, &[(":token", token.hash())])
+                        .delete(keys::token(token.hash()))
+                }
+                Registration::Recovery { code, before, .. } => {
+                    let mut values = vec![(":code", json(&code.hash())?)];
+                    let expression = match before {
+                        Some(before) => {
+                            values.push((":before", json(before)?));
+                            "SET #code = :before"
+                        }
+                        None => "REMOVE #code",
+                    };
+                    transaction.update(keys::address(hash), expression, "#code.#hash = :code", &values)
+                }
+                Registration::Limited => return Ok(()),
+            };
             let _undone = transaction.commit().await?;
         }
         let values = [(":one", 1), (":zero", 0)];

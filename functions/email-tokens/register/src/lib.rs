@@ -79,7 +79,7 @@ async fn register_and_mail(app: &App, request: &Request, caller: &Caller) -> Res
     let registration = store.register(&request.email, request.language, caller).await?;
     let sent = match &registration {
         Registration::Welcome { to, language, token } => mailer.send(to, *language, &Mail::Welcome { token }).await,
-        Registration::Recovery { to, language, code } => mailer.send(to, *language, &Mail::Recovery { code }).await,
+        Registration::Recovery { to, language, code, .. } => mailer.send(to, *language, &Mail::Recovery { code }).await,
         Registration::Limited => Ok(()),
     };
     if let Err(error) = sent {

@@ -1,0 +1,173 @@
+//! What tests of API keys, organization access tokens and the places that check tokens do again and again.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use shared::domain::Plan;
+use shared::email::EmailAddress;
+use shared::principal::Role;
+use shared::store::email_tokens::Registration;
+
+use crate::table::text;
+use crate::{Answer, Bot, Org, Service, ids, operator};
+
+/// The path of API keys.
+pub const API_KEYS: &str = "/v1/api-keys";
+/// The path of organization access tokens.
+pub const ACCESS_TOKENS: &str = "/api/v2/organization/tokens/";
+/// The path of introspection.
+pub const INTROSPECT: &str = "/v1/tokens/introspect";
+
+/// An API key as it was created.
+#[derive(Debug, Clone)]
+pub struct ApiKey {
+    /// Its management id.
+    pub id: String,
+    /// The key itself.
+    pub key: String,
+}
+
+/// An organization access token as it was created.
+#[derive(Debug, Clone)]
+pub struct AccessToken {
+    /// Its number.
+    pub id: u64,
+    /// The token itself.
+    pub token: String,
+}
+
+impl AccessToken {
+    /// Its path.
+    pub fn path(&self) -> String {
+        format!("{ACCESS_TOKENS}{}/", self.id)
+    }
+}
+
+impl Service {
+    /// Makes an organization on this plan, and an owner bot.
+    pub async fn org_on(&self, plan: Plan) -> (Org, Bot) {
+        let org = self.store.create_org("Example", plan, true, &operator()).await.unwrap();
+        let org = Org { id: org.id };
+        let owner = self.bot(&org, &[Role::Owner]).await;
+        (org, owner)
+    }
+
+    /// Puts an organization on another plan.
+    pub async fn set_plan(&self, org: &Org, plan: Plan) {
+        self.store.set_org(&org.id, Some(plan), None, &operator()).await.unwrap().unwrap();
+    }
+
+    /// Sends a request with a JSON body.
+    pub async fn send_json(&self, method: Method, path: &str, credential: &str, body: &Value) -> Answer {
+        self.send(self.request(method, path).bearer_auth(credential).json(body)).await
+    }
+
+    /// Creates a live API key through the service.
+    pub async fn api_key(&self, credential: &str, scopes: &[&str]) -> ApiKey {
+        self.api_key_with(credential, &json!({"name": "ci-pipeline", "environment": "live", "scopes": scopes})).await
+    }
+
+    /// Creates an API key through the service.
+    pub async fn api_key_with(&self, credential: &str, body: &Value) -> ApiKey {
+        let answer = self.post(API_KEYS, credential, body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        let body = answer.json();
+        ApiKey { id: text(&body, "id").to_owned(), key: text(&body, "key").to_owned() }
+    }
+
+    /// Revokes an API key through the service.
+    pub async fn revoke_api_key(&self, credential: &str, id: &str) {
+        let answer = self.call(Method::DELETE, &format!("{API_KEYS}/{id}"), credential).await;
+        assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
+    }
+
+    /// Lists API keys through the service; `query` begins with `?`, or is empty.
+    pub async fn api_keys(&self, credential: &str, query: &str) -> Value {
+        let answer = self.call(Method::GET, &format!("{API_KEYS}{query}"), credential).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    }
+
+    /// The ids of all API keys that a query lists, page by page; `query` is what stands behind `?limit=…`.
+    pub async fn all_api_keys(&self, credential: &str, limit: usize, query: &str) -> Vec<String> {
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.api_keys(credential, &format!("?limit={limit}{query}{cursor}")).await;
+            let on_page = ids(&page["api_keys"]);
+            assert!(on_page.len() <= limit);
+            found.extend(on_page);
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return found,
+            }
+        }
+    }
+
+    /// Checks that what the plan counts is what is listed and what lies in the table. The answer is that number.
+    pub async fn active_api_keys(&self, org: &Org, credential: &str) -> u64 {
+        let listed = self.all_api_keys(credential, 100, "").await.len() as u64;
+        let counted = self.api_keys(credential, "?limit=1").await["plan"]["active_api_keys"].as_u64().unwrap();
+        assert_eq!(counted, listed, "the counter and the list disagree");
+        let items = self.table.items().await;
+        let prefix = format!("ORG#{}#API_KEYS#ACTIVE#", org.id);
+        let lying = items.iter().filter(|item| text(item, "pk").starts_with(&prefix)).count() as u64;
+        assert_eq!(counted, lying, "the counter and the table disagree");
+        counted
+    }
+
+    /// Creates an organization access token through the service.
+    pub async fn access_token(&self, owner: &Bot, body: &Value) -> AccessToken {
+        let answer = self.post(ACCESS_TOKENS, &owner.credential, body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        let body = answer.json();
+        AccessToken { id: body["id"].as_u64().unwrap(), token: text(&body, "token").to_owned() }
+    }
+
+    /// Lists organization access tokens through the service.
+    pub async fn access_tokens(&self, owner: &Bot) -> Vec<Value> {
+        let answer = self.call(Method::GET, ACCESS_TOKENS, &owner.credential).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json().as_array().unwrap().clone()
+    }
+
+    /// Adds projects to an organization, as `guardctl` does.
+    pub async fn projects(&self, org: &Org, names: &[&str]) {
+        for name in names {
+            assert!(self.store.add_project(&org.id, name, &operator()).await.unwrap());
+        }
+    }
+
+    /// Makes an e-mail-verified token, past the mail it would arrive in.
+    pub async fn email_token(&self, email: &str) -> String {
+        let address = EmailAddress::try_from(email.to_owned()).unwrap();
+        match self.store.register(&address, None, &operator()).await.unwrap() {
+            Registration::Welcome { token, .. } => token.expose().to_owned(),
+            _ => panic!("the address has a token already"),
+        }
+    }
+
+    /// Asks who a credential belongs to.
+    pub async fn whoami(&self, credential: &str) -> Answer {
+        self.call(Method::GET, "/v1/whoami", credential).await
+    }
+
+    /// Introspects a token through the service.
+    pub async fn introspect(&self, bot: &Bot, body: &Value) -> Value {
+        let answer = self.post(INTROSPECT, &bot.credential, body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    }
+
+    /// Reads an organization's audit log through the service; `query` begins with `?`, or is empty.
+    pub async fn audit_log(&self, org: &Org, credential: &str, query: &str) -> Value {
+        let answer = self.call(Method::GET, &org.audit_log(query), credential).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    }
+}
+
+impl Org {
+    /// The path of its audit log, with something behind it.
+    pub fn audit_log(&self, rest: &str) -> String {
+        format!("/v1/o/{}/audit-log{rest}", self.id)
+    }
+}

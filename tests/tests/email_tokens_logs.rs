@@ -1,0 +1,69 @@
+//! What the log says of what people do. One test has this file, and so a process, to itself: the log is the process's.
+
+#![allow(clippy::unwrap_used)] // A log that cannot be read has failed.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use reqwest::Method;
+use serde_json::json;
+use shared::email::EmailAddress;
+use tests::email::{live, new_key};
+use tests::mail_faults::MailFault;
+use tests::{Service, unlimited};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Clone, Default)]
+struct Logs(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_log_line_holds_a_key_a_code_a_hash_or_an_address() {
+    let logs = Logs::default();
+    let writer = logs.clone();
+    let filter = EnvFilter::new("warn,shared=trace,local=trace,dynoxide=error");
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(move || writer.clone()).init();
+    let (service, ses) = Service::start_with_mail_faults(unlimited()).await;
+    let address = "Alice.Secret+Name@example.com";
+    let (keys, codes) = live(&service, address).await;
+    for fault in [MailFault::Rejected, MailFault::LostAfter] {
+        ses.fail(fault);
+        service.person(address).tries_to_register().await.assert_error(503, "SERVICE_UNAVAILABLE");
+        let other = service.person("other.secret+name@example.com").tries_to_register().await;
+        other.assert_error(503, "SERVICE_UNAVAILABLE");
+    }
+    ses.recover();
+    let last = new_key(&service.regenerate(&keys[2]).await);
+    let body = json!({"email": address, "code": "wrong-secret", "secret+name": 1});
+    service.reset(&body).await.assert_error(400, "BAD_REQUEST");
+    service.status(&keys[0]).await.assert_error(401, "UNAUTHORIZED");
+    let path = format!("/api/v1/tokens/status?{}={address}", keys[1]);
+    service.call(Method::GET, &path, &last).await.assert_error(400, "BAD_REQUEST");
+    assert_eq!(service.revoke_key(&last).await.status, 204);
+
+    let logs = String::from_utf8(logs.0.lock().unwrap().clone()).unwrap().to_lowercase();
+    assert!(logs.lines().count() > 20 && logs.contains("/api/v1/tokens/regenerate"), "{logs}");
+    for key in keys.iter().chain([&last]) {
+        // Its beginning may be shown.
+        assert!(!logs.contains(&key[12..].to_lowercase()), "{key} in {logs}");
+    }
+    for code in &codes {
+        let code = code.to_lowercase();
+        assert!(!logs.contains(&code) && !logs.contains(&code.replace('-', "")), "{code} in {logs}");
+    }
+    let hash = EmailAddress::try_from(address.to_owned()).unwrap().hash().to_hex();
+    // The third is in what SES says of a mail that it refuses.
+    for secret in ["secret+name", "wrong-secret", "person@example.com", &hash] {
+        assert!(!logs.contains(secret), "{secret} in {logs}");
+    }
+}

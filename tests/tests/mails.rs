@@ -1,0 +1,415 @@
+//! The mails: what they say, word for word, and what their commands do when they are pasted into a shell.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // A mail without what it must hold has failed.
+
+use local::outbox::Mail;
+use serde_json::{Value, json};
+use tests::Service;
+use tests::email::{code_in, is_code, is_key, key_in, new_key};
+use tests::shell::{Call, Shell};
+
+const LANGUAGES: [&str; 2] = ["en", "ja"];
+
+/// What stands in a command where the reader's own key belongs.
+const ANY_KEY: &str = "tg_anon_xxxxxx";
+
+/// One of each mail to a person, with the secrets in them.
+struct Mails {
+    welcome: Mail,
+    recovery: Mail,
+    regenerated: Mail,
+    reset: Mail,
+    key: String,
+    code: String,
+}
+
+impl Mails {
+    async fn to(service: &Service, address: &str, language: &str) -> Self {
+        let person = service.person(address);
+        person.registers_in(language).await;
+        let welcome = person.newest_mail();
+        let key = key_in(&welcome);
+        new_key(&service.regenerate(&key).await);
+        let regenerated = person.newest_mail();
+        person.registers().await;
+        let recovery = person.newest_mail();
+        let code = code_in(&recovery);
+        person.resets(&code).await;
+        let reset = person.newest_mail();
+        assert!(is_key(&key) && is_code(&code));
+        Self { welcome, recovery, regenerated, reset, key, code }
+    }
+
+    fn all(&self) -> [(&'static str, &Mail); 4] {
+        [
+            ("welcome", &self.welcome),
+            ("recovery", &self.recovery),
+            ("key_changed_by_regenerate", &self.regenerated),
+            ("key_changed_by_reset", &self.reset),
+        ]
+    }
+
+    /// A text in which the secrets are named instead of shown.
+    fn redacted(&self, text: &str) -> String {
+        text.replace(&self.key, "[KEY]").replace(&self.code, "[CODE]")
+    }
+}
+
+/// A piece of a mail that is there to be copied, with the title above it, if it has one.
+#[derive(Debug, PartialEq, Eq)]
+struct Copied {
+    title: Option<String>,
+    content: String,
+}
+
+/// What is to be copied from the plain text: what follows a title, and what is a key, a code or a curl command.
+fn copied_from_text(text: &str) -> Vec<Copied> {
+    let mut copied = Vec::new();
+    let mut title = None;
+    for block in text.trim_end().split("\n\n") {
+        if let Some(new) = block.strip_prefix("* ") {
+            assert_eq!(title.replace(new.to_owned()), None, "a title without content: {text}");
+        } else if title.is_some() || is_key(block) || is_code(block) || block.starts_with("curl ") {
+            copied.push(Copied { title: title.take(), content: block.to_owned() });
+        }
+    }
+    copied
+}
+
+/// What is to be copied from the HTML, as a mail program shows it.
+fn copied_from_html(html: &str) -> Vec<Copied> {
+    let pieces = html.split("<pre><code>").skip(1).zip(html.split("<pre><code>"));
+    pieces
+        .map(|(piece, before)| {
+            let title = before.trim_end().strip_suffix("</h3>").and_then(|before| before.rsplit("<h3>").next());
+            let content = piece.split("</code></pre>").next().unwrap();
+            Copied { title: title.map(unescaped), content: unescaped(content) }
+        })
+        .collect()
+}
+
+fn unescaped(html: &str) -> String {
+    let entities = [("&#60;", "<"), ("&#62;", ">"), ("&#34;", "\""), ("&#39;", "'"), ("&#38;", "&")];
+    entities.iter().fold(html.to_owned(), |text, (entity, character)| text.replace(entity, character))
+}
+
+/// The piece whose title begins so.
+#[track_caller]
+fn step<'a>(copied: &'a [Copied], title: &str) -> &'a str {
+    let is_it = |piece: &&Copied| piece.title.as_deref().is_some_and(|found| found.starts_with(title));
+    let found: Vec<&Copied> = copied.iter().filter(is_it).collect();
+    let [step] = found[..] else { panic!("{} steps begin with {title:?}: {copied:#?}", found.len()) };
+    &step.content
+}
+
+/// The piece without a title that begins so.
+#[track_caller]
+fn piece<'a>(copied: &'a [Copied], beginning: &str) -> &'a str {
+    let found = copied.iter().find(|piece| piece.title.is_none() && piece.content.starts_with(beginning));
+    &found.unwrap_or_else(|| panic!("nothing begins with {beginning:?}: {copied:#?}")).content
+}
+
+fn call(words: &[&str]) -> Call {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_mails_say_what_they_said() {
+    for language in LANGUAGES {
+        let service = Service::start_with_manual_clock().await;
+        let mails = Mails::to(&service, "you@example.com", language).await;
+        for (name, mail) in mails.all() {
+            let text = format!("Subject: {}\n\n{}", mail.subject, mails.redacted(&mail.text));
+            insta::assert_snapshot!(format!("{name}_{language}_text"), text);
+            insta::assert_snapshot!(format!("{name}_{language}_html"), mails.redacted(&mail.html));
+        }
+    }
+}
+
+#[tokio::test]
+async fn html_and_plain_text_have_the_same_to_copy() {
+    for language in LANGUAGES {
+        let service = Service::start_with_manual_clock().await;
+        let mails = Mails::to(&service, "o'brien&co@example.com", language).await;
+        for (name, mail) in mails.all() {
+            let from_text = copied_from_text(&mail.text);
+            assert_eq!(from_text, copied_from_html(&mail.html), "{name} {language}");
+            assert!(from_text.len() > 8, "{name} {language}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn html_is_whole_and_fetches_nothing() {
+    for language in LANGUAGES {
+        let service = Service::start_with_manual_clock().await;
+        let mails = Mails::to(&service, "o'brien@example.com", language).await;
+        for (name, mail) in mails.all() {
+            let html = &mail.html;
+            assert!(html.starts_with("<!doctype html>\n"), "{name} {language}");
+            assert!(html.contains(&format!("<html lang=\"{language}\">")), "{name} {language}");
+            assert!(html.contains("prefers-color-scheme: dark"), "{name} {language}");
+            for fetching in ["<img", "<a ", "<link", "<script", "<iframe", "src=", "href=", "url(", "@import"] {
+                assert!(!html.contains(fetching), "{name} {language}: {fetching}");
+            }
+            // Each tag is closed where it must be, and what is no tag is escaped once.
+            let mut open = Vec::new();
+            for piece in html.split('<').skip(1) {
+                let (tag, _) = piece.split_once('>').unwrap();
+                match (tag.strip_prefix('/'), tag.split(' ').next().unwrap()) {
+                    (Some(closed), _) => assert_eq!(open.pop(), Some(closed), "{name} {language}: {html}"),
+                    (None, "meta" | "!doctype") => {}
+                    (None, opened) => open.push(opened),
+                }
+            }
+            assert_eq!(open, [""; 0], "{name} {language}");
+            assert!(!html.contains("&#38;") && !html.contains("&amp;"), "{name} {language}: escaped twice");
+        }
+    }
+}
+
+#[tokio::test]
+async fn plain_text_is_tidy() {
+    for language in LANGUAGES {
+        let service = Service::start_with_manual_clock().await;
+        let mails = Mails::to(&service, "o'brien@example.com", language).await;
+        for (name, mail) in mails.all() {
+            let text = &mail.text;
+            assert!(text.ends_with('\n') && !text.contains("\n\n\n") && !text.contains('\r'), "{name} {language}");
+            for line in text.lines() {
+                assert!(line == line.trim_end() && line.len() < 998, "{name} {language}: {line:?}");
+                assert!(
+                    !line.contains("{{") && !line.contains("{%") && !line.contains("&#"),
+                    "{name} {language}: {line}"
+                );
+            }
+            // An interactive zsh would run a comment.
+            let copied = copied_from_text(text);
+            assert!(copied.iter().flat_map(|piece| piece.content.lines()).all(|line| !line.starts_with('#')));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mail_holds_no_secret_but_its_own() {
+    let service = Service::start_with_manual_clock().await;
+    let mails = Mails::to(&service, "you@example.com", "en").await;
+    for (name, mail) in mails.all() {
+        let source = mail.source.to_string();
+        assert_eq!(source.contains(&mails.key), name == "welcome", "{name}");
+        assert_eq!(source.contains(&mails.code), name == "recovery", "{name}");
+        let words = source.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        assert!(words.filter(|word| is_key(word)).all(|word| word == mails.key), "{name}");
+    }
+}
+
+/// Checks the commands that make each package manager use a key.
+fn assert_set_up(copied: &[Copied], base_url: &str, key: &str) {
+    let (scheme, authority) = base_url.split_once("://").unwrap();
+    let npm_registry = format!("{base_url}/npm/");
+    let auth_token = format!("//{authority}/npm/:_authToken");
+    let pypi_with_key = format!("{scheme}://token:{key}@{authority}/pypi/simple/");
+    let npm = |program: &str| {
+        vec![
+            call(&[program, "config", "set", "registry", &npm_registry]),
+            call(&[program, "config", "set", &auth_token, key]),
+        ]
+    };
+    let shell = Shell::new();
+    shell.stub(&["npm", "pnpm", "yarn", "bun", "pip", "uv", "poetry"]);
+    let calls = |title: &str| {
+        assert_eq!(shell.run(step(copied, title)), "", "{title}");
+        shell.calls()
+    };
+
+    assert_eq!(calls("npm"), npm("npm"));
+    assert_eq!(calls("pnpm"), npm("pnpm"));
+    shell.write("home/.npmrc", "before=1\n");
+    assert_eq!(calls("yarn 1"), npm("npm"));
+    assert_eq!(shell.read("home/.npmrc"), format!("before=1\n//{authority}/npm/:always-auth=true\n"));
+    let berry = |setting: &str| format!("npmRegistries[\"//{authority}/npm\"].{setting}");
+    let expected = [
+        call(&["yarn", "config", "set", "--home", "npmRegistryServer", &npm_registry]),
+        call(&["yarn", "config", "set", "--home", &berry("npmAuthToken"), key]),
+        call(&["yarn", "config", "set", "--home", &berry("npmAlwaysAuth"), "true"]),
+    ];
+    assert_eq!(calls("yarn 2"), expected);
+    let bunfig = format!("[install]\nregistry = {{ url = \"{npm_registry}\", token = \"{key}\" }}");
+    assert_eq!(step(copied, "bun"), bunfig);
+    assert_eq!(calls("pip"), [call(&["pip", "config", "set", "global.index-url", &pypi_with_key])]);
+    shell.write("home/.profile", step(copied, "uv"));
+    assert_eq!(shell.run(". ~/.profile; printenv UV_DEFAULT_INDEX"), format!("{pypi_with_key}\n"));
+    let expected = [
+        call(&["poetry", "source", "add", "--priority=primary", "takumi-guard", &format!("{base_url}/pypi/simple/")]),
+        call(&["poetry", "config", "http-basic.takumi-guard", "token", key]),
+    ];
+    assert_eq!(calls("poetry"), expected);
+}
+
+const GUARD: &str = "https://guard.example.com";
+
+#[tokio::test]
+async fn the_welcome_mail_sets_every_package_manager_up_and_manages_the_key() {
+    for language in LANGUAGES {
+        let service = Service::start_with_manual_clock().await;
+        let mails = Mails::to(&service, "you@example.com", language).await;
+        let (copied, key) = (copied_from_text(&mails.welcome.text), mails.key.as_str());
+        assert_eq!(copied[0], Copied { title: None, content: key.to_owned() });
+        assert_set_up(&copied, GUARD, key);
+        let shell = Shell::new();
+        shell.stub(&["curl"]);
+        let authorization = format!("Authorization: Bearer {key}");
+        for (method, path) in [("POST", "/api/v1/tokens/regenerate"), ("DELETE", "/api/v1/tokens")] {
+            let command = piece(&copied, &format!("curl -X {method}"));
+            assert_eq!(command.lines().count(), 1, "one line: {command}");
+            shell.run(command);
+            let url = format!("{GUARD}{path}");
+            assert_eq!(shell.calls(), [call(&["curl", "-X", method, "-H", &authorization, &url])]);
+        }
+        assert!(!mails.welcome.text.contains(ANY_KEY));
+    }
+}
+
+#[tokio::test]
+async fn the_other_mails_set_every_package_manager_up_with_a_key_to_fill_in() {
+    for language in LANGUAGES {
+        let service = Service::start_with_manual_clock().await;
+        let mails = Mails::to(&service, "you@example.com", language).await;
+        for (_, mail) in &mails.all()[1..] {
+            let copied = copied_from_text(&mail.text);
+            // The recovery mail first says where to find a key, under titles that begin alike.
+            let set_up = copied.iter().rposition(|piece| piece.title.as_deref() == Some("npm")).unwrap();
+            assert_set_up(&copied[set_up..], GUARD, ANY_KEY);
+        }
+    }
+}
+
+#[tokio::test]
+async fn commands_lead_to_whatever_address_the_service_has() {
+    let service = Service::start_with_mails_that_lead_home().await;
+    let mails = Mails::to(&service, "you@example.com", "en").await;
+    assert_set_up(&copied_from_text(&mails.welcome.text), &service.base_url, &mails.key);
+    for (name, mail) in mails.all() {
+        assert!(!mail.source.to_string().contains("guard.example.com"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_recovery_mail_finds_a_key_wherever_a_package_manager_keeps_it() {
+    for language in LANGUAGES {
+        let service = Service::start_with_manual_clock().await;
+        let mails = Mails::to(&service, "you@example.com", language).await;
+        let copied = copied_from_text(&mails.recovery.text);
+        let reset = copied.iter().position(|piece| is_code(&piece.content)).unwrap();
+        let copied = &copied[..reset];
+        let shell = Shell::new();
+        shell.stub(&["pnpm", "pip", "keyring"]);
+        let looks = |title: &str, found: &[&str]| {
+            let printed = shell.look(step(copied, title));
+            assert_eq!(printed.matches("tg_anon_").count(), found.len(), "{title}: {printed}");
+            for key in found {
+                assert!(printed.contains(&format!("tg_anon_{key}")), "{title}: {printed}");
+            }
+        };
+        for title in ["npm", "yarn 2", "bun", "uv"] {
+            looks(title, &[]);
+        }
+        shell.write(
+            "home/.npmrc",
+            "//guard.example.com/npm/:_authToken=tg_anon_1\n//other.example/:_authToken=tg_anon_x\n",
+        );
+        shell.write(
+            "project/.npmrc",
+            "registry=https://guard.example.com/npm/\n//guard.example.com/npm/:_authToken=tg_anon_2\n",
+        );
+        looks("npm", &["1", "2"]);
+        shell
+            .write("home/.yarnrc.yml", "npmRegistries:\n  \"//guard.example.com/npm\":\n    npmAuthToken: tg_anon_3\n");
+        shell.write("project/.yarnrc.yml", "npmAuthToken: tg_anon_4\n");
+        looks("yarn 2", &["3", "4"]);
+        shell.write("home/.bunfig.toml", "[install]\nregistry = { url = \"x\", token = \"tg_anon_5\" }\n");
+        shell.write("project/bunfig.toml", "[install.registry]\ntoken = \"tg_anon_6\"\n");
+        looks("bun", &["5", "6"]);
+        let index = |key: &str| format!("https://token:{key}@guard.example.com/pypi/simple/");
+        shell.write("home/.config/uv/uv.toml", &format!("[[index]]\nurl = \"{}\"\n", index("tg_anon_7")));
+        shell.write("project/uv.toml", &format!("index-url = \"{}\"\n", index("tg_anon_8")));
+        shell.write("project/pyproject.toml", &format!("[[tool.uv.index]]\nurl = \"{}\"\n", index("tg_anon_9")));
+        looks("uv", &["7", "8", "9"]);
+        let auth = "[http-basic.takumi-guard]\nusername = \"token\"\npassword = \"tg_anon_10\"\n";
+        shell.write("home/.config/pypoetry/auth.toml", auth);
+        let [poetry, keyring] = &copied[copied.len() - 2..] else { panic!("{copied:#?}") };
+        assert!(shell.run(&poetry.content).contains("tg_anon_10"));
+
+        assert_eq!(shell.calls(), Vec::<Call>::new());
+        shell.run(&keyring.content);
+        assert_eq!(shell.calls(), [call(&["keyring", "get", "poetry-repository-takumi-guard", "token"])]);
+        shell.run(step(copied, "pnpm 11"));
+        assert_eq!(shell.calls(), [call(&["pnpm", "config", "get", "//guard.example.com/npm/:_authToken"])]);
+        let with_environment = |title: &str, name: &str| {
+            shell.look(&format!("export {name}={}\n{}", index("tg_anon_11"), step(copied, title)))
+        };
+        assert!(with_environment("pip", "PIP_INDEX_URL").contains("tg_anon_11"));
+        assert_eq!(shell.calls(), [call(&["pip", "config", "get", "global.index-url"])]);
+        for name in ["UV_DEFAULT_INDEX", "UV_INDEX_URL"] {
+            assert!(with_environment("uv", name).contains("tg_anon_11"));
+        }
+    }
+}
+
+/// Addresses, and how they are written in a mail: the domain as mail servers know it.
+const ADDRESSES: [(&str, &str); 6] = [
+    ("you@example.com", "you@example.com"),
+    ("o'brien+npm@example.com", "o'brien+npm@example.com"),
+    ("You@例え.テスト", "You@xn--r8jz45g.xn--zckzah"),
+    ("'@BÜCHER.example", "'@xn--bcher-kva.example"),
+    // All that may stand before an @ and means something to a shell.
+    ("$HOME`id`&|*?~!#%^{}=/@example.com", "$HOME`id`&|*?~!#%^{}=/@example.com"),
+    ("--json@example.com", "--json@example.com"),
+];
+
+#[tokio::test]
+async fn the_recovery_and_register_commands_hold_the_address_and_nothing_of_it_is_run() {
+    let shell = Shell::new();
+    shell.stub(&["curl", "id"]);
+    for language in LANGUAGES {
+        let service = Service::start_with_manual_clock().await;
+        for (address, written) in ADDRESSES {
+            let mails = Mails::to(&service, address, language).await;
+            let recovery = copied_from_text(&mails.recovery.text);
+            assert_eq!(shell.run(piece(&recovery, "curl --json")), "");
+            let [reset] = &shell.calls()[..] else { panic!("not one call: {address}") };
+            let [program, option, body, url] = &reset[..] else { panic!("{reset:?}") };
+            assert_eq!([program, option, url], ["curl", "--json", &format!("{GUARD}/api/v1/tokens/reset")]);
+            let body: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(body, json!({"email": written, "code": mails.code}));
+
+            for changed in [&mails.regenerated, &mails.reset] {
+                assert_eq!(shell.run(piece(&copied_from_text(&changed.text), "curl -X POST")), "");
+                let [register] = &shell.calls()[..] else { panic!("not one call: {address}") };
+                let (body, words) = register.split_last().unwrap();
+                let (url, header) = (format!("{GUARD}/api/v1/tokens"), "Content-Type: application/json");
+                assert_eq!(words, call(&["curl", "-X", "POST", &url, "-H", header, "-d"]));
+                let body: Value = serde_json::from_str(body).unwrap();
+                assert_eq!(body, json!({"email": written, "language": language}));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mail_about_a_changed_key_says_when_and_how() {
+    for (language, when, by_reset, by_regenerate) in [
+        ("en", "When: 2026-11-21T10:00:00Z (UTC)", "How: with a reset code", "How: with the regenerate command"),
+        ("ja", "日時：2026-11-21T10:00:00Z（UTC）", "リセットコードの使用", "古いキーを使った再発行"),
+    ] {
+        let service = Service::start_with_manual_clock().await;
+        let mails = Mails::to(&service, "you@example.com", language).await;
+        for (mail, how, other) in
+            [(&mails.reset, by_reset, by_regenerate), (&mails.regenerated, by_regenerate, by_reset)]
+        {
+            for part in [&mail.text, &mail.html] {
+                assert!(part.contains(when) && part.contains(how) && !part.contains(other), "{part}");
+            }
+        }
+    }
+}

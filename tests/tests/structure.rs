@@ -1,0 +1,240 @@
+//! The house is in order: each endpoint has one name, and is there under it as folder, crate, binary, function of the
+//! template, OpenAPI operation, event and entry of the coverage table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use shared::principal::Operation;
+use tests::coverage::{COVERED, Guard, routed};
+use tests::table::text;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The names of what is in a folder, without hidden things.
+fn entries(path: impl AsRef<Path>) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(root().join(path)).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !name.starts_with('.')).collect()
+}
+
+/// `<resource>-<action>` of every folder `functions/<resource>/<action>`.
+fn folders() -> BTreeMap<String, String> {
+    let mut folders = BTreeMap::new();
+    for resource in entries("functions") {
+        for action in entries(format!("functions/{resource}")) {
+            folders.insert(format!("{resource}-{action}"), format!("functions/{resource}/{action}"));
+        }
+    }
+    folders
+}
+
+/// The names that everything is held against: those of the permission table.
+fn operations() -> BTreeSet<String> {
+    Operation::ALL.iter().map(|operation| operation.name().to_owned()).collect()
+}
+
+/// `org-user-tokens-issue` as CloudFormation's resources are named: `OrgUserTokensIssue`.
+fn in_pascal_case(name: &str) -> String {
+    name.split('-').map(|word| format!("{}{}", word[..1].to_uppercase(), &word[1..])).collect()
+}
+
+/// The functions of the template: their names in it, and themselves.
+fn functions() -> BTreeMap<String, Value> {
+    let template: Value = serde_saphyr::from_str(&read("template.yaml")).unwrap();
+    let resources = template["Resources"].as_object().unwrap().iter();
+    let functions = resources.filter(|(_, resource)| text(resource, "Type") == "AWS::Serverless::Function");
+    functions.map(|(name, function)| (name.clone(), function.clone())).collect()
+}
+
+/// The routes of a function: method and path, both `$default` for the one that takes what is left.
+fn routes(function: &Value) -> BTreeSet<(String, String)> {
+    let events = function["Properties"]["Events"].as_object().into_iter().flat_map(|events| events.values());
+    let routes = events.map(|event| {
+        assert_eq!(event["Type"], "HttpApi");
+        let part = |name: &str| event["Properties"][name].as_str().unwrap_or("$default").to_owned();
+        (part("Method"), part("Path"))
+    });
+    routes.collect()
+}
+
+/// The operations of the OpenAPI document: method and path, and `operationId`.
+fn documented() -> BTreeMap<(String, String), String> {
+    let document: Value = serde_json::from_str(&read("openapi.json")).unwrap();
+    let mut documented = BTreeMap::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let id = text(operation, "operationId").to_owned();
+            documented.insert((method.to_uppercase(), path.clone()), id);
+        }
+    }
+    documented
+}
+
+#[test]
+fn every_function_has_its_folder() {
+    assert_eq!(folders().into_keys().collect::<BTreeSet<_>>(), operations());
+}
+
+#[test]
+fn every_folder_is_a_crate_with_a_binary_of_its_name_and_part_of_the_local_service() {
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .other_options(["--offline".to_owned()])
+        .exec()
+        .unwrap();
+    let package = |name: &str| metadata.packages.iter().find(|package| package.name.as_str() == name);
+    let local: BTreeSet<&str> =
+        package("local").unwrap().dependencies.iter().map(|dependency| dependency.name.as_str()).collect();
+    let mut crates = BTreeSet::new();
+    for (name, folder) in folders() {
+        let package = package(&name).unwrap_or_else(|| panic!("{folder} is no crate called {name}"));
+        assert_eq!(package.manifest_path, root().join(&folder).join("Cargo.toml"));
+        let binaries = package.targets.iter().filter(|target| target.is_bin());
+        assert_eq!(binaries.map(|target| target.name.as_str()).collect::<Vec<_>>(), [&name]);
+        assert!(local.contains(name.as_str()), "{name} is no part of the local service");
+        crates.insert(package.manifest_path.clone());
+    }
+    let in_functions = metadata.packages.iter().map(|package| &package.manifest_path);
+    let in_functions: BTreeSet<_> =
+        in_functions.filter(|path| path.starts_with(root().join("functions"))).cloned().collect();
+    assert_eq!(in_functions, crates);
+}
+
+#[test]
+fn every_binary_is_one_call() {
+    for folder in folders().values() {
+        let main = read(format!("{folder}/src/main.rs"));
+        let calls = main.lines().filter(|line| line.starts_with("    ")).count();
+        assert_eq!(calls, 1, "{folder}/src/main.rs: {main}");
+    }
+}
+
+#[test]
+fn every_function_is_in_the_template() {
+    let functions = functions();
+    let names: BTreeSet<String> = operations().iter().map(|name| in_pascal_case(name)).collect();
+    assert_eq!(functions.keys().cloned().collect::<BTreeSet<_>>(), names);
+    for (name, folder) in folders() {
+        let function = &functions[&in_pascal_case(&name)];
+        assert_eq!(function["Properties"]["CodeUri"], folder.as_str(), "{name}");
+        assert_eq!(function["Metadata"]["BuildProperties"]["Binary"], name.as_str(), "{name}");
+    }
+}
+
+#[test]
+fn the_routes_of_the_template_are_those_of_the_coverage_table() {
+    for operation in Operation::ALL {
+        let name = operation.name();
+        let found = routes(&functions()[&in_pascal_case(name)]);
+        let entries = COVERED.iter().filter(|covered| covered.operation == *operation);
+        let mut expected = BTreeSet::new();
+        for covered in entries.filter(|covered| covered.guard != Guard::Gateway) {
+            let (method, path) = (covered.method.as_str().to_owned(), covered.path);
+            if covered.success == 404 {
+                expected.insert(("$default".to_owned(), "$default".to_owned()));
+                continue;
+            }
+            expected.insert((method.clone(), path.trim_end_matches('/').to_owned()));
+            // With the slash: API Gateway drops it from a route, so one that takes anything there stands in for it.
+            if let Some((collection, last)) = path.strip_suffix('/').and_then(|path| path.rsplit_once('/')) {
+                let collection = if last.starts_with('{') { collection } else { path.trim_end_matches('/') };
+                let stand_in = (method.clone(), format!("{collection}/{{proxy+}}"));
+                if found.contains(&stand_in) {
+                    expected.insert(stand_in);
+                }
+                expected.extend(found.get(&(method, path.to_owned())).cloned());
+            }
+        }
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn the_operations_of_the_openapi_document_are_those_of_the_coverage_table() {
+    let documented = documented();
+    let covered = routed().filter(|covered| covered.success != 404);
+    let covered: BTreeMap<(String, String), &str> =
+        covered.map(|c| ((c.method.to_string(), c.path.to_owned()), c.operation.name())).collect();
+    assert_eq!(documented.keys().collect::<Vec<_>>(), covered.keys().collect::<Vec<_>>());
+    let ids: BTreeSet<&String> = documented.values().collect();
+    assert_eq!(ids.len(), documented.len(), "an operationId is given twice");
+    for (route, name) in &covered {
+        // The second method of one function has a name of its own.
+        let is_only_one = covered.values().filter(|other| *other == name).count() == 1;
+        assert!(documented[route] == *name || !is_only_one && ids.contains(&(*name).to_owned()), "{route:?}");
+    }
+    // What is at no path has no operation; what API Gateway alone calls neither.
+    assert!(!ids.contains(&"docs-not-found".to_owned()) && !ids.contains(&"tokens-authorize".to_owned()));
+}
+
+#[test]
+fn every_function_has_an_event_on_its_route() {
+    let files: BTreeSet<String> = operations().iter().map(|name| format!("{name}.json")).collect();
+    assert_eq!(entries("events"), files);
+    for operation in Operation::ALL {
+        let name = operation.name();
+        let event: Value = serde_json::from_str(&read(format!("events/{name}.json"))).unwrap();
+        assert_eq!(event["version"], "2.0", "{name}");
+        assert_eq!(event["routeKey"], event["requestContext"]["routeKey"], "{name}");
+        assert_eq!(event["rawPath"], event["requestContext"]["http"]["path"], "{name}");
+        let mut routes = routes(&functions()[&in_pascal_case(name)]);
+        if name == "tokens-authorize" {
+            // It is asked about requests on other functions' routes.
+            assert_eq!(event["type"], "REQUEST");
+            routes = routes_of_all();
+        }
+        let route_key = text(&event, "routeKey");
+        if route_key == "$default" {
+            assert_eq!(routes, BTreeSet::from([("$default".to_owned(), "$default".to_owned())]), "{name}");
+            continue;
+        }
+        let (method, path) = route_key.split_once(' ').unwrap();
+        assert!(routes.contains(&(method.to_owned(), path.to_owned())), "{name}: {route_key}");
+        assert_eq!(event["requestContext"]["http"]["method"], method, "{name}");
+        let parameters = event["pathParameters"].as_object();
+        let filled = parameters.into_iter().flatten().fold(path.to_owned(), |path, (parameter, value)| {
+            let value = value.as_str().unwrap();
+            path.replace(&format!("{{{parameter}}}"), value).replace(&format!("{{{parameter}+}}"), value)
+        });
+        assert_eq!(text(&event, "rawPath").trim_end_matches('/'), filled.trim_end_matches('/'), "{name}");
+    }
+}
+
+fn routes_of_all() -> BTreeSet<(String, String)> {
+    functions().values().flat_map(routes).collect()
+}
+
+#[test]
+fn the_openapi_document_is_that_of_the_code() {
+    let document = serde_json::to_string_pretty(&local::api::document()).unwrap() + "\n";
+    assert!(document == read("openapi.json"), "openapi.json is out of date: cargo run -- openapi > openapi.json");
+}
+
+#[test]
+fn no_code_reads_a_whole_table() {
+    let mut folders = vec![root().join("shared"), root().join("functions"), root().join("local"), root().join("admin")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let code = std::fs::read_to_string(&path).unwrap();
+                assert!(!code.contains(".scan("), "{}", path.display());
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 50);
+    assert!(!read("template.yaml").contains("dynamodb:Scan"));
+}
