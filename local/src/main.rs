@@ -126,7 +126,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         calls_per_minute: Limits::default().calls_per_minute.filter(|_| !arguments.no_rate_limit),
         // The outbox costs nothing, and answers at once.
         mails_per_hour: None,
-        registration_time: Duration::from_millis(50),
+        registration_time: Duration::from_millis(250),
     };
     let app = App::new(store, Clock::System)
         .with_limits(limits)

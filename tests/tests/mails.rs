@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A mail without what it must hold has failed.
 
 use local::outbox::Mail;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tests::Service;
 use tests::email::{code_in, is_code, is_key, key_in, new_key};
@@ -412,4 +413,38 @@ async fn a_mail_about_a_changed_key_says_when_and_how() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn the_local_outbox_shows_what_was_sent() {
+    let service = Service::start_with_manual_clock().await;
+    let mails = Mails::to(&service, "o'brien&co@example.com", "ja").await;
+    let look = async |path: &str| {
+        let answer = service.send(service.request(Method::GET, &format!("/_local/mail{path}"))).await;
+        assert_eq!(answer.status, 200, "{path}");
+        answer
+    };
+    let list = look(".json").await.json();
+    let numbers: Vec<&Value> = list.as_array().unwrap().iter().map(|mail| &mail["id"]).collect();
+    assert_eq!(numbers, [4, 3, 2, 1]);
+    assert_eq!(list[3]["to"], "o'brien&co@example.com");
+    let newest_first = [&mails.reset, &mails.recovery, &mails.regenerated, &mails.welcome];
+    for (listed, mail) in list.as_array().unwrap().iter().zip(newest_first) {
+        for (name, part) in [("subject", &mail.subject), ("text", &mail.text), ("html", &mail.html)] {
+            assert_eq!(listed[name], part.as_str());
+        }
+        let html = look(&format!("/{}", mail.id)).await;
+        assert_eq!(html.text, mail.html);
+        assert_eq!(html.header("content-security-policy"), "default-src 'none'; style-src 'unsafe-inline'");
+        assert_eq!(look(&format!("/{}/text", mail.id)).await.text, mail.text);
+        assert_eq!(look(&format!("/{}/source", mail.id)).await.json(), mail.source);
+    }
+    let page = look("").await.text;
+    let places: Vec<usize> =
+        [4, 3, 2, 1].iter().map(|id| page.find(&format!("/_local/mail/{id}\"")).unwrap()).collect();
+    assert!(places.is_sorted(), "newest first: {page}");
+    assert!(page.contains("o&#39;brien&#38;co@example.com") && !page.contains("o'brien&co"), "{page}");
+    assert!(!page.contains(&mails.key) && !page.contains(&mails.code));
+    let none = service.send(service.request(Method::GET, "/_local/mail/5")).await;
+    assert_eq!(none.status, 404);
 }
