@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::StatusCode;
+use serde_json::{Map, Value, json};
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, Info, License, OpenApi, Ref, RefOr, Response, ResponseBuilder};
-use utoipa::{IntoParams, IntoResponses};
+use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
-use crate::error::{ApiError, Unauthorized};
+use crate::error::{ApiError, ErrorEnvelope, Unauthorized};
 use crate::principal::{Operation, Rule};
 
 /// The tag of a group of endpoints.
@@ -76,6 +77,9 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
     document.info = info;
     document.servers = None;
     let components = document.components.get_or_insert_default();
+    let mut error = vec![(ErrorEnvelope::name().into_owned(), ErrorEnvelope::schema())];
+    ErrorEnvelope::schemas(&mut error);
+    components.schemas.extend(error);
     for (name, format, description) in SCHEMES {
         let scheme = Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format(format);
         components.add_security_scheme(name, SecurityScheme::Http(scheme.description(Some(description)).build()));
@@ -86,7 +90,45 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
             complete(operation);
         }
     }
-    document
+    match serde_json::to_value(&document).map(tidied).and_then(serde_json::from_value) {
+        Ok(tidied) => tidied,
+        Err(_) => document,
+    }
+}
+
+/// Schemas as they are meant, where utoipa writes down what nothing fits.
+fn tidied(value: Value) -> Value {
+    match value {
+        Value::Object(object) => {
+            let object: Map<String, Value> = object.into_iter().map(|(key, value)| (key, tidied(value))).collect();
+            match object.get("allOf").and_then(Value::as_array).map(Vec::as_slice) {
+                // What is said of a field that is described in place: that the field is an object, it says by mistake.
+                Some([Value::Object(schema), Value::Object(said)]) if is_description(said) => {
+                    let said = said.iter().filter(|(key, _)| *key != "type");
+                    let mut schema = schema.clone();
+                    schema.extend(said.map(|(key, value)| (key.clone(), value.clone())));
+                    Value::Object(schema)
+                }
+                // Fields of which all or none are there: none is no null.
+                Some([Value::Object(optional), others @ ..]) if optional.contains_key("oneOf") => {
+                    let optional = optional["oneOf"].as_array().into_iter().flatten();
+                    let all = optional.filter(|schema| schema["type"] != "null").cloned();
+                    let none = json!({"type": "object"});
+                    let any = json!({"anyOf": all.chain([none]).collect::<Vec<_>>()});
+                    let mut object = object.clone();
+                    object.insert("allOf".to_owned(), [any].iter().chain(others).cloned().collect());
+                    Value::Object(object)
+                }
+                _ => Value::Object(object),
+            }
+        }
+        Value::Array(values) => values.into_iter().map(tidied).collect(),
+        other => other,
+    }
+}
+
+fn is_description(schema: &Map<String, Value>) -> bool {
+    schema.keys().all(|key| ["type", "description", "default", "example", "examples"].contains(&key.as_str()))
 }
 
 /// Adds what every operation has: its security, from the table that the guards read, and the request's id.
@@ -95,6 +137,9 @@ fn complete(operation: &mut utoipa::openapi::path::Operation) {
     let name = if name == REPLACE { Operation::OrgAccessTokensUpdate.name() } else { name };
     let rule = Operation::ALL.iter().find(|known| known.name() == name).map(|known| known.rule());
     operation.security = rule.map(|rule| security(&rule));
+    // Whatever an operation takes, it takes no unknown query parameter.
+    let unknown = || response(&[&ApiError::invalid("verbose", "is not a field of this request")]).into();
+    operation.responses.responses.entry("400".to_owned()).or_insert_with(unknown);
     for response in operation.responses.responses.values_mut() {
         if let RefOr::T(response) = response {
             let id = HeaderBuilder::new().description(Some("The id of the request.")).build();

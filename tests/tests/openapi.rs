@@ -118,11 +118,14 @@ async fn every_answer_fits_its_schema() {
             let unknown = beginning.replace(&stage.token.id, "x").replace(&stage.api_key.id, "x");
             let unknown = unknown.replace(&format!("tokens/{}/", stage.access_token.id), "tokens/999/");
             let request = service.request(covered.method.clone(), &unknown);
-            expect(send(match covered.body {
-                Some(body) => request.json(&body(&stage)),
-                None => request,
-            })
-            .await, 404);
+            expect(
+                send(match covered.body {
+                    Some(body) => request.json(&body(&stage)),
+                    None => request,
+                })
+                .await,
+                404,
+            );
         }
         if covered.operation.name() != "docs-openapi" {
             faults.arm(0, &[], Some(Fault::ServerError));
@@ -225,7 +228,11 @@ async fn every_example_fits_its_own_schema() {
             for (status, response) in operation["responses"].as_object().unwrap() {
                 for content in response["content"].as_object().into_iter().flatten().map(|(_, content)| content) {
                     for (name, example) in content["examples"].as_object().into_iter().flatten() {
-                        document.assert_valid(&content["schema"], &example["value"], &format!("{path} {status} {name}"));
+                        document.assert_valid(
+                            &content["schema"],
+                            &example["value"],
+                            &format!("{path} {status} {name}"),
+                        );
                         count += 1;
                     }
                 }

@@ -40,7 +40,9 @@ struct Probed {
     about: Option<About>,
 }
 
+/// What is known of an active token.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ActiveOrgUserToken)]
 struct About {
     /// Its management id.
     id: TokenId,

@@ -66,6 +66,7 @@ struct Introspected {
 
 /// What is known of a token that counts. What does not apply to its kind is left out.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ActiveToken)]
 struct About {
     /// Its kind: `org_user_token`, `api_key` or `org_access_token`.
     #[schema(example = "api_key")]
