@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::{Map, Value, json};
 use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::schema::{AnyOf, AnyOfBuilder, ArrayItems, Object, SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Content, Info, License, OpenApi, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::{Content, Info, License, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
 use crate::error::{ApiError, ErrorEnvelope, Unauthorized};
@@ -90,45 +90,72 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
             complete(operation);
         }
     }
-    match serde_json::to_value(&document).map(tidied).and_then(serde_json::from_value) {
-        Ok(tidied) => tidied,
-        Err(_) => document,
+    schemas(&mut document).for_each(mend);
+    document
+}
+
+/// Every schema that nothing but the document itself contains.
+fn schemas(document: &mut OpenApi) -> impl Iterator<Item = &mut RefOr<Schema>> {
+    let operations = document.paths.paths.values_mut().flat_map(|item| {
+        [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch].into_iter().flatten()
+    });
+    let of_operations = operations.flat_map(|operation| {
+        let parameters = operation.parameters.iter_mut().flatten().filter_map(in_place);
+        let parameters = parameters.filter_map(|parameter| parameter.schema.as_mut());
+        let requests =
+            operation.request_body.iter_mut().filter_map(in_place).flat_map(|body| body.content.values_mut());
+        let responses = operation.responses.responses.values_mut().filter_map(in_place);
+        let contents = requests.chain(responses.flat_map(|response| response.content.values_mut()));
+        parameters.chain(contents.filter_map(in_place).filter_map(|content| content.schema.as_mut()))
+    });
+    document.components.iter_mut().flat_map(|components| components.schemas.values_mut()).chain(of_operations)
+}
+
+fn in_place<T>(part: &mut RefOr<T>) -> Option<&mut T> {
+    match part {
+        RefOr::T(part) => Some(part),
+        RefOr::Ref(_) => None,
     }
 }
 
-/// Schemas as they are meant, where utoipa writes down what nothing fits.
-fn tidied(value: Value) -> Value {
-    match value {
-        Value::Object(object) => {
-            let object: Map<String, Value> = object.into_iter().map(|(key, value)| (key, tidied(value))).collect();
-            match object.get("allOf").and_then(Value::as_array).map(Vec::as_slice) {
-                // What is said of a field that is described in place: that the field is an object, it says by mistake.
-                Some([Value::Object(schema), Value::Object(said)]) if is_description(said) => {
-                    let said = said.iter().filter(|(key, _)| *key != "type");
-                    let mut schema = schema.clone();
-                    schema.extend(said.map(|(key, value)| (key.clone(), value.clone())));
-                    Value::Object(schema)
-                }
-                // Fields of which all or none are there: none is no null.
-                Some([Value::Object(optional), others @ ..]) if optional.contains_key("oneOf") => {
-                    let optional = optional["oneOf"].as_array().into_iter().flatten();
-                    let all = optional.filter(|schema| schema["type"] != "null").cloned();
-                    let none = json!({"type": "object"});
-                    let any = json!({"anyOf": all.chain([none]).collect::<Vec<_>>()});
-                    let mut object = object.clone();
-                    object.insert("allOf".to_owned(), [any].iter().chain(others).cloned().collect());
-                    Value::Object(object)
-                }
-                _ => Value::Object(object),
+/// Writes down what is meant where utoipa writes down what nothing fits.
+fn mend(schema: &mut RefOr<Schema>) {
+    let Some(schema) = in_place(schema) else { return };
+    match schema {
+        Schema::Object(object) => object.properties.values_mut().for_each(mend),
+        Schema::Array(array) => {
+            if let ArrayItems::RefOrSchema(items) = &mut array.items {
+                mend(items);
             }
         }
-        Value::Array(values) => values.into_iter().map(tidied).collect(),
-        other => other,
+        Schema::OneOf(one) => one.items.iter_mut().for_each(mend),
+        Schema::AnyOf(any) => any.items.iter_mut().for_each(mend),
+        Schema::AllOf(all) => {
+            all.items.iter_mut().for_each(mend);
+            match &mut all.items[..] {
+                // A field that is described in place, and what the field says of itself: that it is an object, it says
+                // by mistake.
+                [RefOr::T(Schema::Object(field)), RefOr::T(Schema::Object(said))] if said.properties.is_empty() => {
+                    field.description = said.description.take().or_else(|| field.description.take());
+                    field.default = said.default.take();
+                    *schema = Schema::Object(field.clone());
+                }
+                // Fields of which all or none are there: that none are is not null.
+                [optional @ RefOr::T(Schema::OneOf(_)), ..] => {
+                    let RefOr::T(Schema::OneOf(one)) = optional else { return };
+                    let is_null = |item: &RefOr<Schema>| match item {
+                        RefOr::T(Schema::Object(object)) => object.schema_type == SchemaType::new(Type::Null),
+                        _ => false,
+                    };
+                    let some = one.items.drain(..).filter(|item| !is_null(item));
+                    let any = some.fold(AnyOf::builder(), AnyOfBuilder::item).item(Object::new());
+                    *optional = Schema::AnyOf(any.build()).into();
+                }
+                _ => {}
+            }
+        }
+        _ => {}
     }
-}
-
-fn is_description(schema: &Map<String, Value>) -> bool {
-    schema.keys().all(|key| ["type", "description", "default", "example", "examples"].contains(&key.as_str()))
 }
 
 /// Adds what every operation has: its security, from the table that the guards read, and the request's id.

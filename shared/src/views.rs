@@ -232,7 +232,6 @@ pub struct PrincipalView {
     #[schema(example = "api_key")]
     pub kind: String,
     /// The bot's or the token's id; a number for an organization access token.
-    #[schema(value_type = String, example = "01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     pub id: Id,
     /// The organization it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -260,8 +259,9 @@ pub struct PrincipalView {
 }
 
 /// A management id: a number for organization access tokens, text for everything else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = ManagementId)]
 pub enum Id {
     /// Of an organization access token.
     Number(u64),

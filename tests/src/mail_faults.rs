@@ -14,6 +14,7 @@ use serde_json::json;
 use shared::Clock;
 use shared::app::ses_at;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 /// How long the service waits for an answer: short, since tests wait it out, and long for a machine that is busy.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -39,10 +40,12 @@ pub enum MailFault {
     HangBefore,
     /// There is never an answer, and SES has it.
     HangAfter,
+    /// SES refuses it, but only once it has taken another.
+    RejectedLate,
 }
 
 impl MailFault {
-    /// Every fault there is.
+    /// Every fault that can happen to a mail on its own.
     pub const ALL: [MailFault; 9] = [
         MailFault::Rejected,
         MailFault::LimitExceeded,
@@ -78,6 +81,9 @@ pub struct Ses {
     pub outbox: Outbox,
     endpoint: String,
     plan: Arc<Mutex<Plan>>,
+    /// Told of a mail that waits for another, and of a mail that was taken.
+    waiting: Arc<Notify>,
+    taken: Arc<Notify>,
 }
 
 impl Ses {
@@ -85,7 +91,8 @@ impl Ses {
     pub async fn start(clock: &Clock) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let endpoint = format!("http://{}{SES_PATH}", listener.local_addr().unwrap());
-        let ses = Self { outbox: Outbox::new(clock.clone()), endpoint, plan: Arc::default() };
+        let outbox = Outbox::new(clock.clone());
+        let ses = Self { outbox, endpoint, plan: Arc::default(), waiting: Arc::default(), taken: Arc::default() };
         let router = ses.outbox.clone().router().layer(from_fn_with_state(ses.clone(), strike));
         tokio::spawn(async move { axum::serve(listener, router).await });
         ses
@@ -112,6 +119,11 @@ impl Ses {
         std::mem::take(&mut *self.lock()).calls
     }
 
+    /// Resolves once a mail waits for another: [`MailFault::RejectedLate`].
+    pub async fn holds_a_mail(&self) {
+        self.waiting.notified().await;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,7 +137,11 @@ impl Ses {
 
 async fn strike(State(ses): State<Ses>, request: Request, next: Next) -> Response {
     match ses.next() {
-        None => next.run(request).await,
+        None => {
+            let response = next.run(request).await;
+            ses.taken.notify_waiters();
+            response
+        }
         Some(MailFault::Rejected) => refused(400, "MessageRejected"),
         Some(MailFault::LimitExceeded) => refused(400, "LimitExceededException"),
         Some(MailFault::Throttled) => refused(429, "TooManyRequestsException"),
@@ -135,6 +151,13 @@ async fn strike(State(ses): State<Ses>, request: Request, next: Next) -> Respons
         Some(MailFault::LostAfter) => {
             next.run(request).await;
             break_connection()
+        }
+        Some(MailFault::RejectedLate) => {
+            // Listens before it says so: what is taken from here on is heard.
+            let taken = ses.taken.notified();
+            ses.waiting.notify_one();
+            taken.await;
+            refused(400, "MessageRejected")
         }
         Some(MailFault::HangBefore) => std::future::pending().await,
         Some(MailFault::HangAfter) => {

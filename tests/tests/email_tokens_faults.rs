@@ -187,6 +187,27 @@ async fn registrations_at_once_of_which_some_mails_fail_leave_no_key_that_nobody
     }
 }
 
+#[tokio::test]
+async fn a_code_that_was_mailed_is_good_even_if_an_earlier_mail_is_refused_after_it() {
+    for is_known in [false, true] {
+        let (service, ses) = Service::start_with_mail_faults(limits()).await;
+        let alice = service.person(ADDRESS);
+        if is_known {
+            alice.registers().await;
+            alice.registers().await;
+        }
+        ses.arm(&[Some(MailFault::RejectedLate)], None);
+        let (refused, ()) = join(alice.tries_to_register(), async {
+            ses.holds_a_mail().await;
+            alice.registers().await;
+        })
+        .await;
+        assert_unavailable(&refused);
+        alice.resets(&code_in(&alice.newest_mail())).await;
+        service.assert_addresses_sound(&[]).await;
+    }
+}
+
 // DynamoDB.
 
 /// How long a table is out of order.

@@ -72,7 +72,6 @@ struct About {
     #[schema(example = "api_key")]
     token_type: String,
     /// Its management id; a number for an organization access token.
-    #[schema(value_type = String)]
     id: Id,
     /// The organization.
     org_id: OrgId,
