@@ -51,7 +51,7 @@ async fn an_expired_token_can_be_revoked() {
     service.clock.advance(Duration::from_secs(1));
     // One before any listing has found out that it expired, one after.
     service.revoke(&org, &owner, &unlisted).await;
-    assert_eq!(service.listed_ids(&org, &owner, "?status=expired").await, [listed.id.clone()]);
+    assert_eq!(service.listed_ids(&org, &owner, "?status=expired").await, std::slice::from_ref(&listed.id));
     service.revoke(&org, &owner, &listed).await;
     assert_eq!(service.listed_ids(&org, &owner, "?status=expired").await, [""; 0]);
     assert_eq!(service.listed_ids(&org, &owner, "?status=revoked").await, [unlisted.id, listed.id]);
