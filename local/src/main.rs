@@ -17,6 +17,7 @@ use shared::mail::{MailConfig, Mailer};
 use shared::store::Store;
 use shared::{App, Clock};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// The table's name in the embedded DynamoDB.
@@ -82,6 +83,8 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<()> {
     let Arguments { port, data, memory, .. } = arguments;
+    // From here on, whoever ends it ends it cleanly.
+    let end = end_signal()?;
     // The port first: with the port taken nothing is created or written.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .await
@@ -138,8 +141,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     tokio::select! {
         // Nothing but a failure ends it before it is told to.
         served = &mut serving => served.context("the server broke")?.context("the server failed")?,
-        signal = end_signal() => {
-            signal?;
+        () = end => {
             let _ = stop.send(true);
             // A caller who holds a connection open does not keep us from ending.
             let _ = tokio::time::timeout(GRACE, serving).await;
@@ -164,14 +166,16 @@ fn surroundings(base_url: &str, endpoint: &str) -> Environment {
     .into()
 }
 
-/// Waits for Ctrl-C, or for the signal that `kill` sends.
-async fn end_signal() -> Result<()> {
-    let mut terminate =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).context("cannot wait for signals")?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C"),
-        _ = terminate.recv() => Ok(()),
-    }
+/// Begins to listen for Ctrl-C, and for the signal that `kill` sends. The answer resolves when one comes.
+fn end_signal() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 fn print_document() -> Result<()> {

@@ -102,9 +102,9 @@ impl Scene<'_> {
     }
 }
 
-/// Makes the calls that a request makes of DynamoDB fail in every way that matters: each of them once, and all from one
-/// on until the request is repeated.
-async fn strike_each_call(request: Request) {
+/// Makes the calls that a request makes of DynamoDB fail in each of these ways where it matters: each of them once, and
+/// all from one on until the request is repeated.
+async fn strike_each_call(request: Request, faults: impl Iterator<Item = Fault>) {
     let stand = Stand::start().await;
     let scene = stand.scene().await;
     stand.faults.arm(0, &[], None);
@@ -113,12 +113,23 @@ async fn strike_each_call(request: Request) {
     assert_eq!(answer.status, request.success, "{}", answer.text);
     (request.done)(&scene, &answer, &scene.look().await);
     // Side by side, since most of the time goes by waiting for answers that do not come.
-    join_all(Fault::ALL.map(|fault| strike_in_one_way(&request, &calls, fault))).await;
+    let places = |fault: Fault| {
+        let places: Vec<usize> = (0..calls.len()).filter(|place| fault.matters_to(&calls[*place])).collect();
+        if fault == Fault::Hang { places.into_iter().map(|place| vec![place]).collect() } else { vec![places] }
+    };
+    let strikes = faults.flat_map(|fault| places(fault).into_iter().map(move |at| (fault, at)));
+    join_all(strikes.map(|(fault, at)| strike_in_one_way(&request, &calls, fault, at))).await;
 }
 
-async fn strike_in_one_way(request: &Request, calls: &[String], fault: Fault) {
+/// Every fault that is answered, in one way or another.
+fn failures() -> impl Iterator<Item = Fault> {
+    Fault::ALL.into_iter().filter(|fault| *fault != Fault::Hang)
+}
+
+async fn strike_in_one_way(request: &Request, calls: &[String], fault: Fault, places: Vec<usize>) {
     let stand = Stand::start().await;
-    for (place, operation) in calls.iter().enumerate().filter(|(_, operation)| fault.matters_to(operation)) {
+    for place in places {
+        let operation = &calls[place];
         let what = format!("{fault:?} at call {place}, {operation}");
         let is_first_of_its_kind = !calls[..place].contains(operation);
         // Elsewhere it is enough that a call fails, and that one is done and not answered.
@@ -161,9 +172,8 @@ async fn strike_for_good(stand: &Stand, request: &Request, place: usize, fault: 
     (request.done)(&scene, &answer, &scene.look().await);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn issuing() {
-    strike_each_call(Request {
+fn issue() -> Request {
+    Request {
         method: Method::POST,
         path: |_| String::new(),
         body: Some(|scene| json!({"user_identifier": scene.person, "expires_at": "2027-01-01T00:00:00Z"})),
@@ -171,13 +181,16 @@ async fn issuing() {
         done: |scene, answer, found| {
             assert!(found.active.is_superset(&scene.ids()) && found.active.contains(text(&answer.json(), "id")));
         },
-    })
-    .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn listing() {
-    strike_each_call(Request {
+async fn issuing() {
+    strike_each_call(issue(), failures()).await;
+}
+
+fn list() -> Request {
+    Request {
         method: Method::GET,
         path: |scene| format!("?user_identifier={}", scene.person),
         body: None,
@@ -187,25 +200,31 @@ async fn listing() {
             assert_eq!((listed, &found.active), (scene.ids(), &scene.ids()));
             assert_eq!(found.expired, BTreeSet::from([scene.expired.clone()]));
         },
-    })
-    .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn probing() {
-    strike_each_call(Request {
+async fn listing() {
+    strike_each_call(list(), failures()).await;
+}
+
+fn probe() -> Request {
+    Request {
         method: Method::POST,
         path: |_| "/probe".to_owned(),
         body: Some(|scene| json!({"token": scene.tokens[0].1})),
         success: 200,
         done: |scene, answer, _| assert_eq!(answer.json()["id"], scene.tokens[0].0),
-    })
-    .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn revoking() {
-    strike_each_call(Request {
+async fn probing() {
+    strike_each_call(probe(), failures()).await;
+}
+
+fn revoke() -> Request {
+    Request {
         method: Method::DELETE,
         path: |scene| format!("/by-id/{}", scene.tokens[0].0),
         body: None,
@@ -214,13 +233,16 @@ async fn revoking() {
             assert_eq!(found.revoked, BTreeSet::from([scene.tokens[0].0.clone()]));
             assert_eq!(found.active, BTreeSet::from([scene.tokens[1].0.clone()]));
         },
-    })
-    .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn revoking_by_user() {
-    strike_each_call(Request {
+async fn revoking() {
+    strike_each_call(revoke(), failures()).await;
+}
+
+fn revoke_by_user() -> Request {
+    Request {
         method: Method::POST,
         path: |_| "/revoke-by-user".to_owned(),
         body: Some(|scene| json!({"user_identifier": scene.person})),
@@ -229,8 +251,19 @@ async fn revoking_by_user() {
             assert_eq!(answer.json()["remaining"], 0);
             assert_eq!((&found.active, &found.revoked), (&BTreeSet::new(), &scene.ids()));
         },
-    })
-    .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revoking_by_user() {
+    strike_each_call(revoke_by_user(), failures()).await;
+}
+
+/// Apart from the others, and all at once: each waits out the client's patience again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_answers_that_never_come() {
+    let requests = [issue(), list(), probe(), revoke(), revoke_by_user()];
+    join_all(requests.map(|request| strike_each_call(request, std::iter::once(Fault::Hang)))).await;
 }
 
 #[tokio::test]
