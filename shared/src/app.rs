@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use crate::clock::Clock;
 use crate::config::{Config, MissingSetting};
 use crate::store::Store;
+use crate::store::installations::InstallationLog;
 
 /// The region that an emulator is told: any will do.
 pub const LOCAL_REGION: &str = "us-east-1";
@@ -40,17 +41,19 @@ pub struct App {
     store: Store,
     clock: Clock,
     limits: Limits,
+    installation_log: Option<InstallationLog>,
     #[cfg(feature = "mail")]
     mailer: Option<crate::mail::Mailer>,
 }
 
 impl App {
-    /// The service on this table, without mail.
+    /// The service on this table, without installation log and mail.
     pub fn new(store: Store, clock: Clock) -> Self {
         Self {
             store,
             clock,
             limits: Limits::default(),
+            installation_log: None,
             #[cfg(feature = "mail")]
             mailer: None,
         }
@@ -59,6 +62,19 @@ impl App {
     /// The same service with other limits.
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The same service with an installation log.
+    pub fn with_installation_log(self, log: InstallationLog) -> Self {
+        Self { installation_log: Some(log), ..self }
+    }
+
+    /// The installation log.
+    pub fn installation_log(&self) -> Result<&InstallationLog, crate::ApiError> {
+        self.installation_log.as_ref().ok_or_else(|| {
+            tracing::error!("this function was started without the installation log");
+            crate::ApiError::Internal
+        })
     }
 
     /// The same service with mail.
@@ -98,8 +114,10 @@ impl App {
     /// The service with these settings; how to reach AWS, the environment says.
     pub async fn from_config(config: Config) -> Self {
         let clock = Clock::System;
-        let store = Store::new(dynamodb_from_env().await, config.tokens_table, clock.clone());
-        Self::new(store, clock)
+        let client = dynamodb_from_env().await;
+        let log = config.installations_table.map(|table| InstallationLog::new(client.clone(), table, clock.clone()));
+        let app = Self::new(Store::new(client, config.tokens_table, clock.clone()), clock);
+        Self { installation_log: log, ..app }
     }
 
     /// The tokens table.

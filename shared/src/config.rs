@@ -12,12 +12,14 @@ pub struct MissingSetting(&'static str);
 pub struct Config {
     /// Name of the table that holds everything but the installation log: `TOKENS_TABLE`.
     pub tokens_table: String,
+    /// Name of the table that holds the installation log: `INSTALLATIONS_TABLE`. Only functions that need it have it.
+    pub installations_table: Option<String>,
 }
 
 impl Config {
     /// Reads the settings from the environment.
     pub fn from_env() -> Result<Self, MissingSetting> {
-        Ok(Self { tokens_table: required("TOKENS_TABLE")? })
+        Ok(Self { tokens_table: required("TOKENS_TABLE")?, installations_table: optional("INSTALLATIONS_TABLE") })
     }
 }
 

@@ -247,6 +247,46 @@ pub enum Environment {
     Test,
 }
 
+/// Whose packages a registry holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Ecosystem {
+    /// npm's: JavaScript.
+    Npm,
+    /// PyPI's: Python.
+    Pypi,
+}
+
+impl Ecosystem {
+    /// Every ecosystem there is.
+    pub const ALL: [Ecosystem; 2] = [Ecosystem::Npm, Ecosystem::Pypi];
+
+    /// The ecosystem as it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Ecosystem::Npm => "npm",
+            Ecosystem::Pypi => "pypi",
+        }
+    }
+
+    /// A package's one name, of all that it may be called by. PyPI's are lower-case, with one `-` for any run of `-`, `_`
+    /// and `.` (PEP 503); npm's names are what they are.
+    pub fn normalized(self, package: &str) -> String {
+        if self == Ecosystem::Npm {
+            return package.to_owned();
+        }
+        let mut name = String::with_capacity(package.len());
+        for character in package.chars() {
+            match character {
+                '-' | '_' | '.' if name.ends_with('-') => {}
+                '-' | '_' | '.' => name.push('-'),
+                other => name.push(other.to_ascii_lowercase()),
+            }
+        }
+        name
+    }
+}
+
 /// The role of an organization access token. Each may what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -340,6 +380,22 @@ mod tests {
             assert_eq!(serde_json::to_value(scope).unwrap(), scope.as_str());
         }
         assert_eq!(Scope::parse("org:*"), None);
+    }
+
+    #[test]
+    fn an_ecosystem_is_stored_as_it_is_written() {
+        for ecosystem in Ecosystem::ALL {
+            assert_eq!(serde_json::to_value(ecosystem).unwrap(), ecosystem.as_str());
+        }
+    }
+
+    #[test]
+    fn python_packages_have_one_name() {
+        // The examples of PEP 503.
+        for spelling in ["friendly-bard", "Friendly-Bard", "FRIENDLY-BARD", "friendly.bard", "FrIeNdLy-._.-bArD"] {
+            assert_eq!(Ecosystem::Pypi.normalized(spelling), "friendly-bard", "{spelling}");
+        }
+        assert_eq!(Ecosystem::Npm.normalized("@Scope/a_b"), "@Scope/a_b");
     }
 
     #[test]

@@ -75,21 +75,51 @@ id!(
     /// An entry of the audit log: a ULID.
     AuditId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
 );
-impl AuditId {
-    /// The least id that can be made at this moment.
-    pub(crate) fn first_at(moment: Moment) -> Self {
-        Self(Ulid::from_parts(moment.epoch_milliseconds(), 0).to_string())
+id!(
+    /// An entry of the installation log: a ULID.
+    InstallationId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
+);
+
+/// Ids of a log's entries: they sort by time, so a time is a place among them.
+macro_rules! log_id {
+    ($name:ident) => {
+        impl $name {
+            /// The least id that can be made at this moment.
+            pub(crate) fn first_at(moment: Moment) -> Self {
+                Self(Ulid::from_parts(moment.epoch_milliseconds(), 0).to_string())
+            }
+
+            /// The greatest id that can be made before this moment.
+            pub(crate) fn last_before(moment: Moment) -> Self {
+                Self::first_at(moment).before()
+            }
+
+            /// The greatest id there is.
+            pub(crate) fn last() -> Self {
+                Self(Ulid::max().to_string())
+            }
+
+            /// The greatest id that is less than this one.
+            pub(crate) fn before(&self) -> Self {
+                let number = Ulid::from_string(&self.0).map_or(0, |ulid| u128::from_be_bytes(ulid.to_bytes()));
+                Self(Ulid::from_bytes(number.saturating_sub(1).to_be_bytes()).to_string())
+            }
+        }
+    };
+}
+
+log_id!(AuditId);
+log_id!(InstallationId);
+
+impl InstallationId {
+    /// The id of the entry that was made at this time, in milliseconds since 1970. `rest` tells it from others of that time.
+    pub(crate) fn from_parts(milliseconds: u64, rest: u128) -> Self {
+        Self(Ulid::from_parts(milliseconds, rest).to_string())
     }
 
-    /// The greatest id that can be made before this moment.
-    pub(crate) fn last_before(moment: Moment) -> Self {
-        let before = Ulid::from_parts(moment.epoch_milliseconds(), 0).to_bytes();
-        Self(Ulid::from_bytes(u128::from_be_bytes(before).saturating_sub(1).to_be_bytes()).to_string())
-    }
-
-    /// The greatest id there is.
-    pub(crate) fn last() -> Self {
-        Self(Ulid::max().to_string())
+    /// When the entry was made, in milliseconds since 1970.
+    pub(crate) fn milliseconds(&self) -> u64 {
+        Ulid::from_string(&self.0).map_or(0, |ulid| ulid.timestamp_ms())
     }
 }
 

@@ -20,6 +20,7 @@
 //! | has this address a key, which mails did it get? | two `GetItem` [`address`], [`address_mails`] | 2 units |
 //! | how often did this network call this minute? | `UpdateItem` [`calls_from`] | 1 unit |
 //! | what was a token used for? | `Query` [`usage`] | 31 small items |
+//! | a download is counted | two `UpdateItem` [`usage_on`], the day and [`USAGE_TOTAL`] | 2 units |
 //!
 //! # Where a token stands
 //!

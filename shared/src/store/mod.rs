@@ -1,4 +1,4 @@
-//! The tokens table: the only code that speaks DynamoDB.
+//! The tables: the only code that speaks DynamoDB. [`Store`] is the tokens table, [`installations`] the log beside it.
 //!
 //! [`keys`] says what lies where and what each access costs; every item kind has a module with its shape and its
 //! transitions. Every change is one transaction of conditional writes with its audit entry among them, so the state
@@ -8,6 +8,7 @@ pub mod api_keys;
 pub mod audit;
 pub mod bots;
 pub mod email_tokens;
+pub mod installations;
 pub mod keys;
 pub mod org_access_tokens;
 pub mod org_user_tokens;

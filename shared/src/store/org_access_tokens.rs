@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
+use super::rate_limits::COUNT;
 use super::tokens::StoredToken;
 use super::{Committed, Places, Range, Store, StoreError, keys};
 use crate::clock::Moment;
@@ -280,7 +281,7 @@ impl Store {
     }
 
     async fn next_org_access_token_id(&self, org: &OrgId) -> Result<u64, StoreError> {
-        self.count(keys::org_access_token_last_id(org), None).await
+        self.count(keys::org_access_token_last_id(org), COUNT, None).await
     }
 }
 

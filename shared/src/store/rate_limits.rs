@@ -13,12 +13,15 @@ use crate::email::AddressHash;
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 
+/// The counter of an item that has just one.
+pub(super) const COUNT: &str = "count";
+
 impl Store {
     /// Counts a call from this address. Where the minute's limit is used up: how long until the next minute.
     pub async fn count_call(&self, source: Option<IpAddr>, limit: u64) -> Result<Result<(), Duration>, StoreError> {
         let now = self.clock.now().epoch_seconds();
         let end = (now / MINUTE + 1) * MINUTE;
-        let count = self.count(keys::calls_from(&network(source), now / MINUTE), Some(end)).await?;
+        let count = self.count(keys::calls_from(&network(source), now / MINUTE), COUNT, Some(end)).await?;
         let left = Duration::from_secs(u64::try_from(end - now).unwrap_or(1));
         Ok(if count > limit { Err(left) } else { Ok(()) })
     }
@@ -26,23 +29,24 @@ impl Store {
     /// Counts a mail of the deployment. The answer is how many there were this hour, with this one.
     pub async fn count_mail(&self) -> Result<u64, StoreError> {
         let now = self.clock.now().epoch_seconds();
-        self.count(keys::all_mails(now / HOUR), Some((now / HOUR + 1) * HOUR)).await
+        self.count(keys::all_mails(now / HOUR), COUNT, Some((now / HOUR + 1) * HOUR)).await
     }
 
     /// Counts a change of an address's key. The answer is how many there were this hour, with this one.
     pub async fn count_change(&self, address: AddressHash) -> Result<u64, StoreError> {
         let now = self.clock.now().epoch_seconds();
-        self.count(keys::address_changes(address, now / HOUR), Some((now / HOUR + 1) * HOUR)).await
+        self.count(keys::address_changes(address, now / HOUR), COUNT, Some((now / HOUR + 1) * HOUR)).await
     }
 
-    /// Adds one to a counter, and answers what it is then. At `end`, in seconds since 1970, it is of no use any more.
-    pub(super) async fn count(&self, key: Key, end: Option<i64>) -> Result<u64, StoreError> {
+    /// Adds one to a counter of an item, and answers what it is then. At `end`, in seconds since 1970, the item is of no use
+    /// any more.
+    pub(super) async fn count(&self, key: Key, counter: &str, end: Option<i64>) -> Result<u64, StoreError> {
         let request = self
             .client
             .update_item()
             .table_name(&self.table)
             .set_key(Some(key_item(key)))
-            .expression_attribute_names("#count", "count")
+            .expression_attribute_names("#count", counter)
             .expression_attribute_values(":one", AttributeValue::N("1".to_owned()))
             .return_values(ReturnValue::UpdatedNew)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
@@ -55,7 +59,7 @@ impl Store {
         };
         let output = request.send().await.map_err(failure)?;
         cost::add(Units::Write, output.consumed_capacity.as_slice());
-        let count = output.attributes.as_ref().and_then(|item| item.get("count")?.as_n().ok()?.parse().ok());
+        let count = output.attributes.as_ref().and_then(|item| item.get(counter)?.as_n().ok()?.parse().ok());
         count.ok_or(StoreError::Defect)
     }
 }

@@ -1,7 +1,9 @@
-//! The table itself, as `template.yaml` declares it: for the local service and the tests, which have no CloudFormation.
+//! The tables themselves, as `template.yaml` declares them: for the local service and the tests, which have no CloudFormation.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType, TableStatus, TimeToLiveSpecification,
@@ -14,48 +16,58 @@ impl Store {
     /// Creates the table, with its indexes and time to live, unless it is there. True if it was not.
     pub async fn create_table(&self) -> Result<bool, StoreError> {
         let indexes = [AUDIT_BY_ACTOR, AUDIT_BY_ACTION, AUDIT_BY_ACTOR_AND_ACTION, AUDIT_BY_TARGET];
-        let mut request = self
-            .client
-            .create_table()
-            .table_name(&self.table)
-            .billing_mode(BillingMode::PayPerRequest)
-            .attribute_definitions(string(PK)?)
-            .attribute_definitions(string(SK)?)
-            .set_key_schema(Some(schema(PK)?));
-        for (name, pk) in indexes {
-            let index = GlobalSecondaryIndex::builder().index_name(name).set_key_schema(Some(schema(pk)?));
-            let index = index.projection(Projection::builder().projection_type(ProjectionType::All).build());
-            request = request.attribute_definitions(string(pk)?);
-            request = request.global_secondary_indexes(index.build().map_err(|_| StoreError::Defect)?);
-        }
-        match request.send().await {
-            Ok(_) => {}
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => {
-                return Ok(false);
-            }
-            Err(error) => return Err(failure(error)),
-        }
-        self.until_active().await?;
-        let ttl = TimeToLiveSpecification::builder().attribute_name(TTL).enabled(true).build();
-        let ttl = ttl.map_err(|_| StoreError::Defect)?;
-        let request = self.client.update_time_to_live().table_name(&self.table).time_to_live_specification(ttl);
-        request.send().await.map_err(failure)?;
-        Ok(true)
+        let indexes = indexes.map(|(name, pk)| (name, pk, SK));
+        create(&self.client, &self.table, (PK, Some(SK)), &indexes).await
     }
 }
 
-impl Store {
-    /// Waits for a new table to be ready: an emulator's is at once, AWS takes seconds.
-    async fn until_active(&self) -> Result<(), StoreError> {
-        for _ in 0..PATIENCE {
-            let described = self.client.describe_table().table_name(&self.table).send().await.map_err(failure)?;
-            if described.table().and_then(|table| table.table_status()) == Some(&TableStatus::Active) {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        Err(StoreError::Unavailable)
+/// Creates a table unless it is there. True if it was not. Its key is named first, then each index with its key.
+pub(super) async fn create(
+    client: &Client,
+    table: &str,
+    (pk, sk): (&str, Option<&str>),
+    indexes: &[(&str, &str, &str)],
+) -> Result<bool, StoreError> {
+    let mut attributes = BTreeSet::from_iter([Some(pk), sk].into_iter().flatten());
+    let mut request = client
+        .create_table()
+        .table_name(table)
+        .billing_mode(BillingMode::PayPerRequest)
+        .set_key_schema(Some(schema(pk, sk)?));
+    for (name, pk, sk) in indexes {
+        attributes.extend([pk, sk]);
+        let index = GlobalSecondaryIndex::builder().index_name(*name).set_key_schema(Some(schema(pk, Some(sk))?));
+        let index = index.projection(Projection::builder().projection_type(ProjectionType::All).build());
+        request = request.global_secondary_indexes(index.build().map_err(|_| StoreError::Defect)?);
     }
+    for attribute in attributes {
+        request = request.attribute_definitions(string(attribute)?);
+    }
+    match request.send().await {
+        Ok(_) => {}
+        Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(failure(error)),
+    }
+    until_active(client, table).await?;
+    let ttl = TimeToLiveSpecification::builder().attribute_name(TTL).enabled(true).build();
+    let ttl = ttl.map_err(|_| StoreError::Defect)?;
+    let request = client.update_time_to_live().table_name(table).time_to_live_specification(ttl);
+    request.send().await.map_err(failure)?;
+    Ok(true)
+}
+
+/// Waits for a new table to be ready: an emulator's is at once, AWS takes seconds.
+async fn until_active(client: &Client, table: &str) -> Result<(), StoreError> {
+    for _ in 0..PATIENCE {
+        let described = client.describe_table().table_name(table).send().await.map_err(failure)?;
+        if described.table().and_then(|table| table.table_status()) == Some(&TableStatus::Active) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Err(StoreError::Unavailable)
 }
 
 /// How many seconds a new table may take to be ready.
@@ -66,9 +78,10 @@ fn string(name: &str) -> Result<AttributeDefinition, StoreError> {
     definition.build().map_err(|_| StoreError::Defect)
 }
 
-fn schema(pk: &str) -> Result<Vec<KeySchemaElement>, StoreError> {
-    [(pk, KeyType::Hash), (SK, KeyType::Range)]
-        .into_iter()
+fn schema(pk: &str, sk: Option<&str>) -> Result<Vec<KeySchemaElement>, StoreError> {
+    let keys = [Some((pk, KeyType::Hash)), sk.map(|sk| (sk, KeyType::Range))];
+    keys.into_iter()
+        .flatten()
         .map(|(name, kind)| KeySchemaElement::builder().attribute_name(name).key_type(kind).build())
         .collect::<Result<_, _>>()
         .map_err(|_| StoreError::Defect)

@@ -1,14 +1,19 @@
 //! What tokens are used for: downloads per token, day and ecosystem.
 
+use std::time::Duration;
+
+use futures::future::try_join;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::keys::{self, USAGE_TOTAL};
 use super::{Places, Range, Store, StoreError};
+use crate::domain::Ecosystem;
 use crate::ids::TokenId;
 
 /// How many days back usage is answered, today included.
-const DAYS: usize = 30;
+const DAYS: u32 = 30;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a token was used for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -43,13 +48,12 @@ struct Counts {
 impl Store {
     /// What a token was used for. Its counters are items of their own, so that counting never touches the token.
     pub async fn usage(&self, token: &TokenId) -> Result<Usage, StoreError> {
-        let day = std::time::Duration::from_secs(24 * 60 * 60);
-        let before = self.clock.now().minus(day * u32::try_from(DAYS).unwrap_or(0));
+        let before = self.clock.now().minus(DAY * DAYS);
         let before = keys::usage_on(token, &before.date());
         // The total lies behind all days, so one read of a piece of the partition has both.
         let range = Range::new(&before.pk, Places::After(&before.sk));
         let mut usage = Usage::default();
-        for (place, counts) in self.query::<Counts>(range, DAYS + 1).await? {
+        for (place, counts) in self.query::<Counts>(range, DAYS as usize + 1).await? {
             if place == USAGE_TOTAL {
                 usage.total = counts.npm + counts.pypi;
             } else {
@@ -57,5 +61,16 @@ impl Store {
             }
         }
         Ok(usage)
+    }
+
+    /// Counts a download with a token, on its day and in its total. Two counters and no transaction: one command of a
+    /// client downloads a thousand files, and transactions on the same items would get in each other's way.
+    pub async fn count_download(&self, token: &TokenId, ecosystem: Ecosystem) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        // A day is answered for as long as it is among the last, and is swept up thereafter.
+        let end = now.plus(DAY * (DAYS + 1)).epoch_seconds();
+        let today = self.count(keys::usage_on(token, &now.date()), ecosystem.as_str(), Some(end));
+        let total = self.count(keys::usage_on(token, USAGE_TOTAL), ecosystem.as_str(), None);
+        try_join(today, total).await.map(|_| ())
     }
 }
