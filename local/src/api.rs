@@ -9,6 +9,7 @@ use axum::http::Method;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use shared::App;
+use shared::error::ErrorFormat;
 use shared::http::{Origin, observed};
 use shared::lambda::{Authorized, new_request_id};
 use tokio::net::TcpListener;
@@ -37,6 +38,8 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(org_user_tokens_probe::routes())
         .merge(org_user_tokens_revoke::routes())
         .merge(org_user_tokens_revoke_by_user::routes())
+        .merge(registry_npm::routes())
+        .merge(registry_pypi::routes())
         .merge(tokens_introspect::routes())
         .merge(tokens_whoami::routes())
 }
@@ -85,9 +88,9 @@ async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> 
 /// The path of what stands behind the authorizer, for `GET`.
 const WHOAMI: &str = "/v1/whoami";
 
-/// axum answers `HEAD` wherever there is a `GET`; API Gateway does not.
+/// axum answers `HEAD` wherever there is a `GET`; API Gateway does not, but for the registries, which take any method.
 async fn match_methods_exactly(request: Request, next: Next) -> Response {
-    if request.method() == Method::HEAD {
+    if request.method() == Method::HEAD && ErrorFormat::at(request.uri().path()) == ErrorFormat::Envelope {
         return docs_not_found::not_found(request).await.into_response();
     }
     next.run(request).await

@@ -12,8 +12,10 @@ use local::api;
 use local::demo::{self, Environment};
 use local::dynamodb::DynamoDb;
 use local::outbox::{Outbox, SES_PATH};
+use local::upstreams;
 use shared::app::{LOCAL_CREDENTIAL, LOCAL_REGION, Limits, dynamodb_at, ses_at};
 use shared::mail::{MailConfig, Mailer};
+use shared::registry::Registries;
 use shared::store::Store;
 use shared::{App, Clock};
 use tokio::net::TcpListener;
@@ -48,6 +50,13 @@ struct Arguments {
     /// Let register and reset be called as often as one likes.
     #[arg(long)]
     no_rate_limit: bool,
+    /// The npm registry that packages come from; NPM_CONFIG_REGISTRY, or the one that npm is set to, unless said.
+    #[arg(long, value_name = "URL")]
+    npm_upstream: Option<String>,
+    /// The simple index that Python packages come from, `/simple/` included; PIP_INDEX_URL, or the one that pip is set to,
+    /// unless said.
+    #[arg(long, value_name = "URL")]
+    pypi_upstream: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -89,7 +98,12 @@ async fn run(arguments: Arguments) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .await
         .with_context(|| format!("cannot listen on 127.0.0.1:{port}; --port takes another"))?;
-    let base_url = format!("http://{}", listener.local_addr().context("the listener has no address")?);
+    let address = listener.local_addr().context("the listener has no address")?;
+    let base_url = format!("http://{address}");
+    let upstreams =
+        upstreams::settings(arguments.npm_upstream.as_deref(), arguments.pypi_upstream.as_deref(), address.port())
+            .await?;
+    let registries = Registries::new(upstreams).context("there are no certificates to trust upstreams by")?;
     let dynamodb = if memory {
         DynamoDb::in_memory(arguments.dynamodb_port).await?
     } else {
@@ -133,6 +147,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     };
     let app = App::new(store, Clock::System)
         .with_limits(limits)
+        .with_registries(registries)
         .with_mailer(Mailer::new(ses_at(&format!("{base_url}{SES_PATH}")), mail));
     let router = api::router(app).merge(outbox.router());
     let mut serving = tokio::spawn(api::serve(listener, router, async move {

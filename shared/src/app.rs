@@ -44,6 +44,8 @@ pub struct App {
     installation_log: Option<InstallationLog>,
     #[cfg(feature = "mail")]
     mailer: Option<crate::mail::Mailer>,
+    #[cfg(feature = "registry")]
+    registries: Option<crate::registry::Registries>,
 }
 
 impl App {
@@ -56,6 +58,8 @@ impl App {
             installation_log: None,
             #[cfg(feature = "mail")]
             mailer: None,
+            #[cfg(feature = "registry")]
+            registries: None,
         }
     }
 
@@ -99,6 +103,28 @@ impl App {
             tracing::error!("this function was started without mail");
             crate::ApiError::Internal
         })
+    }
+
+    /// The same service with registries.
+    #[cfg(feature = "registry")]
+    pub fn with_registries(self, registries: crate::registry::Registries) -> Self {
+        Self { registries: Some(registries), ..self }
+    }
+
+    /// The registries.
+    #[cfg(feature = "registry")]
+    pub fn registries(&self) -> Result<&crate::registry::Registries, crate::ApiError> {
+        self.registries.as_ref().ok_or_else(|| {
+            tracing::error!("this function was started without registries");
+            crate::ApiError::Internal
+        })
+    }
+
+    /// The service as the environment describes it, with registries.
+    #[cfg(feature = "registry")]
+    pub async fn with_registries_from_env() -> Result<Self, lambda_http::Error> {
+        let registries = crate::registry::Registries::new(crate::config::registries()?)?;
+        Ok(Self::from_env().await?.with_registries(registries))
     }
 
     /// How much is let through.

@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 
 use axum::extract::FromRequestParts;
+#[cfg(feature = "registry")]
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use http::request::Parts;
 use http::{HeaderMap, header};
 
@@ -47,6 +49,27 @@ impl Credential {
         Self::parse(credential.trim_matches(' ')).ok_or(Unauthorized::Invalid)
     }
 
+    /// Reads the `Authorization` header as package managers write it: `Bearer`, or `Basic` with `token` or `__token__` as
+    /// user and the token as password (RFC 7617).
+    #[cfg(feature = "registry")]
+    fn from_registry_headers(headers: &HeaderMap) -> Result<Self, Unauthorized> {
+        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let (scheme, encoded) = value.split_once(' ').unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return Self::from_headers(headers);
+        }
+        if headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
+            return Err(Unauthorized::Invalid);
+        }
+        let decoded = BASE64.decode(encoded.trim_matches(' ')).ok();
+        let pair = decoded.as_ref().and_then(|decoded| str::from_utf8(decoded).ok());
+        let (user, password) = pair.and_then(|pair| pair.split_once(':')).ok_or(Unauthorized::Invalid)?;
+        if !matches!(user, "token" | "__token__") {
+            return Err(Unauthorized::Invalid);
+        }
+        Self::parse(password).ok_or(Unauthorized::Invalid)
+    }
+
     fn parse(text: &str) -> Option<Self> {
         match text.rsplit_once(':') {
             Some((key, bot)) => {
@@ -77,7 +100,11 @@ impl Credential {
 ///
 /// 401 where there is none or it does not count, 503 where nobody knows.
 pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Principal, ApiError> {
-    let credential = Credential::from_headers(headers).map_err(ApiError::Unauthorized)?;
+    principal_of(app, Credential::from_headers(headers)).await
+}
+
+async fn principal_of(app: &App, credential: Result<Credential, Unauthorized>) -> Result<Principal, ApiError> {
+    let credential = credential.map_err(ApiError::Unauthorized)?;
     let principal = credential.authenticate(app).await?.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
     note_principal(principal.log_id());
     Ok(principal)
@@ -224,6 +251,50 @@ impl<O: Guarded> FromRequestParts<App> for EmailHolder<O> {
         let actor = Subject::new(email_tokens::SUBJECT, &token.id);
         let caller = Caller { actor, source_ip: origin.source_ip, request_id: origin.request_id };
         Ok(Self { token, hash, caller, operation: PhantomData })
+    }
+}
+
+/// Who may take packages from a registry: the holder of an e-mail-verified token, or of an org user token of an
+/// organization with Guard. Where the deployment allows it, also somebody without any token.
+///
+/// Refuses, in this order: a credential that is not good (401), one of another kind (403), one of an organization without
+/// Guard (403). Each call is a use of the token.
+#[cfg(feature = "registry")]
+#[derive(Debug)]
+pub struct RegistryUser<O> {
+    /// The token, if there is one.
+    pub holder: Option<Holder>,
+    /// Where the request comes from.
+    pub origin: Origin,
+    operation: PhantomData<O>,
+}
+
+#[cfg(feature = "registry")]
+impl<O: Guarded> FromRequestParts<App> for RegistryUser<O> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let origin = Origin::from_request_parts(parts, app).await?;
+        let registries = app.registries()?;
+        let credential = Credential::from_registry_headers(&parts.headers);
+        if matches!(credential, Err(Unauthorized::Missing)) && registries.settings.anonymous_access {
+            return Ok(Self { holder: None, origin, operation: PhantomData });
+        }
+        let Principal::Holder(holder) = principal_of(app, credential).await? else { return Err(ApiError::Forbidden) };
+        match &holder.token {
+            StoredToken::EmailVerified(_) => {}
+            StoredToken::OrgUser(token) => {
+                if !registries.has_guard(app, &token.org_id).await? {
+                    return Err(ApiError::SubscriptionRequired);
+                }
+            }
+            StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(ApiError::Forbidden),
+        }
+        if !O::OPERATION.rule().registry_tokens {
+            return Err(ApiError::Forbidden);
+        }
+        app.store().record_use(holder.hash, &holder.token).await;
+        Ok(Self { holder: Some(*holder), origin, operation: PhantomData })
     }
 }
 

@@ -43,6 +43,36 @@ pub fn mail() -> Result<crate::mail::MailConfig, MissingSetting> {
     })
 }
 
+/// What the registries are told: `NPM_UPSTREAM` and `PYPI_UPSTREAM`, of which a function has the one it needs;
+/// `PYPI_FILE_HOSTS`, separated by commas; `ANONYMOUS_ACCESS`, `allow` or `deny`; `PUBLIC_URL`, where callers do not reach
+/// us by the name that they call.
+#[cfg(feature = "registry")]
+pub fn registries() -> Result<crate::registry::Settings, MissingSetting> {
+    use crate::registry::upstream::Upstream;
+    use crate::registry::{PublicUrl, Settings};
+
+    let upstream = |name: &'static str| match optional(name) {
+        Some(url) => Upstream::parse(&url).map(Some).ok_or(MissingSetting(name)),
+        None => Ok(None),
+    };
+    let hosts = optional("PYPI_FILE_HOSTS").unwrap_or_default();
+    let hosts = hosts.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty());
+    Ok(Settings {
+        npm: upstream("NPM_UPSTREAM")?,
+        pypi: upstream("PYPI_UPSTREAM")?,
+        pypi_file_hosts: hosts.collect(),
+        anonymous_access: match optional("ANONYMOUS_ACCESS").as_deref() {
+            None | Some("deny") => false,
+            Some("allow") => true,
+            Some(_) => return Err(MissingSetting("ANONYMOUS_ACCESS")),
+        },
+        public_url: match optional("PUBLIC_URL") {
+            Some(url) => PublicUrl::Fixed(url.trim_end_matches('/').to_owned()),
+            None => PublicUrl::AsCalled("https"),
+        },
+    })
+}
+
 /// How much is logged: `RUST_LOG`, if it is the name of a level, else `info`.
 pub fn log_level() -> LevelFilter {
     optional("RUST_LOG").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO)

@@ -79,6 +79,9 @@ pub enum ApiError {
     /// 405, with the methods that the path does take.
     #[error("This path does not take this method; the `Allow` header names those it takes.")]
     MethodNotAllowed(String),
+    /// 404: a registry's upstream has no such package or file.
+    #[error("The registry behind this one knows no such package or file.")]
+    PackageNotFound,
     /// 409: the caller lost a race, or what it expected is no longer so.
     #[error("{0}")]
     Conflict(&'static str),
@@ -93,6 +96,12 @@ pub enum ApiError {
     /// 429, with the time after which another call is taken.
     #[error("Too many calls; the `Retry-After` header says in how many seconds to call again.")]
     RateLimited(Duration),
+    /// 502: a registry's upstream failed, or answered what cannot be passed on.
+    #[error("{0}")]
+    BadGateway(&'static str),
+    /// 504: a registry's upstream took too long.
+    #[error("The registry behind this one took too long to answer; try again.")]
+    GatewayTimeout,
     /// 503: a part that we stand on is throttled or down. Nothing is half-done.
     #[error("The service is temporarily unavailable; it is safe to repeat the request.")]
     Unavailable,
@@ -118,35 +127,45 @@ impl ApiError {
             ApiError::PlanLimitReached => (StatusCode::FORBIDDEN, "PLAN_LIMIT_REACHED"),
             ApiError::SubscriptionRequired => (StatusCode::FORBIDDEN, "SUBSCRIPTION_REQUIRED"),
             ApiError::TokenNotFound => (StatusCode::NOT_FOUND, "TOKEN_NOT_FOUND"),
-            ApiError::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
+            ApiError::NotFound | ApiError::PackageNotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             ApiError::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             ApiError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
             ApiError::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
             ApiError::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
+            ApiError::BadGateway(_) => (StatusCode::BAD_GATEWAY, "BAD_GATEWAY"),
+            ApiError::GatewayTimeout => (StatusCode::GATEWAY_TIMEOUT, "GATEWAY_TIMEOUT"),
             ApiError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE"),
             ApiError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR"),
         }
     }
 
-    /// The whole answer, in the envelope of the contract.
-    pub fn render(&self, request_id: &str) -> Response {
+    /// The whole answer, in the form that the route's callers expect.
+    pub fn render(&self, format: ErrorFormat, request_id: &str) -> Response {
         let (status, code) = self.status_and_code();
-        let details = match self {
-            ApiError::Invalid(field) => Some(vec![field.clone()]),
-            _ => None,
-        };
-        let error = ErrorDetail { code, message: self.to_string(), request_id: request_id.to_owned(), details };
-        let body = serde_json::to_vec(&ErrorEnvelope { error }).unwrap_or_default();
-        let mut response = (status, [(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response();
-        let headers = response.headers_mut();
-        match self {
-            ApiError::Unauthorized(Unauthorized::Missing) => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="guard-tokens""#));
+        let (content_type, body) = match format {
+            ErrorFormat::Envelope => {
+                let details = match self {
+                    ApiError::Invalid(field) => Some(vec![field.clone()]),
+                    _ => None,
+                };
+                let request_id = request_id.to_owned();
+                let error = ErrorDetail { code, message: self.to_string(), request_id, details };
+                ("application/json", serde_json::to_vec(&ErrorEnvelope { error }))
             }
-            // RFC 6750, section 3.1: the error is named only to whom sent a credential.
-            ApiError::Unauthorized(Unauthorized::Invalid) => {
-                let challenge = r#"Bearer realm="guard-tokens", error="invalid_token""#;
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            ErrorFormat::Npm | ErrorFormat::Pypi => ("application/problem+json", serde_json::to_vec(&self.problem())),
+        };
+        let body = Body::from(body.unwrap_or_default());
+        let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
+        let headers = response.headers_mut();
+        if format == ErrorFormat::Npm
+            && let Ok(notice) = HeaderValue::from_str(&self.registry_sentence())
+        {
+            // What npm shows of a 401 is advice to log in, which is of no use here; this it shows as well.
+            headers.insert("npm-notice", notice);
+        }
+        match self {
+            ApiError::Unauthorized(reason) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge(format, *reason)));
             }
             ApiError::RateLimited(left) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(left.as_secs().max(1)));
@@ -160,6 +179,95 @@ impl ApiError {
         }
         response
     }
+
+    /// The body of the answer at a registry.
+    pub(crate) fn problem(&self) -> Problem {
+        let ((status, code), sentence) = (self.status_and_code(), self.registry_sentence());
+        Problem {
+            error: sentence.clone(),
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            detail: sentence,
+            status: status.as_u16(),
+            code,
+        }
+    }
+
+    /// What a person at a package manager is told: there, only the sentence is shown, without its context.
+    fn registry_sentence(&self) -> String {
+        match self {
+            ApiError::Unauthorized(Unauthorized::Missing) => {
+                "A guard-tokens token is required: set a tg_anon_ or tg_org_ token for this registry."
+            }
+            ApiError::Unauthorized(Unauthorized::Invalid) => {
+                "The guard-tokens token is not valid: it is mistyped, expired or revoked. Set another for this registry."
+            }
+            ApiError::Forbidden => {
+                "This credential does not open the registries: only tg_anon_ and tg_org_ tokens do."
+            }
+            ApiError::MethodNotAllowed(_) => "This registry is for installing only: nothing can be published to it.",
+            ApiError::NotFound => "This registry has nothing at this path.",
+            _ => return self.to_string(),
+        }
+        .to_owned()
+    }
+}
+
+/// How the callers of a route read errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorFormat {
+    /// [`ErrorEnvelope`], everywhere but at the registries.
+    Envelope,
+    /// [`Problem`], for npm and its kin.
+    Npm,
+    /// [`Problem`], for pip and its kin, which are asked for Basic credentials.
+    Pypi,
+}
+
+impl ErrorFormat {
+    /// The format of what lies at this path.
+    pub fn at(path: &str) -> Self {
+        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        match first {
+            "npm" => ErrorFormat::Npm,
+            "pypi" => ErrorFormat::Pypi,
+            _ => ErrorFormat::Envelope,
+        }
+    }
+}
+
+/// The challenge of a 401. RFC 6750, section 3.1: the error is named only to whom sent a credential. pip and its kin
+/// speak Basic alone (RFC 7617).
+fn challenge(format: ErrorFormat, reason: Unauthorized) -> &'static str {
+    match (format, reason) {
+        (ErrorFormat::Pypi, _) => r#"Basic realm="guard-tokens", charset="UTF-8""#,
+        (_, Unauthorized::Missing) => r#"Bearer realm="guard-tokens""#,
+        (_, Unauthorized::Invalid) => r#"Bearer realm="guard-tokens", error="invalid_token""#,
+    }
+}
+
+/// The body of an error at a registry: RFC 9457, with the sentence also where npm and its kin look for it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// For people: what npm and its kin show.
+    #[schema(example = "The registry behind this one knows no such package or file.")]
+    pub error: String,
+    /// No type of its own: the status says it.
+    #[serde(rename = "type")]
+    #[schema(example = "about:blank")]
+    pub kind: &'static str,
+    /// The status in words.
+    #[schema(example = "Not Found")]
+    pub title: &'static str,
+    /// For people: what uv and poetry show.
+    #[schema(example = "The registry behind this one knows no such package or file.")]
+    pub detail: String,
+    /// The status.
+    #[schema(example = 404)]
+    pub status: u16,
+    /// For programs: one of the contract's codes.
+    #[schema(example = "NOT_FOUND")]
+    pub code: &'static str,
 }
 
 impl IntoResponse for ApiError {

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use http::{HeaderValue, StatusCode, header};
 
 use crate::cost;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorFormat};
 
 /// The header that carries the id of the request.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -52,6 +52,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let origin = request.extensions().get::<Origin>().cloned();
     let request_id = origin.map(|origin| origin.request_id).unwrap_or_default();
     let method = request.method().clone();
+    let format = ErrorFormat::at(request.uri().path());
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let time_left = request.extensions().get::<Deadline>().map_or(Duration::MAX, |deadline| deadline.0);
     let serving = PRINCIPAL.scope(Default::default(), async {
@@ -67,7 +68,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
     });
     let error = response.extensions().get::<ApiError>().cloned().or_else(|| routing_error(&response));
     let mut response = match &error {
-        Some(error) => error.render(&request_id),
+        Some(error) => error.render(format, &request_id),
         None => response,
     };
     response.extensions_mut().insert(cost);

@@ -39,6 +39,14 @@ pub async fn serve_with_mail(routes: OpenApiRouter<App>) -> RuntimeResult {
     run(Router::from(routes).with_state(app)).await
 }
 
+/// Serves the routes of a registry.
+#[cfg(feature = "registry")]
+pub async fn serve_registry(routes: OpenApiRouter<App>) -> RuntimeResult {
+    start_logs();
+    let app = App::with_registries_from_env().await?;
+    run(Router::from(routes).with_state(app)).await
+}
+
 /// Serves the routes of a function that needs nothing.
 pub async fn serve_stateless(routes: OpenApiRouter) -> RuntimeResult {
     start_logs();

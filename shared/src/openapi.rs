@@ -10,7 +10,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Content, Info, License, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
-use crate::error::{ApiError, ErrorEnvelope, Unauthorized};
+use crate::error::{ApiError, ErrorEnvelope, Problem, Unauthorized};
 use crate::principal::{Operation, Rule};
 
 /// The tag of a group of endpoints.
@@ -25,6 +25,8 @@ pub mod tag {
     pub const ORG_ACCESS_TOKENS: &str = "Organization access tokens";
     /// Where tokens are used.
     pub const TOKENS: &str = "Where tokens are used";
+    /// Where packages are installed from.
+    pub const REGISTRIES: &str = "Registries";
     /// The audit log.
     pub const AUDIT_LOG: &str = "Audit log";
     /// The document itself.
@@ -43,8 +45,15 @@ const EMAIL_TOKEN: &str = "email_token";
 /// The name of the security scheme of org user tokens and organization access tokens.
 const ORG_TOKEN: &str = "org_token";
 
-/// The one function with two operations has two ids in the document: this is the one that is not its name.
-pub const REPLACE: &str = "org-access-tokens-replace";
+/// The name of the security scheme of tokens that package managers send as a password.
+const REGISTRY_PASSWORD: &str = "registry_password";
+
+/// Functions with two operations have two ids in the document: these are those that are not a function's name.
+pub const SECOND: [(&str, Operation); 3] = [
+    ("org-access-tokens-replace", Operation::OrgAccessTokensUpdate),
+    ("registry-npm-file", Operation::RegistryNpm),
+    ("registry-pypi-file", Operation::RegistryPypi),
+];
 
 /// The security schemes: name, format of the bearer token, description.
 const SCHEMES: [(&str, &str, &str); 4] = [
@@ -77,13 +86,19 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
     document.info = info;
     document.servers = None;
     let components = document.components.get_or_insert_default();
-    let mut error = vec![(ErrorEnvelope::name().into_owned(), ErrorEnvelope::schema())];
+    let mut error = vec![
+        (ErrorEnvelope::name().into_owned(), ErrorEnvelope::schema()),
+        (Problem::name().into_owned(), Problem::schema()),
+    ];
     ErrorEnvelope::schemas(&mut error);
     components.schemas.extend(error);
     for (name, format, description) in SCHEMES {
         let scheme = Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format(format);
         components.add_security_scheme(name, SecurityScheme::Http(scheme.description(Some(description)).build()));
     }
+    let password = "The user is `token` or `__token__`, the password a `tg_anon_` or `tg_org_` token.";
+    let password = Http::builder().scheme(HttpAuthScheme::Basic).description(Some(password));
+    components.add_security_scheme(REGISTRY_PASSWORD, SecurityScheme::Http(password.build()));
     for item in document.paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().filter_map(Option::as_mut) {
@@ -161,12 +176,15 @@ fn mend(schema: &mut RefOr<Schema>) {
 /// Adds what every operation has: its security, from the table that the guards read, and the request's id.
 fn complete(operation: &mut utoipa::openapi::path::Operation) {
     let name = operation.operation_id.as_deref().unwrap_or_default();
-    let name = if name == REPLACE { Operation::OrgAccessTokensUpdate.name() } else { name };
-    let rule = Operation::ALL.iter().find(|known| known.name() == name).map(|known| known.rule());
+    let second = SECOND.iter().find(|(id, _)| *id == name).map(|(_, function)| function);
+    let function = second.or_else(|| Operation::ALL.iter().find(|known| known.name() == name));
+    let rule = function.map(|function| function.rule());
     operation.security = rule.map(|rule| security(&rule));
-    // Whatever an operation takes, it takes no unknown query parameter.
-    let unknown = || response(&[&ApiError::invalid("verbose", "is not a field of this request")]).into();
-    operation.responses.responses.entry("400".to_owned()).or_insert_with(unknown);
+    if !rule.is_some_and(|rule| rule.registry_tokens) {
+        // Whatever an operation takes, it takes no unknown query parameter; the registries ignore them.
+        let unknown = || response(&[&ApiError::invalid("verbose", "is not a field of this request")]).into();
+        operation.responses.responses.entry("400".to_owned()).or_insert_with(unknown);
+    }
     for response in operation.responses.responses.values_mut() {
         if let RefOr::T(response) = response {
             let id = HeaderBuilder::new().description(Some("The id of the request.")).build();
@@ -187,6 +205,10 @@ fn security(rule: &Rule) -> Vec<SecurityRequirement> {
     if rule.email_tokens {
         security.push(SecurityRequirement::new(EMAIL_TOKEN, [""; 0]));
     }
+    if rule.registry_tokens {
+        let schemes = [REGISTRY_PASSWORD, EMAIL_TOKEN, ORG_TOKEN];
+        security.extend(schemes.map(|name| SecurityRequirement::new(name, [""; 0])));
+    }
     if rule.authorizer {
         security.extend(SCHEMES.map(|(name, ..)| SecurityRequirement::new(name, [""; 0])));
     }
@@ -194,16 +216,30 @@ fn security(rule: &Rule) -> Vec<SecurityRequirement> {
 }
 
 fn responses(errors: &[ApiError]) -> BTreeMap<String, RefOr<Response>> {
+    by_status(errors).map(|(status, errors)| (status, response(&errors).into())).collect()
+}
+
+fn by_status(errors: &[ApiError]) -> impl Iterator<Item = (String, Vec<&ApiError>)> {
     let mut by_status: BTreeMap<StatusCode, Vec<&ApiError>> = BTreeMap::new();
     for error in errors {
         by_status.entry(error.status_and_code().0).or_default().push(error);
     }
-    by_status.into_iter().map(|(status, errors)| (status.as_str().to_owned(), response(&errors).into())).collect()
+    by_status.into_iter().map(|(status, errors)| (status.as_str().to_owned(), errors))
 }
 
 fn response(errors: &[&ApiError]) -> Response {
+    response_as(errors, "application/json", "Error", example)
+}
+
+/// A response with these errors, in one of the two forms that they have.
+fn response_as(
+    errors: &[&ApiError],
+    content_type: &str,
+    schema: &str,
+    example: impl Fn(&ApiError) -> serde_json::Value,
+) -> Response {
     let mut described: Vec<String> = Vec::new();
-    let mut content = Content::builder().schema(Some(Ref::from_schema_name("Error")));
+    let mut content = Content::builder().schema(Some(Ref::from_schema_name(schema)));
     for error in errors {
         let (_, code) = error.status_and_code();
         described.push(format!("`{code}`: {error}"));
@@ -211,7 +247,7 @@ fn response(errors: &[&ApiError]) -> Response {
         content = content.examples_from_iter([(code.to_lowercase(), example)]);
     }
     let response = ResponseBuilder::new().description(described.join(" "));
-    let response = response.content("application/json", content.build());
+    let response = response.content(content_type, content.build());
     match errors.first() {
         Some(ApiError::RateLimited(_)) => {
             let description = "In how many seconds to call again.";
@@ -235,6 +271,28 @@ fn example(error: &ApiError) -> serde_json::Value {
         body["error"]["details"] = serde_json::json!([field]);
     }
     body
+}
+
+/// The errors of the registries, in the form that package managers show.
+#[derive(Debug)]
+pub struct RegistryErrors;
+
+impl IntoResponses for RegistryErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let errors = [
+            ApiError::Unauthorized(Unauthorized::Invalid),
+            ApiError::Forbidden,
+            ApiError::SubscriptionRequired,
+            ApiError::PackageNotFound,
+            ApiError::BadGateway("The registry behind this one failed; try again."),
+            ApiError::GatewayTimeout,
+            ApiError::Unavailable,
+            ApiError::Internal,
+        ];
+        let example = |error: &ApiError| serde_json::to_value(error.problem()).unwrap_or_default();
+        let described = |errors: &[&ApiError]| response_as(errors, "application/problem+json", "Problem", example);
+        by_status(&errors).map(|(status, errors)| (status, described(&errors).into())).collect()
+    }
 }
 
 /// The errors of every call that needs a bot of an organization with Guard.

@@ -97,6 +97,8 @@ pub struct Rule {
     pub scope: Option<Scope>,
     /// Holders of e-mail-verified tokens may, for their own.
     pub email_tokens: bool,
+    /// Holders of e-mail-verified and of org user tokens may: the registries.
+    pub registry_tokens: bool,
     /// The authorizer stands before it, and lets in the holder of any credential that counts.
     pub authorizer: bool,
     /// The organization needs an active subscription with Guard enabled.
@@ -106,11 +108,21 @@ pub struct Rule {
 }
 
 /// The rule of operations that need no credential.
-const PUBLIC: Rule =
-    Rule { roles: &[], scope: None, email_tokens: false, authorizer: false, needs_guard: false, audited_refusal: None };
+const PUBLIC: Rule = Rule {
+    roles: &[],
+    scope: None,
+    email_tokens: false,
+    registry_tokens: false,
+    authorizer: false,
+    needs_guard: false,
+    audited_refusal: None,
+};
 
 /// The rule of operations that are the owner's.
 const OWNER: Rule = Rule { roles: &[Role::Owner], ..PUBLIC };
+
+/// The rule of the registries.
+const REGISTRY: Rule = Rule { registry_tokens: true, ..PUBLIC };
 
 /// The rule of operations of the holders of e-mail-verified tokens.
 const EMAIL_TOKENS: Rule = Rule { email_tokens: true, ..PUBLIC };
@@ -182,6 +194,10 @@ operations! {
         scope: Some(Scope::AuditRead),
         ..PUBLIC
     };
+    /// Install npm packages.
+    RegistryNpm = "registry-npm" => REGISTRY;
+    /// Install Python packages.
+    RegistryPypi = "registry-pypi" => REGISTRY;
     /// List organization access tokens.
     OrgAccessTokensList = "org-access-tokens-list" => OWNER;
     /// Create an organization access token.

@@ -1,0 +1,125 @@
+//! The registries: what `registry-npm` and `registry-pypi` share.
+//!
+//! A registry answers metadata from an upstream with the places of files changed to its own, and sends whoever asks for a
+//! file on to where the upstream keeps it: files never pass through. Both ask for a token first, and note who took what.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`upstream`] | which upstream, and the requests to it; nothing that a caller sent as a credential goes there |
+//! | [`metadata`] | answers with metadata: compression, conditions, the size that Lambda can carry |
+//! | [`client`] | which package manager calls, and for which command |
+//! | [`download`] | answers with a file's place, and the log of it |
+//!
+//! The guard is [`crate::auth::RegistryUser`].
+
+pub mod client;
+pub mod download;
+pub mod metadata;
+pub mod upstream;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::HOST;
+use http::uri::Authority;
+
+use self::upstream::Upstream;
+use crate::app::App;
+use crate::clock::Moment;
+use crate::error::ApiError;
+use crate::ids::OrgId;
+
+/// How long it may go unnoticed that an organization's Guard was switched. Tokens themselves are always looked up.
+const GUARD_MEMORY: Duration = Duration::from_secs(60);
+
+/// How many organizations one process remembers.
+const REMEMBERED_ORGS: usize = 10_000;
+
+/// What a deployment decides about its registries.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where npm packages come from.
+    pub npm: Option<Upstream>,
+    /// Where Python packages come from: a simple index.
+    pub pypi: Option<Upstream>,
+    /// Other hosts than the index's that its files may lie on. A file elsewhere is looked up in the index once more.
+    pub pypi_file_hosts: Vec<String>,
+    /// Whether a caller without a token is let through, unlogged.
+    pub anonymous_access: bool,
+    /// How callers reach the registries.
+    pub public_url: PublicUrl,
+}
+
+/// How callers reach the service: what the places of files begin with.
+#[derive(Debug, Clone)]
+pub enum PublicUrl {
+    /// At this URL, without a slash at its end, by whatever name they call.
+    Fixed(String),
+    /// By the name that they call, with this scheme.
+    AsCalled(&'static str),
+}
+
+/// What both registries work with. Made once per process.
+#[derive(Clone)]
+pub struct Registries {
+    /// What the deployment decides.
+    pub settings: Settings,
+    http: reqwest::Client,
+    guarded: Arc<Mutex<HashMap<OrgId, (bool, Moment)>>>,
+}
+
+impl fmt::Debug for Registries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registries").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Registries {
+    /// The registries with these settings.
+    ///
+    /// # Errors
+    ///
+    /// Where this machine has no certificates to trust.
+    pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
+        Ok(Self { settings, http: upstream::client()?, guarded: Arc::default() })
+    }
+
+    /// What the URLs in an answer to this request begin with: no slash at the end.
+    pub fn base_url(&self, headers: &HeaderMap) -> Result<String, ApiError> {
+        match &self.settings.public_url {
+            PublicUrl::Fixed(url) => Ok(url.clone()),
+            PublicUrl::AsCalled(scheme) => {
+                let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+                let host = host.and_then(|host| host.parse::<Authority>().ok());
+                let host = host.filter(|host| !host.as_str().contains('@'));
+                let host = host.ok_or(ApiError::Malformed("The `Host` header is missing or is no host."))?;
+                Ok(format!("{scheme}://{host}"))
+            }
+        }
+    }
+
+    /// Whether an organization has Guard, as of a minute ago at the most.
+    pub(crate) async fn has_guard(&self, app: &App, org: &OrgId) -> Result<bool, ApiError> {
+        let now = app.clock().now();
+        let oldest = now.minus(GUARD_MEMORY);
+        let known = self.memory().get(org).filter(|(_, since)| *since > oldest).map(|(guard, _)| *guard);
+        if let Some(guard) = known {
+            return Ok(guard);
+        }
+        let guard = app.store().org(org).await?.is_some_and(|org| org.guard);
+        let mut memory = self.memory();
+        if memory.len() >= REMEMBERED_ORGS {
+            memory.clear();
+        }
+        memory.insert(org.clone(), (guard, now));
+        Ok(guard)
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<OrgId, (bool, Moment)>> {
+        // Whoever panicked while holding it left a whole map.
+        self.guarded.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
