@@ -46,4 +46,4 @@ pub use error::ApiError;
 pub use extract::{FormOrJson, Json, Limit, NoContent, NoQuery, PathParams, Query};
 #[cfg(feature = "mail")]
 pub use lambda::serve_with_mail;
-pub use lambda::{RuntimeResult, serve, serve_events, serve_stateless};
+pub use lambda::{RuntimeResult, serve, serve_events, serve_stateless, serve_with_installation_log};

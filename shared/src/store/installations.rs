@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::keys::{PK, TTL};
-use super::{StoreError, failure, read_item, table};
+use super::{Store, StoreError, failure, read_item, table};
 use crate::clock::{Clock, Moment};
 use crate::cost::{self, Units};
 use crate::domain::Ecosystem;
@@ -326,12 +326,14 @@ pub struct InstallationLog {
     clock: Clock,
 }
 
-impl InstallationLog {
-    /// The log in the table of this name.
-    pub fn new(client: Client, table: impl Into<String>, clock: Clock) -> Self {
-        Self { client, table: table.into(), clock }
+impl Store {
+    /// The installation log in the table of this name, beside this one.
+    pub fn installation_log(&self, table: impl Into<String>) -> InstallationLog {
+        InstallationLog { client: self.client.clone(), table: table.into(), clock: self.clock.clone() }
     }
+}
 
+impl InstallationLog {
     /// Creates the table, with its indexes and time to live, unless it is there. True if it was not.
     pub async fn create_table(&self) -> Result<bool, StoreError> {
         let indexes = [BY_ORG, BY_USER, BY_PACKAGE].map(|(name, pk)| (name, pk, ID));
