@@ -10,13 +10,14 @@
 //! | [`auth`] | the guards: extractors that name an operation |
 //! | [`store`] | the table: keys, items, transitions; the only code that speaks DynamoDB |
 //! | [`error`] | every error, and the only place that renders one |
-//! | [`extract`], [`cursor`] | bodies, queries and cursors in, JSON out |
+//! | [`extract`], [`accept`], [`cursor`] | bodies, queries, wishes and cursors in, JSON out |
 //! | [`http`], [`lambda`] | what all requests share; the runtime of every function |
 //! | `mail` (feature) | the mails, and the only code that speaks SES |
 //! | [`cost`] | DynamoDB's units, counted per request |
 //! | [`openapi`], [`views`], [`org_access_tokens`] | what the descriptions and answers of several endpoints share |
 //! | [`app`], [`config`] | what is made once per process |
 
+pub mod accept;
 pub mod app;
 pub mod auth;
 pub mod clock;

@@ -27,6 +27,8 @@ pub mod tag {
     pub const TOKENS: &str = "Where tokens are used";
     /// The audit log.
     pub const AUDIT_LOG: &str = "Audit log";
+    /// The installation log.
+    pub const INSTALLATIONS: &str = "Installation log";
     /// The document itself.
     pub const DOCS: &str = "Documentation";
 }

@@ -182,6 +182,12 @@ operations! {
         scope: Some(Scope::AuditRead),
         ..PUBLIC
     };
+    /// Read the installation log.
+    InstallationsList = "installations-list" => Rule {
+        roles: &[Role::Owner, Role::Manager],
+        needs_guard: true,
+        ..PUBLIC
+    };
     /// List organization access tokens.
     OrgAccessTokensList = "org-access-tokens-list" => OWNER;
     /// Create an organization access token.

@@ -17,6 +17,9 @@ use crate::Issued;
 /// The name of the table of every test service.
 pub const TABLE: &str = "tokens";
 
+/// The name of the table of every test service's installation log.
+pub const INSTALLATIONS: &str = "installations";
+
 /// The emulator wants a signature and verifies none.
 const SIGNATURE: &str =
     "AWS4-HMAC-SHA256 Credential=test/20261121/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0";
