@@ -70,7 +70,7 @@ pub enum Command {
     /// Projects, which an organization's access tokens may be bound to.
     #[command(subcommand)]
     Project(ProjectCommand),
-    /// The table itself.
+    /// The tables themselves.
     #[command(subcommand)]
     Table(TableCommand),
 }
@@ -205,9 +205,18 @@ pub struct Project {
 /// What can be done with the table.
 #[derive(Debug, Subcommand)]
 pub enum TableCommand {
-    /// Create the table unless it is there. For emulators: in AWS the stack makes it, with backups, encryption and
-    /// protection against deletion, which this one would not have.
-    Create,
+    /// Create the tables unless they are there. For emulators: in AWS the stack makes them, with backups, encryption and
+    /// protection against deletion, which these would not have.
+    Create {
+        /// The table of the installation log; not made where it is not named.
+        #[arg(
+            long,
+            env = "INSTALLATIONS_TABLE",
+            hide_env_values = true,
+            value_parser = NonEmptyStringValueParser::new()
+        )]
+        installations_table: Option<String>,
+    },
 }
 
 /// A plan as it is written.

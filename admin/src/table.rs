@@ -1,4 +1,4 @@
-//! The table itself.
+//! The tables themselves.
 
 use std::fmt;
 
@@ -11,10 +11,26 @@ use crate::operator::Operator;
 /// Does what was asked.
 pub async fn run(command: TableCommand, table: &str, operator: &Operator) -> Result<(), Failure> {
     match command {
-        TableCommand::Create => {
-            let created = operator.store().create_table().await?;
-            operator.answer(&TableView { table: table.to_owned(), created })
+        TableCommand::Create { installations_table } => {
+            let store = operator.store();
+            let mut tables = vec![TableView { table: table.to_owned(), created: store.create_table().await? }];
+            if let Some(table) = installations_table {
+                let created = store.installation_log(&table).create_table().await?;
+                tables.push(TableView { table, created });
+            }
+            operator.answer(&TablesView { tables })
         }
+    }
+}
+
+#[derive(Serialize)]
+struct TablesView {
+    tables: Vec<TableView>,
+}
+
+impl fmt::Display for TablesView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tables.iter().try_for_each(|table| table.fmt(f))
     }
 }
 

@@ -656,11 +656,29 @@ fn a_table_is_created_once() {
     let world = World::without_table();
     assert_snapshot!(world.run(&["table", "create"]).stdout, @"Created the table tokens");
     assert_snapshot!(world.run(&["table", "create"]).stdout, @"There already is a table tokens");
-    assert_eq!(world.json(&["table", "create"]), json!({ "table": "tokens", "created": false }));
-    assert_eq!(world.json(&["table", "create", "--table", "other"]), json!({ "table": "other", "created": true }));
+    let tables = |answer: Value| answer["tables"].clone();
+    assert_eq!(tables(world.json(&["table", "create"])), json!([{ "table": "tokens", "created": false }]));
+    let other = world.json(&["table", "create", "--table", "other"]);
+    assert_eq!(tables(other), json!([{ "table": "other", "created": true }]));
     let org = world.org();
     assert_eq!(world.json(&["org", "list"])["organizations"][0]["id"], org);
     assert_eq!(world.json(&["org", "list", "--table", "other"]), json!({ "organizations": [] }));
+}
+
+#[test]
+fn the_installation_log_gets_its_table_where_it_is_named() {
+    let world = World::without_table();
+    let create = |log: &str| run(world.command(&["table", "create"]).env("INSTALLATIONS_TABLE", log)).stdout;
+    assert_snapshot!(create("log"), @r"
+    Created the table tokens
+    Created the table log
+    ");
+    assert_snapshot!(create("log"), @r"
+    There already is a table tokens
+    There already is a table log
+    ");
+    let answer = world.json(&["table", "create", "--installations-table", "other"]);
+    assert_eq!(answer["tables"][1], json!({ "table": "other", "created": true }));
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(email_tokens_reset::routes())
         .merge(email_tokens_revoke::routes())
         .merge(email_tokens_status::routes())
+        .merge(installations_list::routes())
         .merge(org_access_tokens_create::routes())
         .merge(org_access_tokens_delete::routes())
         .merge(org_access_tokens_list::routes())

@@ -22,8 +22,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// The table's name in the embedded DynamoDB.
+/// The tables' names in the embedded DynamoDB.
 const TABLE: &str = "guard-tokens";
+const INSTALLATIONS_TABLE: &str = "guard-tokens-installations";
 
 /// How long what is under way may take to finish once Ctrl-C was pressed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -110,7 +111,9 @@ async fn run(arguments: Arguments) -> Result<()> {
         DynamoDb::in_folder(&data, arguments.dynamodb_port).await?
     };
     let store = Store::new(dynamodb_at(&dynamodb.endpoint), TABLE, Clock::System);
+    let installation_log = store.installation_log(INSTALLATIONS_TABLE);
     store.create_table().await.context("cannot create the table in the store")?;
+    installation_log.create_table().await.context("cannot create the table in the store")?;
 
     let env_file = arguments.env_file.unwrap_or_else(|| data.join(if memory { "memory.env" } else { "demo.env" }));
     let created = demo::create_if_empty(&store).await.context("the store cannot be read")?;
@@ -148,6 +151,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     let app = App::new(store, Clock::System)
         .with_limits(limits)
         .with_registries(registries)
+        .with_installation_log(installation_log)
         .with_mailer(Mailer::new(ses_at(&format!("{base_url}{SES_PATH}")), mail));
     let router = api::router(app).merge(outbox.router());
     let mut serving = tokio::spawn(api::serve(listener, router, async move {
@@ -176,6 +180,7 @@ fn surroundings(base_url: &str, endpoint: &str) -> Environment {
         // Without this the SDK asks a machine of AWS for credentials that is not there.
         ("AWS_EC2_METADATA_DISABLED", "true"),
         ("TOKENS_TABLE", TABLE),
+        ("INSTALLATIONS_TABLE", INSTALLATIONS_TABLE),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into()

@@ -73,6 +73,14 @@ impl App {
         Self { installation_log: Some(log), ..self }
     }
 
+    /// The service as the environment describes it, with an installation log.
+    pub async fn with_installation_log_from_env() -> Result<Self, MissingSetting> {
+        let table = crate::config::installations_table()?;
+        let app = Self::from_env().await?;
+        let log = app.store.installation_log(table);
+        Ok(app.with_installation_log(log))
+    }
+
     /// The installation log.
     pub fn installation_log(&self) -> Result<&InstallationLog, crate::ApiError> {
         self.installation_log.as_ref().ok_or_else(|| {
@@ -140,10 +148,8 @@ impl App {
     /// The service with these settings; how to reach AWS, the environment says.
     pub async fn from_config(config: Config) -> Self {
         let clock = Clock::System;
-        let client = dynamodb_from_env().await;
-        let log = config.installations_table.map(|table| InstallationLog::new(client.clone(), table, clock.clone()));
-        let app = Self::new(Store::new(client, config.tokens_table, clock.clone()), clock);
-        Self { installation_log: log, ..app }
+        let store = Store::new(dynamodb_from_env().await, config.tokens_table, clock.clone());
+        Self::new(store, clock)
     }
 
     /// The tokens table.

@@ -12,15 +12,18 @@ pub struct MissingSetting(&'static str);
 pub struct Config {
     /// Name of the table that holds everything but the installation log: `TOKENS_TABLE`.
     pub tokens_table: String,
-    /// Name of the table that holds the installation log: `INSTALLATIONS_TABLE`. Only functions that need it have it.
-    pub installations_table: Option<String>,
 }
 
 impl Config {
     /// Reads the settings from the environment.
     pub fn from_env() -> Result<Self, MissingSetting> {
-        Ok(Self { tokens_table: required("TOKENS_TABLE")?, installations_table: optional("INSTALLATIONS_TABLE") })
+        Ok(Self { tokens_table: required("TOKENS_TABLE")? })
     }
+}
+
+/// Name of the table that holds the installation log: `INSTALLATIONS_TABLE`.
+pub fn installations_table() -> Result<String, MissingSetting> {
+    required("INSTALLATIONS_TABLE")
 }
 
 /// How many mails the deployment may send in an hour: `MAILS_PER_HOUR`, 1,000 unless said.

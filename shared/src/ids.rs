@@ -112,11 +112,6 @@ log_id!(AuditId);
 log_id!(InstallationId);
 
 impl InstallationId {
-    /// The id of the entry that was made at this time, in milliseconds since 1970. `rest` tells it from others of that time.
-    pub(crate) fn from_parts(milliseconds: u64, rest: u128) -> Self {
-        Self(Ulid::from_parts(milliseconds, rest).to_string())
-    }
-
     /// When the entry was made, in milliseconds since 1970.
     pub(crate) fn milliseconds(&self) -> u64 {
         Ulid::from_string(&self.0).map_or(0, |ulid| ulid.timestamp_ms())

@@ -31,6 +31,13 @@ pub async fn serve(routes: OpenApiRouter<App>) -> RuntimeResult {
     run(Router::from(routes).with_state(app)).await
 }
 
+/// Serves the routes of a function that also needs the installation log.
+pub async fn serve_with_installation_log(routes: OpenApiRouter<App>) -> RuntimeResult {
+    start_logs();
+    let app = App::with_installation_log_from_env().await?;
+    run(Router::from(routes).with_state(app)).await
+}
+
 /// Serves the routes of a function that also sends mail.
 #[cfg(feature = "mail")]
 pub async fn serve_with_mail(routes: OpenApiRouter<App>) -> RuntimeResult {

@@ -10,7 +10,7 @@
 //! | [`auth`] | the guards: extractors that name an operation |
 //! | [`store`] | the table: keys, items, transitions; the only code that speaks DynamoDB |
 //! | [`error`] | every error, and the only place that renders one |
-//! | [`extract`], [`cursor`] | bodies, queries and cursors in, JSON out |
+//! | [`extract`], [`accept`], [`cursor`] | bodies, queries, wishes and cursors in, JSON out |
 //! | [`http`], [`lambda`] | what all requests share; the runtime of every function |
 //! | `registry` (feature) | what the two registries share: upstreams, metadata, the log of downloads |
 //! | `mail` (feature) | the mails, and the only code that speaks SES |
@@ -54,4 +54,4 @@ pub use extract::{FormOrJson, Json, Limit, NoContent, NoQuery, PathParams, Query
 pub use lambda::serve_registry;
 #[cfg(feature = "mail")]
 pub use lambda::serve_with_mail;
-pub use lambda::{RuntimeResult, serve, serve_events, serve_stateless};
+pub use lambda::{RuntimeResult, serve, serve_events, serve_stateless, serve_with_installation_log};

@@ -29,6 +29,8 @@ pub mod tag {
     pub const REGISTRIES: &str = "Registries";
     /// The audit log.
     pub const AUDIT_LOG: &str = "Audit log";
+    /// The installation log.
+    pub const INSTALLATIONS: &str = "Installation log";
     /// The document itself.
     pub const DOCS: &str = "Documentation";
 }

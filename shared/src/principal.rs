@@ -194,6 +194,12 @@ operations! {
         scope: Some(Scope::AuditRead),
         ..PUBLIC
     };
+    /// Read the installation log.
+    InstallationsList = "installations-list" => Rule {
+        roles: &[Role::Owner, Role::Manager],
+        needs_guard: true,
+        ..PUBLIC
+    };
     /// Install npm packages.
     RegistryNpm = "registry-npm" => REGISTRY;
     /// Install Python packages.

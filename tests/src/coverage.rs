@@ -75,6 +75,7 @@ pub const COVERED: &[Covered] = &[
     covered(Operation::ApiKeysList, Guard::Manager, Method::GET, "/v1/api-keys", None, 200),
     covered(Operation::ApiKeysRevoke, Guard::Manager, Method::DELETE, "/v1/api-keys/{id}", None, 204),
     covered(Operation::AuditLogList, Guard::Manager, Method::GET, "/v1/o/{org_id}/audit-log", None, 200),
+    covered(Operation::InstallationsList, Guard::Bot, Method::GET, "/v1/o/{org_id}/guard/installations", None, 200),
     covered(Operation::OrgAccessTokensList, Guard::Bot, Method::GET, "/api/v2/organization/tokens/", None, 200),
     covered(
         Operation::OrgAccessTokensCreate,

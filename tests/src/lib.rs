@@ -30,12 +30,13 @@ use shared::mail::{MailConfig, Mailer};
 use shared::principal::Role;
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
+use shared::store::installations::InstallationLog;
 use shared::{App, Clock, Moment};
 use tokio::net::TcpListener;
 
 use crate::faults::Faults;
 use crate::mail_faults::Ses;
-use crate::table::{TABLE, Table};
+use crate::table::{INSTALLATIONS, TABLE, Table};
 
 /// The header in which a test service, and only that, says what a request cost.
 const COST: &str = "x-test-cost";
@@ -47,6 +48,8 @@ pub struct Service {
     pub base_url: String,
     /// Its table, to set up what no endpoint can.
     pub store: Store,
+    /// Its installation log.
+    pub installation_log: InstallationLog,
     /// The same table from outside, past the code under test.
     pub table: Table,
     /// Its clock.
@@ -113,6 +116,8 @@ impl Service {
     ) -> Self {
         let store = Store::new(dynamodb_at(&dynamodb.endpoint), TABLE, clock.clone());
         store.create_table().await.unwrap();
+        let installation_log = store.installation_log(INSTALLATIONS);
+        installation_log.create_table().await.unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
         let (outbox, ses) = match &mailing.ses {
@@ -127,13 +132,15 @@ impl Service {
             public_url: public_url.to_owned(),
         };
         let mailer = Mailer::new(ses, mail);
-        let app = App::new(served.unwrap_or_else(|| store.clone()), clock.clone());
-        let app = app.with_limits(limits).with_mailer(mailer);
+        let served = served.unwrap_or_else(|| store.clone());
+        let served_log = served.installation_log(INSTALLATIONS);
+        let app = App::new(served, clock.clone());
+        let app = app.with_limits(limits).with_installation_log(served_log).with_mailer(mailer);
         let router = local::api::router(app).layer(from_fn(show_cost)).merge(outbox.clone().router());
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let table = Table::new(&dynamodb);
-        Self { base_url, store, table, clock, outbox, http, _dynamodb: dynamodb }
+        Self { base_url, store, installation_log, table, clock, outbox, http, _dynamodb: dynamodb }
     }
 
     /// Makes an organization with Guard enabled.

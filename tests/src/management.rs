@@ -157,6 +157,13 @@ impl Service {
         answer.json()
     }
 
+    /// Reads an organization's installation log through the service; `query` begins with `?`, or is empty.
+    pub async fn installations(&self, org: &Org, credential: &str, query: &str) -> Value {
+        let answer = self.call(Method::GET, &org.installations(query), credential).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    }
+
     /// Reads an organization's audit log through the service; `query` begins with `?`, or is empty.
     pub async fn audit_log(&self, org: &Org, credential: &str, query: &str) -> Value {
         let answer = self.call(Method::GET, &org.audit_log(query), credential).await;
@@ -166,6 +173,11 @@ impl Service {
 }
 
 impl Org {
+    /// The path of its installation log, with something behind it.
+    pub fn installations(&self, rest: &str) -> String {
+        format!("/v1/o/{}/guard/installations{rest}", self.id)
+    }
+
     /// The path of its audit log, with something behind it.
     pub fn audit_log(&self, rest: &str) -> String {
         format!("/v1/o/{}/audit-log{rest}", self.id)

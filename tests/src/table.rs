@@ -17,6 +17,9 @@ use crate::Issued;
 /// The name of the table of every test service.
 pub const TABLE: &str = "tokens";
 
+/// The name of the table of every test service's installation log.
+pub const INSTALLATIONS: &str = "installations";
+
 /// The emulator wants a signature and verifies none.
 const SIGNATURE: &str =
     "AWS4-HMAC-SHA256 Credential=test/20261121/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0";
@@ -53,9 +56,9 @@ impl Table {
     }
 
     /// Every item as DynamoDB writes it. Only tests read a whole table; the service has no permission to.
-    async fn raw_items(&self) -> Vec<Value> {
+    async fn raw_items(&self, table: &str) -> Vec<Value> {
         let mut items = Vec::new();
-        let mut request = json!({"TableName": TABLE, "ConsistentRead": true});
+        let mut request = json!({"TableName": table, "ConsistentRead": true});
         loop {
             let answer = self.ask("Scan", &request).await;
             items.extend(answer["Items"].as_array().unwrap().iter().cloned());
@@ -68,9 +71,14 @@ impl Table {
 
     /// Every item, as plain JSON, in the order of their keys.
     pub async fn items(&self) -> Vec<Value> {
-        let mut items: Vec<Value> = self.raw_items().await.iter().map(plain_item).collect();
+        let mut items: Vec<Value> = self.raw_items(TABLE).await.iter().map(plain_item).collect();
         items.sort_by_key(|item| (text(item, "pk").to_owned(), text(item, "sk").to_owned()));
         items
+    }
+
+    /// Every item of the installation log, as plain JSON.
+    pub async fn installations(&self) -> Vec<Value> {
+        self.raw_items(INSTALLATIONS).await.iter().map(plain_item).collect()
     }
 
     /// Every item but those of audit logs: what a refused call must leave as it was.
@@ -105,7 +113,7 @@ impl Table {
     pub async fn copies(&self, original: &Issued, identifiers: Vec<String>) -> Vec<Issued> {
         let original_token = Token::parse(&original.token).unwrap();
         let original_hash = original_token.hash().to_hex();
-        let items: Vec<String> = self.raw_items().await.iter().map(Value::to_string).collect();
+        let items: Vec<String> = self.raw_items(TABLE).await.iter().map(Value::to_string).collect();
         let is_its = |item: &&String| item.contains(&original_hash) && !item.contains("#AUDIT");
         let items: Vec<&String> = items.iter().filter(is_its).collect();
         let mut copies = Vec::with_capacity(identifiers.len());

@@ -32,13 +32,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::keys::{PK, TTL};
-use super::{StoreError, failure, read_item, table};
+use super::{Store, StoreError, failure, read_item, table};
 use crate::clock::{Clock, Moment};
 use crate::cost::{self, Units};
 use crate::domain::Ecosystem;
@@ -326,12 +327,14 @@ pub struct InstallationLog {
     clock: Clock,
 }
 
-impl InstallationLog {
-    /// The log in the table of this name.
-    pub fn new(client: Client, table: impl Into<String>, clock: Clock) -> Self {
-        Self { client, table: table.into(), clock }
+impl Store {
+    /// The installation log in the table of this name, beside this one.
+    pub fn installation_log(&self, table: impl Into<String>) -> InstallationLog {
+        InstallationLog { client: self.client.clone(), table: table.into(), clock: self.clock.clone() }
     }
+}
 
+impl InstallationLog {
     /// Creates the table, with its indexes and time to live, unless it is there. True if it was not.
     pub async fn create_table(&self) -> Result<bool, StoreError> {
         let indexes = [BY_ORG, BY_USER, BY_PACKAGE].map(|(name, pk)| (name, pk, ID));
@@ -342,9 +345,10 @@ impl InstallationLog {
     /// token in the same session, or, where the client sends none, in the same minute. Two clients at once get one entry.
     /// Without a session they may get two if they call within milliseconds on both sides of a full minute.
     pub async fn record(&self, org: Option<&OrgId>, download: &Download) -> Result<Recorded, StoreError> {
-        let (now, time) = (self.clock.now_milliseconds(), self.clock.now());
-        let logged = download.logged();
-        let hash = match &logged.session {
+        let id = InstallationId::new(&self.clock)?;
+        let (now, time) = (id.milliseconds(), self.clock.now());
+        let download = download.logged();
+        let hash = match &download.session {
             Some(session) => download.hash(["session", session]),
             None => {
                 let minute = now / WINDOW;
@@ -356,24 +360,29 @@ impl InstallationLog {
                 in_minute(minute)
             }
         };
-        let installation = Installation { id: InstallationId::from_parts(now, hash.0), time, download: logged };
+        let installation = Installation { id, time, download };
         let item = serde_dynamo::to_item(stored(org, hash, &installation)).map_err(|_| StoreError::Defect)?;
         let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
         // One that has outlived its time is none, whether it was removed yet or not.
         let request = request.condition_expression("attribute_not_exists(pk) OR #ttl <= :now");
         let request = request.expression_attribute_names("#ttl", TTL);
-        let request = request.expression_attribute_values(":now", AttributeValue::N(time.epoch_seconds().to_string()));
-        match request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await {
+        let now = AttributeValue::N(time.epoch_seconds().to_string());
+        let request = request.expression_attribute_values(":now", now);
+        let request = request.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let error = match request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await {
             Ok(output) => {
                 cost::add(Units::Write, output.consumed_capacity.as_slice());
-                Ok(Recorded::New)
+                return Ok(Recorded::New);
             }
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) => {
-                cost::add(Units::Write, &[]);
-                Ok(Recorded::Repeated)
-            }
-            Err(error) => Err(failure(error)),
-        }
+            Err(error) => error,
+        };
+        let Some(PutItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
+            return Err(failure(error));
+        };
+        cost::add(Units::Write, &[]);
+        // Where an answer was lost and the SDK tried again, it meets what the first attempt wrote.
+        let there = failed.item.clone().map(read_item::<Installation>).transpose()?;
+        Ok(if there.is_some_and(|there| there.id == installation.id) { Recorded::New } else { Recorded::Repeated })
     }
 
     /// The id of an entry, if there is one.
@@ -495,7 +504,7 @@ mod tests {
     fn of_org_and_person(download: &Download) -> [serde_json::Value; 2] {
         let time = Moment::parse("2026-11-21T10:00:00Z").unwrap();
         let hash = download.hash(["session", "8c1f3e0d52a9b764"]);
-        let id = InstallationId::from_parts(time.epoch_milliseconds() + 123, hash.0);
+        let id = InstallationId::parse("01M7YRRTBV0A12JNPMJ0EEKCFW").unwrap();
         let installation = Installation { id, time, download: download.logged() };
         let org = OrgId::parse("OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap();
         [Some(&org), None].map(|org| serde_json::to_value(stored(org, hash, &installation)).unwrap())
