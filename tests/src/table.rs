@@ -76,6 +76,11 @@ impl Table {
         items
     }
 
+    /// What DynamoDB says of a table.
+    pub async fn describe(&self, table: &str) -> Value {
+        self.ask("DescribeTable", &json!({ "TableName": table })).await["Table"].take()
+    }
+
     /// Every item of the installation log, as plain JSON.
     pub async fn installations(&self) -> Vec<Value> {
         self.raw_items(INSTALLATIONS).await.iter().map(plain_item).collect()

@@ -9,8 +9,12 @@ use std::sync::{Arc, Mutex};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::domain::Ecosystem;
+use shared::ids::TokenId;
 use shared::lambda::{json_logs, log_filter_at};
+use shared::principal::Operation;
 use shared::secret::{Token, TokenKind};
+use shared::store::installations::{Download, Recorded};
 use tests::coverage::{Cast, Covered, Guard, Stage, made_up, mistyped, routed};
 use tests::faults::{Fault, Faults};
 use tests::table::text;
@@ -93,6 +97,7 @@ async fn a_log_says_what_happened_and_nothing_that_was_sent() {
     }
     wrong_credentials(&service, &mut tour).await;
     failing_table(&service, &faults, &mut tour).await;
+    installation_log(&service, &mut tour).await;
     tour.secrets.extend(["bobby-laptop", "carol-laptop", "Authorization", "Bearer "].map(str::to_owned));
     tour.secrets.extend(service.outbox.mails().into_iter().map(|mail| mail.to));
 
@@ -102,6 +107,36 @@ async fn a_log_says_what_happened_and_nothing_that_was_sent() {
         if let Some(line) = log.lines().find(|line| line.contains(secret.as_str())) {
             panic!("{secret} is in the log: {line}");
         }
+    }
+}
+
+/// An installation in whose every word is something that must not be logged, and a search for it.
+async fn installation_log(service: &Service, tour: &mut Tour) {
+    let stage = Stage::set(service).await;
+    tour.stage(&stage);
+    let said = || Some(SECRET.to_owned());
+    let download = Download {
+        ecosystem: Ecosystem::Npm,
+        package: SECRET.to_owned(),
+        version: SECRET.to_owned(),
+        file: SECRET.to_owned(),
+        user_identifier: SECRET.to_owned(),
+        token_id: TokenId::parse(&stage.token.id).unwrap(),
+        client: said(),
+        client_version: said(),
+        command: said(),
+        session: said(),
+        source_ip: None,
+    };
+    for recorded in [Recorded::New, Recorded::Repeated] {
+        assert_eq!(service.installation_log.record(Some(&stage.org.id), &download).await, Ok(recorded));
+    }
+    let covered = routed().find(|covered| covered.operation == Operation::InstallationsList).unwrap();
+    for query in [format!("?package={SECRET}"), format!("?user_identifier={SECRET}")] {
+        let path = stage.org.installations(&query);
+        let answer = service.call(Method::GET, &path, &stage.owner.credential).await;
+        assert!(answer.text.contains(SECRET), "{}", answer.text);
+        tour.add(covered, Some(stage.owner.id.as_str()), answer);
     }
 }
 

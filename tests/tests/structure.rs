@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use shared::principal::Operation;
+use tests::Service;
 use tests::coverage::{COVERED, Guard};
-use tests::table::text;
+use tests::table::{INSTALLATIONS, TABLE, text};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -239,4 +240,27 @@ fn no_code_reads_a_whole_table() {
     }
     assert!(files > 50);
     assert!(!read("template.yaml").contains("dynamodb:Scan"));
+}
+
+#[tokio::test]
+async fn the_tables_of_the_template_are_those_of_the_code() {
+    let service = Service::start().await;
+    let template: Value = serde_saphyr::from_str(&read("template.yaml")).unwrap();
+    for (resource, table) in [("TokensTable", TABLE), ("InstallationsTable", INSTALLATIONS)] {
+        let declared = &template["Resources"][resource]["Properties"];
+        let made = service.table.describe(table).await;
+        for part in ["KeySchema", "AttributeDefinitions", "GlobalSecondaryIndexes"] {
+            let parts = |of: &Value| {
+                let parts = of[part].as_array().unwrap().iter().map(|part| {
+                    let name = text(part, "AttributeName").to_owned() + text(part, "IndexName");
+                    let kind = text(part, "KeyType").to_owned() + text(part, "AttributeType");
+                    (name, kind, part["KeySchema"].clone(), part["Projection"].clone())
+                });
+                let mut parts: Vec<_> = parts.collect();
+                parts.sort_by(|a, b| a.0.cmp(&b.0));
+                parts
+            };
+            assert_eq!(parts(&made), parts(declared), "{resource}: {part}");
+        }
+    }
 }

@@ -25,7 +25,7 @@
 //! | an entry, with its places in three indexes | 4 write units; of a person's token 1; each once more per further KB |
 //! | a retry | 1 write unit |
 //! | either, without a session | 1 read unit more |
-//! | a page | half a read unit per partition and 4 KB: 4 to 8 for a short one, about 15 for 50 entries, whatever the log's length |
+//! | a page | half a read unit for each partition and 4 KB of it: 4 to 8 for a short page, 8 to 12 for 50 entries, whatever the log's length |
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
