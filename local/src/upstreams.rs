@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use shared::registry::upstream::Upstream;
-use shared::registry::{PublicUrl, Settings};
+use shared::registry::{PATIENCE, PublicUrl, Settings};
 use tokio::process::Command;
 
 /// How long npm or pip may take to say where they get packages from.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ASKING: Duration = Duration::from_secs(10);
 
 /// Whom to ask, where nothing else says it, in this order. What pip does without any setting, pip alone knows.
 const NPM: [&str; 2] = ["printenv NPM_CONFIG_REGISTRY", "npm config get registry"];
@@ -29,6 +29,7 @@ pub async fn settings(npm: Option<&str>, pypi: Option<&str>, port: u16) -> Resul
         pypi_file_hosts: Vec::new(),
         anonymous_access: false,
         public_url: PublicUrl::AsCalled("http"),
+        patience: PATIENCE,
     })
 }
 
@@ -57,6 +58,6 @@ async fn upstream(flag: &str, given: Option<&str>, commands: &[&str], port: u16)
 async fn said_by(command: &str) -> Option<String> {
     let mut shell = Command::new("sh");
     let shell = shell.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, shell.output()).await.ok()?.ok()?;
+    let output = tokio::time::timeout(ASKING, shell.output()).await.ok()?.ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -52,7 +52,7 @@ pub fn mail() -> Result<crate::mail::MailConfig, MissingSetting> {
 #[cfg(feature = "registry")]
 pub fn registries() -> Result<crate::registry::Settings, MissingSetting> {
     use crate::registry::upstream::Upstream;
-    use crate::registry::{PublicUrl, Settings};
+    use crate::registry::{PATIENCE, PublicUrl, Settings};
 
     let upstream = |name: &'static str| match optional(name) {
         Some(url) => Upstream::parse(&url).map(Some).ok_or(MissingSetting(name)),
@@ -69,6 +69,7 @@ pub fn registries() -> Result<crate::registry::Settings, MissingSetting> {
             Some("allow") => true,
             Some(_) => return Err(MissingSetting("ANONYMOUS_ACCESS")),
         },
+        patience: PATIENCE,
         public_url: match optional("PUBLIC_URL") {
             Some(url) => PublicUrl::Fixed(url.trim_end_matches('/').to_owned()),
             None => PublicUrl::AsCalled("https"),

@@ -158,9 +158,11 @@ impl ApiError {
         let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
         let headers = response.headers_mut();
         if format == ErrorFormat::Npm
+            && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
             && let Ok(notice) = HeaderValue::from_str(&self.registry_sentence())
         {
-            // What npm shows of a 401 is advice to log in, which is of no use here; this it shows as well.
+            // What npm shows of a 401 is advice to log in, which is of no use here; this it shows as well. Not elsewhere:
+            // there it shows the body, and much of what it asks in passing may well not be found.
             headers.insert("npm-notice", notice);
         }
         match self {

@@ -26,6 +26,9 @@ pub enum Guard {
     Manager,
     /// The holder of an e-mail-verified token.
     EmailHolder,
+    /// The holder of an e-mail-verified or an org user token, by `Basic` too: the registries, whose errors have a form of
+    /// their own. `tests/registries.rs` has what holds for all operations elsewhere.
+    Registry,
     /// Whoever the authorizer lets in: the holder of any credential that counts.
     Authorizer,
     /// It has no route: API Gateway alone calls it.
@@ -76,6 +79,10 @@ pub const COVERED: &[Covered] = &[
     covered(Operation::ApiKeysRevoke, Guard::Manager, Method::DELETE, "/v1/api-keys/{id}", None, 204),
     covered(Operation::AuditLogList, Guard::Manager, Method::GET, "/v1/o/{org_id}/audit-log", None, 200),
     covered(Operation::InstallationsList, Guard::Bot, Method::GET, "/v1/o/{org_id}/guard/installations", None, 200),
+    covered(Operation::RegistryNpm, Guard::Registry, Method::GET, "/npm/{package}", None, 200),
+    covered(Operation::RegistryNpm, Guard::Registry, Method::GET, "/npm/{package}/-/{file}", None, 302),
+    covered(Operation::RegistryPypi, Guard::Registry, Method::GET, "/pypi/simple/{project}/", None, 200),
+    covered(Operation::RegistryPypi, Guard::Registry, Method::GET, "/pypi/files/{project}/{file}", None, 302),
     covered(Operation::OrgAccessTokensList, Guard::Bot, Method::GET, "/api/v2/organization/tokens/", None, 200),
     covered(
         Operation::OrgAccessTokensCreate,
@@ -173,9 +180,9 @@ pub const COVERED: &[Covered] = &[
     ),
 ];
 
-/// The operations that have a route, and so can be called over HTTP.
+/// The operations that have a route, and so can be called over HTTP; but for the registries.
 pub fn routed() -> impl Iterator<Item = &'static Covered> {
-    COVERED.iter().filter(|covered| covered.guard != Guard::Gateway)
+    COVERED.iter().filter(|covered| !matches!(covered.guard, Guard::Gateway | Guard::Registry))
 }
 
 /// What calls are made on: an organization with an owner and a token of each kind, and a person with a token and a code.
@@ -408,11 +415,11 @@ impl<'a> Cast<'a> {
         let (own, credential) = (&stage.org, &stage.owner.credential);
         if guard != Guard::Authorizer {
             for (what, token, is_wrong) in [
-                ("a bot", credential, guard == Guard::EmailHolder),
+                ("a bot", credential, rule.roles.is_empty()),
                 ("an API key", &stage.api_key.key, rule.scope.is_none()),
                 ("an organization access token", &stage.access_token.token, true),
-                ("an org user token", &stage.token.token, true),
-                ("an e-mail-verified token", &stage.email_token, guard != Guard::EmailHolder),
+                ("an org user token", &stage.token.token, !rule.registry_tokens),
+                ("an e-mail-verified token", &stage.email_token, !rule.email_tokens && !rule.registry_tokens),
             ] {
                 if is_wrong {
                     refuse(what, own, token, Refusal::Forbidden);

@@ -11,6 +11,7 @@ pub mod mail_faults;
 pub mod management;
 pub mod shell;
 pub mod table;
+pub mod upstream;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use shared::cost::Cost;
 use shared::domain::Plan;
 use shared::mail::{MailConfig, Mailer};
 use shared::principal::Role;
+use shared::registry::{PublicUrl, Registries, Settings};
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
 use shared::store::installations::InstallationLog;
@@ -73,21 +75,22 @@ impl Service {
 
     /// Starts a service with a clock and limits of its own.
     pub async fn start_with(clock: Clock, limits: Limits) -> Self {
-        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), clock, limits, None, Mailing::default()).await
+        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), clock, limits, None, Surroundings::default()).await
     }
 
     /// Starts a service with a manual clock, whose mails hold commands that lead to the service itself.
     pub async fn start_with_mails_that_lead_home() -> Self {
-        let (dynamodb, mailing) = (DynamoDb::in_memory(0).await.unwrap(), Mailing { ses: None, lead_home: true });
-        Self::start_on(dynamodb, manual_clock(), unlimited(), None, mailing).await
+        let (dynamodb, around) =
+            (DynamoDb::in_memory(0).await.unwrap(), Surroundings { lead_home: true, ..Surroundings::default() });
+        Self::start_on(dynamodb, manual_clock(), unlimited(), None, around).await
     }
 
     /// Starts a service with a manual clock, whose SES fails as the test says; its outbox has what SES took.
     pub async fn start_with_mail_faults(limits: Limits) -> (Self, Ses) {
         let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
         let ses = Ses::start(&clock).await;
-        let mailing = Mailing { ses: Some(ses.clone()), lead_home: false };
-        (Self::start_on(dynamodb, clock, limits, None, mailing).await, ses)
+        let around = Surroundings { ses: Some(ses.clone()), ..Surroundings::default() };
+        (Self::start_on(dynamodb, clock, limits, None, around).await, ses)
     }
 
     /// Starts a service with a manual clock, whose table and whose SES fail as the test says.
@@ -95,8 +98,8 @@ impl Service {
         let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
         let (faults, ses) = (Faults::start(&dynamodb.endpoint).await, Ses::start(&clock).await);
         let served = Store::new(faults.client(), TABLE, clock.clone());
-        let mailing = Mailing { ses: Some(ses.clone()), lead_home: false };
-        (Self::start_on(dynamodb, clock, limits, Some(served), mailing).await, faults, ses)
+        let around = Surroundings { ses: Some(ses.clone()), ..Surroundings::default() };
+        (Self::start_on(dynamodb, clock, limits, Some(served), around).await, faults, ses)
     }
 
     /// Starts a service with a manual clock, whose table fails as the test says; `store` and `table` go past that.
@@ -104,7 +107,22 @@ impl Service {
         let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
         let faults = Faults::start(&dynamodb.endpoint).await;
         let served = Store::new(faults.client(), TABLE, clock.clone());
-        (Self::start_on(dynamodb, clock, unlimited(), Some(served), Mailing::default()).await, faults)
+        (Self::start_on(dynamodb, clock, unlimited(), Some(served), Surroundings::default()).await, faults)
+    }
+
+    /// Starts a service with a manual clock, whose registries have these settings.
+    pub async fn start_with_registries(registries: Settings) -> Self {
+        let around = Surroundings { registries, ..Surroundings::default() };
+        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), manual_clock(), unlimited(), None, around).await
+    }
+
+    /// The same, whose table fails as the test says; `store` and `table` go past that.
+    pub async fn start_with_registries_and_faults(registries: Settings) -> (Self, Faults) {
+        let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
+        let faults = Faults::start(&dynamodb.endpoint).await;
+        let served = Store::new(faults.client(), TABLE, clock.clone());
+        let around = Surroundings { registries, ..Surroundings::default() };
+        (Self::start_on(dynamodb, clock, unlimited(), Some(served), around).await, faults)
     }
 
     async fn start_on(
@@ -112,7 +130,7 @@ impl Service {
         clock: Clock,
         limits: Limits,
         served: Option<Store>,
-        mailing: Mailing,
+        around: Surroundings,
     ) -> Self {
         let store = Store::new(dynamodb_at(&dynamodb.endpoint), TABLE, clock.clone());
         store.create_table().await.unwrap();
@@ -120,11 +138,11 @@ impl Service {
         installation_log.create_table().await.unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let (outbox, ses) = match &mailing.ses {
+        let (outbox, ses) = match &around.ses {
             Some(ses) => (ses.outbox.clone(), ses.client()),
             None => (Outbox::new(clock.clone()), ses_at(&format!("{base_url}{SES_PATH}"))),
         };
-        let public_url = if mailing.lead_home { &base_url } else { "https://guard.example.com" };
+        let public_url = if around.lead_home { &base_url } else { "https://guard.example.com" };
         let mail = MailConfig {
             from: "guard-tokens <no-reply@guard-tokens.example>".to_owned(),
             reply_to: Some("support@guard-tokens.example".to_owned()),
@@ -136,9 +154,10 @@ impl Service {
         let served_log = served.installation_log(INSTALLATIONS);
         let app = App::new(served, clock.clone());
         let app = app.with_limits(limits).with_installation_log(served_log).with_mailer(mailer);
+        let app = app.with_registries(Registries::new(around.registries).unwrap());
         let router = local::api::router(app).layer(from_fn(show_cost)).merge(outbox.clone().router());
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().build().unwrap();
         let table = Table::new(&dynamodb);
         Self { base_url, store, installation_log, table, clock, outbox, http, _dynamodb: dynamodb }
     }
@@ -232,13 +251,33 @@ impl Service {
     }
 }
 
-/// Where a service's mails go, and lead.
-#[derive(Debug, Default)]
-struct Mailing {
-    /// The SES they go through; the service's own outbox unless said.
+/// What a service has around it.
+#[derive(Debug)]
+struct Surroundings {
+    /// The SES that mails go through; the service's own outbox unless said.
     ses: Option<Ses>,
-    /// Whether the commands in them lead to the service itself, so that they can be run; else to guard.example.com.
+    /// Whether the commands in mails lead to the service itself, so that they can be run; else to guard.example.com.
     lead_home: bool,
+    /// Where packages come from; from nowhere unless said.
+    registries: Settings,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { ses: None, lead_home: false, registries: no_upstreams() }
+    }
+}
+
+/// Registries as they are deployed, but without an upstream, and called without TLS.
+pub fn no_upstreams() -> Settings {
+    Settings {
+        npm: None,
+        pypi: None,
+        pypi_file_hosts: Vec::new(),
+        anonymous_access: false,
+        public_url: PublicUrl::AsCalled("http"),
+        patience: Duration::from_secs(2),
+    }
 }
 
 /// An organization.

@@ -20,6 +20,7 @@ fn an_entry_says_the_same_as_the_permission_table() {
         assert_eq!(matches!(guard, Guard::Bot | Guard::Manager), !rule.roles.is_empty(), "{}", operation.name());
         assert_eq!(*guard == Guard::Manager, rule.scope.is_some(), "{}", operation.name());
         assert_eq!(*guard == Guard::EmailHolder, rule.email_tokens, "{}", operation.name());
+        assert_eq!(*guard == Guard::Registry, rule.registry_tokens, "{}", operation.name());
         assert_eq!(*guard == Guard::Authorizer, rule.authorizer, "{}", operation.name());
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use shared::principal::Operation;
 use tests::Service;
-use tests::coverage::{COVERED, Guard, routed};
+use tests::coverage::{COVERED, Guard};
 use tests::table::{INSTALLATIONS, TABLE, text};
 
 fn root() -> PathBuf {
@@ -140,6 +140,12 @@ fn the_routes_of_the_template_are_those_of_the_coverage_table() {
         let mut expected = BTreeSet::new();
         for covered in entries.filter(|covered| covered.guard != Guard::Gateway) {
             let (method, path) = (covered.method.as_str().to_owned(), covered.path);
+            if covered.guard == Guard::Registry {
+                // Names of packages have slashes: the function tells its paths apart, and its methods.
+                let (root, _) = path[1..].split_once('/').unwrap();
+                expected.insert(("ANY".to_owned(), format!("/{root}/{{proxy+}}")));
+                continue;
+            }
             if covered.success == 404 {
                 expected.insert(("$default".to_owned(), "$default".to_owned()));
                 continue;
@@ -157,7 +163,7 @@ fn the_routes_of_the_template_are_those_of_the_coverage_table() {
 #[test]
 fn the_operations_of_the_openapi_document_are_those_of_the_coverage_table() {
     let documented = documented();
-    let covered = routed().filter(|covered| covered.success != 404);
+    let covered = COVERED.iter().filter(|covered| covered.guard != Guard::Gateway && covered.success != 404);
     let covered: BTreeMap<(String, String), &str> =
         covered.map(|c| ((c.method.to_string(), c.path.to_owned()), c.operation.name())).collect();
     assert_eq!(documented.keys().collect::<Vec<_>>(), covered.keys().collect::<Vec<_>>());
@@ -195,7 +201,8 @@ fn every_function_has_an_event_on_its_route() {
         }
         let (method, path) = route_key.split_once(' ').unwrap();
         assert!(routes.contains(&(method.to_owned(), path.to_owned())), "{name}: {route_key}");
-        assert_eq!(event["requestContext"]["http"]["method"], method, "{name}");
+        let called = text(&event["requestContext"]["http"], "method");
+        assert!(method == called || method == "ANY", "{name}: {called}");
         let parameters = event["pathParameters"].as_object();
         let filled = parameters.into_iter().flatten().fold(path.to_owned(), |path, (parameter, value)| {
             let value = value.as_str().unwrap();

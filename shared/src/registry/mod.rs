@@ -35,6 +35,9 @@ use crate::ids::OrgId;
 /// How long it may go unnoticed that an organization's Guard was switched. Tokens themselves are always looked up.
 const GUARD_MEMORY: Duration = Duration::from_secs(60);
 
+/// How long a whole answer of an upstream may take: well before API Gateway gives up, at 30 seconds.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
 /// How many organizations one process remembers.
 const REMEMBERED_ORGS: usize = 10_000;
 
@@ -51,6 +54,8 @@ pub struct Settings {
     pub anonymous_access: bool,
     /// How callers reach the registries.
     pub public_url: PublicUrl,
+    /// How long a whole answer of an upstream may take.
+    pub patience: Duration,
 }
 
 /// How callers reach the service: what the places of files begin with.
@@ -84,7 +89,8 @@ impl Registries {
     ///
     /// Where this machine has no certificates to trust.
     pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
-        Ok(Self { settings, http: upstream::client()?, guarded: Arc::default() })
+        let http = upstream::client(settings.patience)?;
+        Ok(Self { settings, http, guarded: Arc::default() })
     }
 
     /// What the URLs in an answer to this request begin with: no slash at the end.

@@ -16,9 +16,6 @@ use crate::error::ApiError;
 /// How long a connection to an upstream may take.
 const CONNECTING: Duration = Duration::from_secs(4);
 
-/// How long a whole answer of an upstream may take: well before API Gateway gives up, at 30 seconds.
-const ANSWERING: Duration = Duration::from_secs(20);
-
 /// How much metadata is taken from an upstream, in bytes, uncompressed. The largest packages have some 40 MB.
 const LARGEST: usize = 96 * 1024 * 1024;
 
@@ -96,11 +93,11 @@ pub fn is_web_place(url: &Url) -> bool {
 /// # Errors
 ///
 /// Where this machine has no certificates to trust.
-pub(super) fn client() -> reqwest::Result<Client> {
+pub(super) fn client(patience: Duration) -> reqwest::Result<Client> {
     Client::builder()
         .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECTING)
-        .timeout(ANSWERING)
+        .timeout(patience)
         .redirect(Policy::limited(5))
         .referer(false)
         .build()

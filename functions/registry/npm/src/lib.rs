@@ -69,6 +69,7 @@ async fn serve(State(app): State<App>, request: Request) -> Result<Response, Api
         Resource::Whoami => call.whoami().await,
         Resource::Ping => Ok(AnswerJson(Pong {}).into_response()),
         Resource::Keys => call.passed_on("-/npm/v1/keys").await,
+        Resource::Tags(package) => call.passed_on(&format!("-/package/{}/dist-tags", package.path())).await,
         Resource::Attestations(package, version) => {
             call.passed_on(&format!("-/npm/v1/attestations/{}", package.attestations_path(&version))).await
         }

@@ -28,6 +28,8 @@ pub enum Resource {
     Ping,
     /// The keys that versions are signed with.
     Keys,
+    /// The tags of a package's versions.
+    Tags(Package),
     /// The attestations of a version.
     Attestations(Package, String),
     /// What is wrong with these versions, as `npm audit` asks since npm 7.
@@ -58,6 +60,10 @@ impl Resource {
                 let package = [scope, &[name]].concat();
                 let (package, []) = Package::read(&package)? else { return None };
                 Resource::Attestations(package, part(version)?)
+            }
+            ["-", "package", package @ .., "dist-tags"] => {
+                let (package, []) = Package::read(package)? else { return None };
+                Resource::Tags(package)
             }
             parts => {
                 let (package, rest) = Package::read(parts)?;
@@ -227,6 +233,8 @@ mod tests {
         assert!(!tarball.lies_at("@scope/name/-/name-1.0.0.tgz"));
         let by_metadata = Resource::TarballByMetadata(tarball.clone());
         assert_eq!(Resource::parse(&tarball.path_by_metadata()), Some(by_metadata));
+        let tags = Resource::Tags(package("@scope/name"));
+        assert_eq!(Resource::parse("-/package/@scope%2fname/dist-tags"), Some(tags));
         let attestations = Resource::Attestations(package("@scope/name"), "1.0.0".to_owned());
         assert_eq!(Resource::parse("-/npm/v1/attestations/@scope%2fname@1.0.0"), Some(attestations));
         let attestations = Resource::Attestations(package("is-odd"), "1.0.0".to_owned());
