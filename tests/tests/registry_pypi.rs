@@ -133,8 +133,18 @@ async fn another_spelling_of_a_name_leads_to_the_one() {
         assert!(whole.path() == "/pypi/simple/my-widgets/" || whole.path() == "/pypi/simple/", "{whole}");
     }
     assert!(stand.registry.asked().is_empty());
-    stand.registry.says("/simple/", Says::found("text/html", "<a href=\"widgets/\">widgets</a>"));
-    assert_eq!(stand.get("/pypi/simple/").await.text, "<a href=\"widgets/\">widgets</a>");
+}
+
+#[tokio::test]
+async fn the_list_of_projects_leads_to_their_pages_with_us() {
+    let stand = Stand::start().await;
+    for link in ["widgets/", "/simple/widgets/", "/simple/widgets", "https://elsewhere.example/simple/widgets/"] {
+        stand.registry.says("/simple/", Says::found("text/html", format!("<a href=\"{link}\">widgets</a>")));
+        assert_eq!(stand.get("/pypi/simple/").await.text, "<a href=\"widgets/\">widgets</a>");
+    }
+    let projects = json!({"meta": {"api-version": "1.3"}, "projects": [{"name": "widgets"}]});
+    stand.registry.says("/simple/", Says::found(JSON, projects.to_string()));
+    assert_eq!(stand.get_with("/pypi/simple/", &[("accept", PIP)]).await.json(), projects);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ pub mod path;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::LOCATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use shared::domain::Ecosystem;
@@ -119,7 +119,7 @@ async fn project(call: &Call<'_>, project: &Project) -> Result<Response, ApiErro
         Fetched::NotModified(validators) => Ok(metadata::not_modified(form, &validators)),
         Fetched::Document(document) => {
             let places = Places { upstream, hosts: &settings.pypi_file_hosts, root: &root };
-            let page = format_of(&document)?
+            let page = format_of(&document.content_type)?
                 .rewritten(&document.body, &document.url, |url| places.for_callers(project, url))
                 .map_err(unreadable)?;
             metadata::answer(headers, form, &document.validators, document.content_type, page)
@@ -177,15 +177,17 @@ impl Call<'_> {
         upstream.ok_or(ApiError::BadGateway("No Python index is configured behind this one."))
     }
 
-    /// The list of all projects. It names no files.
+    /// The list of all projects. It names no files; in HTML its links lead to the projects' pages, which are ours.
     async fn index(&self) -> Result<Response, ApiError> {
         let (headers, form) = (&self.parts.headers, Form::of(&[]));
         match self.registries.fetch(self.upstream()?.join(""), wanted(headers), form.conditions(headers)).await? {
             Fetched::NotModified(validators) => Ok(metadata::not_modified(form, &validators)),
-            Fetched::Document(document) => {
-                format_of(&document)?;
-                let Document { content_type, validators, body, .. } = document;
-                metadata::answer(headers, form, &validators, content_type, body.into())
+            Fetched::Document(Document { url, content_type, validators, body }) => {
+                let body = match format_of(&content_type)? {
+                    Format::Html => Format::Html.rewritten(&body, &url, last_folder).map_err(unreadable)?,
+                    Format::Json => body.into(),
+                };
+                metadata::answer(headers, form, &validators, content_type, body)
             }
         }
     }
@@ -193,7 +195,7 @@ impl Call<'_> {
     /// Where a file lies, by the upstream's metadata.
     async fn place_of(&self, file: &File) -> Result<Url, ApiError> {
         let page = self.registries.fetch_whole(self.upstream()?.join(&file.project.path()), JSON_OR_HTML).await?;
-        let places = format_of(&page)?.places(&page.body, &page.url).map_err(unreadable)?;
+        let places = format_of(&page.content_type)?.places(&page.body, &page.url).map_err(unreadable)?;
         let place = places.iter().find(|place| last_part(place) == file.name);
         Ok(file.beside(place.ok_or(ApiError::PackageNotFound)?))
     }
@@ -207,8 +209,14 @@ fn wanted(headers: &HeaderMap) -> &'static str {
     if json > 0 && json >= html { JSON_OR_HTML } else { HTML_ALONE }
 }
 
-fn format_of(document: &Document) -> Result<Format, ApiError> {
-    document.content_type.to_str().ok().and_then(Format::of).ok_or(UNREADABLE)
+fn format_of(content_type: &HeaderValue) -> Result<Format, ApiError> {
+    content_type.to_str().ok().and_then(Format::of).ok_or(UNREADABLE)
+}
+
+/// The last folder of a URL, relative to the folder above it.
+fn last_folder(url: &Url) -> String {
+    let name = url.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    format!("{name}/")
 }
 
 fn unreadable(error: page::Unreadable) -> ApiError {
