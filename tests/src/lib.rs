@@ -343,9 +343,10 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The error's code.
+    /// The error's code, in either form.
     pub fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+        let json = self.json();
+        json["error"]["code"].as_str().or(json["code"].as_str()).unwrap_or_default().to_owned()
     }
 
     /// What the request cost.

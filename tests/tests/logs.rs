@@ -7,18 +7,22 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::domain::Ecosystem;
 use shared::ids::TokenId;
 use shared::lambda::{json_logs, log_filter_at};
 use shared::principal::Operation;
+use shared::registry::Settings;
 use shared::secret::{Token, TokenKind};
 use shared::store::installations::{Download, Recorded};
 use tests::coverage::{Cast, Covered, Guard, Stage, made_up, mistyped, routed};
 use tests::faults::{Fault, Faults};
 use tests::table::text;
-use tests::{Answer, Service};
+use tests::upstream::{Registry, Says};
+use tests::{Answer, Service, no_upstreams};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Something that must not be logged, in places where nobody would send it.
@@ -98,6 +102,7 @@ async fn a_log_says_what_happened_and_nothing_that_was_sent() {
     wrong_credentials(&service, &mut tour).await;
     failing_table(&service, &faults, &mut tour).await;
     installation_log(&service, &mut tour).await;
+    registries(&mut tour).await;
     tour.secrets.extend(["bobby-laptop", "carol-laptop", "Authorization", "Bearer "].map(str::to_owned));
     tour.secrets.extend(service.outbox.mails().into_iter().map(|mail| mail.to));
 
@@ -137,6 +142,47 @@ async fn installation_log(service: &Service, tour: &mut Tour) {
         let answer = service.call(Method::GET, &path, &stage.owner.credential).await;
         assert!(answer.text.contains(SECRET), "{}", answer.text);
         tour.add(covered, Some(stage.owner.id.as_str()), answer);
+    }
+}
+
+/// Downloads and failures at the registries, with a secret in whatever a package manager sends, and in what the upstream
+/// answers.
+async fn registries(tour: &mut Tour) {
+    let registry = Registry::start().await;
+    let page = format!("<a href=\"https://{SECRET}.example/{SECRET}-1.0.zip?{SECRET}\">{SECRET}</a>{{");
+    registry.says("/simple/widgets/", Says::found("text/html", page.clone()));
+    registry.says("/npm/widgets", Says::found("application/json", page));
+    registry.says("/npm/broken", Says::status(302).with("location", &format!("http://localhost:1/{SECRET}")));
+    let settings = Settings { npm: registry.upstream("/npm/"), pypi: registry.upstream("/simple/"), ..no_upstreams() };
+    let service = Service::start_with_registries(settings).await;
+    let stage = Stage::set(&service).await;
+    tour.stage(&stage);
+    let token = &stage.token.token;
+    let password = BASE64.encode(format!("token:{token}"));
+    tour.secret(&password);
+    let logout = format!("/npm/-/user/token/{token}");
+    for path in [
+        "/npm/widgets",
+        "/npm/broken",
+        "/npm/widgets/-/widgets-1.0.0.tgz",
+        "/pypi/simple/widgets/",
+        "/pypi/files/widgets/-/widgets-1.0.zip",
+        &format!("/npm/{SECRET}"),
+        &logout,
+    ] {
+        for (authorization, principal) in [
+            (format!("Bearer {token}"), Some(stage.token.id.clone())),
+            (format!("Basic {password}"), Some(stage.token.id.clone())),
+            (format!("Basic {password}x"), None),
+        ] {
+            let request = service.request(Method::GET, &format!("{path}?{SECRET}={token}"));
+            let request =
+                request.header("authorization", authorization).header("user-agent", format!("{SECRET}/1 {token}"));
+            let request = request.header("npm-session", SECRET).header("npm-command", SECRET).header("referer", SECRET);
+            let answer = service.send(request.header("if-none-match", format!("\"{SECRET}\""))).await;
+            let route = if path.starts_with("/npm") { "/npm/{*path}" } else { "/pypi/{*path}" };
+            tour.made.push((answer, Method::GET, Some(route), principal));
+        }
     }
 }
 
@@ -192,7 +238,7 @@ async fn good_and_bad(service: &Service, tour: &mut Tour, covered: &Covered) {
     let stage = if covered.uses_up_its_stage() { Stage::set(service).await } else { stage };
     tour.stage(&stage);
     let principal = match covered.guard {
-        Guard::None | Guard::Gateway => None,
+        Guard::None | Guard::Gateway | Guard::Registry => None,
         // Of the holder of an e-mail-verified token the management id is known to nobody here.
         Guard::EmailHolder => None,
         Guard::Bot | Guard::Manager | Guard::Authorizer => Some(stage.owner.id.as_str()),
