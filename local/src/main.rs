@@ -104,6 +104,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     let upstreams =
         upstreams::settings(arguments.npm_upstream.as_deref(), arguments.pypi_upstream.as_deref(), address.port())
             .await?;
+    let packages = upstreams::shown(&upstreams);
     let registries = Registries::new(upstreams).context("there are no certificates to trust upstreams by")?;
     let dynamodb = if memory {
         DynamoDb::in_memory(arguments.dynamodb_port).await?
@@ -125,6 +126,7 @@ async fn run(arguments: Arguments) -> Result<()> {
 
     say(&format!("guard-tokens listens on {base_url}, DynamoDB on {}.\n", dynamodb.endpoint));
     say(&format!("Mails are kept in memory and shown at {base_url}/_local/mail.\n"));
+    say(&format!("{packages}\n"));
     if knows_key {
         say(&demo::tour(&env_file));
     } else {

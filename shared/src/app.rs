@@ -132,7 +132,7 @@ impl App {
     #[cfg(feature = "registry")]
     pub async fn with_registries_from_env() -> Result<Self, lambda_http::Error> {
         let registries = crate::registry::Registries::new(crate::config::registries()?)?;
-        Ok(Self::from_env().await?.with_registries(registries))
+        Ok(Self::with_installation_log_from_env().await?.with_registries(registries))
     }
 
     /// How much is let through.

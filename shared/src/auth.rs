@@ -258,7 +258,7 @@ impl<O: Guarded> FromRequestParts<App> for EmailHolder<O> {
 /// organization with Guard. Where the deployment allows it, also somebody without any token.
 ///
 /// Refuses, in this order: a credential that is not good (401), one of another kind (403), one of an organization without
-/// Guard (403). Each call is a use of the token.
+/// Guard (403). Each call is a use of the token, see [`Self::answered`].
 #[cfg(feature = "registry")]
 #[derive(Debug)]
 pub struct RegistryUser<O> {
@@ -293,8 +293,20 @@ impl<O: Guarded> FromRequestParts<App> for RegistryUser<O> {
         if !O::OPERATION.rule().registry_tokens {
             return Err(ApiError::Forbidden);
         }
-        app.store().record_use(holder.hash, &holder.token).await;
         Ok(Self { holder: Some(*holder), origin, operation: PhantomData })
+    }
+}
+
+#[cfg(feature = "registry")]
+impl<O> RegistryUser<O> {
+    /// Answers the request, and beside it notes that the token was used.
+    pub async fn answered<T>(&self, app: &App, answer: impl Future<Output = T>) -> T {
+        let noted = async {
+            if let Some(holder) = &self.holder {
+                app.store().record_use(holder.hash, &holder.token).await;
+            }
+        };
+        futures::join!(answer, noted).0
     }
 }
 

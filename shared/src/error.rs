@@ -209,6 +209,7 @@ impl ApiError {
             }
             ApiError::MethodNotAllowed(_) => "This registry is for installing only: nothing can be published to it.",
             ApiError::NotFound => "This registry has nothing at this path.",
+            ApiError::PayloadTooLarge => "The body is larger than 4 MiB, which is what this registry takes.",
             _ => return self.to_string(),
         }
         .to_owned()

@@ -367,6 +367,51 @@ async fn no_path_sends_anybody_anywhere_else() {
         assert_problem(&answer, 404, "NOT_FOUND");
         assert_eq!(answer.header("location"), "", "{path}");
     }
+    // Of a host that is not known, whether the index names it.
+    assert!(registry.asked().iter().all(|asked| asked.path == "/simple/a/"));
+}
+
+#[tokio::test]
+async fn nobody_is_sent_on_within_a_host_since_npm_would_take_the_token_along() {
+    let (service, registry) = service().await;
+    let stage = Stage::set(&service).await;
+    for path in [TARBALL, WHEEL, &format!("{WHEEL}.metadata")] {
+        let request =
+            |host: &str| service.request(Method::GET, path).bearer_auth(&stage.token.token).header("host", host);
+        let answer = service.send(request("localhost:3000")).await;
+        assert_problem(&answer, 502, "BAD_GATEWAY");
+        assert!(answer.text.contains("same host name") && answer.header("location").is_empty(), "{}", answer.text);
+        assert_eq!(service.send(request("guard.example.com")).await.status, 302);
+    }
+    assert!(registry.url.starts_with("http://localhost:"));
+}
+
+#[tokio::test]
+async fn an_upstream_leads_us_on_over_the_web_alone() {
+    let (service, registry) = service().await;
+    let stage = Stage::set(&service).await;
+    let bearer = format!("Bearer {}", stage.token.token);
+    registry.says("/npm/renamed", Says::status(301).with("location", "/npm/widgets"));
+    assert_eq!(get(&service, "/npm/renamed", &bearer).await.status, 200);
+    registry.says("/npm/renamed", Says::status(301).with("location", "file:///etc/passwd"));
+    assert_problem(&get(&service, "/npm/renamed", &bearer).await, 502, "BAD_GATEWAY");
+}
+
+#[tokio::test]
+async fn a_token_that_somebody_put_into_the_path_reaches_no_upstream() {
+    let (service, registry) = service().await;
+    let stage = Stage::set(&service).await;
+    let token = &stage.token.token;
+    for path in [
+        format!("/npm/{token}"),
+        format!("/npm/@{token}/x"),
+        format!("/npm/@scope%2f{token}"),
+        format!("/npm/widgets/{token}"),
+        format!("/npm/-/package/{token}/dist-tags"),
+        format!("/pypi/simple/{token}/"),
+    ] {
+        assert_problem(&get(&service, &path, &format!("Bearer {token}")).await, 404, "NOT_FOUND");
+    }
     assert!(registry.asked().is_empty());
 }
 

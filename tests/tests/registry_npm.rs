@@ -145,6 +145,13 @@ async fn who_has_it_already_is_told_so() {
     assert_eq!(stand.get_with("/npm/plain", &[("if-none-match", &tag)]).await.status, 304);
     stand.registry.says("/npm/plain", Says::found("application/json", r#"{"name":"plain","v":2}"#));
     assert_eq!(stand.get_with("/npm/plain", &[("if-none-match", &tag)]).await.status, 200);
+    // When it was modified says nothing of where files lie, so nobody is told or asked.
+    let dated = Says::found("application/json", "{}").with("last-modified", "Sat, 21 Nov 2026 10:00:00 GMT");
+    stand.registry.says("/npm/plain", dated);
+    stand.registry.asked();
+    let answer = stand.get_with("/npm/plain", &[("if-modified-since", "Sat, 21 Nov 2026 10:00:00 GMT")]).await;
+    assert_eq!((answer.status.as_u16(), answer.header("last-modified")), (200, ""));
+    assert!(!stand.registry.asked_once().headers.contains_key("if-modified-since"));
 }
 
 #[tokio::test]
@@ -161,18 +168,22 @@ async fn a_file_is_where_the_upstream_keeps_it() {
     }
     // The usual place needs no looking up.
     assert!(stand.registry.asked().is_empty());
-    let manifest = |tarball: &str| {
-        Says::found("application/json", json!({"version": "2.0.0", "dist": {"tarball": tarball}}).to_string())
-    };
     let path = "/npm/@scope/widgets/-/by-metadata/widgets-2.0.0.tgz";
-    stand.registry.says("/npm/@scope%2fwidgets/2.0.0", manifest("https://files.example.com/c0ffee?signature=x"));
+    // Where only the metadata says it, the same metadata is asked that led here: not all registries know single versions.
+    stand.has("@scope/widgets", &[("2.0.0", "https://files.example.com/c0ffee?signature=x")]);
     let answer = stand.get(path).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.header("location")),
-        (302, "https://files.example.com/c0ffee?signature=x")
-    );
-    for evil in ["javascript:alert(1)", "file:///etc/passwd", "https://user:password@files.example.com/x", "x"] {
-        stand.registry.says("/npm/@scope%2fwidgets/2.0.0", manifest(evil));
+    let place = "https://files.example.com/c0ffee?signature=x";
+    assert_eq!((answer.status.as_u16(), answer.header("location")), (302, place));
+    assert_eq!(stand.registry.asked_once().path, "/npm/@scope%2fwidgets");
+    // A tag is no version: it would be logged as one.
+    for version in ["1.0.0", "latest"] {
+        let answer = stand.get(&format!("/npm/@scope/widgets/-/by-metadata/widgets-{version}.tgz")).await;
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (404, ""), "{version}");
+    }
+    for evil in
+        ["javascript://x", "file://x/etc/passwd", "https://user:pw@files.example.com/x", "http://127.0.0.1:1/x.tgz"]
+    {
+        stand.has("@scope/widgets", &[("2.0.0", evil)]);
         let answer = stand.get(path).await;
         assert_eq!((answer.status.as_u16(), answer.header("location")), (502, ""), "{evil}");
     }
@@ -182,6 +193,18 @@ async fn a_file_is_where_the_upstream_keeps_it() {
         log["installations"].as_array().unwrap().iter().map(|e| e["version"].as_str().unwrap()).collect();
     assert_eq!(versions.len(), 3);
     assert!(["2.0.0", "1.0.0+b", "1.0.0-rc.1"].iter().all(|version| versions.contains(version)), "{versions:?}");
+}
+
+#[tokio::test]
+async fn metadata_is_json_whatever_the_upstream_calls_it() {
+    let stand = Stand::start().await;
+    for kind in ["text/html", "application/octet-stream", "application/json; charset=utf-8"] {
+        stand.registry.says("/npm/widgets", Says::found(kind, r#"{"versions":null}"#));
+        let answer = stand.get("/npm/widgets").await;
+        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "application/json"), "{kind}");
+    }
+    stand.registry.says("/npm/widgets", Says::found("application/vnd.npm.install-v1+json; charset=utf-8", "{}"));
+    assert_eq!(stand.get("/npm/widgets").await.header("content-type"), "application/vnd.npm.install-v1+json");
 }
 
 #[tokio::test]
@@ -273,7 +296,8 @@ async fn audits_keys_and_attestations_are_the_upstreams() {
         let answer = stand.get(&path).await;
         assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "POST"));
         let request = stand.service.request(Method::POST, &path).bearer_auth(&stand.stage.token.token);
-        assert_eq!(stand.service.send(request.body(vec![b' '; 4 * 1024 * 1024 + 1])).await.status, 413);
+        let answer = stand.service.send(request.body(vec![b' '; 4 * 1024 * 1024 + 1])).await;
+        assert_eq!((answer.status.as_u16(), answer.text.contains("4 MiB")), (413, true), "{}", answer.text);
         assert!(stand.registry.asked().is_empty());
     }
     // An upstream that has none is a 404, which npm takes for just that.

@@ -81,7 +81,7 @@ async fn a_page_is_the_upstreams_but_for_the_places_of_files() {
     assert_eq!(answer.text, page([&ours[0], &ours[1], &ours[2]]));
     assert_eq!(
         (answer.header("content-type"), answer.header("vary")),
-        ("text/html; charset=UTF-8", "Accept, Accept-Encoding")
+        ("text/html; charset=utf-8", "Accept, Accept-Encoding")
     );
     assert_eq!(answer.header("cache-control"), "private, no-cache");
     let tag = answer.header("etag");
@@ -114,6 +114,26 @@ async fn json_is_answered_to_whoever_reads_it() {
         stand.get_with("/pypi/simple/widgets/", &[("accept", accept)]).await;
         assert!(!stand.registry.asked_once().headers["accept"].to_str().unwrap().contains("json"), "{accept}");
     }
+}
+
+#[tokio::test]
+async fn a_file_is_called_what_the_index_calls_it() {
+    let stand = Stand::start_with(&["files.example.com"]).await;
+    let files =
+        json!({"files": [{"filename": "widgets-1.0-py3-none-any.whl", "url": "https://files.example.com/blob/7"}]});
+    stand.registry.says("/simple/widgets/", Says::found(JSON, files.to_string()));
+    let page = stand.get_with("/pypi/simple/widgets/", &[("accept", PIP)]).await.json();
+    let ours = page["files"][0]["url"].as_str().unwrap();
+    assert_eq!(ours, stand.ours("widgets/widgets-1.0-py3-none-any.whl"));
+    let answer = stand.get(ours.strip_prefix(&stand.service.base_url).unwrap()).await;
+    assert_eq!((answer.status.as_u16(), answer.header("location")), (302, "https://files.example.com/blob/7"));
+}
+
+#[tokio::test]
+async fn a_page_that_is_not_utf_8_is_not_passed_on_as_if_it_were() {
+    let stand = Stand::start().await;
+    stand.registry.says("/simple/widgets/", Says::found("text/html; charset=iso-8859-1", b"<p>\xe9</p>".as_slice()));
+    assert_eq!(stand.get("/pypi/simple/widgets/").await.status, 502);
 }
 
 #[tokio::test]
@@ -164,11 +184,19 @@ async fn a_file_on_a_known_host_needs_no_looking_up() {
         let answer = stand.get(&format!("/pypi/files/{path}")).await;
         assert_eq!((answer.status.as_u16(), answer.header("location")), (302, place.as_str()));
     }
-    assert_eq!(stand.get("/pypi/files/widgets/evil.example/widgets-1.0.tar.gz").await.status, 404);
     assert!(stand.registry.asked().is_empty());
+    // A host that files lay on once, as a lock file may have it, or never did: where they lie now, the metadata says.
+    for host in ["once.example.com", "evil.example"] {
+        let path = format!("/pypi/files/widgets/{host}/x/widgets-1.1.tar.gz");
+        assert_eq!(stand.get(&path).await.status, 404);
+        let page = "<a href=\"https://now.example.com/widgets-1.1.tar.gz\">widgets</a>";
+        stand.registry.says("/simple/widgets/", Says::found("text/html", page));
+        assert_eq!(stand.get(&path).await.header("location"), "https://now.example.com/widgets-1.1.tar.gz");
+        stand.registry.says("/simple/widgets/", Says::status(404));
+    }
     // Its metadata is no download.
     let logged = stand.logged().await;
-    assert_eq!(logged.len(), 2, "{logged:?}");
+    assert_eq!(logged.len(), 3, "{logged:?}");
     assert!(logged.contains(&json!(["widgets", "1.0+cpu", "Widgets-1.0+cpu.zip"])));
 }
 

@@ -5,6 +5,8 @@ use http::HeaderMap;
 use http::header::USER_AGENT;
 use serde::Deserialize;
 
+use crate::secret::Token;
+
 /// How much is kept of each of these.
 const LONGEST: usize = 64;
 
@@ -62,10 +64,11 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// A word of letters, digits and a few signs, cut to a length.
+/// A word of letters, digits and a few signs, cut to a length; no token that somebody put into the wrong place.
 fn word(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+');
-    (!text.is_empty() && text.chars().all(allowed)).then(|| text.chars().take(LONGEST).collect())
+    (!text.is_empty() && text.chars().all(allowed) && Token::parse(text).is_none())
+        .then(|| text.chars().take(LONGEST).collect())
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub async fn send_on<O>(
     file: PackageFile,
     place: &Url,
 ) -> Result<Response, ApiError> {
-    let answer = to_place(place)?;
+    let answer = to_place(app, parts, place)?;
     if let Some(holder) = &user.holder
         && is_download(&parts.method, &parts.headers)
     {
@@ -67,7 +67,14 @@ pub async fn send_on<O>(
 /// # Errors
 ///
 /// As [`send_on`].
-pub fn to_place(place: &Url) -> Result<Response, ApiError> {
+pub fn to_place(app: &App, parts: &Parts, place: &Url) -> Result<Response, ApiError> {
+    if app.registries()?.is_on_our_host(&parts.headers, place)? {
+        return Err(ApiError::BadGateway(ON_OUR_HOST));
+    }
+    redirect(place)
+}
+
+fn redirect(place: &Url) -> Result<Response, ApiError> {
     let location = HeaderValue::from_str(place.as_str()).ok().filter(|_| is_web_place(place));
     let location = location.ok_or(ApiError::BadGateway(NOWHERE))?;
     Ok((StatusCode::FOUND, [(LOCATION, location)]).into_response())
@@ -75,11 +82,29 @@ pub fn to_place(place: &Url) -> Result<Response, ApiError> {
 
 const NOWHERE: &str = "The registry behind this one names no place for this file that a client could fetch it from.";
 
+const ON_OUR_HOST: &str =
+    "The registry behind this one has the same host name, and clients would send it their tokens: call one by another.";
+
+/// How much of a file's end resolvers read, in bytes, to find a wheel's metadata in it.
+const PEEK: u64 = 1024 * 1024;
+
 /// Whether a request takes a file: not where it asks about it, or looks into it as resolvers do for a wheel's metadata.
+/// Where that is not sure, it does.
 fn is_download(method: &Method, headers: &HeaderMap) -> bool {
-    let range = headers.get(RANGE).and_then(|range| range.to_str().ok()).map(str::trim);
-    let from_its_beginning = range.is_none_or(|range| range.starts_with("bytes=0-"));
-    method == Method::GET && from_its_beginning
+    let range = headers.get(RANGE).and_then(|range| range.to_str().ok());
+    method == Method::GET && !range.is_some_and(is_peek)
+}
+
+/// Whether a range is a piece from the inside, or a small one from the end.
+fn is_peek(range: &str) -> bool {
+    let Some((first, last)) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+        return false;
+    };
+    match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) => first > 0 && first <= last,
+        (Err(_), Ok(last)) => first.is_empty() && last <= PEEK,
+        _ => false,
+    }
 }
 
 async fn record(
@@ -114,9 +139,14 @@ async fn record(
     let log = app.installation_log().map_err(|_| StoreError::Defect)?;
     match (log.record(org, &download).await?, org) {
         // What an organization's tokens are used for, its log says.
-        (Recorded::New, None) => app.store().count_download(token_id, file.ecosystem).await,
-        _ => Ok(()),
+        (Recorded::New, None) => {
+            if app.store().count_download(token_id, file.ecosystem).await.is_err() {
+                tracing::warn!(principal = holder.token.id(), "a download was not counted");
+            }
+        }
+        _ => {}
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -129,6 +159,12 @@ mod tests {
         assert!(is_download(&Method::GET, &HeaderMap::new()));
         assert!(is_download(&Method::GET, &with("bytes=0-")));
         assert!(is_download(&Method::GET, &with("bytes=0-99999999")));
+        // These get all of it, or as good as all.
+        for range in
+            ["bytes=-99999999999", "bytes=1-", "items=1-2", "x", "bytes=5-2", "bytes=+1-2", "bytes=1-2,3-4", ""]
+        {
+            assert!(is_download(&Method::GET, &with(range)), "{range}");
+        }
         assert!(!is_download(&Method::HEAD, &HeaderMap::new()));
         assert!(!is_download(&Method::GET, &with("bytes=-16384")));
         assert!(!is_download(&Method::GET, &with("bytes=100-200")));
@@ -137,12 +173,12 @@ mod tests {
     #[test]
     fn nobody_is_sent_to_what_is_no_place_on_the_web() {
         for place in ["https://files.example.com/a.whl", "http://localhost:8080/a.tgz"] {
-            let answer = to_place(&Url::parse(place).unwrap()).unwrap();
+            let answer = redirect(&Url::parse(place).unwrap()).unwrap();
             assert_eq!(answer.status(), StatusCode::FOUND);
             assert_eq!(answer.headers()[LOCATION], place);
         }
         for place in ["file:///etc/passwd", "javascript:alert(1)", "https://user:pw@files.example.com/a.whl"] {
-            assert!(to_place(&Url::parse(place).unwrap()).is_err(), "{place}");
+            assert!(redirect(&Url::parse(place).unwrap()).is_err(), "{place}");
         }
     }
 }

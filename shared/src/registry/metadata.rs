@@ -6,13 +6,10 @@ use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, VARY,
-};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
 
-use super::upstream::{Conditions, Validators};
 use crate::accept;
 use crate::error::ApiError;
 
@@ -43,12 +40,10 @@ impl Form {
         Self(hasher.finalize())
     }
 
-    /// What the caller has already, in the upstream's terms; nothing where it has something of another form.
-    pub fn conditions(self, headers: &HeaderMap) -> Conditions {
-        match headers.get(IF_NONE_MATCH) {
-            Some(tag) => Conditions { etag: self.upstream_tag(tag), last_modified: None },
-            None => Conditions { etag: None, last_modified: headers.get(IF_MODIFIED_SINCE).cloned() },
-        }
+    /// What the caller has already, by the upstream's entity tag; nothing where it has something of another form. When it
+    /// was last modified is not asked: that says nothing of the form.
+    pub fn known(self, headers: &HeaderMap) -> Option<HeaderValue> {
+        headers.get(IF_NONE_MATCH).and_then(|tag| self.upstream_tag(tag))
     }
 
     /// Our entity tag for something of the upstream's. It is weak: compressed or not, the answer has the same one.
@@ -80,12 +75,12 @@ impl Form {
     }
 }
 
-/// The answer that what the caller has is still right.
-pub fn not_modified(form: Form, validators: &Validators) -> Response {
-    described(StatusCode::NOT_MODIFIED.into_response(), form, validators)
+/// The answer that what the caller has is still right, by the upstream's entity tag.
+pub fn not_modified(form: Form, etag: Option<&HeaderValue>) -> Response {
+    described(StatusCode::NOT_MODIFIED.into_response(), form, etag)
 }
 
-/// The answer with this metadata, compressed if the caller takes that.
+/// The answer with this metadata, compressed if the caller takes that. It must be UTF-8, and of a type that says so.
 ///
 /// # Errors
 ///
@@ -93,24 +88,20 @@ pub fn not_modified(form: Form, validators: &Validators) -> Response {
 pub fn answer(
     headers: &HeaderMap,
     form: Form,
-    validators: &Validators,
-    content_type: HeaderValue,
+    etag: Option<HeaderValue>,
+    content_type: &'static str,
     body: Vec<u8>,
 ) -> Result<Response, ApiError> {
-    let mut validators = validators.clone();
-    if validators.etag.is_none() && validators.last_modified.is_none() {
-        validators.etag = Some(digest(&body));
-    }
-    let is_known = form.conditions(headers).etag.is_some_and(|known| validators.etag.as_ref() == Some(&known));
-    if is_known {
-        return Ok(not_modified(form, &validators));
+    let etag = etag.unwrap_or_else(|| digest(&body));
+    if form.known(headers).as_ref() == Some(&etag) {
+        return Ok(not_modified(form, Some(&etag)));
     }
     let (body, is_compressed) = carried(body, accept::takes_gzip(headers))?;
     let mut response = ([(CONTENT_TYPE, content_type)], Body::from(body)).into_response();
     if is_compressed {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    Ok(described(response, form, &validators))
+    Ok(described(response, form, Some(&etag)))
 }
 
 /// An entity tag for what an upstream gives none.
@@ -120,16 +111,13 @@ fn digest(body: &[u8]) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{digits}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-fn described(mut response: Response, form: Form, validators: &Validators) -> Response {
+fn described(mut response: Response, form: Form, etag: Option<&HeaderValue>) -> Response {
     let headers = response.headers_mut();
     // To be kept by the caller alone, and asked about each time: the token may be dead by then.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-    if let Some(tag) = validators.etag.as_ref().and_then(|tag| form.tag(tag)) {
+    if let Some(tag) = etag.and_then(|tag| form.tag(tag)) {
         headers.insert(ETAG, tag);
-    }
-    if let Some(time) = &validators.last_modified {
-        headers.insert(LAST_MODIFIED, time.clone());
     }
     response
 }
@@ -200,8 +188,7 @@ mod tests {
         for tag in [ours.to_str().unwrap(), "\"abc\"", "*", "abc", "\"a\", \"b~s00000000\"", ""] {
             assert_eq!(other.upstream_tag(&value(tag)), None, "{tag}");
         }
-        let stale = HeaderMap::from_iter([(IF_NONE_MATCH, ours), (IF_MODIFIED_SINCE, value("yesterday"))]);
-        assert_eq!(other.conditions(&stale), Conditions::default());
+        assert_eq!(other.known(&HeaderMap::from_iter([(IF_NONE_MATCH, ours)])), None);
     }
 
     #[test]

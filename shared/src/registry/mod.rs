@@ -25,6 +25,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::HOST;
 use http::uri::Authority;
+use url::Url;
 
 use self::upstream::Upstream;
 use crate::app::App;
@@ -105,6 +106,13 @@ impl Registries {
                 Ok(format!("{scheme}://{host}"))
             }
         }
+    }
+
+    /// Whether a place is on the host that this request came to. npm and its kin take their token along when they are sent on
+    /// within a host, whatever the port.
+    pub(crate) fn is_on_our_host(&self, headers: &HeaderMap, place: &Url) -> Result<bool, ApiError> {
+        let ours = Url::parse(&self.base_url(headers)?).ok();
+        Ok(ours.is_none_or(|ours| ours.host() == place.host()))
     }
 
     /// Whether an organization has Guard, as of a minute ago at the most.

@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use reqwest::redirect::Policy;
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Response};
 use url::{Host, Position, Url};
 
@@ -17,7 +17,10 @@ use crate::error::ApiError;
 const CONNECTING: Duration = Duration::from_secs(4);
 
 /// How much metadata is taken from an upstream, in bytes, uncompressed. The largest packages have some 40 MB.
-const LARGEST: usize = 96 * 1024 * 1024;
+const LARGEST: usize = 64 * 1024 * 1024;
+
+/// How often an upstream may send us on.
+const REDIRECTS: usize = 5;
 
 /// A registry that packages come from.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,15 +48,9 @@ impl Upstream {
         Some(Self(url))
     }
 
-    /// Whether it is on this machine, at this port.
-    pub fn is_local(&self, port: u16) -> bool {
-        let is_loopback = match self.0.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        is_loopback && self.0.port_or_known_default() == Some(port)
+    /// The URL, with a slash at its end.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
     }
 
     /// The place of something below it. The path must be percent-encoded.
@@ -98,36 +95,49 @@ pub(super) fn client(patience: Duration) -> reqwest::Result<Client> {
         .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECTING)
         .timeout(patience)
-        .redirect(Policy::limited(5))
+        .redirect(Policy::custom(follow))
         .referer(false)
         .build()
 }
 
-/// What a caller has already, as the upstream knows it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Conditions {
-    /// The entity tag.
-    pub etag: Option<HeaderValue>,
-    /// When it was last modified.
-    pub last_modified: Option<HeaderValue>,
+/// Whether an upstream is followed to where it sends us: not out of TLS, and not into this machine or its network, where
+/// Lambda has the events of other callers to tell and AWS the function's credentials.
+fn follow(attempt: Attempt<'_>) -> Action {
+    let asked = attempt.previous().first().cloned();
+    let next = attempt.url();
+    let may = asked.is_some_and(|asked| {
+        let keeps_tls = next.scheme() == "https" || next.scheme() == asked.scheme();
+        keeps_tls && (is_inside(&asked) || !is_inside(next))
+    });
+    if may && attempt.previous().len() <= REDIRECTS { attempt.follow() } else { attempt.stop() }
+}
+
+/// Whether a URL names this machine, or an address that has a meaning in this network alone.
+fn is_inside(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => {
+            address.is_loopback() || address.is_link_local() || address.is_private() || address.is_unspecified()
+        }
+        Some(Host::Ipv6(address)) => {
+            let is_mapped = address.to_ipv4_mapped().is_some();
+            address.is_loopback()
+                || address.is_unicast_link_local()
+                || address.is_unique_local()
+                || address.is_unspecified()
+                || is_mapped
+        }
+        None => true,
+    }
 }
 
 /// An answer of an upstream with metadata.
 #[derive(Debug)]
 pub enum Fetched {
-    /// It is as the caller has it.
-    NotModified(Validators),
+    /// It is as the caller has it, by this entity tag.
+    NotModified(Option<HeaderValue>),
     /// What it is.
     Document(Document),
-}
-
-/// By what the upstream knows a version of metadata again.
-#[derive(Debug, Clone, Default)]
-pub struct Validators {
-    /// Its entity tag.
-    pub etag: Option<HeaderValue>,
-    /// When it was last modified.
-    pub last_modified: Option<HeaderValue>,
 }
 
 /// Metadata as the upstream has it.
@@ -135,40 +145,31 @@ pub struct Validators {
 pub struct Document {
     /// Where it was in the end: what it names relatively, lies relative to this.
     pub url: Url,
-    /// Its type, with parameters.
-    pub content_type: HeaderValue,
+    /// Its type, without parameters, in lower case.
+    pub content_type: String,
     /// By what it is known again.
-    pub validators: Validators,
+    pub etag: Option<HeaderValue>,
     /// What it says.
-    pub body: Bytes,
+    pub body: Vec<u8>,
 }
 
 impl Registries {
-    /// Asks an upstream for metadata. Nothing that the caller sent is passed on but what it has already.
+    /// Asks an upstream for metadata. Nothing that the caller sent is passed on but the entity
+    /// tag of what it has already.
     ///
     /// # Errors
     ///
     /// 404 where the upstream says so, and only there: package managers remember that. Everything else that goes wrong is
     /// 502, or 504 where it took too long.
-    pub async fn fetch(&self, url: Url, accept: &'static str, conditions: Conditions) -> Result<Fetched, ApiError> {
+    pub async fn fetch(&self, url: Url, accept: &'static str, known: Option<HeaderValue>) -> Result<Fetched, ApiError> {
         let mut request = self.http.get(url).header(ACCEPT, accept);
-        if let Some(etag) = conditions.etag {
+        if let Some(etag) = known {
             request = request.header(IF_NONE_MATCH, etag);
         }
-        if let Some(time) = conditions.last_modified {
-            request = request.header(IF_MODIFIED_SINCE, time);
-        }
         let response = request.send().await.map_err(failure)?;
-        let validators = Validators { etag: copied(&response, ETAG), last_modified: copied(&response, LAST_MODIFIED) };
         match response.status() {
-            StatusCode::OK => {
-                let url = response.url().clone();
-                let content_type = copied(&response, CONTENT_TYPE);
-                let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-                let body = whole(response).await?;
-                Ok(Fetched::Document(Document { url, content_type, validators, body }))
-            }
-            StatusCode::NOT_MODIFIED => Ok(Fetched::NotModified(validators)),
+            StatusCode::OK => Ok(Fetched::Document(document(response).await?)),
+            StatusCode::NOT_MODIFIED => Ok(Fetched::NotModified(response.headers().get(ETAG).cloned())),
             status => Err(refusal(status)),
         }
     }
@@ -179,7 +180,7 @@ impl Registries {
     ///
     /// As [`Self::fetch`].
     pub async fn fetch_whole(&self, url: Url, accept: &'static str) -> Result<Document, ApiError> {
-        match self.fetch(url, accept, Conditions::default()).await? {
+        match self.fetch(url, accept, None).await? {
             Fetched::Document(document) => Ok(document),
             Fetched::NotModified(_) => Err(ApiError::BadGateway(UNEXPECTED)),
         }
@@ -201,10 +202,7 @@ impl Registries {
         if !response.status().is_success() {
             return Err(refusal(response.status()));
         }
-        let url = response.url().clone();
-        let content_type = copied(&response, CONTENT_TYPE).unwrap_or(HeaderValue::from_static("application/json"));
-        let body = whole(response).await?;
-        Ok(Document { url, content_type, validators: Validators::default(), body })
+        document(response).await
     }
 }
 
@@ -213,11 +211,11 @@ const FAILED: &str = "The registry behind this one failed; try again.";
 const UNEXPECTED: &str = "The registry behind this one answered what this one cannot pass on.";
 const TOO_LARGE: &str = "The registry behind this one has more metadata of this package than can be passed on.";
 
-fn copied(response: &Response, name: HeaderName) -> Option<HeaderValue> {
-    response.headers().get(name).cloned()
-}
-
-async fn whole(mut response: Response) -> Result<Bytes, ApiError> {
+async fn document(mut response: Response) -> Result<Document, ApiError> {
+    let headers = response.headers();
+    let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let (etag, url) = (headers.get(ETAG).cloned(), response.url().clone());
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failure)? {
         if body.len() + chunk.len() > LARGEST {
@@ -225,7 +223,7 @@ async fn whole(mut response: Response) -> Result<Bytes, ApiError> {
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body.into())
+    Ok(Document { url, content_type, etag, body })
 }
 
 /// What an upstream's status means to our caller.
@@ -270,6 +268,25 @@ mod tests {
         ] {
             assert_eq!(Upstream::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_means_something_in_here_alone_is_inside() {
+        for url in [
+            "http://localhost:1/",
+            "http://127.0.0.1:9001/2018-06-01/runtime/invocation/next",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://10.0.0.1/",
+            "http://0.0.0.0/",
+            "http://[::1]/",
+            "http://[fe80::1]/",
+            "http://[fd00:ec2::254]/",
+            "http://[::ffff:127.0.0.1]/",
+        ] {
+            assert!(is_inside(&Url::parse(url).unwrap()), "{url}");
+        }
+        assert!(!is_inside(&Url::parse("https://packages.example.com/").unwrap()));
+        assert!(!is_inside(&Url::parse("https://203.0.113.7/").unwrap()));
     }
 
     #[test]

@@ -3,14 +3,16 @@
 pub mod packument;
 pub mod path;
 
+use std::error::Error;
+
 use axum::Json as AnswerJson;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use http_body_util::LengthLimitError;
 use serde::Serialize;
 use shared::domain::Ecosystem;
 use shared::openapi::{RegistryErrors, tag};
@@ -32,6 +34,9 @@ const LARGEST_AUDIT: usize = 4 * 1024 * 1024;
 
 /// Abbreviated metadata: what an installation needs.
 const ABBREVIATED: &str = "application/vnd.npm.install-v1+json";
+
+/// What an upstream is asked for, for a caller that takes abbreviated metadata: whoever has none answers all, as npm asks.
+const ABBREVIATED_OR_FULL: &str = "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*";
 
 /// All metadata.
 const FULL: &str = "application/json";
@@ -61,22 +66,7 @@ async fn serve(State(app): State<App>, request: Request) -> Result<Response, Api
         return Err(ApiError::MethodNotAllowed(allowed.to_owned()));
     }
     let call = Call { app: &app, registries: app.registries()?, user: &user, parts: &parts };
-    match resource.ok_or(ApiError::NotFound)? {
-        Resource::Package(name) => package(&call, &name).await,
-        Resource::Version(package, version) => call.version(&package, &version).await,
-        Resource::Tarball(file) => tarball(&call, &file).await,
-        Resource::TarballByMetadata(file) => call.tarball_by_metadata(&file).await,
-        Resource::Whoami => call.whoami().await,
-        Resource::Ping => Ok(AnswerJson(Pong {}).into_response()),
-        Resource::Keys => call.passed_on("-/npm/v1/keys").await,
-        Resource::Tags(package) => call.passed_on(&format!("-/package/{}/dist-tags", package.path())).await,
-        Resource::Attestations(package, version) => {
-            call.passed_on(&format!("-/npm/v1/attestations/{}", package.attestations_path(&version))).await
-        }
-        Resource::Advisories => call.audit("-/npm/v1/security/advisories/bulk", body).await,
-        Resource::Audit => call.audit("-/npm/v1/security/audits", body).await,
-        Resource::QuickAudit => call.audit("-/npm/v1/security/audits/quick", body).await,
-    }
+    user.answered(&app, call.answer(resource.ok_or(ApiError::NotFound)?, body)).await
 }
 
 /// A request whose token is good.
@@ -130,12 +120,8 @@ struct PackageMetadata {
     ),
 )]
 async fn package(call: &Call<'_>, package: &Package) -> Result<Response, ApiError> {
-    let accept = if accept::wanted(&call.parts.headers, &[ABBREVIATED]) > 0 {
-        // As npm asks: whoever has no abbreviated form answers the whole.
-        "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*"
-    } else {
-        FULL
-    };
+    let is_abbreviated = accept::wanted(&call.parts.headers, &[ABBREVIATED]) > 0;
+    let accept = if is_abbreviated { ABBREVIATED_OR_FULL } else { FULL };
     call.metadata(&package.path(), accept, |places, body| places.in_packument(package, body)).await
 }
 
@@ -162,6 +148,25 @@ async fn tarball(call: &Call<'_>, file: &Tarball) -> Result<Response, ApiError> 
 }
 
 impl Call<'_> {
+    async fn answer(&self, resource: Resource, body: Body) -> Result<Response, ApiError> {
+        match resource {
+            Resource::Package(name) => package(self, &name).await,
+            Resource::Version(package, version) => self.version(&package, &version).await,
+            Resource::Tarball(file) => tarball(self, &file).await,
+            Resource::TarballByMetadata(file) => self.tarball_by_metadata(&file).await,
+            Resource::Whoami => self.whoami().await,
+            Resource::Ping => Ok(AnswerJson(Pong {}).into_response()),
+            Resource::Keys => self.passed_on("-/npm/v1/keys").await,
+            Resource::Tags(package) => self.passed_on(&format!("-/package/{}/dist-tags", package.path())).await,
+            Resource::Attestations(package, version) => {
+                self.passed_on(&format!("-/npm/v1/attestations/{}", package.attestations_path(&version))).await
+            }
+            Resource::Advisories => self.audit("-/npm/v1/security/advisories/bulk", body).await,
+            Resource::Audit => self.audit("-/npm/v1/security/audits", body).await,
+            Resource::QuickAudit => self.audit("-/npm/v1/security/audits/quick", body).await,
+        }
+    }
+
     fn upstream(&self) -> Result<&Upstream, ApiError> {
         let upstream = self.registries.settings.npm.as_ref();
         upstream.ok_or(ApiError::BadGateway("No npm registry is configured behind this one."))
@@ -181,31 +186,26 @@ impl Call<'_> {
     ) -> Result<Response, ApiError> {
         let (upstream, headers) = (self.upstream()?, &self.parts.headers);
         let root = format!("{}/npm/", self.registries.base_url(headers)?);
-        let form = Form::of(&[&root]);
-        match self.registries.fetch(upstream.join(path), accept, form.conditions(headers)).await? {
-            Fetched::NotModified(validators) => Ok(metadata::not_modified(form, &validators)),
-            Fetched::Document(Document { content_type, validators, body, .. }) => {
-                let body = str::from_utf8(&body).map_err(|_| UNREADABLE)?;
-                let body = rewrite(&Places { upstream, root: &root }, body).map_err(|error| {
-                    tracing::warn!(
-                        line = error.line(),
-                        column = error.column(),
-                        "the upstream's metadata is unreadable"
-                    );
-                    UNREADABLE
-                })?;
-                metadata::answer(headers, form, &validators, content_type, body)
+        let form = Form::of(&[&root, upstream.as_str()]);
+        match self.registries.fetch(upstream.join(path), accept, form.known(headers)).await? {
+            Fetched::NotModified(etag) => Ok(metadata::not_modified(form, etag.as_ref())),
+            Fetched::Document(Document { content_type, etag, body, .. }) => {
+                let content_type = if content_type == ABBREVIATED { ABBREVIATED } else { FULL };
+                let places = Places { upstream, root: &root };
+                let rewritten = rewrite(&places, readable(&body)?).map_err(unreadable)?;
+                // Two of these are enough for the memory of a function.
+                drop(body);
+                metadata::answer(headers, form, etag, content_type, rewritten)
             }
         }
     }
 
-    /// A file that lies where only the upstream's metadata says.
+    /// A file that lies where only the upstream's metadata says: the same that made us write this path.
     async fn tarball_by_metadata(&self, file: &Tarball) -> Result<Response, ApiError> {
-        let manifest = self.upstream()?.join(&file.package.version_path(&file.version));
-        let document = self.registries.fetch_whole(manifest, FULL).await?;
-        let body = str::from_utf8(&document.body).map_err(|_| UNREADABLE)?;
-        let place = tarball_of(body).ok().flatten().ok_or(UNREADABLE)?;
-        send_on(self.app, self.user, self.parts, logged(file), &place).await
+        let packument = self.upstream()?.join(&file.package.path());
+        let document = self.registries.fetch_whole(packument, ABBREVIATED_OR_FULL).await?;
+        let place = tarball_of(&file.version, readable(&document.body)?).map_err(unreadable)?;
+        send_on(self.app, self.user, self.parts, logged(file), &place.ok_or(ApiError::PackageNotFound)?).await
     }
 
     /// What an upstream says of itself, as it says it.
@@ -216,7 +216,10 @@ impl Call<'_> {
 
     /// What is wrong with some versions, by the upstream.
     async fn audit(&self, path: &str, body: Body) -> Result<Response, ApiError> {
-        let body = to_bytes(body, LARGEST_AUDIT).await.map_err(|_| ApiError::PayloadTooLarge)?;
+        let body = to_bytes(body, LARGEST_AUDIT).await.map_err(|error| match error.source() {
+            Some(source) if source.is::<LengthLimitError>() => ApiError::PayloadTooLarge,
+            _ => ApiError::Malformed("The body could not be read."),
+        })?;
         let headers = &self.parts.headers;
         let document = self.registries.post(self.upstream()?.join(path), headers, body).await?;
         unchanged(headers, document)
@@ -237,13 +240,22 @@ impl Call<'_> {
 
 /// What is no metadata of a package, as the upstream answered it.
 fn unchanged(headers: &HeaderMap, document: Document) -> Result<Response, ApiError> {
-    let is_json = document.content_type.to_str().is_ok_and(|kind| kind.starts_with(FULL));
-    if !is_json {
-        tracing::warn!(header = %CONTENT_TYPE, "the upstream answered what is no JSON");
+    let Document { content_type, etag, body, .. } = document;
+    if content_type != FULL {
+        tracing::warn!("the upstream answered what is no JSON");
         return Err(UNREADABLE);
     }
-    let Document { content_type, validators, body, .. } = document;
-    metadata::answer(headers, Form::of(&[]), &validators, content_type, body.into())
+    readable(&body)?;
+    metadata::answer(headers, Form::of(&[]), etag, FULL, body)
+}
+
+fn readable(body: &[u8]) -> Result<&str, ApiError> {
+    str::from_utf8(body).map_err(|_| UNREADABLE)
+}
+
+fn unreadable(error: serde_json::Error) -> ApiError {
+    tracing::warn!(line = error.line(), column = error.column(), "the upstream's metadata is unreadable");
+    UNREADABLE
 }
 
 fn logged(file: &Tarball) -> PackageFile {

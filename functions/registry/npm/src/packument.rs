@@ -1,10 +1,11 @@
 //! Metadata with the places of files changed, and nothing else: every other byte stays as the upstream wrote it, hashes
 //! and signatures among them.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use shared::registry::upstream::Upstream;
 use url::Url;
@@ -15,7 +16,36 @@ use crate::path::{Package, Tarball};
 #[derive(Deserialize)]
 struct Packument<'a> {
     #[serde(borrow, default)]
-    versions: BTreeMap<String, Manifest<'a>>,
+    versions: Option<Versions<'a>>,
+}
+
+/// The versions of a package, each with where its file lies, as it is written. One that says nothing of that, or what
+/// nobody can read, is left out, and so left as it is: npm has taken odd things.
+struct Versions<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'a, 'de: 'a> Deserialize<'de> for Versions<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+
+        impl<'de> Visitor<'de> for Each {
+            type Value = Versions<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Versions<'de>, A::Error> {
+                let mut versions = Vec::new();
+                while let Some((version, manifest)) = map.next_entry::<String, &'de RawValue>()? {
+                    let manifest: Option<Manifest<'de>> = serde_json::from_str(manifest.get()).ok();
+                    versions.extend(manifest.and_then(Manifest::tarball).map(|tarball| (version, tarball)));
+                }
+                Ok(Versions(versions))
+            }
+        }
+
+        deserializer.deserialize_map(Each)
+    }
 }
 
 /// What is read of a version.
@@ -30,6 +60,12 @@ struct Dist<'a> {
     /// Where the file lies, as it is written.
     #[serde(borrow)]
     tarball: Option<&'a RawValue>,
+}
+
+impl<'a> Manifest<'a> {
+    fn tarball(self) -> Option<&'a RawValue> {
+        self.dist?.tarball
+    }
 }
 
 /// The version that a manifest is of.
@@ -54,8 +90,8 @@ impl Places<'_> {
     /// Where it is not what npm registries answer.
     pub fn in_packument(&self, package: &Package, body: &str) -> serde_json::Result<Vec<u8>> {
         let packument: Packument<'_> = serde_json::from_str(body)?;
-        let manifests = packument.versions.iter();
-        Ok(self.rewritten(body, package, manifests.map(|(version, manifest)| (version.as_str(), manifest))))
+        let tarballs = packument.versions.map_or(Vec::new(), |versions| versions.0);
+        Ok(self.rewritten(body, package, tarballs))
     }
 
     /// The metadata of one version as callers see it.
@@ -64,23 +100,17 @@ impl Places<'_> {
     ///
     /// Where it is not what npm registries answer.
     pub fn in_manifest(&self, package: &Package, body: &str) -> serde_json::Result<Vec<u8>> {
-        let (Versioned { version }, manifest) = (serde_json::from_str(body)?, serde_json::from_str(body)?);
-        Ok(self.rewritten(body, package, [(version.as_str(), &manifest)].into_iter()))
+        let (Versioned { version }, manifest): (_, Manifest<'_>) =
+            (serde_json::from_str(body)?, serde_json::from_str(body)?);
+        Ok(self.rewritten(body, package, manifest.tarball().map(|tarball| (version, tarball)).into_iter().collect()))
     }
 
-    fn rewritten<'a>(
-        &self,
-        body: &'a str,
-        package: &Package,
-        manifests: impl Iterator<Item = (&'a str, &'a Manifest<'a>)>,
-    ) -> Vec<u8> {
-        let mut changes: Vec<(Range<usize>, String)> = manifests
-            .filter_map(|(version, manifest)| {
-                let written = manifest.dist.as_ref()?.tarball?;
-                let place = self.place(package, version, &text(written)?)?;
-                Some((range_of(written.get(), body), format!("\"{place}\"")))
-            })
-            .collect();
+    fn rewritten(&self, body: &str, package: &Package, tarballs: Vec<(String, &RawValue)>) -> Vec<u8> {
+        let changes = tarballs.into_iter().filter_map(|(version, written)| {
+            let place = self.place(package, &version, &text(written)?)?;
+            Some((range_of(written.get(), body), format!("\"{place}\"")))
+        });
+        let mut changes: Vec<(Range<usize>, String)> = changes.collect();
         changes.sort_by_key(|(range, _)| range.start);
         let mut rewritten = Vec::with_capacity(body.len() + 64 * changes.len());
         let mut done = 0;
@@ -103,15 +133,16 @@ impl Places<'_> {
     }
 }
 
-/// Where a version's file lies, by its manifest.
+/// Where a version's file lies, by its package's metadata.
 ///
 /// # Errors
 ///
-/// Where the manifest is not what npm registries answer.
-pub fn tarball_of(body: &str) -> serde_json::Result<Option<Url>> {
-    let manifest: Manifest<'_> = serde_json::from_str(body)?;
-    let written = manifest.dist.and_then(|dist| dist.tarball);
-    Ok(written.and_then(text).and_then(|url| Url::parse(&url).ok()))
+/// Where that is not what npm registries answer.
+pub fn tarball_of(version: &str, body: &str) -> serde_json::Result<Option<Url>> {
+    let packument: Packument<'_> = serde_json::from_str(body)?;
+    let tarballs = packument.versions.map_or(Vec::new(), |versions| versions.0);
+    let written = tarballs.into_iter().rfind(|(known, _)| known == version);
+    Ok(written.and_then(|(_, written)| text(written)).and_then(|url| Url::parse(&url).ok()))
 }
 
 fn text(written: &RawValue) -> Option<String> {
@@ -157,6 +188,18 @@ mod tests {
         let body =
             r#"{"versions":{"1.0.0":{"dist":{"tarball":"https://packages.example.com/npm/@s%2fa/-/a-1.0.0.tgz"}}}}"#;
         assert!(rewritten("@s/a", body).contains(r#""https://guard.example.com/npm/@s/a/-/a-1.0.0.tgz""#));
+    }
+
+    #[test]
+    fn one_odd_version_spoils_no_other() {
+        let body = r#"{"versions":{"0.0.1":{"dist":"gone"},"1.0.0":{"dist":{"tarball":"https://packages.example.com/npm/a/-/a-1.0.0.tgz"}}}}"#;
+        assert!(
+            rewritten("a", body)
+                .contains(r#"{"0.0.1":{"dist":"gone"},"1.0.0":{"dist":{"tarball":"https://guard.example.com/"#)
+        );
+        let place = tarball_of("1.0.0", body).unwrap().unwrap();
+        assert_eq!(place.as_str(), "https://packages.example.com/npm/a/-/a-1.0.0.tgz");
+        assert_eq!((tarball_of("0.0.1", body).unwrap(), tarball_of("latest", body).unwrap()), (None, None));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What lies where in an npm registry.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use shared::secret::Token;
 
 /// What of a path's part is not written as it is.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'+');
@@ -186,14 +187,19 @@ impl Tarball {
 fn word(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~!'()*".contains(c);
     let is_word = !text.is_empty() && !text.starts_with(['.', '-']) && text.chars().all(allowed);
-    is_word.then(|| text.to_owned())
+    (is_word && !is_token(text)).then(|| text.to_owned())
 }
 
 /// A version, a tag or the name of a file.
 fn part(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~+!'()*".contains(c);
     let is_part = (1..=LONGEST_PART).contains(&text.len()) && !text.starts_with('.') && text.chars().all(allowed);
-    is_part.then(|| text.to_owned())
+    (is_part && !is_token(text)).then(|| text.to_owned())
+}
+
+/// Whether somebody has put a token into the path: it must not reach the upstream.
+fn is_token(text: &str) -> bool {
+    Token::parse(text).is_some()
 }
 
 fn encoded(text: &str) -> String {

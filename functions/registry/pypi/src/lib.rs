@@ -6,7 +6,7 @@ pub mod path;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::LOCATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use shared::domain::Ecosystem;
@@ -22,7 +22,7 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::page::Format;
-use crate::path::{File, FilePath, Place, Places, Project, Resource, last_part};
+use crate::path::{File, FilePath, Place, Places, Project, Resource};
 
 const JSON: &str = "application/vnd.pypi.simple.v1+json";
 const HTML: &str = "application/vnd.pypi.simple.v1+html";
@@ -58,12 +58,7 @@ async fn serve(State(app): State<App>, request: Request) -> Result<Response, Api
         return Err(ApiError::MethodNotAllowed("GET, HEAD".to_owned()));
     }
     let call = Call { app: &app, registries: app.registries()?, user: &user, parts: &parts };
-    match resource.ok_or(ApiError::NotFound)? {
-        Resource::Index => call.index().await,
-        Resource::Project(name) => project(&call, &name).await,
-        Resource::Misspelled(place) => Ok((StatusCode::MOVED_PERMANENTLY, [(LOCATION, place)]).into_response()),
-        Resource::File(path) => file(&call, &path).await,
-    }
+    user.answered(&app, call.answer(resource.ok_or(ApiError::NotFound)?)).await
 }
 
 /// A request whose token is good.
@@ -112,19 +107,10 @@ struct ProjectPage {
 async fn project(call: &Call<'_>, project: &Project) -> Result<Response, ApiError> {
     let (settings, headers) = (&call.registries.settings, &call.parts.headers);
     let root = format!("{}/pypi/files/", call.registries.base_url(headers)?);
-    let form = Form::of(&[&root, &settings.pypi_file_hosts.join(",")]);
     let upstream = call.upstream()?;
-    let place = upstream.join(&project.path());
-    match call.registries.fetch(place, wanted(headers), form.conditions(headers)).await? {
-        Fetched::NotModified(validators) => Ok(metadata::not_modified(form, &validators)),
-        Fetched::Document(document) => {
-            let places = Places { upstream, hosts: &settings.pypi_file_hosts, root: &root };
-            let page = format_of(&document.content_type)?
-                .rewritten(&document.body, &document.url, |url| places.for_callers(project, url))
-                .map_err(unreadable)?;
-            metadata::answer(headers, form, &document.validators, document.content_type, page)
-        }
-    }
+    let form = Form::of(&[&root, &settings.pypi_file_hosts.join(","), upstream.as_str()]);
+    let places = Places { upstream, hosts: &settings.pypi_file_hosts, root: &root };
+    call.page(&project.path(), form, |name, url| places.for_callers(project, name, url)).await
 }
 
 /// A file of a Python project
@@ -153,14 +139,16 @@ async fn file(call: &Call<'_>, path: &FilePath) -> Result<Response, ApiError> {
         Place::Upstream(path) => call.upstream()?.on_host(path),
         Place::Host(host, path) => {
             let is_known = call.registries.settings.pypi_file_hosts.contains(host);
-            let url = is_known.then(|| Url::parse(&format!("https://{host}{path}")).ok());
-            // A host that files lay on once, or never did.
-            url.flatten().ok_or(ApiError::PackageNotFound)?
+            match is_known.then(|| Url::parse(&format!("https://{host}{path}"))) {
+                Some(Ok(place)) => place,
+                // Lock files may name a host that files lay on once; whether they still do, the metadata says.
+                _ => call.place_of(file).await?,
+            }
         }
         Place::ByMetadata => call.place_of(file).await?,
     };
     if file.companion.is_some() {
-        return to_place(&place);
+        return to_place(call.app, call.parts, &place);
     }
     let logged = PackageFile {
         ecosystem: Ecosystem::Pypi,
@@ -177,17 +165,31 @@ impl Call<'_> {
         upstream.ok_or(ApiError::BadGateway("No Python index is configured behind this one."))
     }
 
+    async fn answer(&self, resource: Resource) -> Result<Response, ApiError> {
+        match resource {
+            Resource::Index => self.index().await,
+            Resource::Project(name) => project(self, &name).await,
+            Resource::Misspelled(place) => Ok((StatusCode::MOVED_PERMANENTLY, [(LOCATION, place)]).into_response()),
+            Resource::File(path) => file(self, &path).await,
+        }
+    }
+
     /// The list of all projects. It names no files; in HTML its links lead to the projects' pages, which are ours.
     async fn index(&self) -> Result<Response, ApiError> {
-        let (headers, form) = (&self.parts.headers, Form::of(&[]));
-        match self.registries.fetch(self.upstream()?.join(""), wanted(headers), form.conditions(headers)).await? {
-            Fetched::NotModified(validators) => Ok(metadata::not_modified(form, &validators)),
-            Fetched::Document(Document { url, content_type, validators, body }) => {
-                let body = match format_of(&content_type)? {
-                    Format::Html => Format::Html.rewritten(&body, &url, last_folder).map_err(unreadable)?,
-                    Format::Json => body.into(),
-                };
-                metadata::answer(headers, form, &validators, content_type, body)
+        self.page("", Form::of(&[]), |_, url| last_folder(url)).await
+    }
+
+    /// A page of the upstream, with places as `place` says.
+    async fn page(&self, path: &str, form: Form, place: impl Fn(&str, &Url) -> String) -> Result<Response, ApiError> {
+        let (url, headers) = (self.upstream()?.join(path), &self.parts.headers);
+        match self.registries.fetch(url, wanted(headers), form.known(headers)).await? {
+            Fetched::NotModified(etag) => Ok(metadata::not_modified(form, etag.as_ref())),
+            Fetched::Document(Document { url, content_type, etag, body }) => {
+                let format = Format::of(&content_type).ok_or(UNREADABLE)?;
+                let page = format.rewritten(&body, &url, place).map_err(unreadable)?;
+                // Two of these are enough for the memory of a function.
+                drop(body);
+                metadata::answer(headers, form, etag, format.content_type(), page)
             }
         }
     }
@@ -195,9 +197,9 @@ impl Call<'_> {
     /// Where a file lies, by the upstream's metadata.
     async fn place_of(&self, file: &File) -> Result<Url, ApiError> {
         let page = self.registries.fetch_whole(self.upstream()?.join(&file.project.path()), JSON_OR_HTML).await?;
-        let places = format_of(&page.content_type)?.places(&page.body, &page.url).map_err(unreadable)?;
-        let place = places.iter().find(|place| last_part(place) == file.name);
-        Ok(file.beside(place.ok_or(ApiError::PackageNotFound)?))
+        let format = Format::of(&page.content_type).ok_or(UNREADABLE)?;
+        let place = format.place_of(&file.name, &page.body, &page.url).map_err(unreadable)?;
+        Ok(file.beside(&place.ok_or(ApiError::PackageNotFound)?))
     }
 }
 
@@ -207,10 +209,6 @@ fn wanted(headers: &HeaderMap) -> &'static str {
     let html = accept::wanted(headers, &[HTML, "application/vnd.pypi.simple.latest+html", "text/html"]);
     // HTML is what there was before there was a choice.
     if json > 0 && json >= html { JSON_OR_HTML } else { HTML_ALONE }
-}
-
-fn format_of(content_type: &HeaderValue) -> Result<Format, ApiError> {
-    content_type.to_str().ok().and_then(Format::of).ok_or(UNREADABLE)
 }
 
 /// The last folder of a URL, relative to the folder above it.

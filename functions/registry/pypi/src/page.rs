@@ -1,12 +1,15 @@
 //! A project's page with the places of files changed, and nothing else: hashes, `data-` attributes and all other bytes
 //! stay as the upstream wrote them. In HTML (PEP 503) and in JSON (PEP 691).
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 
+use html_escape::decode_html_entities;
 use lol_html::html_content::Element;
 use lol_html::{HtmlRewriter, Settings, element};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use url::Url;
 
@@ -16,6 +19,9 @@ pub enum Unreadable {
     /// It is no JSON of PEP 691.
     #[error("JSON, line {}, column {}", .0.line(), .0.column())]
     Json(#[from] serde_json::Error),
+    /// It is JSON, and neither a project's page nor the list of all.
+    #[error("JSON without files and projects")]
+    NoPage,
     /// It is no HTML.
     #[error("HTML")]
     Html(#[from] lol_html::errors::RewritingError),
@@ -34,72 +40,117 @@ pub enum Format {
 }
 
 impl Format {
-    /// Reads a content type.
+    /// Reads a content type without parameters.
     pub fn of(content_type: &str) -> Option<Self> {
-        match content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        match content_type {
             "application/vnd.pypi.simple.v1+json" => Some(Format::Json),
             "application/vnd.pypi.simple.v1+html" | "text/html" => Some(Format::Html),
             _ => None,
         }
     }
 
-    /// A page with each file's place as `place` says; `base` is where the page is.
-    ///
-    /// # Errors
-    ///
-    /// Where it is no such page.
-    pub fn rewritten(self, body: &[u8], base: &Url, place: impl Fn(&Url) -> String) -> Result<Vec<u8>, Unreadable> {
+    /// The content type that it is answered as.
+    pub fn content_type(self) -> &'static str {
         match self {
-            Format::Html => in_html(body, base, |url| Some(place(url))),
-            Format::Json => in_json(str::from_utf8(body)?, base, place),
+            Format::Html => "text/html; charset=utf-8",
+            Format::Json => "application/vnd.pypi.simple.v1+json",
         }
     }
 
-    /// The places of a page's files.
+    /// A page with each file's place as `place` says, by its name and where it lies; `base` is where the page is.
     ///
     /// # Errors
     ///
     /// Where it is no such page.
-    pub fn places(self, body: &[u8], base: &Url) -> Result<Vec<Url>, Unreadable> {
+    pub fn rewritten(
+        self,
+        body: &[u8],
+        base: &Url,
+        place: impl Fn(&str, &Url) -> String,
+    ) -> Result<Vec<u8>, Unreadable> {
+        let body = str::from_utf8(body)?;
+        match self {
+            Format::Html => in_html(body, base, |url| Some(place(&last_part(url), url))),
+            Format::Json => in_json(body, base, place),
+        }
+    }
+
+    /// Where the file of this name lies, by its project's page.
+    ///
+    /// # Errors
+    ///
+    /// Where it is no such page.
+    pub fn place_of(self, name: &str, body: &[u8], base: &Url) -> Result<Option<Url>, Unreadable> {
+        let body = str::from_utf8(body)?;
         match self {
             Format::Html => {
-                let found = RefCell::new(Vec::new());
+                let found = RefCell::new(None);
                 in_html(body, base, |url| {
-                    found.borrow_mut().push(url.clone());
+                    if last_part(url) == name {
+                        found.borrow_mut().get_or_insert_with(|| url.clone());
+                    }
                     None
                 })?;
                 Ok(found.into_inner())
             }
             Format::Json => {
-                let page: Page<'_> = serde_json::from_slice(body)?;
-                Ok(page.files.iter().filter_map(|file| joined(base, &text(file.url)?)).collect())
+                let files = Page::read(body)?;
+                let places = files.iter().filter_map(|file| Some((file, joined(base, &text(file.url)?)?)));
+                let mut named = places.filter(|(file, url)| file.name(url) == name);
+                Ok(named.next().map(|(_, url)| url))
             }
         }
     }
+}
+
+/// The name of the file at a URL: in HTML, a file is called by it.
+pub fn last_part(url: &Url) -> String {
+    let last = url.path().rsplit('/').next().unwrap_or_default();
+    percent_decode_str(last).decode_utf8_lossy().into_owned()
 }
 
 /// What is read of a page in JSON: where files lie, as it is written.
 #[derive(Deserialize)]
 struct Page<'a> {
     #[serde(borrow)]
-    files: Vec<File<'a>>,
+    files: Option<Vec<File<'a>>>,
+    /// In the list of all projects, in place of files.
+    projects: Option<IgnoredAny>,
+}
+
+impl<'a> Page<'a> {
+    fn read(body: &'a str) -> Result<Vec<File<'a>>, Unreadable> {
+        let page: Self = serde_json::from_str(body)?;
+        match page.projects {
+            Some(_) => Ok(Vec::new()),
+            None => page.files.ok_or(Unreadable::NoPage),
+        }
+    }
 }
 
 #[derive(Deserialize)]
 struct File<'a> {
+    filename: Option<String>,
     #[serde(borrow)]
     url: &'a RawValue,
 }
 
-fn in_json(body: &str, base: &Url, place: impl Fn(&Url) -> String) -> Result<Vec<u8>, Unreadable> {
-    let page: Page<'_> = serde_json::from_str(body)?;
-    let mut rewritten = Vec::with_capacity(body.len() + 64 * page.files.len());
+impl File<'_> {
+    /// What it is called: in JSON its URL need not end in that.
+    fn name(&self, url: &Url) -> String {
+        self.filename.clone().unwrap_or_else(|| last_part(url))
+    }
+}
+
+fn in_json(body: &str, base: &Url, place: impl Fn(&str, &Url) -> String) -> Result<Vec<u8>, Unreadable> {
+    let files = Page::read(body)?;
+    let mut rewritten = Vec::with_capacity(body.len() + 64 * files.len());
     let mut done = 0;
-    for file in page.files {
+    for file in files {
         let Some(url) = text(file.url).and_then(|url| joined(base, &url)) else { continue };
         let Range { start, end } = range_of(file.url.get(), body);
         rewritten.extend_from_slice(&body.as_bytes()[done..start]);
-        serde_json::to_writer(&mut rewritten, &place(&url))?;
+        serde_json::to_writer(&mut rewritten, &place(&file.name(&url), &url))?;
         done = end;
     }
     rewritten.extend_from_slice(&body.as_bytes()[done..]);
@@ -107,20 +158,23 @@ fn in_json(body: &str, base: &Url, place: impl Fn(&Url) -> String) -> Result<Vec
 }
 
 /// A page with each link's place as `place` says, where it says one.
-fn in_html(body: &[u8], base: &Url, place: impl Fn(&Url) -> Option<String>) -> Result<Vec<u8>, Unreadable> {
+fn in_html(body: &str, base: &Url, place: impl Fn(&Url) -> Option<String>) -> Result<Vec<u8>, Unreadable> {
     let mut rewritten = Vec::with_capacity(body.len() + body.len() / 4);
-    let base = RefCell::new(base.clone());
+    let (page, base) = (base, OnceCell::new());
     let set_base = |element: &mut Element<'_, '_>| {
-        let url = element.get_attribute("href").and_then(|href| joined(&base.borrow(), &unescaped(&href)));
+        let url = element.get_attribute("href").and_then(|href| joined(page, &decode_html_entities(&href)));
         if let Some(url) = url {
-            *base.borrow_mut() = url;
+            // Of more than one the first counts.
+            let _ = base.set(url);
         }
         // Our places are whole; what else is relative there, nobody follows.
         element.remove();
         Ok(())
     };
     let set_place = |element: &mut Element<'_, '_>| {
-        let url = element.get_attribute("href").and_then(|href| joined(&base.borrow(), &unescaped(&href)));
+        let url = element
+            .get_attribute("href")
+            .and_then(|href| joined(base.get().unwrap_or(page), &decode_html_entities(&href)));
         if let Some(place) = url.and_then(|url| place(&url)) {
             element.set_attribute("href", &place.replace('&', "&amp;"))?;
         }
@@ -130,14 +184,9 @@ fn in_html(body: &[u8], base: &Url, place: impl Fn(&Url) -> Option<String>) -> R
         .append_element_content_handler(element!("base[href]", set_base))
         .append_element_content_handler(element!("a[href]", set_place));
     let mut rewriter = HtmlRewriter::new(settings, |piece: &[u8]| rewritten.extend_from_slice(piece));
-    rewriter.write(body)?;
+    rewriter.write(body.as_bytes())?;
     rewriter.end()?;
     Ok(rewritten)
-}
-
-/// An attribute's value without the escapes that URLs are written with.
-fn unescaped(attribute: &str) -> String {
-    attribute.replace("&#43;", "+").replace("&#x2B;", "+").replace("&#38;", "&").replace("&amp;", "&")
 }
 
 fn joined(base: &Url, url: &str) -> Option<Url> {
@@ -161,7 +210,7 @@ mod tests {
     const BASE: &str = "https://index.example.com/simple/a/";
 
     fn rewritten(format: Format, body: &str) -> String {
-        let place = |url: &Url| format!("<{}>", url.as_str().trim_start_matches("https://"));
+        let place = |_: &str, url: &Url| format!("<{}>", url.as_str().trim_start_matches("https://"));
         String::from_utf8(format.rewritten(body.as_bytes(), &Url::parse(BASE).unwrap(), place).unwrap()).unwrap()
     }
 
@@ -183,7 +232,7 @@ mod tests {
 
     #[test]
     fn in_html_a_base_counts_and_goes() {
-        let page = "<base href=\"https://files.example.com/x/\"><a href=\"a-1.0.zip\">a</a>";
+        let page = "<base href=\"https://files.example.com/x/\"><base href=\"/y/\"><a href=\"a-1.0.zip\">a</a>";
         assert_eq!(rewritten(Format::Html, page), "<a href=\"<files.example.com/x/a-1.0.zip>\">a</a>");
     }
 
@@ -201,26 +250,35 @@ mod tests {
     }
 
     #[test]
-    fn the_places_are_read_as_they_are_rewritten() {
+    fn a_file_is_found_by_its_name() {
         let base = Url::parse(BASE).unwrap();
-        for (format, page) in [
-            (Format::Html, r##"<a href="../../a-1.0.zip#sha256=0">a</a>"##),
-            (Format::Json, r##"{"files":[{"url":"../../a-1.0.zip#sha256=0"}]}"##),
+        for (format, page, place) in [
+            (
+                Format::Html,
+                r##"<a href="../../a-1.0.zip#sha256=0">a</a>"##,
+                "https://index.example.com/a-1.0.zip#sha256=0",
+            ),
+            (Format::Json, r##"{"files":[{"url":"../../a-1.0.zip"}]}"##, "https://index.example.com/a-1.0.zip"),
+            (
+                Format::Json,
+                r##"{"files":[{"filename":"a-1.0.zip","url":"/blob/1"}]}"##,
+                "https://index.example.com/blob/1",
+            ),
         ] {
-            let places = format.places(page.as_bytes(), &base).unwrap();
-            assert_eq!(places, [Url::parse("https://index.example.com/a-1.0.zip#sha256=0").unwrap()]);
+            let found = format.place_of("a-1.0.zip", page.as_bytes(), &base).unwrap();
+            assert_eq!(found, Some(Url::parse(place).unwrap()), "{page}");
+            assert_eq!(format.place_of("a-1.1.zip", page.as_bytes(), &base).unwrap(), None);
         }
     }
 
     #[test]
     fn what_is_no_page_is_an_error() {
         for body in ["", "{}", "[]", r#"{"files":{}}"#, r#"{"files":[{}]}"#] {
-            assert!(
-                Format::Json.rewritten(body.as_bytes(), &Url::parse(BASE).unwrap(), Url::to_string).is_err(),
-                "{body}"
-            );
+            let rewritten =
+                Format::Json.rewritten(body.as_bytes(), &Url::parse(BASE).unwrap(), |_, url| url.to_string());
+            assert!(rewritten.is_err(), "{body}");
         }
-        assert_eq!(Format::of("Text/HTML; charset=utf-8"), Some(Format::Html));
+        assert_eq!(Format::of("text/html"), Some(Format::Html));
         assert_eq!(Format::of("application/json"), None);
     }
 }

@@ -3,6 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use shared::domain::Ecosystem;
 use shared::registry::upstream::Upstream;
+use shared::secret::Token;
 use url::Url;
 
 /// What of a path's part is not written as it is.
@@ -12,9 +13,29 @@ const ENCODED: &AsciiSet =
 /// How long a project's or a file's name may be.
 const LONGEST: usize = 255;
 
-/// What the files of packages end in: wheels, source distributions, and what there was before.
-const EXTENSIONS: [&str; 11] =
-    [".whl", ".tar.gz", ".zip", ".tar.bz2", ".tar.xz", ".tgz", ".tar.Z", ".tar", ".egg", ".exe", ".msi"];
+/// What the files of packages end in, in any case: wheels, source distributions as pip and uv unpack them, and what there
+/// was before.
+const EXTENSIONS: [&str; 19] = [
+    ".whl",
+    ".tar.gz",
+    ".zip",
+    ".tgz",
+    ".tar.bz2",
+    ".tbz",
+    ".tar.xz",
+    ".txz",
+    ".tar.lz",
+    ".tlz",
+    ".tar.lzma",
+    ".tar.zst",
+    ".tar.z",
+    ".tar",
+    ".egg",
+    ".exe",
+    ".msi",
+    ".rpm",
+    ".deb",
+];
 
 /// What may lie beside a file: its metadata (PEP 658), and a signature.
 const COMPANIONS: [&str; 2] = [".metadata", ".asc"];
@@ -38,7 +59,8 @@ impl Resource {
     pub fn parse(path: &str) -> Option<Self> {
         let decoded = percent_decode_str(path).decode_utf8().ok()?;
         let parts: Vec<&str> = decoded.split('/').collect();
-        Some(match &parts[..] {
+        let has_hidden_slash = path.split('/').count() != parts.len();
+        let resource = match &parts[..] {
             ["simple", ""] => Resource::Index,
             ["simple"] => Resource::Misspelled("simple/".to_owned()),
             ["simple", name] => Resource::Misspelled(format!("{}/", Project::read(name)?.0)),
@@ -51,7 +73,9 @@ impl Resource {
                 Resource::File(FilePath { place: Place::read(place, name)?, file: File::parse(&project, name)? })
             }
             _ => return None,
-        })
+        };
+        // A place that is relative to the request's has to count the slashes that its sender sees.
+        (!has_hidden_slash || !matches!(resource, Resource::Misspelled(_))).then_some(resource)
     }
 }
 
@@ -70,7 +94,8 @@ impl Project {
             && name.chars().all(allowed)
             && name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.ends_with(|c: char| c.is_ascii_alphanumeric());
-        is_name.then(|| Self(Ecosystem::Pypi.normalized(name)))
+        // A token in the wrong place must not reach the upstream.
+        (is_name && Token::parse(name).is_none()).then(|| Self(Ecosystem::Pypi.normalized(name)))
     }
 
     /// The name.
@@ -106,8 +131,9 @@ impl File {
         if name.len() > LONGEST || !name.chars().all(allowed) {
             return None;
         }
-        let extension = EXTENSIONS.into_iter().find(|extension| name.ends_with(extension))?;
-        let stem = name.strip_suffix(extension)?;
+        let in_lower_case = name.to_ascii_lowercase();
+        let extension = EXTENSIONS.into_iter().find(|extension| in_lower_case.ends_with(extension))?;
+        let stem = &name[..name.len() - extension.len()];
         // The project's name, in whatever spelling, may have hyphens of its own.
         let mut hyphens = stem.match_indices('-').map(|(at, _)| at);
         let end = hyphens.find(|at| Ecosystem::Pypi.normalized(&stem[..*at]) == project.0)?;
@@ -176,8 +202,8 @@ pub struct Places<'a> {
 }
 
 impl Places<'_> {
-    /// Where callers find a file that lies there. What hash the fragment names, it goes on naming.
-    pub fn for_callers(&self, project: &Project, url: &Url) -> String {
+    /// Where callers find the file of this name that lies there. What hash the fragment names, it goes on naming.
+    pub fn for_callers(&self, project: &Project, name: &str, url: &Url) -> String {
         let known = match self.upstream.path_on_host(url) {
             Some(path) => Some((UPSTREAM, path)),
             None => self.known_host(url).map(|host| (host, url.path())),
@@ -187,13 +213,15 @@ impl Places<'_> {
         // file's name at all is not found there either: no client installs it.
         let place = place.filter(|place| {
             let read = Resource::parse(&format!("files/{}/{place}", project.0));
-            let path = match &read {
-                Some(Resource::File(FilePath { place: Place::Upstream(path) | Place::Host(_, path), .. })) => path,
+            let (path, file) = match &read {
+                Some(Resource::File(FilePath { place: Place::Upstream(path) | Place::Host(_, path), file })) => {
+                    (path, file)
+                }
                 _ => return false,
             };
-            path == url.path()
+            path == url.path() && file.name == name
         });
-        let place = place.unwrap_or_else(|| encoded(&last_part(url)));
+        let place = place.unwrap_or_else(|| encoded(name));
         let fragment = url.fragment().map(|fragment| format!("#{fragment}")).unwrap_or_default();
         format!("{}{}/{place}{fragment}", self.root, project.0)
     }
@@ -204,12 +232,6 @@ impl Places<'_> {
         let is_plain = is_plain && url.username().is_empty() && url.password().is_none();
         url.host_str().filter(|host| is_plain && self.hosts.iter().any(|known| known == host))
     }
-}
-
-/// The name of the file at a URL.
-pub fn last_part(url: &Url) -> String {
-    let last = url.path().rsplit('/').next().unwrap_or_default();
-    percent_decode_str(last).decode_utf8_lossy().into_owned()
 }
 
 /// A part of a path that leads nowhere but down.
@@ -255,6 +277,8 @@ mod tests {
             ("my-lib", "my.lib-1.0-beta.zip", "1.0-beta"),
             ("my-lib", "my_lib-1.0-py2.7.egg", "1.0"),
             ("a", "a-1!2.0.tar.gz", "1!2.0"),
+            ("a", "a-1.0.tar.zst", "1.0"),
+            ("a", "a-1.0.ZIP", "1.0"),
             ("zope-interface", "zope.interface-5.0.0.tar.gz", "5.0.0"),
         ] {
             let read = File::parse(&project(name), file).unwrap();
@@ -288,9 +312,15 @@ mod tests {
             ("https://index.example.com/x%2fy/a-1.0.tar.gz", "a/a-1.0.tar.gz"),
             ("https://index.example.com/x;y/a-1.0.tar.gz", "a/a-1.0.tar.gz"),
         ] {
-            let found = places.for_callers(&project("a"), &Url::parse(url).unwrap());
+            let url = Url::parse(url).unwrap();
+            let name = if url.path().contains("+cpu") { "a-1.0+cpu.tar.gz" } else { "a-1.0.tar.gz" };
+            let found = places.for_callers(&project("a"), name, &url);
             assert_eq!(found, format!("https://guard.example.com/pypi/files/{path}"));
         }
+        // A name that the URL does not end in: what the index calls it counts.
+        let blob = Url::parse("https://files.example.com/blob/12345").unwrap();
+        let found = places.for_callers(&project("a"), "a-1.0.tar.gz", &blob);
+        assert_eq!(found, "https://guard.example.com/pypi/files/a/a-1.0.tar.gz");
         let read = |path: &str| match Resource::parse(path) {
             Some(Resource::File(found)) => found.place,
             other => panic!("{path}: {other:?}"),
@@ -326,6 +356,8 @@ mod tests {
             "simple/-a/",
             "simple/a%2fb/",
             "simple//",
+            "simple%2fMy_Lib",
+            "simple/My_Lib%2f",
             "simple/\u{e9}/",
         ] {
             assert_eq!(Resource::parse(path), None, "{path}");
