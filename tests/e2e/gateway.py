@@ -1,0 +1,198 @@
+"""A proxy that stands between two parties, notes what they say, and changes what API Gateway changes."""
+
+import http.client
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+# Headers of one connection, which a proxy must not hand on.
+HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+
+Headers = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request and what it was answered."""
+
+    method: str
+    target: str
+    headers: Headers
+    body: bytes
+    status: int
+    answer_headers: Headers
+
+    def header(self, name: str) -> str | None:
+        """A header of the request."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    def everything_sent(self) -> str:
+        """Path, headers and body of the request, to search for what must not be in them."""
+        headers = "\n".join(f"{name}: {value}" for name, value in self.headers)
+        return f"{self.method} {self.target}\n{headers}\n\n{self.body.decode(errors='replace')}"
+
+
+class Server(ThreadingHTTPServer):
+    """Listens on a free port of a loopback address, with a thread for each connection."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, address: str, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__((address, 0), handler)
+        self.exchanges: list[Exchange] = []
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self.server_address[1]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients hang up when they have seen enough: no reason to print anything."""
+
+    def stop(self) -> None:
+        """Ends it."""
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """What all servers of the suite share: HTTP/1.1, bodies of either kind, and a record of every exchange."""
+
+    protocol_version = "HTTP/1.1"
+    # Without it, an answer's body waits for the acknowledgement of its headers.
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: Server
+
+    def log_message(self, format: str, *args: object) -> None:
+        """The record is kept elsewhere."""
+
+    def read_body(self) -> bytes:
+        """The request's body."""
+        if "chunked" in (self.headers.get("transfer-encoding") or "").lower():
+            body = b""
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+            return body
+        return self.rfile.read(int(self.headers.get("content-length") or 0))
+
+    def answer(self, status: int, headers: Headers, body: bytes, sent: bytes = b"", reason: str | None = None) -> None:
+        """Notes the exchange, then answers; so whoever has the answer finds the note."""
+        self.server.exchanges.append(Exchange(self.command, self.path, list(self.headers.items()), sent, status, headers))
+        self.send_response_only(status, reason)
+        names = {name.lower() for name, _ in headers}
+        for name, value in headers:
+            self.send_header(name, value)
+        if "content-length" not in names and status not in (204, 304):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        self.wfile.flush()
+
+
+@dataclass
+class Behaviour:
+    """What a proxy changes on the way."""
+
+    # How often it answers 503 to each path of metadata before it passes one on. Files are not asked for by us, and yarn 1
+    # takes no second try at them.
+    hiccups: int = 0
+
+    # API Gateway and Lambda rename these headers of an answer.
+    rename: dict[str, str] = field(default_factory=dict)
+    # Turns the request's target into what the other side gets.
+    target: Callable[[str], str] = lambda target: target
+    # Turns the body of an answer into what the caller gets.
+    body: Callable[[bytes], bytes] | None = None
+
+
+API_GATEWAY_RENAMES = {"www-authenticate": "x-amzn-Remapped-WWW-Authenticate"}
+
+
+def decoded_once(target: str) -> str:
+    """The target with its encoded slashes decoded, as `$default` stages of API Gateway hand on paths."""
+    path, mark, query = target.partition("?")
+    return re.sub("%2f", "/", path, flags=re.IGNORECASE) + mark + query
+
+
+PLAIN = Behaviour()
+HICCUPS = Behaviour(hiccups=1)
+ENCODED = Behaviour(rename=API_GATEWAY_RENAMES)
+DECODED = Behaviour(rename=API_GATEWAY_RENAMES, target=decoded_once)
+
+
+class Proxy(Server):
+    """Hands every request on to `base`, with the `Host` it was called by, and notes it."""
+
+    def __init__(self, base: str, behaviour: Behaviour = PLAIN, address: str = "127.0.0.1", name: str | None = None):
+        self.behind = urlsplit(base)
+        self.behaviour = behaviour
+        self.name = name or address
+        self._asked: Counter[str] = Counter()
+        super().__init__(address, ProxyHandler)
+
+    def asked(self, target: str) -> int:
+        """How often it has been asked for this, with this time."""
+        self._asked[target] += 1
+        return self._asked[target]
+
+    def forget(self) -> None:
+        """Has the hiccups again."""
+        self._asked.clear()
+
+    @property
+    def url(self) -> str:
+        """Where it is called, without a slash at the end."""
+        return f"http://{self.name}:{self.port}"
+
+
+class ProxyHandler(Handler):
+    """One connection of a `Proxy`."""
+
+    server: Proxy
+
+    def do_any(self) -> None:
+        """Passes one request on."""
+        sent = self.read_body()
+        behaviour = self.server.behaviour
+        if not self.path.endswith(".tgz") and self.server.asked(self.path) <= behaviour.hiccups:
+            self.answer(503, [("Content-Type", "text/plain")], b"ask again", sent)
+            return
+        behind = http.client.HTTPConnection(self.server.behind.netloc, timeout=60)
+        try:
+            behind.putrequest(self.command, behaviour.target(self.path), skip_host=True, skip_accept_encoding=True)
+            # A body that is to be changed must not come compressed.
+            left_out = HOP_BY_HOP | {"content-length", "expect"} | ({"accept-encoding"} if behaviour.body else set())
+            for name, value in self.headers.items():
+                if name.lower() not in left_out:
+                    behind.putheader(name, value)
+            if sent or "content-length" in self.headers:
+                behind.putheader("Content-Length", str(len(sent)))
+            behind.endheaders(sent or None)
+            answer = behind.getresponse()
+            body = answer.read()
+            if behaviour.body:
+                body = behaviour.body(body)
+        except OSError as error:
+            self.answer(502, [("Content-Type", "text/plain")], f"the proxy reached nobody: {error}".encode(), sent)
+            return
+        finally:
+            behind.close()
+        headers = [
+            (behaviour.rename.get(name.lower(), name), value)
+            for name, value in answer.getheaders()
+            if name.lower() not in HOP_BY_HOP and (name.lower() != "content-length" or self.command == "HEAD")
+        ]
+        self.answer(answer.status, headers, body, sent, answer.reason)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_any

@@ -1,0 +1,47 @@
+"""The suite's own eyes: a check that cannot fail shows nothing."""
+
+import base64
+
+import pytest
+
+from conftest import assert_no_token, holds_a_token
+from gateway import DECODED, ENCODED, Exchange, Handler, Proxy, Server
+from service import call
+
+TOKEN = "tg_org_" + "0aZ" * 14
+
+
+@pytest.mark.parametrize("user", ["token", "__token__", "a", "ab", ""])
+def test_a_token_is_seen_in_whatever_form(user: str) -> None:
+    basic = base64.b64encode(f"{user}:{TOKEN}".encode()).decode()
+    for text in (TOKEN, f"Bearer {TOKEN}", f"Basic {basic}", f"/-/user/token/{TOKEN}", f"https://{user}:{TOKEN}@host/"):
+        assert holds_a_token(f"GET /somewhere\nx: {text}\n")
+    assert not holds_a_token("GET /npm/guard-e2e-app\nuser-agent: npm/12.2.0\nreferer: https://host/npm/guard-e2e-app\n")
+
+
+def test_an_upstream_that_is_told_a_credential_is_noticed() -> None:
+    exchange = Exchange("GET", "/", [("Authorization", "Basic anything")], b"", 200, [])
+    with pytest.raises(AssertionError):
+        assert_no_token(exchange)
+    assert_no_token(Exchange("GET", "/", [("Accept", "*/*")], b"", 200, []))
+
+
+class Echo(Handler):
+    """Answers with the path, and with a challenge."""
+
+    def do_GET(self) -> None:
+        """One answer."""
+        self.answer(401, [("WWW-Authenticate", "Bearer")], f"{self.headers['host']} {self.path}".encode())
+
+
+def test_the_proxy_changes_what_api_gateway_changes_and_nothing_else() -> None:
+    server = Server("127.0.0.1", Echo)
+    for behaviour, path in ((ENCODED, "/a%2fb?c=%2f"), (DECODED, "/a/b?c=%2f")):
+        proxy = Proxy(f"http://127.0.0.1:{server.port}", behaviour)
+        answer = call(f"{proxy.url}/a%2fb?c=%2f")
+        assert answer.status == 401
+        assert answer.body.decode() == f"127.0.0.1:{proxy.port} {path}"
+        assert "www-authenticate" not in answer.headers
+        assert answer.headers["x-amzn-remapped-www-authenticate"] == "Bearer"
+        proxy.stop()
+    server.stop()

@@ -1,0 +1,106 @@
+"""npm, pnpm, yarn 1, yarn 4 and bun install scoped and unscoped packages through us."""
+
+from typing import Any
+
+import pytest
+
+from clients import NPM_CLIENTS, Npm, NpmBefore
+from conftest import holds_a_token
+from fixtures import APP, PLAIN, SCOPED
+from flows import MakeClient, Person, assert_installed, assert_logged, life_of_a_token
+from service import Service, call
+from upstreams import ScatteredFiles, Verdaccio
+
+each_client = pytest.mark.parametrize("kind", NPM_CLIENTS, ids=lambda kind: kind.name)
+
+
+@each_client
+def test_a_token_installs_until_it_is_revoked_and_a_new_one_does_again(
+    service: Service, base: str, make_client: MakeClient, kind: type[Any], person: Person
+) -> None:
+    life_of_a_token(service, base, make_client, kind, person)
+
+
+@each_client
+def test_tarballs_that_lie_elsewhere_under_other_names_are_found_and_logged_by_their_own(
+    service_before_scattered_files: Service,
+    scattered_files: ScatteredFiles,
+    make_client: MakeClient,
+    kind: type[Any],
+    person: Person,
+) -> None:
+    service = service_before_scattered_files
+    client = make_client(kind)
+    client.require()
+    alice = service.issue(person("alice"))
+    client.configure(service.url, alice.token)
+    client.install().ok()
+    assert_installed(client)
+    assert_logged(service, alice, client, client.logged_commands[0])
+    assert {exchange.status for exchange in scattered_files.exchanges} == {200}
+    assert not [exchange for exchange in scattered_files.exchanges if holds_a_token(exchange.everything_sent())]
+
+
+@each_client
+def test_a_changed_tarball_is_refused_by_the_clients_own_integrity_check(
+    service: Service, make_client: MakeClient, kind: type[Any], person: Person
+) -> None:
+    """Else the tests above would not show that what came is what was published."""
+    client = make_client(kind)
+    client.require()
+    token = service.issue(person("alice"))
+    client.configure(service.url, token.token)
+    client.install().ok()
+    client.forget()
+    client.break_lock()
+    client.install_locked().failed().says(client.integrity_error)
+
+
+@each_client
+@pytest.mark.parametrize("user", ["token", "__token__"])
+def test_the_token_is_taken_as_the_password_of_basic_too(
+    service: Service, make_client: MakeClient, kind: type[Any], person: Person, user: str
+) -> None:
+    client = make_client(kind)
+    client.require()
+    client.configure_basic(service.url, user, service.issue(person("alice")).token)
+    client.install().ok()
+    assert_installed(client)
+
+
+@pytest.mark.parametrize("kind", [Npm, NpmBefore], ids=lambda kind: kind.name)
+def test_npm_checks_its_connection_and_finds_out_who_it_is(
+    service: Service, make_client: MakeClient, kind: type[Any], person: Person
+) -> None:
+    client = make_client(kind)
+    client.require()
+    client.configure(service.url, service.issue(person("alice")).token)
+    client.run("ping").ok().says("PONG")
+    client.run("whoami").ok().says(person("alice"))
+    client.run("view", SCOPED, "versions").ok().says("1.1.0")
+
+
+@pytest.mark.parametrize(
+    "command", [["publish"], ["deprecate", f"{PLAIN}@1.0.0", "old"], ["unpublish", "--force", f"{PLAIN}@1.0.0"]]
+)
+def test_npm_is_refused_every_write(
+    service: Service, verdaccio: Verdaccio, make_client: MakeClient, person: Person, command: list[str]
+) -> None:
+    client = make_client(Npm)
+    (client.project / "package.json").write_text(f'{{"name": "{PLAIN}", "version": "9.9.9"}}')
+    client.configure(service.url, service.issue(person("alice")).token)
+    client.run(*command).failed().says("405")
+    assert {exchange.method for exchange in verdaccio.exchanges} <= {"GET", "HEAD", "POST"}
+
+
+def test_npm_logout_tells_nobody_the_token(
+    service: Service, verdaccio: Verdaccio, make_client: MakeClient, person: Person
+) -> None:
+    """It asks to delete the token, which it writes into the path."""
+    client = make_client(Npm)
+    client.require()
+    token = service.issue(person("alice"))
+    client.configure(service.url, token.token)
+    client.run("logout")
+    assert not [exchange for exchange in verdaccio.exchanges if "/-/user/" in exchange.target]
+    assert call(f"{service.url}/npm/{APP}", token.token).status == 200

@@ -1,0 +1,281 @@
+"""What the mails and the references tell people to type is run as it stands, with only the host another one."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from clients import CLIENTS, Bun, Client, Npm, NpmBefore, Pip, Pnpm, Poetry, Uv, YarnBerry, YarnClassic
+from flows import MakeClient, assert_installed, assert_refused
+from service import KEY, Service, call
+
+PLACEHOLDER = "tg_anon_xxxxxx"
+
+
+# --- the mails -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A mail, as somebody reads it who looks for what to paste."""
+
+    text: str
+
+    def section(self, title: str) -> str:
+        """What stands below a heading."""
+        found = re.search(rf"^== {re.escape(title)} ==\n(.*?)(?=^== |\Z)", self.text, re.MULTILINE | re.DOTALL)
+        assert found, f"the mail has no section {title!r}"
+        return found[1]
+
+    def step(self, section: str, title: str) -> str:
+        """The commands below a step whose title begins like this."""
+        found = re.search(rf"^\* {re.escape(title)}.*\n\n((?:.+\n)+)", self.section(section), re.MULTILINE)
+        assert found, f"the mail has no step {title!r} in {section!r}"
+        return found[1]
+
+    def command(self, beginning: str) -> str:
+        """The command that begins like this, with the lines on which it goes on."""
+        found = re.search(rf"^{re.escape(beginning)}(?:.*\\\n)*.*$", self.text, re.MULTILINE)
+        assert found, f"the mail has no command {beginning!r}"
+        return found[0]
+
+    @property
+    def key(self) -> str:
+        """The key that is in it."""
+        found = KEY.search(self.text)
+        assert found, "the mail holds no key"
+        return found[0]
+
+
+SET_UP, FIND = "Set up your package managers", "Find your key"
+# How the mails call each client where they set it up, and where they say how to find its key.
+TITLES: dict[type[Client], tuple[str, str]] = {
+    Npm: ("npm", "npm"),
+    NpmBefore: ("npm", "npm"),
+    Pnpm: ("pnpm", "pnpm 11"),
+    YarnClassic: ("yarn 1", "npm, yarn 1"),
+    YarnBerry: ("yarn 2", "yarn 2"),
+    Bun: ("bun", "bun"),
+    Pip: ("pip", "pip"),
+    Uv: ("uv", "uv"),
+    Poetry: ("poetry", "poetry"),
+}
+
+
+@pytest.mark.parametrize("kind", CLIENTS, ids=lambda kind: kind.name)
+def test_the_mails_lead_from_registering_over_losing_the_key_to_a_new_one(
+    service: Service, make_client: MakeClient, kind: type[Any], email: str
+) -> None:
+    setup_title, find_title = TITLES[kind]
+    client = make_client(kind)
+    client.require()
+
+    welcome = Mail(service.register(email)["text"])
+    assert service.status(welcome.key).json["status"] == "pending"
+    client.set_up(welcome.step(SET_UP, setup_title))
+    client.install().ok()
+    assert_installed(client)
+    count = len(client.closure)
+    expected = {"total": count, "npm": 0, "pypi": 0} | {client.ecosystem: count}
+    assert service.downloads(welcome.key, at_least=count) == expected
+    assert service.status(welcome.key).json["status"] == "active"
+
+    recovery = Mail(service.register(email)["text"])
+    client.shell(recovery.step(FIND, find_title)).says(welcome.key)
+    reset = client.shell(recovery.command("curl --json").replace("curl ", "curl -sS ", 1)).ok()
+    new_key = json.loads(reset.output)["token"]
+    service.secrets.add(new_key)
+
+    client.forget()
+    assert_refused(client, client.install_locked(), client.authentication_error_locked)
+    client.set_up(recovery.step(SET_UP, setup_title).replace(PLACEHOLDER, new_key))
+    client.install_locked().ok()
+    assert_installed(client)
+    assert service.downloads(new_key, at_least=count) == expected
+
+
+@pytest.mark.parametrize("kind", [Npm, Uv], ids=lambda kind: kind.name)
+def test_the_welcome_mail_regenerates_and_revokes_with_one_command_each(
+    service: Service, make_client: MakeClient, kind: type[Any], email: str
+) -> None:
+    welcome = Mail(service.register(email)["text"])
+    client = make_client(kind)
+    client.require()
+    client.configure(service.url, welcome.key)
+    client.install().ok()
+
+    command = welcome.command("curl -X POST").replace("curl ", "curl -sS ", 1)
+    new_key = json.loads(client.shell(command).ok().output)["token"]
+    service.secrets.add(new_key)
+    client.forget()
+    assert_refused(client, client.install_locked(), client.authentication_error_locked)
+    client.configure(service.url, new_key)
+    client.install_locked().ok()
+
+    client.shell(welcome.command("curl -X DELETE").replace(welcome.key, new_key)).ok()
+    assert service.status(new_key).status == 401
+    client.forget()
+    assert_refused(client, client.install_locked(), client.authentication_error_locked)
+
+
+# --- references 001 and 003 ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How the references configure a client, and how they find the key again.
+
+    In the place of their hosts: `{npm}` and `{pypi}`, and `{api}` for what is at the root of both.
+    """
+
+    kind: type[Client]
+    file: str | None
+    configuration: str
+    find: str
+
+
+REFERENCES = {
+    # The registry itself is set by a quickstart that the references only mention.
+    "npm, .npmrc": Reference(
+        Npm,
+        ".npmrc",
+        "registry={scheme}{npm}/\n//{npm}/:_authToken=tg_anon_xxxxxx\n",
+        "cat ~/.npmrc | grep {host}",
+    ),
+    "pnpm, .npmrc": Reference(
+        Pnpm,
+        ".npmrc",
+        "registry={scheme}{npm}/\n//{npm}/:_authToken=tg_anon_xxxxxx\n",
+        "cat ~/.npmrc | grep {host}",
+    ),
+    "yarn berry, .yarnrc.yml": Reference(
+        YarnBerry,
+        "../project/.yarnrc.yml",
+        "npmRegistryServer: {scheme}{npm}/\nnpmAlwaysAuth: true\nnpmAuthToken: tg_anon_xxxxxx\n",
+        "grep npmAuthToken .yarnrc.yml",
+    ),
+    "bun, bunfig.toml": Reference(
+        Bun,
+        "../project/bunfig.toml",
+        '[install]\nregistry = {{ url = "{scheme}{npm}/", token = "tg_anon_xxxxxx" }}\n',
+        "grep token bunfig.toml",
+    ),
+    "pip config set": Reference(
+        Pip,
+        None,
+        "pip config set global.index-url {scheme}token:tg_anon_xxxxxx@{pypi}/simple/",
+        "pip config get global.index-url",
+    ),
+    "uv, UV_INDEX_URL": Reference(
+        Uv,
+        None,
+        "export UV_INDEX_URL={scheme}token:tg_anon_xxxxxx@{pypi}/simple/",
+        ". ~/.bashrc; echo $UV_INDEX_URL",
+    ),
+    "uv, uv.toml": Reference(
+        Uv,
+        ".config/uv/uv.toml",
+        'index-url = "{scheme}token:tg_anon_xxxxxx@{pypi}/simple/"\n',
+        "grep -r {host} ~/.config/uv/uv.toml uv.toml pyproject.toml 2>/dev/null",
+    ),
+    "poetry config http-basic": Reference(
+        Poetry,
+        None,
+        "poetry source add --priority=primary takumi-guard {scheme}{pypi}/simple/\n"
+        "poetry config http-basic.takumi-guard token tg_anon_xxxxxx",
+        "cat ~/.config/pypoetry/auth.toml",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_the_references_configuration_installs_and_finds_the_key_again(
+    service: Service, make_client: MakeClient, name: str, email: str
+) -> None:
+    reference = REFERENCES[name]
+    key = Mail(service.register(email)["text"]).key
+    scheme, mark, host = service.url.partition("://")
+    hosts = {"scheme": scheme + mark, "host": host, "npm": f"{host}/npm", "pypi": f"{host}/pypi"}
+    client = make_client(reference.kind)
+    client.require()
+    configuration = reference.configuration.format(**hosts).replace(PLACEHOLDER, key)
+    if reference.file:
+        path = client.home / reference.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(configuration)
+    else:
+        client.set_up(configuration)
+    client.install().ok()
+    assert_installed(client)
+    client.shell(reference.find.format(**hosts)).says(key)
+
+
+def test_pip_takes_the_index_from_its_environment_variable(service: Service, make_client: MakeClient, email: str) -> None:
+    client = make_client(Pip)
+    client.require()
+    key = Mail(service.register(email)["text"]).key
+    client.env["PIP_INDEX_URL"] = service.url.replace("://", f"://token:{key}@") + "/pypi/simple/"
+    client.install().ok()
+    client.shell("echo $PIP_INDEX_URL").says(key)
+
+
+REFERENCE_CALLS = {
+    "register": """curl -X POST {api}/api/v1/tokens \\
+-H "Content-Type: application/json" \\
+-d '{"email": "you@example.com", "language": "en"}'""",
+    "status": """curl -H "Authorization: Bearer tg_anon_xxxxxx" \\
+{api}/api/v1/tokens/status""",
+    "regenerate": """curl -X POST \\
+-H "Authorization: Bearer tg_anon_xxxxxx" \\
+{api}/api/v1/tokens/regenerate""",
+    "reset": """curl --json '{"email": "you@example.com", "code": "XXXX"}' \\
+{api}/api/v1/tokens/reset""",
+    "revoke": """curl -X DELETE \\
+-H "Authorization: Bearer tg_anon_xxxxxx" \\
+{api}/api/v1/tokens""",
+}
+
+
+def test_the_references_calls_take_a_key_through_its_whole_life(
+    service: Service, make_client: MakeClient, email: str
+) -> None:
+    """One address through all of them, with a client that installs with the key of the moment."""
+    client = make_client(Npm)
+    client.require()
+
+    def run(name: str, **replaced: str) -> str:
+        command = REFERENCE_CALLS[name].replace("{api}", service.url).replace("curl ", "curl -sS ", 1)
+        for placeholder, value in {"you@example.com": email, **replaced}.items():
+            command = command.replace(placeholder, value)
+        return client.shell(command).ok().output
+
+    def installs(key: str) -> bool:
+        service.secrets.add(key)
+        client.configure(service.url, key)
+        client.forget()
+        return client.install().code == 0
+
+    run("register")
+    first = Mail(service.mails(email)[0]["text"]).key
+    assert installs(first)
+    count = len(client.closure)
+    assert service.downloads(first, at_least=count)["npm"] == count
+    assert json.loads(run("status", tg_anon_xxxxxx=first))["usage"]["total"] == count
+
+    second = json.loads(run("regenerate", tg_anon_xxxxxx=first))["token"]
+    assert not installs(first)
+    assert installs(second)
+
+    run("register")
+    recovery = service.mails(email)[0]["text"]
+    code = re.search(r"(?:[0-9A-Z]{4}-){3}[0-9A-Z]{4}", recovery)
+    assert code, "the mail holds no code"
+    third = json.loads(run("reset", XXXX=code[0]))["token"]
+    assert not installs(second)
+    assert installs(third)
+
+    run("revoke", tg_anon_xxxxxx=third)
+    assert not installs(third)
+    assert call(f"{service.url}/api/v1/tokens/status", third).status == 401
