@@ -100,9 +100,10 @@ fn is_peek(range: &str) -> bool {
     let Some((first, last)) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
         return false;
     };
-    match (first.parse::<u64>(), last.parse::<u64>()) {
-        (Ok(first), Ok(last)) => first > 0 && first <= last,
-        (Err(_), Ok(last)) => first.is_empty() && last <= PEEK,
+    let number = |text: &str| text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) => first > 0 && first <= last,
+        (None, Some(last)) => first.is_empty() && last <= PEEK,
         _ => false,
     }
 }
