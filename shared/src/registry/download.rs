@@ -138,14 +138,11 @@ async fn record(
         source_ip: origin.source_ip,
     };
     let log = app.installation_log().map_err(|_| StoreError::Defect)?;
-    match (log.record(org, &download).await?, org) {
-        // What an organization's tokens are used for, its log says.
-        (Recorded::New, None) => {
-            if app.store().count_download(token_id, file.ecosystem).await.is_err() {
-                tracing::warn!(principal = holder.token.id(), "a download was not counted");
-            }
-        }
-        _ => {}
+    let recorded = log.record(org, &download).await?;
+    // What an organization's tokens are used for, its log says.
+    let is_counted = recorded == Recorded::New && org.is_none();
+    if is_counted && app.store().count_download(token_id, file.ecosystem).await.is_err() {
+        tracing::warn!(principal = holder.token.id(), "a download was not counted");
     }
     Ok(())
 }
