@@ -14,7 +14,7 @@
 //! | `by_user` | `ORG#<org>#USER#<user_identifier>#<ecosystem>#<shard>` | what did this user install? |
 //! | `by_package` | `ORG#<org>#PACKAGE#<package>#<ecosystem>#<shard>` | who installed this package? |
 //!
-//! DynamoDB takes 1,000 units a second for one key. [`SHARDS`] keys take eight times that, should an organization
+//! DynamoDB takes 1,000 units a second for one key. `SHARDS`, eight keys, take eight times that, should an organization
 //! download just one package with just one token. The downloads of tokens that belong to no organization are in no index:
 //! nobody lists them.
 //!
