@@ -85,9 +85,9 @@ pub enum ApiError {
     /// 409: the caller lost a race, or what it expected is no longer so.
     #[error("{0}")]
     Conflict(&'static str),
-    /// 413.
-    #[error("The body is larger than 16,384 bytes.")]
-    PayloadTooLarge,
+    /// 413, with what is taken at the most.
+    #[error("The body is larger than {0}.")]
+    PayloadTooLarge(&'static str),
     /// 415.
     #[error(
         "The body must be sent as `Content-Type: application/json`, or as another type that is documented for this call."
@@ -130,7 +130,7 @@ impl ApiError {
             ApiError::NotFound | ApiError::PackageNotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             ApiError::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             ApiError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
-            ApiError::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
+            ApiError::PayloadTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
             ApiError::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
             ApiError::BadGateway(_) => (StatusCode::BAD_GATEWAY, "BAD_GATEWAY"),
             ApiError::GatewayTimeout => (StatusCode::GATEWAY_TIMEOUT, "GATEWAY_TIMEOUT"),
@@ -209,7 +209,6 @@ impl ApiError {
             }
             ApiError::MethodNotAllowed(_) => "This registry is for installing only: nothing can be published to it.",
             ApiError::NotFound => "This registry has nothing at this path.",
-            ApiError::PayloadTooLarge => "The body is larger than 4 MiB, which is what this registry takes.",
             _ => return self.to_string(),
         }
         .to_owned()

@@ -20,6 +20,9 @@ use crate::http::Origin;
 /// The largest body that is taken, in bytes.
 pub const MAX_BODY: usize = 16_384;
 
+/// That a body is larger than [`MAX_BODY`].
+pub const BODY_TOO_LARGE: ApiError = ApiError::PayloadTooLarge("16,384 bytes");
+
 /// A JSON body. As an answer, the same.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
@@ -118,7 +121,7 @@ impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for ObjectOf<T> {
 async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
     match Limited::new(request.into_body(), MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::PayloadTooLarge),
+        Err(error) if error.is::<LengthLimitError>() => Err(BODY_TOO_LARGE),
         Err(_) => Err(ApiError::Malformed("The body could not be read.")),
     }
 }

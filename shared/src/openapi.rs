@@ -11,6 +11,7 @@ use utoipa::openapi::{Content, Info, License, OpenApi, Ref, RefOr, Response, Res
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
 use crate::error::{ApiError, ErrorEnvelope, Problem, Unauthorized};
+use crate::extract::BODY_TOO_LARGE;
 use crate::principal::{Operation, Rule};
 
 /// The tag of a group of endpoints.
@@ -356,7 +357,7 @@ impl IntoResponses for AnybodyErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         responses(&[
             ApiError::invalid("email", "must be an e-mail address"),
-            ApiError::PayloadTooLarge,
+            BODY_TOO_LARGE,
             ApiError::UnsupportedMediaType,
             ApiError::RateLimited(Duration::from_secs(30)),
             ApiError::Unavailable,
@@ -386,7 +387,7 @@ impl IntoResponses for BodyErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         responses(&[
             ApiError::invalid("user_identifier", "must have 4 to 255 characters"),
-            ApiError::PayloadTooLarge,
+            BODY_TOO_LARGE,
             ApiError::UnsupportedMediaType,
         ])
     }

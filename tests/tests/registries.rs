@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::registry::Settings;
+use shared::registry::{PublicUrl, Settings};
 use tests::coverage::{COVERED, Cast, Guard, Refusal, Stage, Wrong};
 use tests::faults::Fault;
 use tests::upstream::{Registry, Says};
@@ -295,6 +295,8 @@ async fn an_upstream_that_fails_is_told_from_a_package_that_is_not() {
             (Says::status(500), 502, "BAD_GATEWAY"),
             (Says::status(503), 502, "BAD_GATEWAY"),
             (Says::status(204), 502, "BAD_GATEWAY"),
+            // Not modified since nobody said when.
+            (Says::status(304), 502, "BAD_GATEWAY"),
             (Says::status(504), 504, "GATEWAY_TIMEOUT"),
             (Says::status(302).with("location", theirs), 502, "BAD_GATEWAY"),
             (Says::found("application/json", "<html>login</html>"), 502, "BAD_GATEWAY"),
@@ -384,6 +386,14 @@ async fn nobody_is_sent_on_within_a_host_since_npm_would_take_the_token_along() 
         assert_eq!(service.send(request("guard.example.com")).await.status, 302);
     }
     assert!(registry.url.starts_with("http://localhost:"));
+    // By its public name too, whatever a proxy calls us.
+    let public_url = PublicUrl::Fixed("https://localhost/registries".to_owned());
+    let service = Service::start_with_registries(Settings { public_url, ..settings(&registry) }).await;
+    let stage = Stage::set(&service).await;
+    for host in ["localhost", "guard.example.com"] {
+        let request = service.request(Method::GET, TARBALL).bearer_auth(&stage.token.token).header("host", host);
+        assert_problem(&service.send(request).await, 502, "BAD_GATEWAY");
+    }
 }
 
 #[tokio::test]

@@ -139,8 +139,12 @@ async fn who_has_it_already_is_told_so() {
     let answer = stand.get_with("/npm/widgets", &elsewhere).await;
     assert!(answer.status == 200 && answer.text.contains("http://guard.example.com/npm/widgets/-/"));
     assert!(!stand.registry.asked_once().headers.contains_key("if-none-match"));
-    // An upstream without tags is no reason to send all of it again.
-    stand.registry.says("/npm/plain", Says::found("application/json", r#"{"name":"plain"}"#));
+    // An upstream without tags, or with what is none, is no reason to send all of it again.
+    let plain = Says::found("application/json", r#"{"name":"plain"}"#);
+    stand.registry.says("/npm/odd", plain.clone().with("etag", "7"));
+    let tag = stand.get("/npm/odd").await.header("etag").to_owned();
+    assert_eq!(stand.get_with("/npm/odd", &[("if-none-match", &tag)]).await.status, 304);
+    stand.registry.says("/npm/plain", plain);
     let tag = stand.get("/npm/plain").await.header("etag").to_owned();
     assert_eq!(stand.get_with("/npm/plain", &[("if-none-match", &tag)]).await.status, 304);
     stand.registry.says("/npm/plain", Says::found("application/json", r#"{"name":"plain","v":2}"#));

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
 
 use super::client::Client;
+use super::holder_name;
 use super::upstream::is_web_place;
 use crate::app::App;
 use crate::auth::RegistryUser;
@@ -68,7 +69,7 @@ pub async fn send_on<O>(
 ///
 /// As [`send_on`].
 pub fn to_place(app: &App, parts: &Parts, place: &Url) -> Result<Response, ApiError> {
-    if app.registries()?.is_on_our_host(&parts.headers, place)? {
+    if app.registries()?.is_on_our_host(&parts.headers, place) {
         return Err(ApiError::BadGateway(ON_OUR_HOST));
     }
     redirect(place)
@@ -115,12 +116,9 @@ async fn record(
     client: Client,
     file: PackageFile,
 ) -> Result<(), StoreError> {
-    let (org, token_id, user_identifier) = match &holder.token {
-        StoredToken::OrgUser(token) => (Some(&token.org_id), &token.id, token.user_identifier.as_str().to_owned()),
-        StoredToken::EmailVerified(token) => {
-            let address = app.store().address_of(token).await?;
-            (None, &token.id, address.map(|address| address.email.masked()).unwrap_or_default())
-        }
+    let (org, token_id) = match &holder.token {
+        StoredToken::OrgUser(token) => (Some(&token.org_id), &token.id),
+        StoredToken::EmailVerified(token) => (None, &token.id),
         // The guard lets no other kind in.
         StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(StoreError::Defect),
     };
@@ -129,7 +127,7 @@ async fn record(
         package: file.package,
         version: file.version,
         file: file.name,
-        user_identifier,
+        user_identifier: holder_name(app, &holder.token).await?,
         token_id: token_id.clone(),
         client: client.name,
         client_version: client.version,

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`upstream`] | which upstream, and the requests to it; nothing that a caller sent as a credential goes there |
 //! | [`metadata`] | answers with metadata: compression, conditions, the size that Lambda can carry |
+//! | [`splice`] | texts in which places change, and not another byte |
 //! | [`client`] | which package manager calls, and for which command |
 //! | [`download`] | answers with a file's place, and the log of it |
 //!
@@ -15,6 +16,7 @@
 pub mod client;
 pub mod download;
 pub mod metadata;
+pub mod splice;
 pub mod upstream;
 
 use std::collections::HashMap;
@@ -32,6 +34,8 @@ use crate::app::App;
 use crate::clock::Moment;
 use crate::error::ApiError;
 use crate::ids::OrgId;
+use crate::store::StoreError;
+use crate::store::tokens::StoredToken;
 
 /// How long it may go unnoticed that an organization's Guard was switched. Tokens themselves are always looked up.
 const GUARD_MEMORY: Duration = Duration::from_secs(60);
@@ -83,6 +87,28 @@ impl fmt::Debug for Registries {
     }
 }
 
+/// Who a token is for: an org user token's identifier, or the masked address of an e-mail-verified one.
+///
+/// # Errors
+///
+/// Where the address cannot be read, and for tokens of kinds that no registry takes.
+pub async fn holder_name(app: &App, token: &StoredToken) -> Result<String, StoreError> {
+    match token {
+        StoredToken::OrgUser(token) => Ok(token.user_identifier.as_str().to_owned()),
+        StoredToken::EmailVerified(token) => {
+            let address = app.store().address_of(token).await?;
+            Ok(address.map(|address| address.email.masked()).unwrap_or_default())
+        }
+        StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => Err(StoreError::Defect),
+    }
+}
+
+/// The name and port that a caller used, if they are a name and a port.
+fn called_host(headers: &HeaderMap) -> Option<Authority> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok())?.parse::<Authority>().ok();
+    host.filter(|host| !host.as_str().contains('@'))
+}
+
 impl Registries {
     /// The registries with these settings.
     ///
@@ -99,20 +125,23 @@ impl Registries {
         match &self.settings.public_url {
             PublicUrl::Fixed(url) => Ok(url.clone()),
             PublicUrl::AsCalled(scheme) => {
-                let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-                let host = host.and_then(|host| host.parse::<Authority>().ok());
-                let host = host.filter(|host| !host.as_str().contains('@'));
-                let host = host.ok_or(ApiError::Malformed("The `Host` header is missing or is no host."))?;
+                let host =
+                    called_host(headers).ok_or(ApiError::Malformed("The `Host` header is missing or is no host."))?;
                 Ok(format!("{scheme}://{host}"))
             }
         }
     }
 
-    /// Whether a place is on the host that this request came to. npm and its kin take their token along when they are sent on
-    /// within a host, whatever the port.
-    pub(crate) fn is_on_our_host(&self, headers: &HeaderMap, place: &Url) -> Result<bool, ApiError> {
-        let ours = Url::parse(&self.base_url(headers)?).ok();
-        Ok(ours.is_none_or(|ours| ours.host() == place.host()))
+    /// Whether a place is on our host, by the name that the caller uses or the one that is public. npm and its kin take their
+    /// token along when they are sent on within a host, whatever the port.
+    pub(crate) fn is_on_our_host(&self, headers: &HeaderMap, place: &Url) -> bool {
+        let called = called_host(headers).map(|host| format!("http://{host}"));
+        let public = match &self.settings.public_url {
+            PublicUrl::Fixed(url) => Some(url.clone()),
+            PublicUrl::AsCalled(_) => None,
+        };
+        let mut ours = called.into_iter().chain(public).filter_map(|url| Url::parse(&url).ok());
+        ours.any(|ours| ours.host() == place.host())
     }
 
     /// Whether an organization has Guard, as of a minute ago at the most.

@@ -100,16 +100,17 @@ pub(super) fn client(patience: Duration) -> reqwest::Result<Client> {
         .build()
 }
 
-/// Whether an upstream is followed to where it sends us: not out of TLS, and not into this machine or its network, where
-/// Lambda has the events of other callers to tell and AWS the function's credentials.
+/// Follows an upstream to where it sends us, if we may go there.
 fn follow(attempt: Attempt<'_>) -> Action {
-    let asked = attempt.previous().first().cloned();
-    let next = attempt.url();
-    let may = asked.is_some_and(|asked| {
-        let keeps_tls = next.scheme() == "https" || next.scheme() == asked.scheme();
-        keeps_tls && (is_inside(&asked) || !is_inside(next))
-    });
+    let may = attempt.previous().first().is_some_and(|asked| may_follow(asked, attempt.url()));
     if may && attempt.previous().len() <= REDIRECTS { attempt.follow() } else { attempt.stop() }
+}
+
+/// Whether an upstream that was asked there may send us there: not out of TLS, and not into this machine or its network,
+/// where Lambda has the events of other callers to tell and AWS the function's credentials.
+fn may_follow(asked: &Url, next: &Url) -> bool {
+    let keeps_tls = next.scheme() == "https" || next.scheme() == asked.scheme();
+    keeps_tls && (is_inside(asked) || !is_inside(next))
 }
 
 /// Whether a URL names this machine, or an address that has a meaning in this network alone.
@@ -163,13 +164,16 @@ impl Registries {
     /// 502, or 504 where it took too long.
     pub async fn fetch(&self, url: Url, accept: &'static str, known: Option<HeaderValue>) -> Result<Fetched, ApiError> {
         let mut request = self.http.get(url).header(ACCEPT, accept);
-        if let Some(etag) = known {
+        if let Some(etag) = &known {
             request = request.header(IF_NONE_MATCH, etag);
         }
         let response = request.send().await.map_err(failure)?;
         match response.status() {
             StatusCode::OK => Ok(Fetched::Document(document(response).await?)),
-            StatusCode::NOT_MODIFIED => Ok(Fetched::NotModified(response.headers().get(ETAG).cloned())),
+            // What has not changed since we do not know when, is no answer.
+            StatusCode::NOT_MODIFIED if known.is_some() => {
+                Ok(Fetched::NotModified(response.headers().get(ETAG).cloned()))
+            }
             status => Err(refusal(status)),
         }
     }
@@ -268,6 +272,26 @@ mod tests {
         ] {
             assert_eq!(Upstream::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn an_upstream_leads_neither_out_of_tls_nor_into_our_network() {
+        let may = |asked: &str, next: &str| may_follow(&Url::parse(asked).unwrap(), &Url::parse(next).unwrap());
+        let (asked, elsewhere) = ("https://packages.example.com/a", "https://cdn.example.net/a");
+        assert!(may(asked, elsewhere));
+        assert!(may("http://packages.example.com/a", elsewhere));
+        assert!(may("http://localhost:4873/a", "http://localhost:4873/b"));
+        for next in [
+            "http://packages.example.com/a",
+            "http://127.0.0.1:9001/2018-06-01/runtime/invocation/next",
+            "http://169.254.169.254/latest/meta-data/",
+            "https://127.0.0.1/",
+            "https://10.0.0.1/",
+            "ftp://packages.example.com/a",
+        ] {
+            assert!(!may(asked, next), "{next}");
+        }
+        assert!(!may("http://packages.example.com/a", "http://127.0.0.1:9001/"));
     }
 
     #[test]

@@ -16,12 +16,11 @@ use http_body_util::LengthLimitError;
 use serde::Serialize;
 use shared::domain::Ecosystem;
 use shared::openapi::{RegistryErrors, tag};
-use shared::principal::{self, Holder};
-use shared::registry::Registries;
+use shared::principal;
 use shared::registry::download::{PackageFile, send_on};
 use shared::registry::metadata::{self, Form};
 use shared::registry::upstream::{Document, Fetched, Upstream};
-use shared::store::tokens::StoredToken;
+use shared::registry::{Registries, holder_name};
 use shared::{ApiError, App, RegistryUser, accept};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -217,7 +216,7 @@ impl Call<'_> {
     /// What is wrong with some versions, by the upstream.
     async fn audit(&self, path: &str, body: Body) -> Result<Response, ApiError> {
         let body = to_bytes(body, LARGEST_AUDIT).await.map_err(|error| match error.source() {
-            Some(source) if source.is::<LengthLimitError>() => ApiError::PayloadTooLarge,
+            Some(source) if source.is::<LengthLimitError>() => ApiError::PayloadTooLarge("4 MiB"),
             _ => ApiError::Malformed("The body could not be read."),
         })?;
         let headers = &self.parts.headers;
@@ -226,13 +225,9 @@ impl Call<'_> {
     }
 
     async fn whoami(&self) -> Result<Response, ApiError> {
-        let username = match self.user.holder.as_ref() {
-            Some(Holder { token: StoredToken::OrgUser(token), .. }) => token.user_identifier.as_str().to_owned(),
-            Some(Holder { token: StoredToken::EmailVerified(token), .. }) => {
-                let address = self.app.store().address_of(token).await?;
-                address.map(|address| address.email.masked()).unwrap_or_default()
-            }
-            _ => "anonymous".to_owned(),
+        let username = match &self.user.holder {
+            Some(holder) => holder_name(self.app, &holder.token).await?,
+            None => "anonymous".to_owned(),
         };
         Ok(AnswerJson(Whoami { username }).into_response())
     }

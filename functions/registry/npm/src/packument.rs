@@ -2,11 +2,11 @@
 //! and signatures among them.
 
 use std::fmt;
-use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use shared::registry::splice::{replaced, text};
 use shared::registry::upstream::Upstream;
 use url::Url;
 
@@ -106,21 +106,11 @@ impl Places<'_> {
     }
 
     fn rewritten(&self, body: &str, package: &Package, tarballs: Vec<(String, &RawValue)>) -> Vec<u8> {
-        let changes = tarballs.into_iter().filter_map(|(version, written)| {
+        let places = tarballs.into_iter().filter_map(|(version, written)| {
             let place = self.place(package, &version, &text(written)?)?;
-            Some((range_of(written.get(), body), format!("\"{place}\"")))
+            Some((written, place))
         });
-        let mut changes: Vec<(Range<usize>, String)> = changes.collect();
-        changes.sort_by_key(|(range, _)| range.start);
-        let mut rewritten = Vec::with_capacity(body.len() + 64 * changes.len());
-        let mut done = 0;
-        for (range, place) in changes {
-            rewritten.extend_from_slice(&body.as_bytes()[done..range.start]);
-            rewritten.extend_from_slice(place.as_bytes());
-            done = range.end;
-        }
-        rewritten.extend_from_slice(&body.as_bytes()[done..]);
-        rewritten
+        replaced(body, places.collect())
     }
 
     /// Where callers find a version's file. A version that is none, no client installs.
@@ -143,16 +133,6 @@ pub fn tarball_of(version: &str, body: &str) -> serde_json::Result<Option<Url>> 
     let tarballs = packument.versions.map_or(Vec::new(), |versions| versions.0);
     let written = tarballs.into_iter().rfind(|(known, _)| known == version);
     Ok(written.and_then(|(_, written)| text(written)).and_then(|url| Url::parse(&url).ok()))
-}
-
-fn text(written: &RawValue) -> Option<String> {
-    serde_json::from_str(written.get()).ok()
-}
-
-/// Where in a text a piece of it lies.
-fn range_of(piece: &str, whole: &str) -> Range<usize> {
-    let start = piece.as_ptr() as usize - whole.as_ptr() as usize;
-    start..start + piece.len()
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //! stay as the upstream wrote them. In HTML (PEP 503) and in JSON (PEP 691).
 
 use std::cell::{OnceCell, RefCell};
-use std::ops::Range;
 
 use html_escape::decode_html_entities;
 use lol_html::html_content::Element;
@@ -11,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use shared::registry::splice::{replaced, text};
 use url::Url;
 
 /// Why a page cannot be read.
@@ -144,17 +144,11 @@ impl File<'_> {
 
 fn in_json(body: &str, base: &Url, place: impl Fn(&str, &Url) -> String) -> Result<Vec<u8>, Unreadable> {
     let files = Page::read(body)?;
-    let mut rewritten = Vec::with_capacity(body.len() + 64 * files.len());
-    let mut done = 0;
-    for file in files {
-        let Some(url) = text(file.url).and_then(|url| joined(base, &url)) else { continue };
-        let Range { start, end } = range_of(file.url.get(), body);
-        rewritten.extend_from_slice(&body.as_bytes()[done..start]);
-        serde_json::to_writer(&mut rewritten, &place(&file.name(&url), &url))?;
-        done = end;
-    }
-    rewritten.extend_from_slice(&body.as_bytes()[done..]);
-    Ok(rewritten)
+    let places = files.iter().filter_map(|file| {
+        let url = joined(base, &text(file.url)?)?;
+        Some((file.url, place(&file.name(&url), &url)))
+    });
+    Ok(replaced(body, places.collect()))
 }
 
 /// A page with each link's place as `place` says, where it says one.
@@ -191,16 +185,6 @@ fn in_html(body: &str, base: &Url, place: impl Fn(&Url) -> Option<String>) -> Re
 
 fn joined(base: &Url, url: &str) -> Option<Url> {
     base.join(url.trim()).ok()
-}
-
-fn text(written: &RawValue) -> Option<String> {
-    serde_json::from_str(written.get()).ok()
-}
-
-/// Where in a text a piece of it lies.
-fn range_of(piece: &str, whole: &str) -> Range<usize> {
-    let start = piece.as_ptr() as usize - whole.as_ptr() as usize;
-    start..start + piece.len()
 }
 
 #[cfg(test)]
