@@ -267,11 +267,13 @@ async fn a_log_that_fails_neither_fails_nor_holds_up_a_download() {
     for fault in [Fault::ServerError, Fault::LostAfter, Fault::Hang] {
         service.clock.advance(Duration::from_secs(120));
         faults.arm(2, &[], Some(fault));
-        let started = tokio::time::Instant::now();
         assert_eq!(get(&service, TARBALL, &bearer).await.status, 302, "{fault:?}");
-        // Half a second for the use of the token, half a second for the log, and what a busy machine adds.
-        assert!(started.elapsed() < Duration::from_secs(4), "{fault:?} held it up");
-        faults.disarm();
+        let mut calls = faults.disarm();
+        if fault == Fault::Hang {
+            // What hangs is given up before the SDK would try it again: the use of the token, and the log.
+            calls.sort();
+            assert_eq!(calls, ["GetItem", "GetItem", "GetItem", "UpdateItem"]);
+        }
     }
     // Who may install, nobody guesses.
     faults.arm(0, &[], Some(Fault::ServerError));

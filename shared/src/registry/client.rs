@@ -73,7 +73,10 @@ fn word(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
+    use crate::secret::TokenKind;
 
     fn client(agent: &str) -> (Option<String>, Option<String>) {
         let headers = HeaderMap::from_iter([(USER_AGENT, agent.parse().unwrap())]);
@@ -116,5 +119,12 @@ mod tests {
         }
         assert_eq!(client(&"a".repeat(1000)).0.unwrap().len(), LONGEST);
         assert_eq!(client("npm/1;2"), (Some("npm".to_owned()), None));
+        // A token in the wrong place is nobody's session.
+        let token = Token::generate(TokenKind::OrgUser).unwrap();
+        let headers = HeaderMap::from_iter(
+            ["npm-session", "npm-command", "user-agent"]
+                .map(|name| (HeaderName::from_static(name), token.expose().parse().unwrap())),
+        );
+        assert_eq!(Client::from_headers(&headers), Client::default());
     }
 }
