@@ -117,3 +117,22 @@ fn routing_error(response: &Response) -> Option<ApiError> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_whose_time_runs_out_is_answered_all_the_same() {
+        let router = observed(Router::new().route("/", get(|| std::future::pending::<()>())));
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(Deadline(Duration::from_millis(1)));
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+    }
+}

@@ -241,6 +241,13 @@ impl Covered {
         let number = stage.access_token.id.to_string();
         let token_id = if self.path.starts_with("/api/v2/") { &number } else { &stage.token.id };
         let path = self.path.replace("{org_id}", stage.org.id.as_str());
+        // As `Registry::with_widgets` has them.
+        let path = path.replace("{package}", "widgets").replace("{project}", "widgets");
+        let file = match self.operation {
+            Operation::RegistryNpm => "widgets-1.0.0.tgz",
+            _ => "-/packages/widgets-1.0-py3-none-any.whl",
+        };
+        let path = path.replace("{file}", file);
         path.replace("{token_id}", token_id).replace("{id}", &stage.api_key.id)
     }
 
@@ -288,6 +295,7 @@ impl Covered {
     pub fn credential<'a>(&self, stage: &'a Stage) -> &'a str {
         match self.guard {
             Guard::EmailHolder => &stage.email_token,
+            Guard::Registry => &stage.token.token,
             _ => &stage.owner.credential,
         }
     }

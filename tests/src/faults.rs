@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_smithy_runtime::client::retries::TokenBucket;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -20,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
 /// How long the service waits for an answer before it tries again: short, since tests wait it out.
-const PATIENCE: Duration = Duration::from_millis(800);
+const PATIENCE: Duration = Duration::from_millis(1_200);
 
 /// What can happen to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub enum Fault {
     LostAfter,
     /// There is never an answer, and nothing is done.
     Hang,
+    /// It is done, and there is never an answer.
+    HangAfter,
     /// Of a batch nothing is read: the caller is to ask again.
     NothingRead,
     /// Of a batch one half is read.
@@ -51,9 +54,24 @@ pub enum Fault {
     Together,
 }
 
+/// The ways in which faults are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// It fails before it takes effect.
+    Fails,
+    /// It takes effect, and the answer is lost.
+    Unheard,
+    /// There is no capacity for it.
+    Throttled,
+    /// It is in the way of something else.
+    Conflicts,
+    /// Its answer does not come in time.
+    Late,
+}
+
 impl Fault {
     /// Every fault there is.
-    pub const ALL: [Fault; 11] = [
+    pub const ALL: [Fault; 12] = [
         Fault::Conflict,
         Fault::InProgress,
         Fault::ConflictByThrottling,
@@ -63,26 +81,41 @@ impl Fault {
         Fault::LostBefore,
         Fault::LostAfter,
         Fault::Hang,
+        Fault::HangAfter,
         Fault::NothingRead,
         Fault::HalfRead,
     ];
 
-    /// Whether it can happen to a call of this operation, and is another matter there than its likes.
-    pub fn matters_to(self, operation: &str) -> bool {
+    /// The way in which it strikes.
+    pub fn way(self) -> Way {
         match self {
-            Fault::Together => false,
-            Fault::Conflict | Fault::InProgress | Fault::ConflictByThrottling => operation == "TransactWriteItems",
-            Fault::NothingRead | Fault::HalfRead => operation == "BatchGetItem",
-            // A read does nothing that could be lost, and is refused in one way as in the other.
-            Fault::Throttled | Fault::LostBefore => operation == "TransactWriteItems",
-            Fault::NoCapacity | Fault::ServerError | Fault::LostAfter | Fault::Hang => true,
+            Fault::ServerError | Fault::LostBefore | Fault::Together => Way::Fails,
+            Fault::LostAfter => Way::Unheard,
+            Fault::ConflictByThrottling | Fault::NoCapacity | Fault::Throttled => Way::Throttled,
+            Fault::NothingRead | Fault::HalfRead => Way::Throttled,
+            Fault::Conflict | Fault::InProgress => Way::Conflicts,
+            Fault::Hang | Fault::HangAfter => Way::Late,
         }
+    }
+
+    /// Whether a call that it strikes takes effect all the same.
+    pub fn takes_effect(self) -> bool {
+        matches!(self, Fault::LostAfter | Fault::HangAfter)
+    }
+
+    /// Whether it can happen to a call of this operation, and is another matter there than its likes: outside of
+    /// transactions a call is refused in one way as in the other.
+    pub fn matters_to(self, operation: &str) -> bool {
+        let is_like_another = matches!(self, Fault::Throttled | Fault::LostBefore) && operation != "TransactWriteItems";
+        self.can_strike(operation) && self != Fault::Together && !is_like_another
     }
 
     fn can_strike(self, operation: &str) -> bool {
         match self {
             Fault::Conflict | Fault::InProgress | Fault::ConflictByThrottling => operation == "TransactWriteItems",
             Fault::NothingRead | Fault::HalfRead => operation == "BatchGetItem",
+            // A read has no effect that could come late.
+            Fault::HangAfter => !matches!(operation, "GetItem" | "BatchGetItem" | "Query"),
             _ => true,
         }
     }
@@ -140,6 +173,7 @@ impl Faults {
         let timeouts =
             TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).operation_timeout(PATIENCE * 5).build();
         let retries = RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(1));
+        let tries = RetryPartition::custom(self.endpoint.clone()).token_bucket(TokenBucket::unlimited());
         let config = aws_sdk_dynamodb::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .endpoint_url(&self.endpoint)
@@ -147,9 +181,9 @@ impl Faults {
             .credentials_provider(Credentials::new("test", "test", None, None, "test"))
             .timeout_config(timeouts)
             .retry_config(retries)
-            // The tries of all clients of a process come out of one budget, unless they are told apart: one test's
-            // failures must not use up another's.
-            .retry_partition(RetryPartition::new(self.endpoint.clone()));
+            // Deployed, the tries of a process come out of one budget, so that an outage is not made worse. Here one
+            // failure must not use up the next one's.
+            .retry_partition(tries.build());
         Client::from_conf(config.build())
     }
 
@@ -200,6 +234,10 @@ async fn answer(State(faults): State<Faults>, request: Request) -> Response {
             break_connection()
         }
         Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::HangAfter) => {
+            faults.forward(parts.headers, body).await;
+            std::future::pending().await
+        }
         Some(fault @ (Fault::NothingRead | Fault::HalfRead)) => {
             let mut request: Value = serde_json::from_slice(&body).unwrap();
             let (table, wanted) = request["RequestItems"].as_object_mut().unwrap().iter_mut().next().unwrap();

@@ -7,6 +7,7 @@
 pub mod coverage;
 pub mod email;
 pub mod faults;
+pub mod invariants;
 pub mod mail_faults;
 pub mod management;
 pub mod shell;
@@ -93,12 +94,12 @@ impl Service {
         (Self::start_on(dynamodb, clock, limits, None, around).await, ses)
     }
 
-    /// Starts a service with a manual clock, whose table and whose SES fail as the test says.
-    pub async fn start_with_all_faults(limits: Limits) -> (Self, Faults, Ses) {
+    /// Starts a service with a manual clock and such registries, whose table and whose SES fail as the test says.
+    pub async fn start_with_all_faults(limits: Limits, registries: Settings) -> (Self, Faults, Ses) {
         let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
         let (faults, ses) = (Faults::start(&dynamodb.endpoint).await, Ses::start(&clock).await);
         let served = Store::new(faults.client(), TABLE, clock.clone());
-        let around = Surroundings { ses: Some(ses.clone()), ..Surroundings::default() };
+        let around = Surroundings { ses: Some(ses.clone()), registries, ..Surroundings::default() };
         (Self::start_on(dynamodb, clock, limits, Some(served), around).await, faults, ses)
     }
 
@@ -248,6 +249,15 @@ impl Service {
     /// Sends a request with a JSON body.
     pub async fn post(&self, path: &str, credential: &str, body: &Value) -> Answer {
         self.send(self.request(Method::POST, path).bearer_auth(credential).json(body)).await
+    }
+}
+
+/// Every test ends with a look at its tables: whatever it was about, they must be sound.
+impl Drop for Service {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.table.check_at_the_end();
+        }
     }
 }
 

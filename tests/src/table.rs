@@ -1,8 +1,9 @@
-//! The table from outside: read over DynamoDB's wire format, past the code under test, so that what the service says
+//! The table from outside: read past the code under test, so that what the service says
 //! of its table can be compared with what lies in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dynoxide::types::Item;
 use dynoxide::{Database, ImportOptions};
@@ -12,7 +13,7 @@ use shared::Clock;
 use shared::ids::{OrgId, TokenId};
 use shared::secret::{Token, TokenKind};
 
-use crate::Issued;
+use crate::{Issued, invariants};
 
 /// The name of the table of every test service.
 pub const TABLE: &str = "tokens";
@@ -30,6 +31,16 @@ pub struct Table {
     endpoint: String,
     database: Database,
     http: reqwest::Client,
+    exceptions: Arc<Mutex<Exceptions>>,
+}
+
+/// What of the tables a test has made by hand, so that it is not measured by what the service makes.
+#[derive(Default)]
+struct Exceptions {
+    /// The ids of tokens that have no history.
+    copied: BTreeSet<String>,
+    /// Everything.
+    damaged: bool,
 }
 
 impl fmt::Debug for Table {
@@ -42,7 +53,7 @@ impl Table {
     /// A reader of the table at this DynamoDB.
     pub fn new(dynamodb: &DynamoDb) -> Self {
         let (endpoint, database) = (dynamodb.endpoint.clone(), dynamodb.database.clone());
-        Self { endpoint, database, http: reqwest::Client::new() }
+        Self { endpoint, database, http: reqwest::Client::new(), exceptions: Arc::default() }
     }
 
     async fn ask(&self, operation: &str, body: &Value) -> Value {
@@ -56,22 +67,26 @@ impl Table {
     }
 
     /// Every item as DynamoDB writes it. Only tests read a whole table; the service has no permission to.
-    async fn raw_items(&self, table: &str) -> Vec<Value> {
+    fn raw_items(&self, table: &str) -> Vec<Value> {
         let mut items = Vec::new();
         let mut request = json!({"TableName": table, "ConsistentRead": true});
         loop {
-            let answer = self.ask("Scan", &request).await;
-            items.extend(answer["Items"].as_array().unwrap().iter().cloned());
-            match answer.get("LastEvaluatedKey") {
-                Some(key) => request["ExclusiveStartKey"] = key.clone(),
+            let answer = self.database.scan(serde_json::from_value(request.clone()).unwrap()).unwrap();
+            items.extend(answer.items.unwrap_or_default().iter().map(|item| serde_json::to_value(item).unwrap()));
+            match answer.last_evaluated_key {
+                Some(key) => request["ExclusiveStartKey"] = serde_json::to_value(key).unwrap(),
                 None => return items,
             }
         }
     }
 
+    fn plain_items(&self, table: &str) -> Vec<Value> {
+        self.raw_items(table).iter().map(plain_item).collect()
+    }
+
     /// Every item, as plain JSON, in the order of their keys.
     pub async fn items(&self) -> Vec<Value> {
-        let mut items: Vec<Value> = self.raw_items(TABLE).await.iter().map(plain_item).collect();
+        let mut items: Vec<Value> = self.plain_items(TABLE);
         items.sort_by_key(|item| (text(item, "pk").to_owned(), text(item, "sk").to_owned()));
         items
     }
@@ -83,7 +98,7 @@ impl Table {
 
     /// Every item of the installation log, as plain JSON.
     pub async fn installations(&self) -> Vec<Value> {
-        self.raw_items(INSTALLATIONS).await.iter().map(plain_item).collect()
+        self.plain_items(INSTALLATIONS)
     }
 
     /// Every item but those of audit logs: what a refused call must leave as it was.
@@ -118,7 +133,7 @@ impl Table {
     pub async fn copies(&self, original: &Issued, identifiers: Vec<String>) -> Vec<Issued> {
         let original_token = Token::parse(&original.token).unwrap();
         let original_hash = original_token.hash().to_hex();
-        let items: Vec<String> = self.raw_items(TABLE).await.iter().map(Value::to_string).collect();
+        let items: Vec<String> = self.raw_items(TABLE).iter().map(Value::to_string).collect();
         let is_its = |item: &&String| item.contains(&original_hash) && !item.contains("#AUDIT");
         let items: Vec<&String> = items.iter().filter(is_its).collect();
         let mut copies = Vec::with_capacity(identifiers.len());
@@ -135,6 +150,7 @@ impl Table {
                 let copy = copy.replace(&original_token.shown_prefix(), &token.shown_prefix());
                 writes.push(serde_json::from_str(&copy).unwrap());
             }
+            self.exceptions().copied.insert(id.clone());
             copies.push(Issued { id, token: token.expose().to_owned(), user_identifier });
         }
         // Not over HTTP: of tens of thousands of items most of the time would be spent on the way.
@@ -143,73 +159,32 @@ impl Table {
         copies
     }
 
-    /// What is not as it must be among the org user tokens: the truth about each, its pointers and its audit entries
-    /// must tell the same story. Each finding begins with the organization.
-    pub async fn findings(&self) -> Vec<String> {
-        let items = self.items().await;
-        let by_key: BTreeMap<(&str, &str), &Value> =
-            items.iter().map(|item| ((text(item, "pk"), text(item, "sk")), item)).collect();
-        let mut told: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-        for entry in items.iter().filter(|item| item["outcome"] == "done") {
-            let id = text(&entry["target"], "id");
-            told.entry((text(entry, "pk"), id)).or_default().push(text(entry, "action"));
-        }
-        let mut findings = Vec::new();
-        let mut explained: BTreeSet<(String, String)> = BTreeSet::new();
-        for token in items.iter().filter(|item| text(item, "kind") == "org_user") {
-            let (org, id, hash) =
-                (text(token, "org_id"), text(token, "id"), text(token, "pk").trim_start_matches("TOKEN#"));
-            let mut finding = |what: &str| findings.push(format!("{org}: token {id}: {what}"));
-            let mut look = |pk: String, sk: String| {
-                let found = by_key.get(&(pk.as_str(), sk.as_str())).copied();
-                explained.insert((pk, sk));
-                if found.is_some_and(|pointer| text(pointer, "hash") != hash) {
-                    finding("a pointer leads elsewhere");
-                }
-                found.is_some()
-            };
-            let place = format!("{}#{id}", text(token, "user_identifier"));
-            let is_named = look(format!("ORG#{org}#USER_TOKEN"), id.to_owned());
-            let mut listed_in = |state: &str| look(format!("ORG#{org}#USER_TOKENS#{state}"), place.clone());
-            let listed = [listed_in("ACTIVE"), listed_in("EXPIRED"), listed_in("REVOKED")];
-            let expires_at = token["expires_at"].as_str().map(|at| shared::Moment::parse(at).unwrap().epoch_seconds());
-            let is_due =
-                expires_at.is_some_and(|at| look(format!("ORG#{org}#USER_TOKENS#EXPIRY"), format!("{at:012}#{id}")));
-            let is_revoked = token.get("revoked_at").is_some();
-            if !is_named {
-                finding("it cannot be found by its id");
-            }
-            if listed.iter().filter(|listed| **listed).count() != 1 {
-                finding(&format!("it is not in exactly one listing: {listed:?}"));
-            }
-            if listed[2] != is_revoked {
-                finding("its listing says otherwise about its revocation");
-            }
-            if is_due != (listed[0] && expires_at.is_some()) {
-                finding("the order of expiries has it while it is not active, or has it not while it is");
-            }
-            let actions = told.get(&(format!("ORG#{org}#AUDIT").as_str(), id)).cloned().unwrap_or_default();
-            let (issues, others): (Vec<&str>, Vec<&str>) =
-                actions.into_iter().partition(|action| *action == "org_user_token.issue");
-            if issues.len() != 1 || others.len() != usize::from(is_revoked) {
-                finding(&format!("{} entries tell of its issue, {} of its revocation", issues.len(), others.len()));
-            }
-        }
-        for ((pk, sk), item) in by_key {
-            if pk.contains("#USER_TOKEN")
-                && !pk.ends_with("#AUDIT")
-                && !explained.contains(&(pk.to_owned(), sk.to_owned()))
-            {
-                let org = pk.split('#').nth(1).unwrap_or_default();
-                findings.push(format!("{org}: {pk} {sk} leads to no token: {item}"));
-            }
-        }
-        findings
+    /// What does not hold of the tables: see [`invariants`](crate::invariants).
+    pub fn findings(&self) -> Vec<String> {
+        let installations = self.plain_items(INSTALLATIONS);
+        invariants::findings(&self.plain_items(TABLE), &installations, &self.exceptions().copied)
     }
 
     /// Checks that there are no [`Table::findings`].
-    pub async fn assert_sound(&self) {
-        assert_eq!(self.findings().await, Vec::<String>::new());
+    #[track_caller]
+    pub fn assert_sound(&self) {
+        assert_eq!(self.findings(), Vec::<String>::new());
+    }
+
+    /// Says that the test damages the tables on purpose: they are not checked when it ends.
+    pub fn is_damaged_on_purpose(&self) {
+        self.exceptions().damaged = true;
+    }
+
+    /// Checks the tables when a test ends, unless it said not to.
+    pub(crate) fn check_at_the_end(&self) {
+        if !self.exceptions().damaged {
+            self.assert_sound();
+        }
+    }
+
+    fn exceptions(&self) -> MutexGuard<'_, Exceptions> {
+        self.exceptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

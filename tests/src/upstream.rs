@@ -13,8 +13,11 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use shared::registry::upstream;
+use serde_json::json;
+use shared::registry::{Settings, upstream};
 use tokio::net::TcpListener;
+
+use crate::no_upstreams;
 
 /// A request that came in.
 #[derive(Debug, Clone)]
@@ -92,6 +95,22 @@ impl Registry {
         let router = Router::new().fallback(answer).with_state(registry.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         registry
+    }
+
+    /// Starts one that is an npm registry and a simple index, each with the package `widgets`.
+    pub async fn with_widgets() -> Self {
+        let registry = Self::start().await;
+        let tarball = format!("{}/npm/widgets/-/widgets-1.0.0.tgz", registry.url);
+        let packument = json!({"name": "widgets", "versions": {"1.0.0": {"dist": {"tarball": tarball}}}});
+        registry.says("/npm/widgets", Says::found("application/json", packument.to_string()));
+        let page = r#"<a href="/packages/widgets-1.0-py3-none-any.whl#sha256=00">widgets</a>"#;
+        registry.says("/simple/widgets/", Says::found("text/html", page));
+        registry
+    }
+
+    /// The settings of a service before both registries of [`Self::with_widgets`].
+    pub fn settings(&self) -> Settings {
+        Settings { npm: self.upstream("/npm/"), pypi: self.upstream("/simple/"), ..no_upstreams() }
     }
 
     /// The same as an upstream, with this path behind its root.

@@ -12,7 +12,7 @@ use tests::email::{Kind, Person, code_in, key_in, kind_of, new_key};
 use tests::faults::{Fault, Faults};
 use tests::mail_faults::{MailFault, Ses};
 use tests::table::text;
-use tests::{Answer, Service, unlimited};
+use tests::{Answer, Service, no_upstreams, unlimited};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -266,7 +266,7 @@ async fn with_each_outage<R, F>(
 }
 
 async fn start() -> (Service, Faults) {
-    let (service, faults, _) = Service::start_with_all_faults(limits()).await;
+    let (service, faults, _) = Service::start_with_all_faults(limits(), no_upstreams()).await;
     (service, faults)
 }
 
@@ -398,7 +398,7 @@ async fn when_the_table_fails_after_ses_did_repeating_leads_to_a_key() {
     let table_faults = [Fault::Conflict, Fault::LostBefore, Fault::LostAfter];
     let runs =
         mail_faults.into_iter().flat_map(|mail| table_faults.map(|table| (mail, table))).map(|fault| async move {
-            let (service, faults, ses) = Service::start_with_all_faults(limits()).await;
+            let (service, faults, ses) = Service::start_with_all_faults(limits(), no_upstreams()).await;
             let alice = service.person(ADDRESS);
             // A registration whose mail went out makes so many calls; further ones take back what it did.
             faults.arm(0, &[], None);

@@ -131,7 +131,7 @@ async fn each_token_is_in_the_lists_of_its_state() {
         assert_eq!(entry["created_by"], owner.id.as_str());
         assert!(entry.get("revoked_by").is_none_or(|bot| bot == owner.id.as_str()));
     }
-    service.table.assert_sound().await;
+    service.table.assert_sound();
 }
 
 #[tokio::test]
@@ -395,7 +395,7 @@ async fn a_page_goes_on_where_the_last_ended_whatever_happened_between() {
     service.clock.advance(Duration::from_secs(3_600));
     let page = service.list(&org, &owner, &format!("?limit=2&cursor={cursor}")).await;
     assert_eq!(page, json!({"tokens": [], "next_cursor": null}));
-    service.table.assert_sound().await;
+    service.table.assert_sound();
 }
 
 #[tokio::test]
@@ -419,7 +419,7 @@ async fn a_token_goes_from_active_to_expired_at_its_moment() {
     assert_eq!(service.list(&org, &owner, "?status=all").await["tokens"][0]["status"], "expired");
     assert_eq!(seen().await, [false, false, false, true, true, true, true, true, true]);
     assert_eq!(service.listed_ids(&org, &owner, "?status=expired").await, [token.id]);
-    service.table.assert_sound().await;
+    service.table.assert_sound();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,25 +17,10 @@ const TARBALL: &str = "/npm/widgets/-/widgets-1.0.0.tgz";
 const PAGE: &str = "/pypi/simple/widgets/";
 const WHEEL: &str = "/pypi/files/widgets/-/packages/widgets-1.0-py3-none-any.whl";
 
-/// An npm registry and a simple index with one package each.
-async fn registry() -> Registry {
-    let registry = Registry::start().await;
-    let tarball = format!("{}/npm/widgets/-/widgets-1.0.0.tgz", registry.url);
-    let packument = json!({"name": "widgets", "versions": {"1.0.0": {"dist": {"tarball": tarball}}}});
-    registry.says("/npm/widgets", Says::found("application/json", packument.to_string()));
-    let page = r#"<a href="/packages/widgets-1.0-py3-none-any.whl#sha256=00">widgets</a>"#;
-    registry.says("/simple/widgets/", Says::found("text/html", page));
-    registry
-}
-
-fn settings(registry: &Registry) -> Settings {
-    Settings { npm: registry.upstream("/npm/"), pypi: registry.upstream("/simple/"), ..no_upstreams() }
-}
-
-/// A service before such registries.
+/// A service before an npm registry and a simple index with one package each.
 async fn service() -> (Service, Registry) {
-    let registry = registry().await;
-    (Service::start_with_registries(settings(&registry)).await, registry)
+    let registry = Registry::with_widgets().await;
+    (Service::start_with_registries(registry.settings()).await, registry)
 }
 
 fn basic(user: &str, password: &str) -> String {
@@ -206,8 +191,8 @@ async fn guard_switched_off_bites_within_a_minute_and_on_again_too() {
 
 #[tokio::test]
 async fn without_a_token_one_gets_in_only_where_that_is_allowed_and_is_not_logged() {
-    let registry = registry().await;
-    let open = Settings { anonymous_access: true, ..settings(&registry) };
+    let registry = Registry::with_widgets().await;
+    let open = Settings { anonymous_access: true, ..registry.settings() };
     let service = Service::start_with_registries(open).await;
     let stage = Stage::set(&service).await;
     for (path, status) in [(NPM, 200), (TARBALL, 302), (PAGE, 200), (WHEEL, 302)] {
@@ -258,8 +243,8 @@ async fn a_download_is_logged_once_with_who_and_what() {
 
 #[tokio::test]
 async fn a_log_that_fails_neither_fails_nor_holds_up_a_download() {
-    let registry = registry().await;
-    let (service, faults) = Service::start_with_registries_and_faults(settings(&registry)).await;
+    let registry = Registry::with_widgets().await;
+    let (service, faults) = Service::start_with_registries_and_faults(registry.settings()).await;
     let stage = Stage::set(&service).await;
     let bearer = format!("Bearer {}", stage.token.token);
     // The token is read, then the organization; then comes what may fail.
@@ -390,7 +375,7 @@ async fn nobody_is_sent_on_within_a_host_since_npm_would_take_the_token_along() 
     assert!(registry.url.starts_with("http://localhost:"));
     // By its public name too, whatever a proxy calls us.
     let public_url = PublicUrl::Fixed("https://localhost/registries".to_owned());
-    let service = Service::start_with_registries(Settings { public_url, ..settings(&registry) }).await;
+    let service = Service::start_with_registries(Settings { public_url, ..registry.settings() }).await;
     let stage = Stage::set(&service).await;
     for host in ["localhost", "guard.example.com"] {
         let request = service.request(Method::GET, TARBALL).bearer_auth(&stage.token.token).header("host", host);

@@ -1,0 +1,468 @@
+//! What holds of the two tables at any moment, whatever has failed and whoever raced: every item is checked against the
+//! one that is the truth about it, and an item that nothing explains is a finding.
+//!
+//! Every test service is checked when its test ends, see [`crate::Service`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use shared::Moment;
+use shared::secret::Token;
+
+use crate::table::text;
+
+/// The states in which org user tokens and API keys are listed.
+const STATES: [&str; 3] = ["ACTIVE", "EXPIRED", "REVOKED"];
+
+/// How many mails an address is sent in an hour.
+const MAILS_PER_HOUR: u64 = 5;
+
+/// How long entries of the audit log and of the installation log live, in seconds.
+const AUDITED: i64 = 400 * 24 * 60 * 60;
+const LOGGED: i64 = 14 * 24 * 60 * 60;
+
+/// What does not hold, in words; empty where all does. `copied` are tokens that a test put there without a history.
+pub fn findings(items: &[Value], installations: &[Value], copied: &BTreeSet<String>) -> Vec<String> {
+    let mut tokens_table = TokensTable::new(items, copied);
+    tokens_table.check();
+    let mut findings = tokens_table.findings;
+    findings.extend(installations.iter().filter_map(installation));
+    let ids: BTreeSet<&str> = installations.iter().map(|entry| text(entry, "id")).collect();
+    if ids.len() != installations.len() {
+        findings.push("two installations have one id".to_owned());
+    }
+    findings
+}
+
+struct TokensTable<'a> {
+    items: BTreeMap<(&'a str, &'a str), &'a Value>,
+    /// What the audit logs say was done: by log and id of the target, the actions.
+    done: BTreeMap<(&'a str, &'a str), Vec<&'a str>>,
+    copied: &'a BTreeSet<String>,
+    /// The keys of items that have been checked.
+    explained: BTreeSet<(String, String)>,
+    findings: Vec<String>,
+}
+
+impl<'a> TokensTable<'a> {
+    fn new(items: &'a [Value], copied: &'a BTreeSet<String>) -> Self {
+        let mut done: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+        for entry in items.iter().filter(|item| item["outcome"] == "done") {
+            let id = text(&entry["target"], "id");
+            done.entry((text(entry, "pk"), id)).or_default().push(text(entry, "action"));
+        }
+        let items = items.iter().map(|item| ((text(item, "pk"), text(item, "sk")), item)).collect();
+        Self { items, done, copied, explained: BTreeSet::new(), findings: Vec::new() }
+    }
+
+    fn check(&mut self) {
+        for ((pk, sk), item) in self.items.clone() {
+            let kind: Vec<&str> = pk.split('#').collect();
+            match (kind.as_slice(), sk) {
+                (["TOKEN", hash], "TOKEN") => self.token(hash, item),
+                (["ORG", org], "ORG") => self.org(org, item),
+                (["ORG", org], "API_KEY_COUNT") => self.api_key_count(org, item),
+                (["ORG", org], "ACCESS_TOKEN_LAST_ID") => self.last_access_token(org, item),
+                (["ORG", org], place) if place.starts_with("PROJECT#") => self.project(org, place),
+                (["BOT", bot], "BOT") => self.bot(bot, item),
+                (["EMAIL", hash], "ADDRESS") => self.address(hash, item),
+                (["EMAIL", _], "MAILS") => self.counter(item, "count", 0..=MAILS_PER_HOUR, true),
+                (["EMAIL", _], place) if place.starts_with("CHANGES#") => {
+                    self.counter(item, "count", 1..=u64::MAX, true)
+                }
+                (["CALLS", _] | ["MAILS"], _) => self.counter(item, "count", 1..=u64::MAX, true),
+                (["USAGE", _], day) => self.usage(item, day),
+                (["ORG" | "EMAIL", _, "AUDIT"], _) => self.entry(item),
+                // Pointers are explained by what they lead to.
+                _ => {}
+            }
+            self.holds_no_secret(item, item);
+        }
+        for ((pk, sk), item) in &self.items {
+            if !self.explained.contains(&((*pk).to_owned(), (*sk).to_owned())) {
+                self.findings.push(format!("{pk} {sk}: nothing explains {item}"));
+            }
+        }
+        self.deleted_things_have_a_history();
+    }
+
+    fn found(&mut self, item: &Value, what: &str) {
+        self.findings.push(format!("{} {}: {what}: {item}", text(item, "pk"), text(item, "sk")));
+    }
+
+    fn explain(&mut self, item: &Value) {
+        self.explained.insert((text(item, "pk").to_owned(), text(item, "sk").to_owned()));
+    }
+
+    /// Looks where a pointer must be if it is: whether there is one, which then must be this.
+    fn points(&mut self, owner: &Value, pk: &str, sk: &str, pointer: &Value) -> bool {
+        self.explained.insert((pk.to_owned(), sk.to_owned()));
+        let Some(item) = self.items.get(&(pk, sk)) else { return false };
+        let mut body = (*item).clone();
+        for name in ["pk", "sk"] {
+            body.as_object_mut().unwrap().remove(name);
+        }
+        if body != *pointer {
+            self.found(owner, &format!("its pointer {pk} {sk} is {body}, and not {pointer}"));
+        }
+        true
+    }
+
+    fn is_pointed_at(&mut self, owner: &Value, pk: &str, sk: &str, pointer: &Value) {
+        if !self.points(owner, pk, sk, pointer) {
+            self.found(owner, &format!("it has no pointer {pk} {sk}"));
+        }
+    }
+
+    /// Checks that the log tells of so many of each of these deeds, and of the first one once.
+    fn history(&mut self, owner: &Value, log: &str, id: &str, deeds: &[(&str, usize)]) {
+        if self.copied.contains(id) {
+            return;
+        }
+        let told = self.done.get(&(log, id)).cloned().unwrap_or_default();
+        for (deed, times) in deeds {
+            // `revoke` is told of by `revoke` and by `revoke_by_user`.
+            let found = told.iter().filter(|action| action.rsplit('.').next().unwrap().starts_with(deed)).count();
+            if found != *times {
+                self.found(owner, &format!("its log tells {found} times of {deed}, and not {times}"));
+            }
+        }
+    }
+
+    fn token(&mut self, hash: &str, token: &Value) {
+        self.explain(token);
+        let place = ("TOKEN".to_owned() + "#" + hash, "TOKEN");
+        assert_eq!((place.0.as_str(), place.1), (text(token, "pk"), text(token, "sk")));
+        match text(token, "kind") {
+            "org_user" => self.org_user_token(hash, token),
+            "api_key" => self.api_key(hash, token),
+            "org_access" => self.org_access_token(hash, token),
+            "email_verified" => self.email_token(token),
+            _ => self.found(token, "it is of no kind"),
+        }
+    }
+
+    fn org_user_token(&mut self, hash: &str, token: &Value) {
+        let (org, id, user) = (text(token, "org_id"), text(token, "id"), text(token, "user_identifier"));
+        let mut pointer = json!({"id": id, "user_identifier": user, "hash": hash});
+        if let Some(expires_at) = token.get("expires_at") {
+            pointer["expires_at"] = expires_at.clone();
+        }
+        self.is_pointed_at(token, &format!("ORG#{org}#USER_TOKEN"), id, &pointer);
+        let listings = STATES.map(|state| (format!("ORG#{org}#USER_TOKENS#{state}"), format!("{user}#{id}")));
+        let listed = listings.map(|(pk, sk)| self.points(token, &pk, &sk, &pointer));
+        self.is_listed_as_it_is(token, listed, &format!("ORG#{org}#USER_TOKENS#EXPIRY"), &pointer);
+        let revoked = usize::from(token.get("revoked_at").is_some());
+        self.history(token, &format!("ORG#{org}#AUDIT"), id, &[("issue", 1), ("revoke", revoked)]);
+        self.belongs_to_an_org(token, org);
+    }
+
+    fn api_key(&mut self, hash: &str, key: &Value) {
+        let (org, id, environment) = (text(key, "org_id"), text(key, "id"), text(key, "environment"));
+        let mut pointer = json!({"id": id, "environment": environment, "hash": hash});
+        if let Some(expires_at) = key.get("expires_at") {
+            pointer["expires_at"] = expires_at.clone();
+        }
+        self.is_pointed_at(key, &format!("ORG#{org}#API_KEY"), id, &pointer);
+        let environment = environment.to_uppercase();
+        let listings = STATES.map(|state| format!("ORG#{org}#API_KEYS#{state}#{environment}"));
+        let listed = listings.map(|pk| self.points(key, &pk, id, &pointer));
+        self.is_listed_as_it_is(key, listed, &format!("ORG#{org}#API_KEYS#EXPIRY"), &pointer);
+        let revoked = usize::from(key.get("revoked_at").is_some());
+        self.history(key, &format!("ORG#{org}#AUDIT"), id, &[("create", 1), ("revoke", revoked)]);
+        self.belongs_to_an_org(key, org);
+        let counter = self.items.get(&(format!("ORG#{org}").as_str(), "API_KEY_COUNT")).copied();
+        if counter.is_none() {
+            self.found(key, "its organization does not count its API keys");
+        }
+    }
+
+    /// A token is in the listing of one state, which knows whether it was revoked; and while it is listed as active, in
+    /// the order of expiries too.
+    fn is_listed_as_it_is(&mut self, token: &Value, listed: [bool; 3], expiries: &str, pointer: &Value) {
+        if listed.iter().filter(|listed| **listed).count() != 1 {
+            self.found(token, &format!("it is not in exactly one of the listings {STATES:?}: {listed:?}"));
+        }
+        let [is_active, _, is_revoked] = listed;
+        if is_revoked != token.get("revoked_at").is_some() {
+            self.found(token, "its listing says otherwise about its revocation");
+        }
+        let expiry = token["expires_at"].as_str().and_then(Moment::parse).map(Moment::epoch_seconds);
+        if expiry.is_some() != token.get("expires_at").is_some() {
+            self.found(token, "it expires at no moment");
+        }
+        let is_due = expiry.is_some_and(|at| {
+            let place = format!("{at:012}#{}", text(token, "id"));
+            self.points(token, expiries, &place, pointer)
+        });
+        if is_due != (is_active && expiry.is_some()) {
+            self.found(token, "the order of expiries has it while it is not active, or has it not while it is");
+        }
+    }
+
+    fn org_access_token(&mut self, hash: &str, token: &Value) {
+        let (org, id, name) = (text(token, "org_id"), token["id"].as_u64().unwrap(), text(token, "name"));
+        let pointer = json!({"id": id, "hash": hash});
+        self.is_pointed_at(token, &format!("ORG#{org}#ACCESS_TOKENS"), &format!("{id:020}"), &pointer);
+        self.is_pointed_at(token, &format!("ORG#{org}#ACCESS_TOKEN_NAMES"), name, &pointer);
+        let last = self.items.get(&(format!("ORG#{org}").as_str(), "ACCESS_TOKEN_LAST_ID")).copied();
+        if !last.is_some_and(|last| id <= last["count"].as_u64().unwrap()) {
+            self.found(token, "its number was never given away");
+        }
+        let changes = usize::try_from(token["revision"].as_u64().unwrap()).unwrap();
+        let deeds = [("create", 1), ("update", changes), ("delete", 0)];
+        self.history(token, &format!("ORG#{org}#AUDIT"), &id.to_string(), &deeds);
+        self.belongs_to_an_org(token, org);
+    }
+
+    fn email_token(&mut self, token: &Value) {
+        let address = text(token, "address");
+        match self.items.get(&(format!("EMAIL#{address}").as_str(), "ADDRESS")).copied() {
+            None => self.found(token, "it has no address"),
+            Some(item) => {
+                if format!("TOKEN#{}", text(item, "token")) != text(token, "pk") || item["token_id"] != token["id"] {
+                    self.found(token, &format!("its address has another key: {item}"));
+                }
+            }
+        }
+        let log = format!("EMAIL#{address}#AUDIT");
+        let told = self.done.get(&(log.as_str(), text(token, "id"))).cloned().unwrap_or_default();
+        if told.is_empty() || told.contains(&"email_token.revoke") {
+            self.found(token, &format!("its log tells of {told:?}"));
+        }
+    }
+
+    fn address(&mut self, hash: &str, address: &Value) {
+        self.explain(address);
+        match self.items.get(&(format!("TOKEN#{}", text(address, "token")).as_str(), "TOKEN")).copied() {
+            None => self.found(address, "its key is not there"),
+            Some(token) if text(token, "address") != hash => self.found(address, "its key is another address's"),
+            Some(_) => {}
+        }
+    }
+
+    fn org(&mut self, id: &str, org: &Value) {
+        self.explain(org);
+        self.is_pointed_at(org, "ORGS", id, &json!({}));
+        self.history(org, &format!("ORG#{id}#AUDIT"), id, &[("create", 1)]);
+        if text(org, "id") != id {
+            self.found(org, "it lies in another's place");
+        }
+    }
+
+    fn belongs_to_an_org(&mut self, item: &Value, org: &str) {
+        if !self.items.contains_key(&(format!("ORG#{org}").as_str(), "ORG")) {
+            self.found(item, "its organization is not there");
+        }
+    }
+
+    fn bot(&mut self, id: &str, bot: &Value) {
+        self.explain(bot);
+        let org = text(bot, "org_id");
+        self.is_pointed_at(bot, &format!("ORG#{org}"), &format!("BOT#{id}"), &json!({}));
+        let rotations = usize::try_from(bot["revision"].as_u64().unwrap()).unwrap();
+        let deeds = [("create", 1), ("rotate_key", rotations), ("delete", 0)];
+        self.history(bot, &format!("ORG#{org}#AUDIT"), id, &deeds);
+        self.belongs_to_an_org(bot, org);
+    }
+
+    fn project(&mut self, org: &str, place: &str) {
+        let pk = format!("ORG#{org}");
+        let item = *self.items.get(&(pk.as_str(), place)).unwrap();
+        self.explain(item);
+        self.belongs_to_an_org(item, org);
+    }
+
+    /// The counter is the number of keys that are listed as active.
+    fn api_key_count(&mut self, org: &str, count: &Value) {
+        self.explain(count);
+        let active = format!("ORG#{org}#API_KEYS#ACTIVE#");
+        let listed = self.items.keys().filter(|(pk, _)| pk.starts_with(&active)).count();
+        if count["active"].as_u64() != u64::try_from(listed).ok() {
+            self.found(count, &format!("{listed} API keys are active"));
+        }
+    }
+
+    fn last_access_token(&mut self, org: &str, last: &Value) {
+        self.explain(last);
+        self.belongs_to_an_org(last, org);
+    }
+
+    fn counter(&mut self, item: &Value, name: &str, allowed: std::ops::RangeInclusive<u64>, ends: bool) {
+        self.explain(item);
+        if !item[name].as_u64().is_some_and(|count| allowed.contains(&count)) {
+            self.found(item, &format!("{name} is not among {allowed:?}"));
+        }
+        if ends != item["ttl"].as_i64().is_some() {
+            self.found(item, "its end is missing, or too much");
+        }
+    }
+
+    fn usage(&mut self, item: &Value, day: &str) {
+        self.explain(item);
+        for ecosystem in ["npm", "pypi"] {
+            if item.get(ecosystem).is_some_and(|count| count.as_u64().is_none_or(|count| count == 0)) {
+                self.found(item, &format!("{ecosystem} is no number of downloads"));
+            }
+        }
+        let is_day = Moment::parse(&format!("{day}T00:00:00Z")).is_some();
+        if day != "TOTAL" && !is_day {
+            self.found(item, "it is neither of a day nor the total");
+        }
+    }
+
+    /// An entry lies under its id, and is in the indexes of its own log alone.
+    fn entry(&mut self, entry: &Value) {
+        self.explain(entry);
+        let (log, actor, action) = (text(entry, "pk"), text(&entry["actor"], "id"), text(entry, "action"));
+        let at = Moment::parse(text(entry, "at")).map_or(i64::MIN, Moment::epoch_seconds);
+        let right = json!({
+            "sk": entry["id"],
+            "actor_pk": format!("{log}#{actor}"),
+            "action_pk": format!("{log}#{action}"),
+            "actor_action_pk": format!("{log}#{actor}#{action}"),
+            "target_pk": format!("{log}#{}", text(&entry["target"], "id")),
+            "ttl": at.saturating_add(AUDITED),
+        });
+        for (name, value) in right.as_object().unwrap() {
+            if entry[name] != *value {
+                self.found(entry, &format!("{name} is not {value}"));
+            }
+        }
+        if entry["outcome"] != "done" && entry["outcome"] != "refused" {
+            self.found(entry, "it has no outcome");
+        }
+    }
+
+    /// What the log says was made, and is not there, was deleted once.
+    fn deleted_things_have_a_history(&mut self) {
+        for ((log, id), told) in &self.done {
+            let Some(org) = log.strip_prefix("ORG#").and_then(|log| log.strip_suffix("#AUDIT")) else { continue };
+            let (made, deleted, place) = if told.contains(&"org_access_token.create") {
+                let number: u64 = id.parse().unwrap();
+                let place = (format!("ORG#{org}#ACCESS_TOKENS"), format!("{number:020}"));
+                ("org_access_token.create", "org_access_token.delete", place)
+            } else if told.contains(&"bot.create") {
+                ("bot.create", "bot.delete", (format!("BOT#{id}"), "BOT".to_owned()))
+            } else {
+                continue;
+            };
+            let count = |action: &str| told.iter().filter(|told| **told == action).count();
+            let is_there = self.items.contains_key(&(place.0.as_str(), place.1.as_str()));
+            if (count(made), count(deleted)) != (1, usize::from(!is_there)) {
+                self.findings.push(format!("{log}: {id} is there: {is_there}, and the log says {told:?}"));
+            }
+        }
+    }
+
+    /// No text of an item is a plain token, but what callers have chosen themselves.
+    fn holds_no_secret(&mut self, item: &Value, value: &Value) {
+        let is_chosen = |field: &str| {
+            matches!(field, "name" | "user_identifier")
+                || field == "sk" && text(item, "pk").ends_with("#ACCESS_TOKEN_NAMES")
+        };
+        match value {
+            Value::String(text) if Token::parse(text).is_some() => self.found(item, "it holds a plain token"),
+            Value::Array(values) => values.iter().for_each(|value| self.holds_no_secret(item, value)),
+            Value::Object(fields) => {
+                let fields = fields.iter().filter(|(name, _)| !is_chosen(name));
+                fields.for_each(|(_, value)| self.holds_no_secret(item, value));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What is wrong with an entry of the installation log.
+fn installation(entry: &Value) -> Option<String> {
+    let pk = text(entry, "pk");
+    let hash = u128::from_str_radix(pk, 16).ok().filter(|_| pk.len() == 32);
+    let at = Moment::parse(text(entry, "time")).map_or(i64::MIN, Moment::epoch_seconds);
+    let is_kept_long_enough = entry["ttl"] == at.saturating_add(LOGGED);
+    let places = ["org_pk", "user_pk", "package_pk"].map(|name| text(entry, name));
+    let are_places_right = if places[0].is_empty() {
+        places == ["", "", ""]
+    } else {
+        let org = places[0].split('#').nth(1).unwrap_or_default();
+        let end = format!("{}#{}", text(entry, "ecosystem").to_uppercase(), hash.unwrap_or_default() % 8);
+        let (user, package) = (text(entry, "user_identifier"), text(entry, "package"));
+        let right = [
+            format!("ORG#{org}#{end}"),
+            format!("ORG#{org}#USER#{user}#{end}"),
+            format!("ORG#{org}#PACKAGE#{package}#{end}"),
+        ];
+        places == right.each_ref().map(String::as_str)
+    };
+    let is_sound = hash.is_some() && is_kept_long_enough && are_places_right && !text(entry, "id").is_empty();
+    (!is_sound).then(|| format!("an installation is not as it must be: {entry}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The least that is sound: an organization, and a token that expires.
+    fn sound() -> Vec<Value> {
+        let org = "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
+        let (id, hash) = ("01KAJ8M4R2X7Z9V5T3Q1N6P8WC", "ab".repeat(32));
+        let expires_at = "2026-12-21T10:00:00Z";
+        let pointer = |pk: &str, sk: &str| {
+            json!({"pk": format!("ORG#{org}#{pk}"), "sk": sk, "id": id, "user_identifier": "alice",
+                "hash": hash, "expires_at": expires_at})
+        };
+        let entry = |entry: &str, action: &str, target: &str| {
+            let log = format!("ORG#{org}#AUDIT");
+            json!({"pk": log, "sk": entry, "id": entry, "at": "2026-11-21T10:00:00Z", "action": action, "outcome": "done",
+                "actor": {"kind": "operator", "id": "me"}, "target": {"kind": "thing", "id": target},
+                "actor_pk": format!("{log}#me"), "action_pk": format!("{log}#{action}"),
+                "actor_action_pk": format!("{log}#me#{action}"), "target_pk": format!("{log}#{target}"),
+                "ttl": 1_829_815_200})
+        };
+        vec![
+            json!({"pk": format!("ORG#{org}"), "sk": "ORG", "id": org}),
+            json!({"pk": "ORGS", "sk": org}),
+            json!({"pk": format!("TOKEN#{hash}"), "sk": "TOKEN", "kind": "org_user", "id": id, "org_id": org,
+                "user_identifier": "alice", "expires_at": expires_at}),
+            pointer("USER_TOKEN", id),
+            pointer("USER_TOKENS#ACTIVE", &format!("alice#{id}")),
+            pointer("USER_TOKENS#EXPIRY", &format!("001797847200#{id}")),
+            entry("1", "org.create", org),
+            entry("2", "org_user_token.issue", id),
+        ]
+    }
+
+    fn found(items: &[Value]) -> Vec<String> {
+        findings(items, &[], &BTreeSet::new())
+    }
+
+    #[test]
+    fn whatever_is_missing_or_changed_is_found() {
+        assert_eq!(found(&sound()), Vec::<String>::new());
+        for place in 0..sound().len() {
+            let mut items = sound();
+            let removed = items.remove(place);
+            assert!(!found(&items).is_empty(), "nobody misses {removed}");
+            for name in removed.as_object().unwrap().keys().filter(|name| *name != "kind") {
+                let mut items = sound();
+                items[place][name] = json!("something else");
+                assert!(
+                    !found(&items).is_empty() || removed["actor"].is_object(),
+                    "{name} may be anything in {removed}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_item_that_nothing_explains_is_found_and_so_is_a_secret() {
+        let secret = Token::generate(shared::secret::TokenKind::OrgUser).unwrap();
+        for more in [
+            json!({"pk": "ORG#OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC#USER_TOKENS#REVOKED", "sk": "bob#1"}),
+            json!({"pk": "SOMETHING", "sk": "ELSE"}),
+            json!({"pk": "CALLS#203.0.113.7", "sk": "1", "count": 1, "ttl": 1, "said": [secret.expose()]}),
+        ] {
+            let items = [sound(), vec![more.clone()]].concat();
+            assert_eq!(found(&items).len(), 1, "{more}");
+        }
+    }
+}
