@@ -85,10 +85,10 @@ struct Asked<E> {
     #[serde(default, rename = "routeKey")]
     route_key: Option<String>,
     #[serde(default, rename = "requestContext")]
-    context: AskedContext,
+    context: Option<AskedContext>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct AskedContext {
     #[serde(default, rename = "requestId")]
     request_id: Option<String>,
@@ -108,7 +108,7 @@ where
     let decide = &decide;
     let service = service_fn(move |LambdaEvent { payload, context }: LambdaEvent<Asked<E>>| {
         let Asked { event, route_key, context: asked } = payload;
-        let request_id = asked.request_id.unwrap_or(context.request_id);
+        let request_id = asked.and_then(|asked| asked.request_id).unwrap_or(context.request_id);
         let (method, route) = match route_key.as_deref().and_then(|key| key.split_once(' ')) {
             Some((method, route)) => (Some(method.to_owned()), Some(route.to_owned())),
             None => (None, route_key),
