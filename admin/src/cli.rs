@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use shared::Moment;
 use shared::domain::Plan;
 use shared::ids::{BotId, OrgId};
 use shared::principal::Role;
@@ -70,6 +71,15 @@ pub enum Command {
     /// Projects, which an organization's access tokens may be bound to.
     #[command(subcommand)]
     Project(ProjectCommand),
+    /// Tokens, wherever no bot is left to revoke them.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Show what was done in all organizations since a moment, oldest first.
+    Audit {
+        /// The moment, as 2026-11-21T10:00:00Z.
+        #[arg(long, value_parser = moment)]
+        since: Moment,
+    },
     /// The tables themselves.
     #[command(subcommand)]
     Table(TableCommand),
@@ -202,6 +212,34 @@ pub struct Project {
     pub org: OrgId,
 }
 
+/// What can be done with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Revoke an organization's token for good, without asking; it is dead for its very next use. A second time changes
+    /// nothing.
+    Revoke {
+        /// Its kind, as the audit log spells it. An access token is deleted.
+        kind: OrgTokenKind,
+        /// Its id, for an access token its number.
+        id: String,
+        /// Its organization, OG….
+        #[arg(long, value_parser = org_id)]
+        org: OrgId,
+    },
+}
+
+/// The kinds of token that belong to an organization.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum OrgTokenKind {
+    /// An org user token.
+    OrgUserToken,
+    /// An API key.
+    ApiKey,
+    /// An organization access token.
+    OrgAccessToken,
+}
+
 /// What can be done with the table.
 #[derive(Debug, Subcommand)]
 pub enum TableCommand {
@@ -282,6 +320,10 @@ fn project_name(text: &str) -> Result<String, &'static str> {
         return Err("a project's name begins with a letter or digit");
     }
     Ok(text.to_owned())
+}
+
+fn moment(text: &str) -> Result<Moment, &'static str> {
+    Moment::parse(text).ok_or("a moment is written as 2026-11-21T10:00:00Z")
 }
 
 fn overlap(text: &str) -> Result<Duration, String> {

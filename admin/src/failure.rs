@@ -16,6 +16,8 @@ pub enum Failure {
     ProjectExists(OrgId, String),
     /// The organization has no project of this name.
     NoSuchProject(OrgId, String),
+    /// The organization has no token of this kind and id.
+    NoSuchToken(OrgId, String),
     /// The table could not answer.
     Store(StoreError),
     /// The table could not answer to a change that must not be repeated unseen; with where to look.
@@ -37,6 +39,7 @@ impl Failure {
             Failure::NoSuchBot(bot) => format!("there is no bot {bot} in the table {table}"),
             Failure::ProjectExists(org, name) => format!("the organization {org} already has a project {name}"),
             Failure::NoSuchProject(org, name) => format!("the organization {org} has no project {name}"),
+            Failure::NoSuchToken(org, token) => format!("the organization {org} has no {token}"),
             Failure::Store(error) => store(*error, table),
             // Where DynamoDB refused, nothing has happened.
             Failure::Change(StoreError::Unavailable, where_to_look) => {

@@ -3,6 +3,7 @@
 //! It is the only way to a first credential: nothing in the API makes organizations or bots. [`cli`] holds the
 //! commands as they are typed, a module per noun what they do, [`output`] what is written, [`failure`] what goes wrong.
 
+mod audit;
 mod bot;
 mod cli;
 mod failure;
@@ -11,6 +12,7 @@ mod org;
 mod output;
 mod project;
 mod table;
+mod token;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,8 @@ async fn main() -> ExitCode {
         Command::Org(command) => org::run(command, &operator).await,
         Command::Bot(command) => bot::run(command, &operator).await,
         Command::Project(command) => project::run(command, &operator).await,
+        Command::Token(command) => token::run(command, &operator).await,
+        Command::Audit { since } => audit::run(since, &operator).await,
         Command::Table(command) => table::run(command, &table, &operator).await,
     };
     match result {

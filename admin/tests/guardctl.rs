@@ -13,10 +13,12 @@ use dynoxide::types::AttributeValue;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use shared::app::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
+use shared::domain::UserIdentifier;
 use shared::ids::{BotId, OrgId};
 use shared::principal::Role;
 use shared::secret::{Token, TokenKind};
 use shared::store::Store;
+use shared::store::audit::{Caller, Subject};
 use shared::{Clock, Moment};
 use tokio::runtime::Runtime;
 
@@ -586,6 +588,56 @@ fn every_change_leaves_an_entry_in_the_audit_log() {
     operator guardctl: project.add project a done
     operator guardctl: project.remove project a done
     ");
+}
+
+#[test]
+fn tokens_are_revoked_without_a_bot_and_that_is_in_the_log_of_all_organizations() {
+    let world = World::new();
+    let (org, other) = (world.org(), world.org());
+    let (bot, _) = world.bot(&org, "owner");
+    let issuer = (OrgId::parse(&org).unwrap(), BotId::parse(&bot).unwrap());
+    let caller = Caller { actor: Subject::new("bot", &bot), source_ip: None, request_id: "request-1".to_owned() };
+    let user = UserIdentifier::try_from("alice-laptop".to_owned()).unwrap();
+    let (token, id) = world.store(Clock::System, |store| async move {
+        let (stored, token) = store.issue_org_user_token(&issuer.0, &issuer.1, user, None, &caller).await.unwrap();
+        (token, stored.id.to_string())
+    });
+    let revoke = ["token", "revoke", "org_user_token", &id, "--org", &org];
+    for _ in 0..2 {
+        let run = world.run(&revoke);
+        assert_eq!(
+            (run.code, run.stdout.as_str()),
+            (0, &*format!("Revoked org_user_token {id} of organization {org}\n"))
+        );
+    }
+    let found = world.store(Clock::System, |store| async move { store.token(&token).await.unwrap().unwrap() });
+    assert!(!found.counts(Clock::System.now()));
+    for (kind, id, org) in [
+        ("org_user_token", &*id, &*other),
+        ("org_user_token", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC", &org),
+        ("api_key", &id, &org),
+        ("org_access_token", "7", &org),
+        ("org_access_token", "seven", &org),
+    ] {
+        let run = world.run(&["token", "revoke", kind, id, "--org", org]);
+        assert_eq!(run.failure(), format!("the organization {org} has no {kind} {id}"));
+    }
+    let entries = world.json(&["audit", "--since", "2026-01-01T00:00:00Z"])["entries"].take();
+    let entry = |entry: &Value| {
+        format!("{} {} {}", entry["org_id"].text(), entry["action"].text(), entry["target"]["id"].text())
+    };
+    let entries: Vec<_> = entries.as_array().unwrap().iter().map(entry).collect();
+    assert_eq!(
+        entries,
+        [
+            format!("{org} org.create {org}"),
+            format!("{other} org.create {other}"),
+            format!("{org} bot.create {bot}"),
+            format!("{org} org_user_token.issue {id}"),
+            format!("{org} org_user_token.revoke {id}"),
+        ]
+    );
+    assert_eq!(world.run(&["audit", "--since", "2999-01-01T00:00:00Z"]).stdout, "There are no entries.\n");
 }
 
 #[test]

@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use axum::Router;
+use http::StatusCode;
 use lambda_http::request::RequestContext;
 use lambda_http::{LambdaEvent, Request, RequestExt, service_fn};
+use serde::Deserialize;
 use tower::ServiceBuilder;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
@@ -18,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::error::ApiError;
-use crate::http::{Deadline, Origin, observed};
+use crate::http::{Deadline, Origin, RequestLine, TraceId, observed};
 use crate::ids::RequestId;
 
 /// What `main` of every function returns.
@@ -69,25 +71,70 @@ async fn run(router: Router) -> RuntimeResult {
 #[derive(Debug, Clone)]
 pub struct Authorized(pub serde_json::Value);
 
-/// Serves a function that is called with events of its own kind, and not over HTTP.
-pub async fn serve_events<E, A, F, Fut>(handle: F) -> RuntimeResult
+/// What an authorizer answers.
+pub trait Decision: serde::Serialize {
+    /// Whether the request comes in.
+    fn lets_in(&self) -> bool;
+}
+
+/// A request that an authorizer is asked about: what of API Gateway's event decides, and what its log line says.
+#[derive(Deserialize)]
+struct Asked<E> {
+    #[serde(flatten)]
+    event: E,
+    #[serde(default, rename = "routeKey")]
+    route_key: Option<String>,
+    #[serde(default, rename = "requestContext")]
+    context: Option<AskedContext>,
+}
+
+#[derive(Deserialize)]
+struct AskedContext {
+    #[serde(default, rename = "requestId")]
+    request_id: Option<String>,
+}
+
+/// Serves an authorizer. Its requests have a log line too, with the status that API Gateway makes of the decision where it
+/// does not let the request in.
+pub async fn serve_authorizer<E, D, F, Fut>(decide: F) -> RuntimeResult
 where
-    E: serde::de::DeserializeOwned,
-    A: serde::Serialize,
+    E: serde::de::DeserializeOwned + Send + 'static,
+    D: Decision + Send + 'static,
     F: Fn(App, E) -> Fut,
-    Fut: Future<Output = Result<A, ApiError>> + Send + 'static,
+    Fut: Future<Output = Result<D, ApiError>> + Send + 'static,
 {
     start_logs();
     let app = App::from_env().await?;
-    let handle = &handle;
-    let service = service_fn(move |event: LambdaEvent<E>| {
+    let decide = &decide;
+    let service = service_fn(move |LambdaEvent { payload, context }: LambdaEvent<Asked<E>>| {
+        let Asked { event, route_key, context: asked } = payload;
+        let request_id = asked.and_then(|asked| asked.request_id).unwrap_or(context.request_id);
+        let (method, route) = match route_key.as_deref().and_then(|key| key.split_once(' ')) {
+            Some((method, route)) => (Some(method.to_owned()), Some(route.to_owned())),
+            None => (None, route_key),
+        };
+        let line = RequestLine::begin(request_id, context.xray_trace_id.as_deref().and_then(recorded), method, route);
         // Behind a pointer, because the compiler gives up on the type of runtime, handler and SDK in one.
-        let answer: Pin<Box<dyn Future<Output = Result<A, ApiError>> + Send>> =
-            Box::pin(handle(app.clone(), event.payload));
-        // The error's sentence is public, and all that the caller of the function learns.
-        async move { answer.await.map_err(lambda_http::Error::from) }
+        let decision: Pin<Box<dyn Future<Output = Result<D, ApiError>> + Send>> = Box::pin(decide(app.clone(), event));
+        async move {
+            let (decision, account) = line.account_for(decision).await;
+            let status = match &decision {
+                Ok(decision) if decision.lets_in() => StatusCode::OK,
+                Ok(_) => StatusCode::FORBIDDEN,
+                Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            line.write(status, decision.as_ref().err(), account);
+            // The error's sentence is public, and all that the caller of the function learns.
+            decision.map_err(lambda_http::Error::from)
+        }
     });
     lambda_http::lambda_runtime::run(service).await
+}
+
+/// The id of a trace, as the runtime is told of it (`Root=1-…;Parent=…;Sampled=1`), if it is being recorded.
+fn recorded(trace: &str) -> Option<String> {
+    let part = |name| trace.split(';').find_map(|part| part.trim().strip_prefix(name));
+    if part("Sampled=") == Some("1") { part("Root=").map(str::to_owned) } else { None }
 }
 
 /// Notes where an event comes from, as API Gateway says it in the request context. A header of the same meaning is
@@ -109,7 +156,11 @@ fn with_origin(mut request: Request) -> Request {
     if let Some(context) = request.lambda_context_ref() {
         // Half a second is enough to answer in.
         let left = context.deadline.saturating_sub(Clock::System.now_milliseconds()).saturating_sub(500);
+        let trace_id = context.xray_trace_id.as_deref().and_then(recorded);
         request.extensions_mut().insert(Deadline(Duration::from_millis(left)));
+        if let Some(trace_id) = trace_id {
+            request.extensions_mut().insert(TraceId(trace_id));
+        }
     }
     let request_id = request_id.or_else(|| Some(request.lambda_context_ref()?.request_id.clone()));
     let request_id = request_id.unwrap_or_else(new_request_id);
@@ -151,4 +202,19 @@ pub fn log_filter() -> EnvFilter {
 pub fn log_filter_at(level: LevelFilter) -> EnvFilter {
     let ours = ["shared", "local", "guard_tokens"].map(|target| format!("{target}={level}"));
     EnvFilter::new(format!("warn,dynoxide=error,{}", ours.join(",")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_trace_that_is_recorded_is_named() {
+        let root = "1-5759e988-bd862e3fe1be46a994272793";
+        let sampled = |sampled: &str| format!("Root={root};Parent=53995c3f42cd8ad8;Sampled={sampled};Lineage=1:a:0");
+        assert_eq!(recorded(&sampled("1")).as_deref(), Some(root));
+        for other in [&sampled("0"), &sampled("?"), &format!("Root={root}"), "Sampled=1", "", ";;="] {
+            assert_eq!(recorded(other), None, "{other}");
+        }
+    }
 }

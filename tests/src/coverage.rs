@@ -526,7 +526,7 @@ async fn dead_tokens(service: &Service, stage: &Stage) -> Vec<Wrong> {
         service.store.issue_org_user_token(&stage.org.id, &owner.id, identifier, expires_at, &operator()).await.unwrap()
     };
     let ((revoked_token, revoked), (_, expired)) = (issue(None).await, issue(Some(service.clock.now())).await);
-    service.store.revoke_org_user_token(&stage.org.id, &revoked_token.id, &owner.id, &operator()).await.unwrap();
+    service.store.revoke_org_user_token(&stage.org.id, &revoked_token.id, Some(&owner.id), &operator()).await.unwrap();
 
     let revoked_key = service.api_key(&owner.credential, &["org:read"]).await;
     service.revoke_api_key(&owner.credential, &revoked_key.id).await;

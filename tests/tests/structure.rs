@@ -216,6 +216,53 @@ fn routes_of_all() -> BTreeSet<(String, String)> {
     functions().values().flat_map(routes).collect()
 }
 
+/// The resources of the template of one type, with their names.
+fn resources(kind: &str) -> BTreeMap<String, Value> {
+    let template: Value = serde_saphyr::from_str(&read("template.yaml")).unwrap();
+    let resources = template["Resources"].as_object().unwrap().iter();
+    let found = resources.filter(|(_, resource)| text(resource, "Type") == kind);
+    found.map(|(name, resource)| (name.clone(), resource["Properties"].clone())).collect()
+}
+
+#[test]
+fn what_to_do_is_written_down_for_every_alarm() {
+    let functions = functions();
+    let operations = read("docs/OPERATIONS.md");
+    for name in resources("AWS::CloudWatch::Alarm").keys() {
+        let of_function = ["Errors", "Throttles"]
+            .iter()
+            .any(|what| name.strip_suffix(what).is_some_and(|function| functions.contains_key(function)));
+        assert!(of_function || operations.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn what_is_counted_in_logs_is_written_there() {
+    let mut code = String::new();
+    for folder in folders().values() {
+        code += &read(format!("{folder}/src/lib.rs"));
+    }
+    for module in ["shared/src/mail.rs", "shared/src/registry/download.rs"] {
+        code += &read(module);
+    }
+    let access_log = resources("AWS::Serverless::HttpApi")["HttpApi"]["AccessLogSettings"]["Format"].clone();
+    let mut looked_at = 0;
+    for (name, filter) in resources("AWS::Logs::MetricFilter") {
+        let pattern = text(&filter, "FilterPattern");
+        for term in pattern.split("$.").skip(1) {
+            let (field, value) = term.split_once([' ', '=']).unwrap();
+            if field == "message" {
+                let message = value.split('"').nth(1).unwrap();
+                assert!(code.contains(&format!("\"{message}\"")), "{name}: {message}");
+            } else {
+                assert!(access_log.as_str().unwrap().contains(&format!("\"{field}\":")), "{name}: {field}");
+            }
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 15);
+}
+
 #[test]
 fn the_openapi_document_is_that_of_the_code() {
     let document = serde_json::to_string_pretty(&local::api::document()).unwrap() + "\n";

@@ -327,12 +327,13 @@ impl Store {
         Ok(moved)
     }
 
-    /// Revokes a token of this organization by its id. False if there is none; a second time changes nothing.
+    /// Revokes a token of this organization by its id, in the name of a bot, or of the operator. False if there is none; a
+    /// second time changes nothing.
     pub async fn revoke_org_user_token(
         &self,
         org: &OrgId,
         id: &TokenId,
-        bot: &BotId,
+        bot: Option<&BotId>,
         caller: &Caller,
     ) -> Result<bool, StoreError> {
         let pointer: Option<Pointer> = self.get(keys::org_user_token_by_id(org, id)).await?;
@@ -345,17 +346,19 @@ impl Store {
         &self,
         org: &OrgId,
         pointer: &Pointer,
-        bot: &BotId,
+        bot: Option<&BotId>,
         action: &str,
         caller: &Caller,
     ) -> Result<(), StoreError> {
         let entry = Entry::done(&self.clock, caller, action, Subject::new(SUBJECT, &pointer.id))?;
-        let values = [(":now", self.clock.now().to_string()), (":bot", bot.to_string())];
+        let mut values = vec![(":now", self.clock.now().to_string())];
+        values.extend(bot.map(|bot| (":bot", bot.to_string())));
+        let by = if bot.is_some() { ", #revoked_by = :bot" } else { "" };
         let mut transaction = self.transaction();
         transaction
             .update(
                 keys::token(pointer.hash),
-                "SET #revoked_at = :now, #revoked_by = :bot",
+                &format!("SET #revoked_at = :now{by}"),
                 "attribute_exists(pk) AND attribute_not_exists(#revoked_at)",
                 &values,
             )
@@ -391,7 +394,7 @@ impl Store {
             stream::iter(batch)
                 .map(Ok)
                 .try_for_each_concurrent(PARALLEL, |pointer| {
-                    self.revoke(org, pointer, bot, "org_user_token.revoke_by_user", caller)
+                    self.revoke(org, pointer, Some(bot), "org_user_token.revoke_by_user", caller)
                 })
                 .await?;
             // Looked up, not calculated: a token issued meanwhile must not go unseen.

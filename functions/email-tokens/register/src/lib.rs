@@ -70,11 +70,16 @@ async fn register_and_mail(app: &App, request: &Request, caller: &Caller) -> Res
     if !store.may_mail(request.email.hash()).await? {
         return Ok(());
     }
-    if let Some(limit) = app.limits().mails_per_hour
-        && store.count_mail().await? > limit
-    {
-        tracing::error!(limit, "the deployment's mails of this hour are used up");
-        return Err(ApiError::Unavailable);
+    if let Some(limit) = app.limits().mails_per_hour {
+        let mails = store.count_mail().await?;
+        if mails > limit {
+            tracing::error!(limit, "the deployment's mails of this hour are used up");
+            return Err(ApiError::Unavailable);
+        }
+        // Said once in an hour, while there is time to do something: each count is given out once.
+        if mails == limit - limit / 5 {
+            tracing::error!(limit, "four fifths of the deployment's mails of this hour are used");
+        }
     }
     let registration = store.register(&request.email, request.language, caller).await?;
     let sent = match &registration {

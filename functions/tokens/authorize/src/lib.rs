@@ -30,6 +30,12 @@ pub struct Decision {
     context: Option<PrincipalView>,
 }
 
+impl shared::lambda::Decision for Decision {
+    fn lets_in(&self) -> bool {
+        self.is_authorized
+    }
+}
+
 /// Decides on a request.
 ///
 /// # Errors

@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> shared::RuntimeResult {
-    shared::serve_events(tokens_authorize::handle).await
+    shared::serve_authorizer(tokens_authorize::handle).await
 }

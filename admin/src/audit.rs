@@ -1,0 +1,65 @@
+//! What was done in all organizations: the audit log across them.
+
+use std::fmt;
+
+use serde::Serialize;
+use shared::Moment;
+use shared::ids::OrgId;
+use shared::store::audit::{Entry, Log, Outcome, Search};
+
+use crate::failure::Failure;
+use crate::operator::Operator;
+use crate::output;
+
+/// How many entries are read at a time.
+const PAGE: usize = 100;
+
+/// Shows what was done since.
+pub async fn run(since: Moment, operator: &Operator) -> Result<(), Failure> {
+    let store = operator.store();
+    let mut entries = Vec::new();
+    for org in store.orgs().await? {
+        let log = Log::from(&org.id);
+        let mut after = None;
+        loop {
+            let search = Search { from: Some(since), after: after.as_ref(), limit: PAGE, ..Search::default() };
+            let page = store.audit_log(&log, &search).await?;
+            entries.extend(page.entries.into_iter().map(|entry| EntryView { org_id: org.id.clone(), entry }));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    entries.sort_by(|a, b| a.entry.id.cmp(&b.entry.id));
+    operator.answer(&EntriesView { entries })
+}
+
+#[derive(Serialize)]
+struct EntryView {
+    org_id: OrgId,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+#[derive(Serialize)]
+struct EntriesView {
+    entries: Vec<EntryView>,
+}
+
+impl fmt::Display for EntriesView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = |EntryView { org_id, entry }: &EntryView| {
+            let (actor, target) = (&entry.actor, &entry.target);
+            let outcome = match entry.outcome {
+                Outcome::Done => "done",
+                Outcome::Refused => "refused",
+            };
+            let cells = [org_id.as_str(), &entry.action, &target.id, outcome, &actor.id];
+            let [org, action, target, outcome, actor] = cells.map(str::to_owned);
+            [entry.at.to_string(), org, action, target, outcome, actor]
+        };
+        let rows: Vec<_> = self.entries.iter().map(row).collect();
+        output::table(f, "entries", ["AT", "ORGANIZATION", "ACTION", "TARGET", "OUTCOME", "ACTOR"], &rows)
+    }
+}
