@@ -5,8 +5,12 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use axum::Router;
-use lambda_http::request::RequestContext;
-use lambda_http::{LambdaEvent, Request, RequestExt, service_fn};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::header::HeaderName;
+use lambda_http::request::{LambdaRequest, RequestContext};
+use lambda_http::{Adapter, LambdaEvent, Request, RequestExt, service_fn};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tower::ServiceBuilder;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
@@ -62,7 +66,27 @@ pub async fn serve_stateless(routes: OpenApiRouter) -> RuntimeResult {
 
 async fn run(router: Router) -> RuntimeResult {
     let service = ServiceBuilder::new().map_request(with_origin).service(observed(router));
-    lambda_http::run(service).await
+    lambda_http::lambda_runtime::run(ServiceBuilder::new().map_request(readable).service(Adapter::from(service))).await
+}
+
+/// What a query must have encoded. API Gateway hands a query on as it came.
+const NOT_IN_QUERIES: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'`');
+
+/// Mends an event of which no request could be made: below us that is a panic, and the caller would not be answered in our
+/// words. A query is encoded where it should have been; a body that is not what it is said to be is none.
+fn readable(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
+    if let LambdaRequest::ApiGatewayV2(request) = &mut event.payload {
+        request.raw_query_string =
+            request.raw_query_string.take().map(|query| utf8_percent_encode(&query, NOT_IN_QUERIES).to_string());
+        if request.is_base64_encoded {
+            request.body = request.body.take().filter(|body| BASE64.decode(body).is_ok());
+        }
+        let scheme = HeaderName::from_static("x-forwarded-proto");
+        if request.headers.get(&scheme).is_some_and(|scheme| scheme != "http" && scheme != "https") {
+            request.headers.remove(&scheme);
+        }
+    }
+    event
 }
 
 /// What the authorizer handed on, as API Gateway passes it: who calls.
@@ -151,4 +175,106 @@ pub fn log_filter() -> EnvFilter {
 pub fn log_filter_at(level: LevelFilter) -> EnvFilter {
     let ours = ["shared", "local", "guard_tokens"].map(|target| format!("{target}={level}"));
     EnvFilter::new(format!("warn,dynoxide=error,{}", ours.join(",")))
+}
+
+#[cfg(test)]
+mod tests {
+    use lambda_http::{Body, Context};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn event() -> Value {
+        json!({
+            "version": "2.0",
+            "routeKey": "$default",
+            "rawPath": "/v1/api-keys",
+            "rawQueryString": "",
+            "headers": {"host": "api.example.com", "x-forwarded-proto": "https"},
+            "requestContext": {"http": {"method": "POST", "path": "/v1/api-keys"}, "stage": "$default"},
+            "isBase64Encoded": false,
+        })
+    }
+
+    /// The request that the event becomes, as the runtime makes it.
+    fn request(event: Value) -> Request {
+        let payload: LambdaRequest = serde_json::from_value(event).unwrap();
+        readable(LambdaEvent::new(payload, Context::default())).payload.into()
+    }
+
+    fn with(name: &str, value: Value) -> Request {
+        let mut event = event();
+        event[name] = value;
+        request(event)
+    }
+
+    #[test]
+    fn a_query_is_read_whatever_its_sender_left_unencoded() {
+        for (sent, read) in [
+            ("status=all", "status=all"),
+            ("cursor=a%20b+c&x=%e3%81%82", "cursor=a%20b+c&x=%e3%81%82"),
+            ("a=<b>", "a=%3Cb%3E"),
+            ("a=\"b\" c", "a=%22b%22%20c"),
+            ("a=#b&c", "a=%23b&c"),
+            ("a=\u{3042}\u{0}\u{7f}", "a=%E3%81%82%00%7F"),
+            ("a=`|^{}[]\\'", "a=%60|^{}[]\\'"),
+            ("%%%=%f", "%%%=%f"),
+        ] {
+            assert_eq!(with("rawQueryString", json!(sent)).uri().query(), Some(read), "{sent}");
+        }
+        for character in (0..=0xff).map(char::from) {
+            assert!(with("rawQueryString", json!(format!("a={character}"))).uri().query().is_some(), "{character:?}");
+            assert!(
+                with("rawPath", json!(format!("/v1/{character}/x"))).uri().path().starts_with('/'),
+                "{character:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_is_decoded_and_what_cannot_be_is_none() {
+        let mut encoded = event();
+        encoded["isBase64Encoded"] = json!(true);
+        for (body, read) in [
+            (json!("eyJhIjoxfQ=="), Body::Binary(br#"{"a":1}"#.to_vec())),
+            (json!("/w=="), Body::Binary(vec![0xff])),
+            (json!(""), Body::Binary(Vec::new())),
+            (json!("eyJhIjoxfQ"), Body::Empty),
+            (json!("{\"a\":1}"), Body::Empty),
+            (json!("\u{0}"), Body::Empty),
+            (Value::Null, Body::Empty),
+        ] {
+            encoded["body"] = body.clone();
+            assert_eq!(*request(encoded.clone()).body(), read, "{body}");
+        }
+        assert_eq!(*with("body", json!("eyJhIjoxfQ==")).body(), Body::Text("eyJhIjoxfQ==".to_owned()));
+    }
+
+    #[test]
+    fn a_scheme_that_is_none_is_not_looked_at() {
+        for scheme in ["http", "https"] {
+            let headers = json!({"host": "api.example.com", "x-forwarded-proto": scheme});
+            assert_eq!(with("headers", headers).uri().scheme_str(), Some(scheme));
+        }
+        for scheme in ["", "x y", "javascript", "https, http", "//"] {
+            let headers = json!({"host": "api.example.com", "x-forwarded-proto": scheme});
+            let request = with("headers", headers);
+            assert_eq!(request.uri().scheme_str(), Some("https"), "{scheme}");
+            assert!(request.headers().get("x-forwarded-proto").is_none());
+        }
+    }
+
+    #[test]
+    fn an_event_of_another_kind_is_no_request() {
+        // REST APIs, version 1.0 of the payload; a queue; nothing that anybody sends.
+        for other in [
+            json!({"resource": "/", "path": "/", "httpMethod": "POST", "headers": {}, "requestContext": {"httpMethod": "POST"}}),
+            json!({"Records": [{"eventSource": "aws:sqs", "body": "{}"}]}),
+            json!({}),
+            json!([]),
+            json!(null),
+        ] {
+            assert!(serde_json::from_value::<LambdaRequest>(other.clone()).is_err(), "{other}");
+        }
+    }
 }
