@@ -24,7 +24,7 @@ use crate::store::tokens::StoredToken;
 
 /// A credential whose form is right. Whether it counts, the table says.
 #[derive(Debug)]
-enum Credential {
+pub enum Credential {
     /// An API key and a bot's id, joined by the last colon.
     Bot(BotId, Token),
     /// A token of one of the other kinds.
@@ -33,7 +33,11 @@ enum Credential {
 
 impl Credential {
     /// Reads the `Authorization` header.
-    fn from_headers(headers: &HeaderMap) -> Result<Self, Unauthorized> {
+    ///
+    /// # Errors
+    ///
+    /// [`Unauthorized::Missing`] where there is no bearer token, [`Unauthorized::Invalid`] where there is what cannot be one.
+    pub fn from_headers(headers: &HeaderMap) -> Result<Self, Unauthorized> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let (value, another) = (values.next().ok_or(Unauthorized::Missing)?, values.next());
         let value = value.to_str().map_err(|_| Unauthorized::Invalid)?;
@@ -51,8 +55,12 @@ impl Credential {
 
     /// Reads the `Authorization` header as package managers write it: `Bearer`, or `Basic` with `token` or `__token__` as
     /// user and the token as password (RFC 7617).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::from_headers`].
     #[cfg(feature = "registry")]
-    fn from_registry_headers(headers: &HeaderMap) -> Result<Self, Unauthorized> {
+    pub fn from_registry_headers(headers: &HeaderMap) -> Result<Self, Unauthorized> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, encoded) = value.split_once(' ').unwrap_or_default();
         if !scheme.eq_ignore_ascii_case("basic") {

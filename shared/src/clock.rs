@@ -62,23 +62,31 @@ impl Moment {
     /// its holder was told.
     pub fn parse(text: &str) -> Option<Self> {
         // jiff also reads forms that RFC 3339 does not know: annotations, missing minutes, compact dates.
-        let shape = text.as_bytes();
-        let is_rfc_3339 = shape.len() >= 20
-            && shape.iter().enumerate().all(|(place, c)| match place {
-                4 | 7 => *c == b'-',
-                10 => matches!(c, b'T' | b't' | b' '),
-                13 | 16 => *c == b':',
-                0..=18 => c.is_ascii_digit(),
-                _ => matches!(c, b'0'..=b'9' | b'.' | b':' | b'+' | b'-' | b'Z' | b'z'),
-            });
-        let has_offset = matches!(shape.last(), Some(b'Z' | b'z'))
-            || shape.len() >= 25 && matches!(shape[shape.len() - 6], b'+' | b'-') && shape[shape.len() - 3] == b':';
-        if !is_rfc_3339 || !has_offset {
+        let (seconds, rest) = text.split_at_checked(19)?;
+        let has_form = seconds.bytes().enumerate().all(|(place, c)| match place {
+            4 | 7 => c == b'-',
+            10 => matches!(c, b'T' | b't' | b' '),
+            13 | 16 => c == b':',
+            _ => c.is_ascii_digit(),
+        });
+        // Without the parts of a second, of which RFC 3339 allows any number and jiff nine.
+        let is_digit = |c: char| c.is_ascii_digit();
+        let offset = match rest.strip_prefix('.') {
+            Some(parts) => parts.strip_prefix(is_digit)?.trim_start_matches(is_digit),
+            None => rest,
+        };
+        let is_offset = match offset.as_bytes() {
+            [b'Z' | b'z'] => true,
+            [b'+' | b'-', hours @ .., b':', ten, one] => {
+                let hours = <[u8; 2]>::try_from(hours)
+                    .is_ok_and(|hours| (*b"00"..=*b"23").contains(&hours) && hours[1].is_ascii_digit());
+                hours && matches!(ten, b'0'..=b'5') && one.is_ascii_digit()
+            }
+            _ => false,
+        };
+        if !has_form || !is_offset {
             return None;
         }
-        // Without the parts of a second, of which RFC 3339 allows any number and jiff nine.
-        let (seconds, rest) = text.split_at_checked(19)?;
-        let offset = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
         match format!("{seconds}{offset}").parse::<Timestamp>() {
             Ok(timestamp) => Some(Self::from(timestamp)),
             // The last hours of the year 9999, which many write for *never*, lie beyond jiff's last timestamp.
@@ -198,6 +206,16 @@ mod tests {
             "tomorrow",
             "2026-11-21T10:00:00+0900",
             "1700000000",
+            "2026-11-21T10:00:00.Z",
+            "2026-11-21T10:00:00.1.2Z",
+            "2026-11-21T10:00:0099Z",
+            "2026-11-21T10:00:00Z+01:00",
+            "2026-11-21T10:00:00+24:00",
+            "2026-11-21T10:00:00+1::00",
+            "2026-11-21T10:00:00+09:60",
+            "2026-11-21T10:00:00+09:00:00",
+            "2026-11-21T10:00:00\u{ff1a}00Z",
+            "9999-12-31T23:59:59+99:99",
         ] {
             assert_eq!(Moment::parse(text), None, "{text}");
         }

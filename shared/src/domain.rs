@@ -203,7 +203,7 @@ impl Scope {
 /// The scopes of an API key: at least one, none twice. An empty list never means all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "Vec<Scope>")]
-#[schema(value_type = Vec<Scope>, min_items = 1, max_items = 9)]
+#[schema(value_type = HashSet<Scope>, min_items = 1, max_items = 9)]
 pub struct Scopes(Vec<Scope>);
 
 impl Scopes {
@@ -303,7 +303,7 @@ pub enum AccessRole {
 /// A name for people: 1–100 characters, none of them a control character, no space at either end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
-#[schema(value_type = String, min_length = 1, max_length = 100, example = "ci-pipeline")]
+#[schema(value_type = String, min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$", example = "ci-pipeline")]
 pub struct Name(String);
 
 impl Name {

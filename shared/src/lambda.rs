@@ -5,10 +5,15 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use axum::Router;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http::StatusCode;
-use lambda_http::request::RequestContext;
-use lambda_http::{LambdaEvent, Request, RequestExt, service_fn};
-use serde::Deserialize;
+use http::header::HeaderName;
+use lambda_http::request::{LambdaRequest, RequestContext};
+use lambda_http::{Adapter, Context, LambdaEvent, Request, RequestExt, service_fn};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use tower::ServiceBuilder;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
@@ -22,6 +27,7 @@ use crate::clock::Clock;
 use crate::error::ApiError;
 use crate::http::{Deadline, Origin, RequestLine, TraceId, observed};
 use crate::ids::RequestId;
+use crate::views::PrincipalView;
 
 /// What `main` of every function returns.
 pub type RuntimeResult = Result<(), lambda_http::Error>;
@@ -64,17 +70,53 @@ pub async fn serve_stateless(routes: OpenApiRouter) -> RuntimeResult {
 
 async fn run(router: Router) -> RuntimeResult {
     let service = ServiceBuilder::new().map_request(with_origin).service(observed(router));
-    lambda_http::run(service).await
+    lambda_http::lambda_runtime::run(ServiceBuilder::new().map_request(readable).service(Adapter::from(service))).await
+}
+
+/// What a query must have encoded. API Gateway hands a query on as it came.
+const NOT_IN_QUERIES: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'`');
+
+/// Mends an event of which no request could be made: below us that is a panic, and the caller would not be answered in our
+/// words. A query is encoded where it should have been; a body that is not what it is said to be is none.
+fn readable(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
+    if let LambdaRequest::ApiGatewayV2(request) = &mut event.payload {
+        request.raw_query_string =
+            request.raw_query_string.take().map(|query| utf8_percent_encode(&query, NOT_IN_QUERIES).to_string());
+        if request.is_base64_encoded {
+            request.body = request.body.take().filter(|body| BASE64.decode(body).is_ok());
+        }
+        let scheme = HeaderName::from_static("x-forwarded-proto");
+        if request.headers.get(&scheme).is_some_and(|scheme| scheme != "http" && scheme != "https") {
+            request.headers.remove(&scheme);
+        }
+    }
+    event
 }
 
 /// What the authorizer handed on, as API Gateway passes it: who calls.
 #[derive(Debug, Clone)]
 pub struct Authorized(pub serde_json::Value);
 
-/// What an authorizer answers.
-pub trait Decision: serde::Serialize {
-    /// Whether the request comes in.
-    fn lets_in(&self) -> bool;
+/// What an authorizer answers: API Gateway's simple response.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    is_authorized: bool,
+    /// Who calls: what the function behind the authorizer finds in its request context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<PrincipalView>,
+}
+
+impl Decision {
+    /// The request comes from this principal, and may pass.
+    pub fn let_in(principal: PrincipalView) -> Self {
+        Self { is_authorized: true, context: Some(principal) }
+    }
+
+    /// The request ends here.
+    pub fn refuse() -> Self {
+        Self { is_authorized: false, context: None }
+    }
 }
 
 /// A request that an authorizer is asked about: what of API Gateway's event decides, and what its log line says.
@@ -96,18 +138,18 @@ struct AskedContext {
 
 /// Serves an authorizer. Its requests have a log line too, with the status that API Gateway makes of the decision where it
 /// does not let the request in.
-pub async fn serve_authorizer<E, D, F, Fut>(decide: F) -> RuntimeResult
+pub async fn serve_authorizer<E, F, Fut>(decide: F) -> RuntimeResult
 where
     E: serde::de::DeserializeOwned + Send + 'static,
-    D: Decision + Send + 'static,
     F: Fn(App, E) -> Fut,
-    Fut: Future<Output = Result<D, ApiError>> + Send + 'static,
+    Fut: Future<Output = Result<Decision, ApiError>> + Send + 'static,
 {
     start_logs();
     let app = App::from_env().await?;
     let decide = &decide;
     let service = service_fn(move |LambdaEvent { payload, context }: LambdaEvent<Asked<E>>| {
         let Asked { event, route_key, context: asked } = payload;
+        let time_left = time_left(&context);
         let request_id = asked.and_then(|asked| asked.request_id).unwrap_or(context.request_id);
         let (method, route) = match route_key.as_deref().and_then(|key| key.split_once(' ')) {
             Some((method, route)) => (Some(method.to_owned()), Some(route.to_owned())),
@@ -115,11 +157,13 @@ where
         };
         let line = RequestLine::begin(request_id, context.xray_trace_id.as_deref().and_then(recorded), method, route);
         // Behind a pointer, because the compiler gives up on the type of runtime, handler and SDK in one.
-        let decision: Pin<Box<dyn Future<Output = Result<D, ApiError>> + Send>> = Box::pin(decide(app.clone(), event));
+        let decision: Pin<Box<dyn Future<Output = Result<Decision, ApiError>> + Send>> =
+            Box::pin(decide(app.clone(), event));
         async move {
-            let (decision, account) = line.account_for(decision).await;
+            let deciding = async { timeout(time_left, decision).await.unwrap_or(Err(ApiError::Unavailable)) };
+            let (decision, account) = line.account_for(deciding).await;
             let status = match &decision {
-                Ok(decision) if decision.lets_in() => StatusCode::OK,
+                Ok(decision) if decision.is_authorized => StatusCode::OK,
                 Ok(_) => StatusCode::FORBIDDEN,
                 Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
             };
@@ -135,6 +179,11 @@ where
 fn recorded(trace: &str) -> Option<String> {
     let part = |name| trace.split(';').find_map(|part| part.trim().strip_prefix(name));
     if part("Sampled=") == Some("1") { part("Root=").map(str::to_owned) } else { None }
+}
+
+/// How long a request may take before Lambda ends it unanswered, but for half a second, which is enough to answer in.
+fn time_left(context: &Context) -> Duration {
+    Duration::from_millis(context.deadline.saturating_sub(Clock::System.now_milliseconds()).saturating_sub(500))
 }
 
 /// Notes where an event comes from, as API Gateway says it in the request context. A header of the same meaning is
@@ -154,10 +203,8 @@ fn with_origin(mut request: Request) -> Request {
         request.extensions_mut().insert(Authorized(serde_json::Value::Object(fields)));
     }
     if let Some(context) = request.lambda_context_ref() {
-        // Half a second is enough to answer in.
-        let left = context.deadline.saturating_sub(Clock::System.now_milliseconds()).saturating_sub(500);
-        let trace_id = context.xray_trace_id.as_deref().and_then(recorded);
-        request.extensions_mut().insert(Deadline(Duration::from_millis(left)));
+        let (deadline, trace_id) = (Deadline(time_left(&context)), context.xray_trace_id.as_deref().and_then(recorded));
+        request.extensions_mut().insert(deadline);
         if let Some(trace_id) = trace_id {
             request.extensions_mut().insert(TraceId(trace_id));
         }
@@ -206,7 +253,104 @@ pub fn log_filter_at(level: LevelFilter) -> EnvFilter {
 
 #[cfg(test)]
 mod tests {
+    use lambda_http::Body;
+    use serde_json::{Value, json};
+
     use super::*;
+
+    fn event() -> Value {
+        json!({
+            "version": "2.0",
+            "routeKey": "$default",
+            "rawPath": "/v1/api-keys",
+            "rawQueryString": "",
+            "headers": {"host": "api.example.com", "x-forwarded-proto": "https"},
+            "requestContext": {"http": {"method": "POST", "path": "/v1/api-keys"}, "stage": "$default"},
+            "isBase64Encoded": false,
+        })
+    }
+
+    /// The request that the event becomes, as the runtime makes it.
+    fn request(event: Value) -> Request {
+        let payload: LambdaRequest = serde_json::from_value(event).unwrap();
+        readable(LambdaEvent::new(payload, Context::default())).payload.into()
+    }
+
+    fn with(name: &str, value: Value) -> Request {
+        let mut event = event();
+        event[name] = value;
+        request(event)
+    }
+
+    #[test]
+    fn a_query_is_read_whatever_its_sender_left_unencoded() {
+        for (sent, read) in [
+            ("status=all", "status=all"),
+            ("cursor=a%20b+c&x=%e3%81%82", "cursor=a%20b+c&x=%e3%81%82"),
+            ("a=<b>", "a=%3Cb%3E"),
+            ("a=\"b\" c", "a=%22b%22%20c"),
+            ("a=#b&c", "a=%23b&c"),
+            ("a=\u{3042}\u{0}\u{7f}", "a=%E3%81%82%00%7F"),
+            ("a=`|^{}[]\\'", "a=%60|^{}[]\\'"),
+            ("%%%=%f", "%%%=%f"),
+        ] {
+            assert_eq!(with("rawQueryString", json!(sent)).uri().query(), Some(read), "{sent}");
+        }
+        for character in (0..=0xff).map(char::from) {
+            assert!(with("rawQueryString", json!(format!("a={character}"))).uri().query().is_some(), "{character:?}");
+            assert!(
+                with("rawPath", json!(format!("/v1/{character}/x"))).uri().path().starts_with('/'),
+                "{character:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_is_decoded_and_what_cannot_be_is_none() {
+        let mut encoded = event();
+        encoded["isBase64Encoded"] = json!(true);
+        for (body, read) in [
+            (json!("eyJhIjoxfQ=="), Body::Binary(br#"{"a":1}"#.to_vec())),
+            (json!("/w=="), Body::Binary(vec![0xff])),
+            (json!(""), Body::Binary(Vec::new())),
+            (json!("eyJhIjoxfQ"), Body::Empty),
+            (json!("{\"a\":1}"), Body::Empty),
+            (json!("\u{0}"), Body::Empty),
+            (Value::Null, Body::Empty),
+        ] {
+            encoded["body"] = body.clone();
+            assert_eq!(*request(encoded.clone()).body(), read, "{body}");
+        }
+        assert_eq!(*with("body", json!("eyJhIjoxfQ==")).body(), Body::Text("eyJhIjoxfQ==".to_owned()));
+    }
+
+    #[test]
+    fn a_scheme_that_is_none_is_not_looked_at() {
+        for scheme in ["http", "https"] {
+            let headers = json!({"host": "api.example.com", "x-forwarded-proto": scheme});
+            assert_eq!(with("headers", headers).uri().scheme_str(), Some(scheme));
+        }
+        for scheme in ["", "x y", "javascript", "https, http", "//"] {
+            let headers = json!({"host": "api.example.com", "x-forwarded-proto": scheme});
+            let request = with("headers", headers);
+            assert_eq!(request.uri().scheme_str(), Some("https"), "{scheme}");
+            assert!(request.headers().get("x-forwarded-proto").is_none());
+        }
+    }
+
+    #[test]
+    fn an_event_of_another_kind_is_no_request() {
+        // REST APIs, version 1.0 of the payload; a queue; nothing that anybody sends.
+        for other in [
+            json!({"resource": "/", "path": "/", "httpMethod": "POST", "headers": {}, "requestContext": {"httpMethod": "POST"}}),
+            json!({"Records": [{"eventSource": "aws:sqs", "body": "{}"}]}),
+            json!({}),
+            json!([]),
+            json!(null),
+        ] {
+            assert!(serde_json::from_value::<LambdaRequest>(other.clone()).is_err(), "{other}");
+        }
+    }
 
     #[test]
     fn only_a_trace_that_is_recorded_is_named() {

@@ -45,7 +45,7 @@ pub struct AccessConfigRequest {
     all_projects: bool,
     /// Where, unless everywhere; none is nowhere.
     #[serde(default)]
-    #[schema(max_items = 50)]
+    #[schema(value_type = HashSet<ProjectId>, max_items = 50)]
     projects: Vec<ProjectId>,
 }
 

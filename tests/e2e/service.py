@@ -91,8 +91,8 @@ class Service:
         lines = re.findall(r"^(?:export )?(\w+)=['\"]?(.*?)['\"]?$", environment.read_text(), re.MULTILINE)
         told = dict(lines)
         self.url = told["BASE_URL"].rstrip("/")
-        self._org = told["ORG"]
-        self._bot = f"{told['BOT_API_KEY']}:{told['BOT_ID']}"
+        self.org = told["ORG"]
+        self.bot = f"{told['BOT_API_KEY']}:{told['BOT_ID']}"
         # All that must not be seen where it does not belong.
         self.secrets: set[str] = set()
 
@@ -107,7 +107,7 @@ class Service:
     # --- tokens of the organization
 
     def _as_bot(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
-        return call(f"{self.url}/v1/o/{self._org}/guard/{path}", self._bot, method, body, **headers)
+        return call(f"{self.url}/v1/o/{self.org}/guard/{path}", self.bot, method, body, **headers)
 
     def issue(self, user_identifier: str, lives_seconds: int | None = None) -> OrgToken:
         """Issues a token."""

@@ -24,13 +24,13 @@ pub fn routes() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 struct Filters {
     /// Only what this actor did: its id.
-    #[param(required = false, value_type = String, min_length = 1, max_length = 100, example = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
+    #[param(required = false, value_type = String, min_length = 1, max_length = 100, pattern = r#"^[!"$-~]+$"#, example = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     actor: Option<FilterValue>,
     /// Only this action: `<resource>.<verb>`.
-    #[param(required = false, value_type = String, min_length = 1, max_length = 100, example = "org_user_token.issue")]
+    #[param(required = false, value_type = String, min_length = 1, max_length = 100, pattern = r#"^[!"$-~]+$"#, example = "org_user_token.issue")]
     action: Option<FilterValue>,
     /// Only what was done to this target: its id.
-    #[param(required = false, value_type = String, min_length = 1, max_length = 100)]
+    #[param(required = false, value_type = String, min_length = 1, max_length = 100, pattern = r#"^[!"$-~]+$"#)]
     target: Option<FilterValue>,
     /// Only entries of this moment or later.
     #[param(required = false, value_type = String, format = DateTime)]
@@ -60,7 +60,7 @@ impl TryFrom<String> for FilterValue {
         if is_value {
             Ok(Self(text))
         } else {
-            Err("must have 1 to 100 visible ASCII characters; leave it out to list all")
+            Err("must have 1 to 100 visible ASCII characters but `#`; leave it out to list all")
         }
     }
 }

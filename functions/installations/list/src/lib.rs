@@ -30,7 +30,7 @@ pub fn routes() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 struct Filters {
     /// Only files of this package: its whole name. A Python package is found by any of its spellings.
-    #[param(required = false, value_type = String, min_length = 1, max_length = 255, example = "@example/left-pad")]
+    #[param(required = false, value_type = String, min_length = 1, max_length = 255, pattern = "^[!-~]+$", example = "@example/left-pad")]
     package: Option<PackageName>,
     /// Only packages of this ecosystem.
     #[param(required = false, value_type = Ecosystem, inline)]

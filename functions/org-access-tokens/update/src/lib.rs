@@ -28,7 +28,7 @@ pub fn routes() -> OpenApiRouter<App> {
 #[schema(as = MergeOrgAccessToken)]
 struct Merge {
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 100, nullable = false)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$", nullable = false)]
     name: Option<Name>,
     /// False switches the token off: it answers 401 until it is switched on again.
     #[serde(default, deserialize_with = "present")]
@@ -54,7 +54,7 @@ struct MergeAccessConfig {
     #[schema(nullable = false)]
     all_projects: Option<bool>,
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
+    #[schema(value_type = Option<HashSet<ProjectId>>, max_items = 50, nullable = false)]
     projects: Option<Vec<ProjectId>>,
 }
 

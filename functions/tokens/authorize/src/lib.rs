@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use shared::lambda::Decision;
 use shared::principal::Principal;
 use shared::views::PrincipalView;
 use shared::{ApiError, App, auth};
@@ -18,22 +19,6 @@ use shared::{ApiError, App, auth};
 pub struct Event {
     #[serde(default)]
     headers: HashMap<String, String>,
-}
-
-/// The answer that API Gateway takes.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Decision {
-    is_authorized: bool,
-    /// Who calls: what the function behind the authorizer finds in its request context.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    context: Option<PrincipalView>,
-}
-
-impl shared::lambda::Decision for Decision {
-    fn lets_in(&self) -> bool {
-        self.is_authorized
-    }
 }
 
 /// Decides on a request.
@@ -48,8 +33,8 @@ pub async fn handle(app: App, event: Event) -> Result<Decision, ApiError> {
         headers.insert(AUTHORIZATION, value);
     }
     match authorize(&app, &headers).await {
-        Ok(principal) => Ok(Decision { is_authorized: true, context: Some(principal) }),
-        Err(ApiError::Unauthorized(_)) => Ok(Decision { is_authorized: false, context: None }),
+        Ok(principal) => Ok(Decision::let_in(principal)),
+        Err(ApiError::Unauthorized(_)) => Ok(Decision::refuse()),
         Err(error) => Err(error),
     }
 }

@@ -1,0 +1,5 @@
+//! Runs [`fuzz::accept`] under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::accept(data));
