@@ -215,6 +215,10 @@ async fn the_authorizer_lets_nobody_else_in_and_says_nothing_of_them() {
         event(&[("authorization", "Bearer \n")]),
         event(&[("authorization", "Bearer é")]),
         event(&[("x-authorization", &format!("Bearer {}", owner.credential))]),
+        event(&[
+            ("authorization", &format!("Bearer {}", owner.credential)),
+            ("Authorization", &format!("Bearer {}", owner.credential)),
+        ]),
         json!({}),
     ];
     for credential in bad_credentials(&service, &org, &owner).await {

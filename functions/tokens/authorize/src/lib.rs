@@ -14,7 +14,8 @@ use shared::principal::Principal;
 use shared::views::PrincipalView;
 use shared::{ApiError, App, auth};
 
-/// What of API Gateway's event decides. Names of headers arrive in lower case, values of repeated ones joined by commas.
+/// What of API Gateway's event decides. Names of headers arrive in lower case, values of repeated ones joined by commas;
+/// from `sam local` the names come as `Authorization`.
 #[derive(Deserialize)]
 pub struct Event {
     #[serde(default)]
@@ -28,9 +29,10 @@ pub struct Event {
 /// Where nobody knows whether the credential counts: API Gateway answers 500, and lets nobody in.
 pub async fn handle(app: App, event: Event) -> Result<Decision, ApiError> {
     let mut headers = HeaderMap::new();
-    let value = event.headers.get(AUTHORIZATION.as_str()).and_then(|value| HeaderValue::from_str(value).ok());
-    if let Some(value) = value {
-        headers.insert(AUTHORIZATION, value);
+    for (name, value) in &event.headers {
+        if let (true, Ok(value)) = (name.eq_ignore_ascii_case(AUTHORIZATION.as_str()), HeaderValue::from_str(value)) {
+            headers.append(AUTHORIZATION, value);
+        }
     }
     match authorize(&app, &headers).await {
         Ok(principal) => Ok(Decision::let_in(principal)),
