@@ -18,7 +18,7 @@ pub fn cursors(data: &[u8]) {
         let other: Vec<&str> = other.iter().map(String::as_str).collect();
         assert!(cursor::read(&other, &made).is_err(), "{text:?}: good for {other:?}, too");
     }
-    for at in 0..made.len() {
+    for at in [0, text.len() % made.len(), made.len() - 1] {
         let other = if made.as_bytes()[at] == b'A' { 'B' } else { 'A' };
         let altered = format!("{}{other}{}", &made[..at], &made[at + 1..]);
         assert!(cursor::read(&query, &altered).is_err(), "{text:?}: {altered} is taken for {made}");

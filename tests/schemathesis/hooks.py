@@ -23,6 +23,8 @@ EXPLAINED = {
     ("name", "must not contain invisible characters"),
     ("name", "must not begin or end with a space"),
     ("access_config.projects", "must name only projects of the organization"),
+    # Scopes with spaces between them, as RFC 6749 has it: a pattern would have to repeat the list of all scopes.
+    ("scope", "must name scopes, with one space between two"),
     # JSON Schema takes 1.0 for an integer, and any number of digits.
     ("expected_count", "must be a whole number that is not negative"),
     # A code comes in a mail, and is good once.

@@ -181,7 +181,8 @@ impl Place {
     /// Reads what stands between a project and the name of a file.
     fn read(parts: &[&str], name: &str) -> Option<Self> {
         let [host, folders @ ..] = parts else { return Some(Place::ByMetadata) };
-        if !folders.iter().all(|folder| is_folder(folder)) {
+        // A host without a name would leave its place in a URL to what comes next.
+        if !parts.iter().all(|part| is_folder(part)) {
             return None;
         }
         // Encoded anew, so that what arrives decoded and what arrives as it was written are the same.
@@ -347,6 +348,10 @@ mod tests {
             "files/a/-/%2e%2e/a-1.0.tar.gz",
             "files/a/-/..%2f../a-1.0.tar.gz",
             "files/a/-//evil.example/a-1.0.tar.gz",
+            "files/a//evil.example/a-1.0.tar.gz",
+            "files/a//a-1.0.tar.gz",
+            "files/a/../a-1.0.tar.gz",
+            "files/a/files.example.com%3f/a-1.0.tar.gz",
             "files/a/-/x%00/a-1.0.tar.gz",
             "files/a/-/x%0d%0ax/a-1.0.tar.gz",
             "files/a/-/x%3fx/a-1.0.tar.gz",
