@@ -11,6 +11,8 @@ from report import number
 
 # Memory by template.yaml; all others have the first.
 MEMORY = {"": 256, "registry-npm": 1024, "registry-pypi": 1024, "org-user-tokens-revoke-by-user": 512}
+# Those that call DynamoDB many times at once: how long that takes, in calls one after the other.
+AT_ONCE = {"installations-list": 2}
 # Those that send a mail.
 MAILS = {"email-tokens-register", "email-tokens-regenerate", "email-tokens-reset"}
 
@@ -67,6 +69,7 @@ class Prices:
     def milliseconds(self, call: Call, size: int) -> float:
         """How long a warm call is paid for."""
         read, write, calls = call.taken[size]
+        calls = AT_ONCE.get(call.operation, calls)
         assumed = self.assumed
         stretched = self.cpu(call).warm_cpu_ms * max(1, assumed["memory_of_a_whole_cpu_mb"] / call.memory)
         # One call after the other, the last one a write if there is one.

@@ -42,6 +42,12 @@ class Program:
     folder: Path
 
 
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Running:
     """A program under an emulator of its own. It is not started before the first call, as on Lambda."""
 
@@ -56,11 +62,9 @@ class Running:
                 command, env=program.env, cwd=program.folder, stdout=out, stderr=out, start_new_session=True
             )
         deadline = time.monotonic() + SECONDS_TO_START
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
+        # Functions are called at the one and ask for their events at the other.
+        for each in (port, api_port):
+            while not answers(each):
                 assert self._process.poll() is None and time.monotonic() < deadline, "the emulator did not start"
                 time.sleep(0.002)
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS_TO_ANSWER)

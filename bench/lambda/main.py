@@ -121,10 +121,10 @@ def main() -> None:
         ("docs/SCALING.md", "scale"): cost.at_scale(calls, prices, 10_000),
         ("README.md", "figures"): report.first_screen(times, units_told(calls)),
     }
-    if options.before:
-        figures["docs/COMPARISON.md", "change"] = f"{where}\n{report.change(times)}"
     for told in figures.values():
         print(f"{told}\n")
+    if options.before:
+        print(report.change(times))
     if options.update:
         for (document, name), told in figures.items():
             report.update(ROOT / document, name, told)
