@@ -46,7 +46,7 @@ def rows(result: Result) -> Iterable[str]:
 def table(title: str, results: Iterable[Result]) -> str:
     """A heading and the rows of some cases."""
     lines = [row for result in results for row in rows(result)]
-    return f"### {title}\n\n{HEADER}" + "\n".join(lines) + "\n"
+    return f"#### {title}\n\n{HEADER}" + "\n".join(lines) + "\n"
 
 
 def noise(results: Iterable[Result]) -> str:

@@ -172,7 +172,7 @@ async fn dynamodb_from_env() -> Client {
         .operation_timeout(Duration::from_secs(6))
         .build();
     let retries = RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(50));
-    let config = aws_config::from_env().timeout_config(timeouts).retry_config(retries).load().await;
+    let config = crate::aws::from_env().timeout_config(timeouts).retry_config(retries).load().await;
     Client::new(&config)
 }
 
@@ -196,7 +196,7 @@ async fn ses_from_env() -> aws_sdk_sesv2::Client {
         .connect_timeout(Duration::from_secs(1))
         .operation_timeout(Duration::from_secs(4))
         .build();
-    let config = aws_config::from_env().timeout_config(timeouts).retry_config(RetryConfig::disabled());
+    let config = crate::aws::from_env().timeout_config(timeouts).retry_config(RetryConfig::disabled());
     aws_sdk_sesv2::Client::new(&config.load().await)
 }
 

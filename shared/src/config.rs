@@ -82,6 +82,16 @@ pub fn log_level() -> LevelFilter {
     optional("RUST_LOG").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO)
 }
 
+/// Whether this process is a Lambda function: Lambda says so by `AWS_LAMBDA_RUNTIME_API`.
+pub(crate) fn is_function() -> bool {
+    optional("AWS_LAMBDA_RUNTIME_API").is_some()
+}
+
+/// Whether the deployment names the certificates to trust: `SSL_CERT_FILE`.
+pub(crate) fn names_certificates() -> bool {
+    optional("SSL_CERT_FILE").is_some()
+}
+
 fn required(name: &'static str) -> Result<String, MissingSetting> {
     optional(name).ok_or(MissingSetting(name))
 }

@@ -21,6 +21,7 @@
 pub mod accept;
 pub mod app;
 pub mod auth;
+mod aws;
 pub mod clock;
 pub mod config;
 pub mod cost;

@@ -113,11 +113,16 @@ impl Service {
 
     /// Starts a service with a manual clock, whose registries have these settings.
     pub async fn start_with_registries(registries: Settings) -> Self {
-        let around = Surroundings { registries, ..Surroundings::default() };
-        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), manual_clock(), unlimited(), None, around).await
+        Self::start_with_registries_and_limits(registries, unlimited()).await
     }
 
-    /// The same, whose table fails as the test says; `store` and `table` go past that.
+    /// The same with limits.
+    pub async fn start_with_registries_and_limits(registries: Settings, limits: Limits) -> Self {
+        let around = Surroundings { registries, ..Surroundings::default() };
+        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), manual_clock(), limits, None, around).await
+    }
+
+    /// The same as [`Self::start_with_registries`], whose table fails as the test says; `store` and `table` go past that.
     pub async fn start_with_registries_and_faults(registries: Settings) -> (Self, Faults) {
         let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
         let faults = Faults::start(&dynamodb.endpoint).await;

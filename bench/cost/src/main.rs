@@ -1,0 +1,168 @@
+//! What each call takes of DynamoDB, in organizations of the sizes that are named: JSON, for `bench/run` to put into money.
+//!
+//! ```text
+//! cost 10 1000 100000
+//! ```
+//!
+//! The calls are made over HTTP, of the whole service on the embedded DynamoDB; what they cost is what the service itself
+//! counts and logs. Tokens beyond the first are copies written past the service, which would take minutes to issue them.
+
+#![allow(clippy::unwrap_used)] // A measurement that cannot go on has failed.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Map, Value, json};
+use shared::app::Limits;
+use shared::registry::Settings;
+use tests::coverage::Stage;
+use tests::management::{ACCESS_TOKENS, API_KEYS, INTROSPECT};
+use tests::upstream::{Registry, Says};
+use tests::{Answer, Service, no_upstreams};
+
+#[tokio::main]
+async fn main() {
+    let mut found = Map::new();
+    for size in std::env::args().skip(1) {
+        found.insert(size.clone(), Value::Array(calls(size.parse().unwrap()).await));
+    }
+    println!("{}", Value::Object(found));
+}
+
+/// Every call of the service once, in an organization of this size.
+async fn calls(size: usize) -> Vec<Value> {
+    let registry = registry().await;
+    let settings = Settings { npm: registry.upstream("/npm/"), pypi: registry.upstream("/simple/"), ..no_upstreams() };
+    // Limits have counters, which cost as well.
+    let limits = Limits { registration_time: Duration::ZERO, ..Limits::default() };
+    let service = Service::start_with_registries_and_limits(settings, limits).await;
+    let mut calls = Calls { service, found: Vec::new() };
+    let stage = fill(&calls.service, size).await;
+    of_organizations(&mut calls, &stage).await;
+    of_registries(&mut calls, &stage).await;
+    of_people(&mut calls, &stage).await;
+    calls.found
+}
+
+/// A stage whose organization has so many org user tokens.
+async fn fill(service: &Service, size: usize) -> Stage {
+    let stage = Stage::set(service).await;
+    let original = service.issue(&stage.org, &stage.owner, "person").await;
+    let identifiers = (2..size).map(|number| format!("person-{number:06}")).collect();
+    service.table.copies(&original, identifiers).await;
+    stage
+}
+
+/// The calls so far.
+struct Calls {
+    service: Service,
+    found: Vec<Value>,
+}
+
+impl Calls {
+    /// Makes one.
+    async fn call(&mut self, operation: &str, what: &str, request: RequestBuilder) -> Answer {
+        let answer = self.service.send(request).await;
+        assert!(!answer.status.is_client_error() && !answer.status.is_server_error(), "{operation}: {}", answer.text);
+        let cost = answer.cost();
+        let figures = json!({"read": cost.read, "write": cost.write, "calls": cost.calls});
+        self.found.push(json!({"operation": operation, "what": what, "cost": figures}));
+        answer
+    }
+
+    /// Makes one with a credential.
+    async fn of(
+        &mut self,
+        who: &str,
+        operation: &str,
+        what: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        let request = self.service.request(method, path).bearer_auth(who);
+        let request = if let Some(body) = body { request.json(&body) } else { request };
+        self.call(operation, what, request).await
+    }
+}
+
+async fn of_organizations(calls: &mut Calls, stage: &Stage) {
+    let (owner, path) = (stage.owner.credential.as_str(), |rest: &str| stage.org.org_user_tokens(rest));
+    let token = stage.token.token.as_str();
+    // The authorizer's whole work is done for this path; what stands behind it reads nothing.
+    let first = "a token, its first use in a minute";
+    calls.of(token, "tokens-authorize", first, Method::GET, "/v1/whoami", None).await;
+    calls.of(token, "tokens-authorize", "a token", Method::GET, "/v1/whoami", None).await;
+    let body = json!({ "token": token });
+    calls.of(owner, "tokens-introspect", "a token", Method::POST, INTROSPECT, Some(body.clone())).await;
+
+    calls.of(owner, "org-user-tokens-probe", "a token", Method::POST, &path("/probe"), Some(body)).await;
+    let new = json!({"user_identifier": "somebody"});
+    let issued = calls.of(owner, "org-user-tokens-issue", "a token", Method::POST, &path(""), Some(new.clone())).await;
+    calls.of(owner, "org-user-tokens-list", "10 tokens", Method::GET, &path("?limit=10"), None).await;
+    let id = issued.json()["id"].as_str().unwrap().to_owned();
+    let by_id = path(&format!("/by-id/{id}"));
+    calls.of(owner, "org-user-tokens-revoke", "a token", Method::DELETE, &by_id, None).await;
+    let answer = calls.service.post(&path(""), owner, &new).await;
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    let by_user = path("/revoke-by-user");
+    calls.of(owner, "org-user-tokens-revoke-by-user", "one token", Method::POST, &by_user, Some(new)).await;
+
+    let new = json!({"name": "ci", "environment": "test", "scopes": ["fleet:read"]});
+    let key = calls.of(owner, "api-keys-create", "a key", Method::POST, API_KEYS, Some(new)).await;
+    calls.of(owner, "api-keys-list", "2 keys", Method::GET, API_KEYS, None).await;
+    let by_id = format!("{API_KEYS}/{}", key.json()["id"].as_str().unwrap());
+    calls.of(owner, "api-keys-revoke", "a key", Method::DELETE, &by_id, None).await;
+
+    let new = json!({"name": "relay"});
+    let made = calls.of(owner, "org-access-tokens-create", "a token", Method::POST, ACCESS_TOKENS, Some(new)).await;
+    calls.of(owner, "org-access-tokens-list", "2 tokens", Method::GET, ACCESS_TOKENS, None).await;
+    let by_id = format!("{ACCESS_TOKENS}{}/", made.json()["id"]);
+    let change = json!({"access_config": {"role": "operator"}});
+    calls.of(owner, "org-access-tokens-update", "its role", Method::PATCH, &by_id, Some(change)).await;
+    calls.of(owner, "org-access-tokens-delete", "a token", Method::DELETE, &by_id, None).await;
+
+    let log = stage.org.audit_log("?limit=10");
+    calls.of(owner, "audit-log-list", "10 entries", Method::GET, &log, None).await;
+}
+
+async fn of_registries(calls: &mut Calls, stage: &Stage) {
+    let token = stage.token.token.as_str();
+    // Whether the organization may install is known from here on, for a minute.
+    calls.service.call(Method::GET, "/npm/widgets", token).await;
+    calls.of(token, "registry-npm", "metadata", Method::GET, "/npm/widgets", None).await;
+    let file = calls.service.request(Method::GET, "/npm/widgets/-/widgets-1.0.0.tgz").bearer_auth(token);
+    calls.call("registry-npm", "a file", file.header("npm-session", "1")).await;
+    calls.of(token, "registry-pypi", "metadata", Method::GET, "/pypi/simple/widgets/", None).await;
+    let file = "/pypi/files/widgets/-/packages/widgets-1.0-py3-none-any.whl";
+    calls.of(token, "registry-pypi", "a file", Method::GET, file, None).await;
+    let log = stage.org.installations("?limit=10");
+    calls.of(&stage.owner.credential, "installations-list", "2 entries", Method::GET, &log, None).await;
+}
+
+async fn of_people(calls: &mut Calls, stage: &Stage) {
+    let json = |method, path, body: Value| calls.service.request(method, path).json(&body);
+    let new = json(Method::POST, "/api/v1/tokens", json!({"email": "somebody@example.com"}));
+    let reset = json(Method::POST, "/api/v1/tokens/reset", json!({"email": stage.email, "code": stage.reset_code}));
+    calls.call("email-tokens-register", "a new address", new).await;
+    let key = stage.email_token.as_str();
+    calls.of(key, "email-tokens-status", "a key", Method::GET, "/api/v1/tokens/status", None).await;
+    let told = calls.call("email-tokens-reset", "with a code", reset).await.json();
+    let key = told["token"].as_str().unwrap();
+    let other =
+        calls.of(key, "email-tokens-regenerate", "a key", Method::POST, "/api/v1/tokens/regenerate", None).await;
+    let told = other.json();
+    let key = told["token"].as_str().unwrap();
+    calls.of(key, "email-tokens-revoke", "a key", Method::DELETE, "/api/v1/tokens", None).await;
+}
+
+/// An npm registry and a simple index with one package each.
+async fn registry() -> Registry {
+    let registry = Registry::start().await;
+    let tarball = format!("{}/npm/widgets/-/widgets-1.0.0.tgz", registry.url);
+    let packument = json!({"name": "widgets", "versions": {"1.0.0": {"dist": {"tarball": tarball}}}});
+    registry.says("/npm/widgets", Says::found("application/json", packument.to_string()));
+    let page = r#"<a href="/packages/widgets-1.0-py3-none-any.whl#sha256=00">widgets</a>"#;
+    registry.says("/simple/widgets/", Says::found("text/html", page));
+    registry
+}

@@ -1,0 +1,202 @@
+"""What is measured: our functions, one that does nothing, and the same check of a token in other languages."""
+
+import http.client
+import io
+import json
+import os
+import string
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emulator import ROOT, Program, rie
+
+FLOOR = "no-op in Rust"
+NODE, PYTHON = "the same check in Node.js", "the same check in Python"
+AUTHORIZE, INTROSPECT, ISSUE, NPM = "tokens-authorize", "tokens-introspect", "org-user-tokens-issue", "registry-npm"
+OURS = [AUTHORIZE, INTROSPECT, ISSUE, NPM]
+BEFORE = ", before"
+
+PACKAGE = "bench-medium"
+VERSIONS = 205
+ABBREVIATED = "application/vnd.npm.install-v1+json"
+
+# What an event is made of, and what its answer must be: fails where it is not.
+Call = tuple[bytes, Callable[[Any], None]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One function."""
+
+    name: str
+    program: Program
+    # Makes an event whose token was used a moment ago, so that its use is not noted again, and checks the answer.
+    prepare: Callable[[], Call]
+    # The bytes of the archive that is uploaded, and those that lie in it.
+    zipped: int
+    unpacked: int
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Where `run` has installed what the peers need."""
+
+    node: str
+    node_modules: Path
+    bundle: Path
+    python: str
+
+
+@dataclass
+class World:
+    """What the functions talk to: the local service with its embedded DynamoDB, and an upstream."""
+
+    service: Any
+    upstream: str
+    _numbers: int = field(default=0)
+
+    def used_token(self) -> tuple[str, Any]:
+        """A new token of an organization's member that has just been used, and what the authorizer says of it."""
+        self._numbers += 1
+        token = self.service.org_user_tokens("", {"user_identifier": f"bench-{self._numbers}"})["token"]
+        status, told = self.service.request("GET", "/v1/whoami", token)
+        assert status == 200, told
+        return token, told
+
+    def env(self, name: str) -> dict[str, str]:
+        """The environment that a function has, and nothing of this process's own."""
+        env = {key: value for key, value in self.service.env.items() if key.startswith("AWS_") or key.endswith("_TABLE")}
+        env |= {"PATH": os.defpath, "RUST_LOG": "info", "AWS_EC2_METADATA_DISABLED": "true"}
+        env |= {"AWS_LAMBDA_FUNCTION_NAME": name, "AWS_DEFAULT_REGION": env["AWS_REGION"], "TZ": "UTC"}
+        return env
+
+
+def event(name: str, values: dict[str, str]) -> dict[str, Any]:
+    """The event of `events/` with these values in it."""
+    return json.loads(string.Template((ROOT / "events" / f"{name}.json").read_text()).substitute(values))
+
+
+def authorize(world: World) -> Call:
+    """Whether a request may pass, by its org user token."""
+    token, told = world.used_token()
+    call = event(AUTHORIZE, {"API_KEY": token})
+
+    def check(answer: Any) -> None:
+        assert answer == {"isAuthorized": True, "context": told}, answer
+
+    return json.dumps(call).encode(), check
+
+
+def introspect(world: World) -> Call:
+    """What a bot is told of an org user token."""
+    token, _ = world.used_token()
+    call = event(INTROSPECT, world.service.env | {"API_KEY": token})
+    call["body"] = json.dumps({"token": token})
+    return json.dumps(call).encode(), expecting(200, lambda body: body["active"])
+
+
+def issue(world: World) -> Call:
+    """A new org user token."""
+    return json.dumps(event(ISSUE, world.service.env)).encode(), expecting(201, lambda body: body["token"])
+
+
+def npm(world: World) -> Call:
+    """Metadata of an npm package, uncompressed at its last step."""
+    token, _ = world.used_token()
+    call = event(NPM, {"TOKEN": token})
+    call["rawPath"] = call["requestContext"]["http"]["path"] = f"/npm/{PACKAGE}"
+    call["headers"] |= {"accept": ABBREVIATED}
+    return json.dumps(call).encode(), expecting(200, None)
+
+
+def nothing(world: World) -> Call:
+    """What the function that does nothing is sent: what introspection is sent."""
+    call, _ = introspect(world)
+
+    def check(answer: Any) -> None:
+        assert answer["statusCode"] == 200, answer
+
+    return call, check
+
+
+def expecting(status: int, body: Callable[[Any], Any] | None) -> Callable[[Any], None]:
+    """Checks an answer to API Gateway; a body that is not looked at is one in base 64."""
+
+    def check(answer: Any) -> None:
+        assert answer.get("statusCode") == status, answer
+        assert body(json.loads(answer["body"])) if body else answer["isBase64Encoded"], answer
+
+    return check
+
+
+def archive(files: dict[str, bytes]) -> int:
+    """How large an archive of these files is."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, contents in files.items():
+            made.writestr(name, contents)
+    return buffer.tell()
+
+
+def rust(name: str, binary: Path, prepare: Callable[[World], Call], world: World, folder: Path) -> Candidate:
+    """A function of which this is the binary."""
+    env = world.env(binary.name)
+    if binary.name == NPM:
+        env |= {"NPM_UPSTREAM": world.upstream, "ANONYMOUS_ACCESS": "deny", "PUBLIC_URL": ""}
+    contents = binary.read_bytes()
+    program = Program([str(binary)], env, folder)
+    return Candidate(name, program, lambda: prepare(world), archive({"bootstrap": contents}), len(contents))
+
+
+def candidates(world: World, bins: Path, before: Path | None, peers: Peers, folder: Path) -> list[Candidate]:
+    """All that is measured; `before` is a folder of other binaries of our functions."""
+    ways = {AUTHORIZE: authorize, INTROSPECT: introspect, ISSUE: issue, NPM: npm}
+    found = [rust(FLOOR, bins / "floor", nothing, world, folder)]
+    found += [rust(name, bins / name, prepare, world, folder) for name, prepare in ways.items()]
+    for name, prepare in ways.items():
+        if before and (before / name).exists():
+            found.append(rust(name + BEFORE, before / name, prepare, world, folder))
+
+    bundle = peers.bundle.read_bytes()
+    command = [peers.node, str(peers.node_modules / "aws-lambda-ric/bin/index.mjs"), "verify.handler"]
+    program = Program(command, world.env("verify"), peers.bundle.parent)
+    zipped = archive({"verify.js": bundle})
+    found.append(Candidate(NODE, program, lambda: authorize(world), zipped, len(bundle)))
+
+    source = ROOT / "bench/peers/python/verify.py"
+    program = Program([peers.python, "-m", "awslambdaric", "verify.handler"], world.env("verify"), source.parent)
+    # On Lambda the code lies where nothing can be written; what is installed beside it was compiled with it.
+    program.env["PYTHONDONTWRITEBYTECODE"] = "1"
+    contents = source.read_bytes()
+    found.append(Candidate(PYTHON, program, lambda: authorize(world), archive({"verify.py": contents}), len(contents)))
+    return found
+
+
+class Upstream:
+    """The static registry of `bench/registry`."""
+
+    def __init__(self) -> None:
+        (port,) = rie.free_ports(1)
+        self.url = f"http://127.0.0.1:{port}/npm/"
+        script = ROOT / "bench/registry/static_upstream.py"
+        self._process = subprocess.Popen([sys.executable, str(script), f"http://127.0.0.1:{port}"])
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                connection.request("GET", f"/npm/{PACKAGE}", headers={"accept": ABBREVIATED})
+                assert len(json.loads(connection.getresponse().read())["versions"]) == VERSIONS
+                return
+            except OSError:
+                assert self._process.poll() is None and time.monotonic() < deadline, "the upstream did not start"
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Ends it."""
+        rie.stop(self._process)

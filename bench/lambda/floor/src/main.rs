@@ -1,0 +1,8 @@
+//! A function that answers every request with nothing: what the runtime takes by itself.
+
+use lambda_http::{Error, Request, Response, service_fn};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    lambda_http::run(service_fn(async |_: Request| Ok::<_, Error>(Response::new(String::new())))).await
+}

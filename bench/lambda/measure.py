@@ -1,0 +1,117 @@
+"""The times: cold starts and warm calls of all candidates, taken in turn."""
+
+import gc
+import math
+import random
+import statistics
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from candidates import Candidate
+from emulator import Running
+
+# Warm calls one after the other before it is the next one's turn.
+BATCH = 20
+WARM_UP = 50
+
+
+@dataclass
+class Times:
+    """What was measured of one candidate."""
+
+    candidate: Candidate
+    cold: list[float] = field(default_factory=list)
+    cold_cpu: list[float] = field(default_factory=list)
+    cold_peak: list[int] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
+    warm_cpu: float = 0
+    peak: int = 0
+
+    @property
+    def cold_ms(self) -> float:
+        """The median of its cold starts, in milliseconds."""
+        return statistics.median(self.cold) * 1000
+
+    def cold_at(self, share: float) -> float:
+        """The time that this share of its cold starts did not exceed, in milliseconds."""
+        return at(self.cold, share) * 1000
+
+    @property
+    def cold_cpu_ms(self) -> float:
+        """The median of the processor time of its cold starts, in milliseconds."""
+        return statistics.median(self.cold_cpu) * 1000
+
+    def warm_ms(self, share: float) -> float:
+        """The time that this share of the warm calls did not exceed, in milliseconds."""
+        return at(self.warm, share) * 1000
+
+    @property
+    def warm_cpu_ms(self) -> float:
+        """The processor time of a warm call, in milliseconds."""
+        return self.warm_cpu / len(self.warm) * 1000
+
+
+def at(values: list[float], share: float) -> float:
+    """The value that this share of the values does not exceed."""
+    return sorted(values)[math.ceil(share * len(values)) - 1]
+
+
+def measure(candidates: list[Candidate], emulator: Path, folder: Path, cold: int, warm: int) -> list[Times]:
+    """Takes the times: so many cold starts of each, and so many warm calls."""
+    times = [Times(candidate) for candidate in candidates]
+    chance = random.Random(1)
+    gc.collect()
+    gc.disable()
+    # The first round reads what lies on disk, and does not count.
+    for number in range(cold + 1):
+        print(f"\rcold start {number} of {cold} ", end="", file=sys.stderr, flush=True)
+        for each in chance.sample(times, len(times)):
+            start_cold(each, emulator, folder / "cold.log", counts=number > 0)
+    print(file=sys.stderr)
+    running = [(each, Running(emulator, each.candidate.program, folder / f"warm-{i}.log")) for i, each in enumerate(times)]
+    try:
+        for each, program in running:
+            call_warm(each, program, WARM_UP, counts=False)
+        rounds = math.ceil(warm / BATCH)
+        for number in range(rounds):
+            print(f"\rwarm round {number + 1} of {rounds} ", end="", file=sys.stderr, flush=True)
+            for each, program in chance.sample(running, len(running)):
+                call_warm(each, program, BATCH, counts=True)
+        print(file=sys.stderr)
+        for each, program in running:
+            each.peak = program.peak_bytes()
+    finally:
+        for _, program in running:
+            program.stop()
+    gc.enable()
+    return times
+
+
+def start_cold(each: Times, emulator: Path, log: Path, counts: bool) -> None:
+    """From a call that finds no process to its whole answer."""
+    event, check = each.candidate.prepare()
+    running = Running(emulator, each.candidate.program, log)
+    try:
+        assert not running.processes(), "the emulator has started the function before it was called"
+        seconds, answer = running.call(event)
+        check(answer)
+        if counts:
+            each.cold.append(seconds)
+            each.cold_cpu.append(running.cpu_seconds())
+            each.cold_peak.append(running.peak_bytes())
+    finally:
+        running.stop()
+
+
+def call_warm(each: Times, running: Running, calls: int, counts: bool) -> None:
+    """So many calls one after the other."""
+    event, check = each.candidate.prepare()
+    before = running.cpu_seconds()
+    for _ in range(calls):
+        seconds, answer = running.call(event)
+        check(answer)
+        if counts:
+            each.warm.append(seconds)
+    if counts:
+        each.warm_cpu += running.cpu_seconds() - before
