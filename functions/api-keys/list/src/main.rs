@@ -1,6 +1,6 @@
 //! The Lambda binary of `api-keys-list`.
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
     shared::serve(api_keys_list::routes()).await
 }

@@ -1,6 +1,6 @@
 //! The Lambda binary of `audit-log-list`.
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
     shared::serve(audit_log_list::routes()).await
 }

@@ -1,6 +1,6 @@
 //! The Lambda binary of `docs-not-found`.
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
     shared::serve_stateless(docs_not_found::routes()).await
 }

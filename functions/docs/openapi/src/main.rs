@@ -1,6 +1,6 @@
 //! The Lambda binary of `docs-openapi`.
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
     shared::serve_stateless(docs_openapi::routes()).await
 }

@@ -1,6 +1,6 @@
 //! The Lambda binary of `email-tokens-regenerate`.
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
     shared::serve_with_mail(email_tokens_regenerate::routes()).await
 }

@@ -1,6 +1,6 @@
 //! The Lambda binary of `org-access-tokens-update`.
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
     shared::serve(org_access_tokens_update::routes()).await
 }

@@ -1,6 +1,6 @@
 //! The Lambda binary of `registry-npm`.
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
     shared::serve_registry(registry_npm::routes()).await
 }

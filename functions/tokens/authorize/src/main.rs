@@ -1,6 +1,6 @@
 //! The Lambda binary of `tokens-authorize`.
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
     shared::serve_authorizer(tokens_authorize::handle).await
 }

@@ -1,6 +1,6 @@
 //! The Lambda binary of `tokens-introspect`.
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
     shared::serve(tokens_introspect::routes()).await
 }

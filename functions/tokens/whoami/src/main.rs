@@ -1,6 +1,6 @@
 //! The Lambda binary of `tokens-whoami`.
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
     shared::serve_stateless(tokens_whoami::routes()).await
 }
