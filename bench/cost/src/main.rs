@@ -14,11 +14,10 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 use shared::app::Limits;
-use shared::registry::Settings;
 use tests::coverage::Stage;
 use tests::management::{ACCESS_TOKENS, API_KEYS, INTROSPECT};
-use tests::upstream::{Registry, Says};
-use tests::{Answer, Service, no_upstreams};
+use tests::upstream::Registry;
+use tests::{Answer, Service};
 
 #[tokio::main]
 async fn main() {
@@ -31,11 +30,11 @@ async fn main() {
 
 /// Every call of the service once, in an organization of this size.
 async fn calls(size: usize) -> Vec<Value> {
-    let registry = registry().await;
-    let settings = Settings { npm: registry.upstream("/npm/"), pypi: registry.upstream("/simple/"), ..no_upstreams() };
+    let registry = Registry::with_widgets().await;
     // Limits have counters, which cost as well.
     let limits = Limits { registration_time: Duration::ZERO, ..Limits::default() };
-    let service = Service::start_with_registries_and_limits(settings, limits).await;
+    let service = Service::start_with_registries_and_limits(registry.settings(), limits).await;
+    service.table.leave_unchecked();
     let mut calls = Calls { service, found: Vec::new() };
     let stage = fill(&calls.service, size).await;
     of_organizations(&mut calls, &stage).await;
@@ -154,15 +153,4 @@ async fn of_people(calls: &mut Calls, stage: &Stage) {
     let told = other.json();
     let key = told["token"].as_str().unwrap();
     calls.of(key, "email-tokens-revoke", "a key", Method::DELETE, "/api/v1/tokens", None).await;
-}
-
-/// An npm registry and a simple index with one package each.
-async fn registry() -> Registry {
-    let registry = Registry::start().await;
-    let tarball = format!("{}/npm/widgets/-/widgets-1.0.0.tgz", registry.url);
-    let packument = json!({"name": "widgets", "versions": {"1.0.0": {"dist": {"tarball": tarball}}}});
-    registry.says("/npm/widgets", Says::found("application/json", packument.to_string()));
-    let page = r#"<a href="/packages/widgets-1.0-py3-none-any.whl#sha256=00">widgets</a>"#;
-    registry.says("/simple/widgets/", Says::found("text/html", page));
-    registry
 }
