@@ -8,7 +8,7 @@ use axum::Router;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::StatusCode;
-use http::header::HeaderName;
+use http::header::{HOST, HeaderName};
 use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::{Adapter, Context, LambdaEvent, Request, RequestExt, service_fn};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -20,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
+use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
@@ -88,6 +89,10 @@ fn readable(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest>
         let scheme = HeaderName::from_static("x-forwarded-proto");
         if request.headers.get(&scheme).is_some_and(|scheme| scheme != "http" && scheme != "https") {
             request.headers.remove(&scheme);
+        }
+        let host = request.headers.get(HOST).map(|host| host.to_str().unwrap_or_default());
+        if host.is_some_and(|host| Url::parse(&format!("https://{host}/")).is_err()) {
+            request.headers.remove(HOST);
         }
     }
     event
@@ -178,7 +183,11 @@ where
 /// The id of a trace, as the runtime is told of it (`Root=1-…;Parent=…;Sampled=1`), if it is being recorded.
 fn recorded(trace: &str) -> Option<String> {
     let part = |name| trace.split(';').find_map(|part| part.trim().strip_prefix(name));
-    if part("Sampled=") == Some("1") { part("Root=").map(str::to_owned) } else { None }
+    // A caller may send the header that it comes from, so only what is an id gets into a log.
+    let is_id = |root: &&str| {
+        root.len() == 35 && root.starts_with("1-") && root.bytes().all(|c| c == b'-' || c.is_ascii_hexdigit())
+    };
+    part("Root=").filter(is_id).filter(|_| part("Sampled=") == Some("1")).map(str::to_owned)
 }
 
 /// How long a request may take before Lambda ends it unanswered, but for half a second, which is enough to answer in.
@@ -339,6 +348,15 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_none_is_not_looked_at() {
+        for host in ["api.example.com:99999", "a b", "[", "", "%"] {
+            let request = with("headers", json!({"host": host, "x-forwarded-proto": "https"}));
+            assert_eq!(request.uri().path(), "/v1/api-keys", "{host}");
+            assert!(request.headers().get("host").is_none(), "{host}");
+        }
+    }
+
+    #[test]
     fn an_event_of_another_kind_is_no_request() {
         // REST APIs, version 1.0 of the payload; a queue; nothing that anybody sends.
         for other in [
@@ -357,7 +375,9 @@ mod tests {
         let root = "1-5759e988-bd862e3fe1be46a994272793";
         let sampled = |sampled: &str| format!("Root={root};Parent=53995c3f42cd8ad8;Sampled={sampled};Lineage=1:a:0");
         assert_eq!(recorded(&sampled("1")).as_deref(), Some(root));
-        for other in [&sampled("0"), &sampled("?"), &format!("Root={root}"), "Sampled=1", "", ";;="] {
+        for other in
+            [&sampled("0"), &sampled("?"), &format!("Root={root}"), "Sampled=1", "Root=tg_org_x;Sampled=1", "", ";;="]
+        {
             assert_eq!(recorded(other), None, "{other}");
         }
     }

@@ -362,7 +362,9 @@ impl<'a> TokensTable<'a> {
                 || field == "sk" && text(item, "pk").ends_with("#ACCESS_TOKEN_NAMES")
         };
         match value {
-            Value::String(text) if Token::parse(text).is_some() => self.found(item, "it holds a plain token"),
+            Value::String(text) if text.split('#').any(|part| Token::parse(part).is_some()) => {
+                self.found(item, "it holds a plain token")
+            }
             Value::Array(values) => values.iter().for_each(|value| self.holds_no_secret(item, value)),
             Value::Object(fields) => {
                 let fields = fields.iter().filter(|(name, _)| !is_chosen(name));
@@ -442,13 +444,10 @@ mod tests {
             let mut items = sound();
             let removed = items.remove(place);
             assert!(!found(&items).is_empty(), "nobody misses {removed}");
-            for name in removed.as_object().unwrap().keys().filter(|name| *name != "kind") {
+            for name in removed.as_object().unwrap().keys() {
                 let mut items = sound();
                 items[place][name] = json!("something else");
-                assert!(
-                    !found(&items).is_empty() || removed["actor"].is_object(),
-                    "{name} may be anything in {removed}"
-                );
+                assert!(!found(&items).is_empty(), "{name} may be anything in {removed}");
             }
         }
     }

@@ -147,6 +147,12 @@ impl Stand {
             Operation::OrgAccessTokensList => answer.json()[0]["name"] == "device",
             Operation::ApiKeysList => answer.text.contains(&stage.api_key.id),
             Operation::AuditLogList => answer.text.contains("org.create"),
+            Operation::TokensWhoami | Operation::EmailTokensStatus => answer.json()["id"].is_string(),
+            Operation::RegistryNpm | Operation::RegistryPypi if covered.success == 302 => {
+                answer.header("location").contains("widgets-1.0")
+            }
+            Operation::RegistryNpm | Operation::RegistryPypi => answer.text.contains("widgets-1.0"),
+            Operation::InstallationsList => answer.json()["installations"].is_array(),
             Operation::OrgUserTokensProbe | Operation::TokensIntrospect => answer.json()["active"] == true,
             _ => true,
         };

@@ -76,7 +76,7 @@ async fn register_and_mail(app: &App, request: &Request, caller: &Caller) -> Res
             tracing::error!(limit, "the deployment's mails of this hour are used up");
             return Err(ApiError::Unavailable);
         }
-        // Said once in an hour, while there is time to do something: each count is given out once.
+        // While there is time to do something. Once in an hour at the most: a count whose answer was lost is given to nobody.
         if mails == limit - limit / 5 {
             tracing::error!(limit, "four fifths of the deployment's mails of this hour are used");
         }
