@@ -212,7 +212,7 @@ fn with_origin(mut request: Request) -> Request {
         request.extensions_mut().insert(Authorized(serde_json::Value::Object(fields)));
     }
     if let Some(context) = request.lambda_context_ref() {
-        let (deadline, trace_id) = (Deadline(time_left(&context)), context.xray_trace_id.as_deref().and_then(recorded));
+        let (deadline, trace_id) = (Deadline(time_left(context)), context.xray_trace_id.as_deref().and_then(recorded));
         request.extensions_mut().insert(deadline);
         if let Some(trace_id) = trace_id {
             request.extensions_mut().insert(TraceId(trace_id));
