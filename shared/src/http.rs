@@ -167,7 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_whose_time_runs_out_is_answered_all_the_same() {
-        let router = observed(Router::new().route("/", get(|| std::future::pending::<()>())));
+        let router = observed(Router::new().route("/", get(std::future::pending::<()>)));
         let mut request = Request::new(Body::empty());
         request.extensions_mut().insert(Deadline(Duration::from_millis(1)));
         let response = router.oneshot(request).await.unwrap();

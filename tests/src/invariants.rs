@@ -206,7 +206,7 @@ impl<'a> TokensTable<'a> {
         self.is_pointed_at(token, &format!("ORG#{org}#ACCESS_TOKENS"), &format!("{id:020}"), &pointer);
         self.is_pointed_at(token, &format!("ORG#{org}#ACCESS_TOKEN_NAMES"), name, &pointer);
         let last = self.items.get(&(format!("ORG#{org}").as_str(), "ACCESS_TOKEN_LAST_ID")).copied();
-        if !last.is_some_and(|last| id <= last["count"].as_u64().unwrap()) {
+        if last.is_none_or(|last| id > last["count"].as_u64().unwrap()) {
             self.found(token, "its number was never given away");
         }
         let changes = usize::try_from(token["revision"].as_u64().unwrap()).unwrap();
