@@ -235,10 +235,10 @@ impl Places<'_> {
     }
 }
 
-/// A part of a path that leads nowhere but down.
+/// A part of a path that leads nowhere but down. A token in the wrong place must not reach the upstream.
 fn is_folder(part: &str) -> bool {
     let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '\\' | '?' | '#' | '%' | ';');
-    !part.is_empty() && part != "." && part != ".." && part.chars().all(allowed)
+    !part.is_empty() && part != "." && part != ".." && part.chars().all(allowed) && Token::parse(part).is_none()
 }
 
 fn encoded(text: &str) -> String {
@@ -357,6 +357,7 @@ mod tests {
             "files/a/-/x%3fx/a-1.0.tar.gz",
             "files/a/-/x%5cx/a-1.0.tar.gz",
             "files/a/-/x%2523/a-1.0.tar.gz",
+            "files/a/-/tg_org_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ0vAgUq/a-1.0.tar.gz",
             "simple/a/b/",
             "simple/-a/",
             "simple/a%2fb/",
