@@ -159,7 +159,7 @@ impl Table {
         copies
     }
 
-    /// What does not hold of the tables: see [`invariants`](crate::invariants).
+    /// What does not hold of the tables: see [`invariants`].
     pub fn findings(&self) -> Vec<String> {
         let installations = self.plain_items(INSTALLATIONS);
         invariants::findings(&self.plain_items(TABLE), &installations, &self.exceptions().copied)
