@@ -357,10 +357,10 @@ impl<'a> TokensTable<'a> {
 
     /// No text of an item is a plain token, but what callers have chosen themselves.
     fn holds_no_secret(&mut self, item: &Value, value: &Value) {
-        let is_chosen = |field: &str| {
-            matches!(field, "name" | "user_identifier")
-                || field == "sk" && text(item, "pk").ends_with("#ACCESS_TOKEN_NAMES")
-        };
+        let pk = text(item, "pk");
+        let is_place_of_chosen = pk.ends_with("#ACCESS_TOKEN_NAMES") || pk.contains("#USER_TOKENS#");
+        let is_chosen =
+            |field: &str| matches!(field, "name" | "user_identifier") || field == "sk" && is_place_of_chosen;
         match value {
             Value::String(text) if text.split('#').any(|part| Token::parse(part).is_some()) => {
                 self.found(item, "it holds a plain token")
