@@ -23,7 +23,6 @@ class Times:
     candidate: Candidate
     cold: list[float] = field(default_factory=list)
     cold_cpu: list[float] = field(default_factory=list)
-    cold_peak: list[int] = field(default_factory=list)
     warm: list[float] = field(default_factory=list)
     warm_cpu: float = 0
     peak: int = 0
@@ -99,7 +98,6 @@ def start_cold(each: Times, emulator: Path, log: Path, counts: bool) -> None:
         if counts:
             each.cold.append(seconds)
             each.cold_cpu.append(running.cpu_seconds())
-            each.cold_peak.append(running.peak_bytes())
     finally:
         running.stop()
 

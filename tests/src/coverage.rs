@@ -3,6 +3,8 @@
 //! Whoever adds an operation adds an entry here; `auth_coverage.rs` fails until it is there. The tests that hold for all
 //! operations, of credentials, of the OpenAPI document, of logs, of failures, read this table.
 
+use std::sync::LazyLock;
+
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use shared::domain::Scope;
@@ -263,6 +265,17 @@ impl Covered {
         match self.body {
             Some(body) => request.json(&body(stage)),
             None => request,
+        }
+    }
+
+    /// Whether the OpenAPI document has this status among the operation's. What is no route is not in the document, and 404.
+    pub fn is_documented(&self, status: u16) -> bool {
+        static DOCUMENT: LazyLock<Value> =
+            LazyLock::new(|| serde_json::from_str(include_str!("../../openapi.json")).unwrap());
+        let operation = &DOCUMENT["paths"][self.path][self.method.as_str().to_lowercase()];
+        match operation["responses"].as_object() {
+            Some(responses) => responses.contains_key(&status.to_string()),
+            None => status == 404,
         }
     }
 

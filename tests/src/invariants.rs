@@ -144,10 +144,7 @@ impl<'a> TokensTable<'a> {
 
     fn org_user_token(&mut self, hash: &str, token: &Value) {
         let (org, id, user) = (text(token, "org_id"), text(token, "id"), text(token, "user_identifier"));
-        let mut pointer = json!({"id": id, "user_identifier": user, "hash": hash});
-        if let Some(expires_at) = token.get("expires_at") {
-            pointer["expires_at"] = expires_at.clone();
-        }
+        let pointer = pointer_to(token, json!({"id": id, "user_identifier": user, "hash": hash}));
         self.is_pointed_at(token, &format!("ORG#{org}#USER_TOKEN"), id, &pointer);
         let listings = STATES.map(|state| (format!("ORG#{org}#USER_TOKENS#{state}"), format!("{user}#{id}")));
         let listed = listings.map(|(pk, sk)| self.points(token, &pk, &sk, &pointer));
@@ -159,10 +156,7 @@ impl<'a> TokensTable<'a> {
 
     fn api_key(&mut self, hash: &str, key: &Value) {
         let (org, id, environment) = (text(key, "org_id"), text(key, "id"), text(key, "environment"));
-        let mut pointer = json!({"id": id, "environment": environment, "hash": hash});
-        if let Some(expires_at) = key.get("expires_at") {
-            pointer["expires_at"] = expires_at.clone();
-        }
+        let pointer = pointer_to(key, json!({"id": id, "environment": environment, "hash": hash}));
         self.is_pointed_at(key, &format!("ORG#{org}#API_KEY"), id, &pointer);
         let environment = environment.to_uppercase();
         let listings = STATES.map(|state| format!("ORG#{org}#API_KEYS#{state}#{environment}"));
@@ -373,6 +367,14 @@ impl<'a> TokensTable<'a> {
             _ => {}
         }
     }
+}
+
+/// A pointer to a token that may expire.
+fn pointer_to(token: &Value, mut pointer: Value) -> Value {
+    if let Some(expires_at) = token.get("expires_at") {
+        pointer["expires_at"] = expires_at.clone();
+    }
+    pointer
 }
 
 /// What is wrong with an entry of the installation log.

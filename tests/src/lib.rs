@@ -8,6 +8,7 @@ pub mod coverage;
 pub mod email;
 pub mod faults;
 pub mod invariants;
+pub mod log;
 pub mod mail_faults;
 pub mod management;
 pub mod shell;

@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use shared::app::Limits;
 use shared::{Clock, Moment};
 use tests::email::{Kind, assert_accepted, code_in, key_in, new_key};
+use tests::log::Log;
 use tests::table::text;
 use tests::{Answer, Service, unlimited};
+use tracing_subscriber::filter::LevelFilter;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -218,6 +220,21 @@ async fn beyond_the_mails_of_the_deployment_registering_is_unavailable_and_leave
     service.clock.advance(SECOND);
     bob.gets_a_key().await;
     alice.resets(&code).await;
+}
+
+#[tokio::test]
+async fn the_log_says_once_that_the_mails_of_the_deployment_are_running_out_and_then_that_they_have() {
+    let log = Log::default();
+    let _here = tracing::subscriber::set_default(log.subscriber(LevelFilter::ERROR));
+    let said = |text: &str| log.text().lines().filter(|line| line.contains(text)).count();
+    let service = service_at("10:00:00", Limits { mails_per_hour: Some(10), ..unlimited() }).await;
+    for number in 1..=12 {
+        let address = format!("person-{number}@example.com");
+        let answer = service.person(&address).tries_to_register().await;
+        assert_eq!(answer.status, if number <= 10 { 202 } else { 503 }, "{}", answer.text);
+        assert_eq!(said("four fifths of the deployment's mails of this hour are used"), usize::from(number >= 8));
+        assert_eq!(said("the deployment's mails of this hour are used up"), usize::saturating_sub(number, 10));
+    }
 }
 
 #[tokio::test]

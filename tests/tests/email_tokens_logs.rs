@@ -1,38 +1,20 @@
 //! What the log says of what people do. One test has this file, and so a process, to itself: the log is the process's.
 
-#![allow(clippy::unwrap_used)] // A log that cannot be read has failed.
-
-use std::io;
-use std::sync::{Arc, Mutex};
+#![allow(clippy::unwrap_used)] // A log that cannot be begun has failed.
 
 use reqwest::Method;
 use serde_json::json;
 use shared::email::EmailAddress;
 use tests::email::{live, new_key};
+use tests::log::Log;
 use tests::mail_faults::MailFault;
 use tests::{Service, unlimited};
-use tracing_subscriber::EnvFilter;
-
-#[derive(Clone, Default)]
-struct Logs(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Logs {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use tracing_subscriber::filter::LevelFilter;
 
 #[tokio::test]
 async fn no_log_line_holds_a_key_a_code_a_hash_or_an_address() {
-    let logs = Logs::default();
-    let writer = logs.clone();
-    let filter = EnvFilter::new("warn,shared=trace,local=trace,dynoxide=error");
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(move || writer.clone()).init();
+    let logs = Log::default();
+    tracing::subscriber::set_global_default(logs.subscriber(LevelFilter::TRACE)).unwrap();
     let (service, ses) = Service::start_with_mail_faults(unlimited()).await;
     let address = "Alice.Secret+Name@example.com";
     let (keys, codes) = live(&service, address).await;
@@ -51,7 +33,7 @@ async fn no_log_line_holds_a_key_a_code_a_hash_or_an_address() {
     service.call(Method::GET, &path, &last).await.assert_error(400, "BAD_REQUEST");
     assert_eq!(service.revoke_key(&last).await.status, 204);
 
-    let logs = String::from_utf8(logs.0.lock().unwrap().clone()).unwrap().to_lowercase();
+    let logs = logs.text().to_lowercase();
     assert!(logs.lines().count() > 20 && logs.contains("/api/v1/tokens/regenerate"), "{logs}");
     for key in keys.iter().chain([&last]) {
         // Its beginning may be shown.

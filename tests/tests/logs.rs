@@ -4,8 +4,6 @@
 //! One test, because there is one log in a process.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,13 +11,13 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use shared::domain::Ecosystem;
 use shared::ids::TokenId;
-use shared::lambda::{json_logs, log_filter_at};
 use shared::principal::Operation;
 use shared::registry::Settings;
 use shared::secret::{Token, TokenKind};
 use shared::store::installations::{Download, Recorded};
 use tests::coverage::{Cast, Covered, Guard, Stage, made_up, mistyped, routed};
 use tests::faults::{Fault, Faults};
+use tests::log::Log;
 use tests::table::text;
 use tests::upstream::{Registry, Says};
 use tests::{Answer, Service, no_upstreams};
@@ -27,20 +25,6 @@ use tracing_subscriber::filter::LevelFilter;
 
 /// Something that must not be logged, in places where nobody would send it.
 const SECRET: &str = "hunter2-Correct-Horse-9F3A";
-
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 /// The requests made, and what of them must not be logged.
 #[derive(Default)]
@@ -88,10 +72,8 @@ impl Tour {
 
 #[tokio::test]
 async fn a_log_says_what_happened_and_nothing_that_was_sent() {
-    let captured = Captured::default();
-    let writer = captured.clone();
-    let subscriber = json_logs(log_filter_at(LevelFilter::TRACE), move || writer.clone());
-    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let log = Log::default();
+    tracing::subscriber::set_global_default(log.subscriber(LevelFilter::TRACE)).unwrap();
 
     let (service, faults) = Service::start_with_faults().await;
     let mut tour = Tour::default();
@@ -106,7 +88,7 @@ async fn a_log_says_what_happened_and_nothing_that_was_sent() {
     tour.secrets.extend(["bobby-laptop", "carol-laptop", "Authorization", "Bearer "].map(str::to_owned));
     tour.secrets.extend(service.outbox.mails().into_iter().map(|mail| mail.to));
 
-    let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     check_lines(&tour, &log);
     for secret in &tour.secrets {
         if let Some(line) = log.lines().find(|line| line.contains(secret.as_str())) {

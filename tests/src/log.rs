@@ -1,0 +1,36 @@
+//! A log that a test reads.
+
+use std::io::{Result, Write};
+use std::sync::{Arc, Mutex};
+
+use shared::lambda::{json_logs, log_filter_at};
+use tracing::Subscriber;
+use tracing_subscriber::filter::LevelFilter;
+
+/// What was logged so far.
+#[derive(Debug, Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Writes into this log as a deployed function does into its own, at this level.
+    pub fn subscriber(&self, level: LevelFilter) -> impl Subscriber + Send + Sync + use<> {
+        let log = self.clone();
+        json_logs(log_filter_at(level), move || log.clone())
+    }
+
+    /// Its lines.
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
