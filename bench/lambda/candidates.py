@@ -1,4 +1,4 @@
-"""What is measured: our functions, one that does nothing, and the same check of a token in other languages."""
+"""The measured functions: ours, a no-op, and the same check of a token in other languages."""
 
 import http.client
 import io
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emulator import ROOT, Program, rie
+from emulator import ROOT, Program, harness
 
 FLOOR = "no-op in Rust"
 NODE, PYTHON = "the same check in Node.js", "the same check in Python"
@@ -26,26 +26,27 @@ PACKAGE = "bench-medium"
 VERSIONS = 205
 ABBREVIATED = "application/vnd.npm.install-v1+json"
 
-# What an event is made of, and what its answer must be: fails where it is not.
+# An event as JSON, and a check of its response.
 Call = tuple[bytes, Callable[[Any], None]]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One function."""
+    """A function to measure."""
 
     name: str
     program: Program
-    # Makes an event whose token was used a moment ago, so that its use is not noted again, and checks the answer.
+    # Creates an event with a token used a moment ago, so that the call does not update
+    # `last_used_at`.
     prepare: Callable[[], Call]
-    # The bytes of the archive that is uploaded, and those that lie in it.
+    # The size of the uploaded archive and of its contents, in bytes.
     zipped: int
     unpacked: int
 
 
 @dataclass(frozen=True)
 class Peers:
-    """Where `run` has installed what the peers need."""
+    """The paths of what `bench/run` installs for Node.js and Python."""
 
     node: str
     node_modules: Path
@@ -55,46 +56,49 @@ class Peers:
 
 @dataclass
 class World:
-    """What the functions talk to: the local service with its embedded DynamoDB, and an upstream."""
+    """What the functions call: the local service with its embedded DynamoDB, and an upstream
+    registry."""
 
     service: Any
     upstream: str
     _numbers: int = field(default=0)
 
     def used_token(self) -> tuple[str, Any]:
-        """A new token of an organization's member that has just been used, and what the authorizer says of it."""
+        """A new org user token that has just been used, and the authorizer's context for it."""
         self._numbers += 1
         token = self.service.org_user_tokens("", {"user_identifier": f"bench-{self._numbers}"})["token"]
-        status, told = self.service.request("GET", "/v1/whoami", token)
-        assert status == 200, told
-        return token, told
+        status, context = self.service.request("GET", "/v1/whoami", token)
+        assert status == 200, context
+        return token, context
 
     def env(self, name: str) -> dict[str, str]:
-        """The environment that a function has, and nothing of this process's own."""
-        env = {key: value for key, value in self.service.env.items() if key.startswith("AWS_") or key.endswith("_TABLE")}
+        """A function's environment, without this process's variables."""
+        env = {
+            key: value for key, value in self.service.env.items() if key.startswith("AWS_") or key.endswith("_TABLE")
+        }
         env |= {"PATH": os.defpath, "RUST_LOG": "info", "AWS_EC2_METADATA_DISABLED": "true"}
         env |= {"AWS_LAMBDA_FUNCTION_NAME": name, "AWS_DEFAULT_REGION": env["AWS_REGION"], "TZ": "UTC"}
         return env
 
 
 def event(name: str, values: dict[str, str]) -> dict[str, Any]:
-    """The event of `events/` with these values in it."""
+    """A function's event from `events/` with its placeholders replaced."""
     return json.loads(string.Template((ROOT / "events" / f"{name}.json").read_text()).substitute(values))
 
 
 def authorize(world: World) -> Call:
-    """Whether a request may pass, by its org user token."""
-    token, told = world.used_token()
+    """Authorizes a request with an org user token."""
+    token, context = world.used_token()
     call = event(AUTHORIZE, {"API_KEY": token})
 
     def check(answer: Any) -> None:
-        assert answer == {"isAuthorized": True, "context": told}, answer
+        assert answer == {"isAuthorized": True, "context": context}, answer
 
     return json.dumps(call).encode(), check
 
 
 def introspect(world: World) -> Call:
-    """What a bot is told of an org user token."""
+    """Introspects an org user token."""
     token, _ = world.used_token()
     call = event(INTROSPECT, world.service.env | {"API_KEY": token})
     call["body"] = json.dumps({"token": token})
@@ -102,12 +106,12 @@ def introspect(world: World) -> Call:
 
 
 def issue(world: World) -> Call:
-    """A new org user token."""
+    """Issues an org user token."""
     return json.dumps(event(ISSUE, world.service.env)).encode(), expecting(201, lambda body: body["token"])
 
 
 def npm(world: World) -> Call:
-    """Metadata of an npm package, uncompressed at its last step."""
+    """Fetches npm metadata."""
     token, _ = world.used_token()
     call = event(NPM, {"TOKEN": token})
     call["rawPath"] = call["requestContext"]["http"]["path"] = f"/npm/{PACKAGE}"
@@ -116,7 +120,7 @@ def npm(world: World) -> Call:
 
 
 def nothing(world: World) -> Call:
-    """What the function that does nothing is sent: what introspection is sent."""
+    """Calls the no-op with the event of introspection."""
     call, _ = introspect(world)
 
     def check(answer: Any) -> None:
@@ -126,7 +130,7 @@ def nothing(world: World) -> Call:
 
 
 def expecting(status: int, body: Callable[[Any], Any] | None) -> Callable[[Any], None]:
-    """Checks an answer to API Gateway; a body that is not looked at is one in base 64."""
+    """Checks a response to API Gateway. Without a check of the body, the body must be in Base64."""
 
     def check(answer: Any) -> None:
         assert answer.get("statusCode") == status, answer
@@ -136,7 +140,7 @@ def expecting(status: int, body: Callable[[Any], Any] | None) -> Callable[[Any],
 
 
 def archive(files: dict[str, bytes]) -> int:
-    """How large an archive of these files is."""
+    """The size of a ZIP archive of these files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made:
         for name, contents in files.items():
@@ -145,7 +149,7 @@ def archive(files: dict[str, bytes]) -> int:
 
 
 def rust(name: str, binary: Path, prepare: Callable[[World], Call], world: World, folder: Path) -> Candidate:
-    """A function of which this is the binary."""
+    """A candidate for a Rust binary."""
     env = world.env(binary.name)
     if binary.name == NPM:
         env |= {"NPM_UPSTREAM": world.upstream, "ANONYMOUS_ACCESS": "deny", "PUBLIC_URL": ""}
@@ -155,7 +159,7 @@ def rust(name: str, binary: Path, prepare: Callable[[World], Call], world: World
 
 
 def candidates(world: World, bins: Path, before: Path | None, peers: Peers, folder: Path) -> list[Candidate]:
-    """All that is measured; `before` is a folder of other binaries of our functions."""
+    """All candidates; `before` is a folder with other builds of our functions."""
     ways = {AUTHORIZE: authorize, INTROSPECT: introspect, ISSUE: issue, NPM: npm}
     found = [rust(FLOOR, bins / "floor", nothing, world, folder)]
     found += [rust(name, bins / name, prepare, world, folder) for name, prepare in ways.items()]
@@ -171,7 +175,7 @@ def candidates(world: World, bins: Path, before: Path | None, peers: Peers, fold
 
     source = ROOT / "bench/peers/python/verify.py"
     program = Program([peers.python, "-m", "awslambdaric", "verify.handler"], world.env("verify"), source.parent)
-    # On Lambda the code lies where nothing can be written; what is installed beside it was compiled with it.
+    # On Lambda the code is read-only, and installed packages are already compiled.
     program.env["PYTHONDONTWRITEBYTECODE"] = "1"
     contents = source.read_bytes()
     found.append(Candidate(PYTHON, program, lambda: authorize(world), archive({"verify.py": contents}), len(contents)))
@@ -179,10 +183,10 @@ def candidates(world: World, bins: Path, before: Path | None, peers: Peers, fold
 
 
 class Upstream:
-    """The static registry of `bench/registry`."""
+    """The static upstream of `bench/registry`."""
 
     def __init__(self) -> None:
-        (port,) = rie.free_ports(1)
+        (port,) = harness.free_ports(1)
         self.url = f"http://127.0.0.1:{port}/npm/"
         script = ROOT / "bench/registry/static_upstream.py"
         self._process = subprocess.Popen([sys.executable, str(script), f"http://127.0.0.1:{port}"])
@@ -198,5 +202,5 @@ class Upstream:
                 time.sleep(0.1)
 
     def stop(self) -> None:
-        """Ends it."""
-        rie.stop(self._process)
+        """Stops it."""
+        harness.stop(self._process)

@@ -1,8 +1,7 @@
-"""Functions under Amazon's Runtime Interface Emulator: started, called, watched in `/proc`, stopped."""
+"""Starts, calls, watches (in `/proc`) and stops functions under Amazon's Runtime Interface
+Emulator."""
 
 import http.client
-import importlib.machinery
-import importlib.util
 import json
 import os
 import signal
@@ -12,30 +11,20 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests/rie"))
+
+import harness
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_TO_START = 30
 SECONDS_TO_ANSWER = 60
 
 
-def _load_rie() -> ModuleType:
-    """The test that runs every function once: it knows how to start the local service and what to send."""
-    loader = importlib.machinery.SourceFileLoader("rie", str(ROOT / "tests/rie/run"))
-    spec = importlib.util.spec_from_loader("rie", loader)
-    assert spec
-    module = sys.modules["rie"] = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
-
-rie = _load_rie()
-
-
 @dataclass(frozen=True)
 class Program:
-    """What the emulator is to run."""
+    """A program for the emulator to run."""
 
     command: list[str]
     env: dict[str, str]
@@ -43,26 +32,26 @@ class Program:
 
 
 def answers(port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a process listens on the port."""
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Running:
-    """A program under an emulator of its own. It is not started before the first call, as on Lambda."""
+    """A program under its own emulator. As on Lambda, the first call starts the program."""
 
     def __init__(self, emulator: Path, program: Program, log: Path) -> None:
-        port, api_port = rie.free_ports(2)
+        port, api_port = harness.free_ports(2)
         command = [emulator, "--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
         command += ["--runtime-api-address", f"127.0.0.1:{api_port}", *program.command]
         self._log = log
         with log.open("wb") as out:
-            # A session of its own, so that what the emulator started can be ended with it.
+            # A new session, so that the emulator's children can be stopped with it.
             self._process = subprocess.Popen(
                 command, env=program.env, cwd=program.folder, stdout=out, stderr=out, start_new_session=True
             )
         deadline = time.monotonic() + SECONDS_TO_START
-        # Functions are called at the one and ask for their events at the other.
+        # The first port takes calls; functions fetch their events from the second.
         for each in (port, api_port):
             while not answers(each):
                 assert self._process.poll() is None and time.monotonic() < deadline, "the emulator did not start"
@@ -72,7 +61,7 @@ class Running:
         self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def call(self, event: bytes) -> tuple[float, Any]:
-        """Sends an event. Returns the seconds until the whole answer was there, and the answer."""
+        """Sends an event. Returns the seconds until the response was complete, and the response."""
         started = time.perf_counter()
         self._connection.request("POST", "/2015-03-31/functions/function/invocations", event)
         body = self._connection.getresponse().read()
@@ -83,7 +72,7 @@ class Running:
             raise AssertionError(f"{body[:500]!r}\n{self._log.read_text(errors='replace')}") from None
 
     def processes(self) -> list[int]:
-        """The ids of all that the emulator started."""
+        """The ids of all processes that the emulator started."""
         parents = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -96,12 +85,12 @@ class Running:
         return found[1:]
 
     def cpu_seconds(self) -> float:
-        """How much processor time it has taken so far, by the scheduler's own count of nanoseconds."""
+        """The CPU time used so far, from the scheduler's count in nanoseconds."""
         schedstats = (file for pid in self.processes() for file in Path(f"/proc/{pid}/task").glob("*/schedstat"))
         return sum(int(file.read_text().split()[0]) for file in schedstats) / 1e9
 
     def peak_bytes(self) -> int:
-        """The most memory that it has had at once."""
+        """The peak memory of its processes."""
         total = 0
         for pid in self.processes():
             lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -109,7 +98,7 @@ class Running:
         return total
 
     def stop(self) -> None:
-        """Ends the emulator and what it started."""
+        """Stops the emulator and its children."""
         self._connection.close()
         started = self.processes()
         self._process.kill()

@@ -1,4 +1,4 @@
-"""The times: cold starts and warm calls of all candidates, taken in turn."""
+"""Measures cold starts and warm calls of all candidates in turn."""
 
 import gc
 import math
@@ -11,14 +11,14 @@ from pathlib import Path
 from candidates import Candidate
 from emulator import Running
 
-# Warm calls one after the other before it is the next one's turn.
+# Consecutive warm calls of a candidate before the next one's turn.
 BATCH = 20
 WARM_UP = 50
 
 
 @dataclass
 class Times:
-    """What was measured of one candidate."""
+    """The measurements of one candidate."""
 
     candidate: Candidate
     cold: list[float] = field(default_factory=list)
@@ -29,46 +29,48 @@ class Times:
 
     @property
     def cold_ms(self) -> float:
-        """The median of its cold starts, in milliseconds."""
+        """The median cold start, in milliseconds."""
         return statistics.median(self.cold) * 1000
 
     def cold_at(self, share: float) -> float:
-        """The time that this share of its cold starts did not exceed, in milliseconds."""
+        """A quantile of the cold starts, in milliseconds."""
         return at(self.cold, share) * 1000
 
     @property
     def cold_cpu_ms(self) -> float:
-        """The median of the processor time of its cold starts, in milliseconds."""
+        """The median CPU time of a cold start, in milliseconds."""
         return statistics.median(self.cold_cpu) * 1000
 
     def warm_ms(self, share: float) -> float:
-        """The time that this share of the warm calls did not exceed, in milliseconds."""
+        """A quantile of the warm calls, in milliseconds."""
         return at(self.warm, share) * 1000
 
     @property
     def warm_cpu_ms(self) -> float:
-        """The processor time of a warm call, in milliseconds."""
+        """The mean CPU time of a warm call, in milliseconds."""
         return self.warm_cpu / len(self.warm) * 1000
 
 
 def at(values: list[float], share: float) -> float:
-    """The value that this share of the values does not exceed."""
+    """The smallest value that at least this share of the values does not exceed."""
     return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 def measure(candidates: list[Candidate], emulator: Path, folder: Path, cold: int, warm: int) -> list[Times]:
-    """Takes the times: so many cold starts of each, and so many warm calls."""
+    """Measures this number of cold starts and warm calls of each candidate."""
     times = [Times(candidate) for candidate in candidates]
     chance = random.Random(1)
     gc.collect()
     gc.disable()
-    # The first round reads what lies on disk, and does not count.
+    # The first round fills the page cache and does not count.
     for number in range(cold + 1):
         print(f"\rcold start {number} of {cold} ", end="", file=sys.stderr, flush=True)
         for each in chance.sample(times, len(times)):
             start_cold(each, emulator, folder / "cold.log", counts=number > 0)
     print(file=sys.stderr)
-    running = [(each, Running(emulator, each.candidate.program, folder / f"warm-{i}.log")) for i, each in enumerate(times)]
+    running = [
+        (each, Running(emulator, each.candidate.program, folder / f"warm-{i}.log")) for i, each in enumerate(times)
+    ]
     try:
         for each, program in running:
             call_warm(each, program, WARM_UP, counts=False)
@@ -88,7 +90,7 @@ def measure(candidates: list[Candidate], emulator: Path, folder: Path, cold: int
 
 
 def start_cold(each: Times, emulator: Path, log: Path, counts: bool) -> None:
-    """From a call that finds no process to its whole answer."""
+    """Measures a call that starts the process, until the response is complete."""
     event, check = each.candidate.prepare()
     running = Running(emulator, each.candidate.program, log)
     try:
@@ -103,7 +105,7 @@ def start_cold(each: Times, emulator: Path, log: Path, counts: bool) -> None:
 
 
 def call_warm(each: Times, running: Running, calls: int, counts: bool) -> None:
-    """So many calls one after the other."""
+    """Makes consecutive calls to a running process."""
     event, check = each.candidate.prepare()
     before = running.cpu_seconds()
     for _ in range(calls):

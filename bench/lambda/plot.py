@@ -9,7 +9,7 @@ WIDTH, HEIGHT = 800, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 250, 50, 55
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]
 
-# What is drawn: one call of each kind of work.
+# The plotted calls, one for each kind of work.
 DRAWN = [
     ("tokens-authorize", "a token", "check a token (authorizer)"),
     ("tokens-introspect", "a token", "introspect"),
@@ -36,7 +36,8 @@ def svg(calls: list[Call], prices: Prices) -> str:
         return HEIGHT - BOTTOM - (math.log10(dollars) - lowest) / (highest - lowest) * (HEIGHT - TOP - BOTTOM)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="13">',
         "<title>Cost of a million calls against tokens in the organization</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         text(LEFT, 24, "A million calls, US dollars, by tokens in the organization", size=15),
@@ -53,18 +54,19 @@ def svg(calls: list[Call], prices: Prices) -> str:
     parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, "tokens in the organization", anchor="middle"))
     turned = f'transform="rotate(-90 18 {(TOP + HEIGHT - BOTTOM) / 2})"'
     parts.append(text(18, (TOP + HEIGHT - BOTTOM) / 2, "US dollars", anchor="middle", more=turned))
-    for (label, call), colour, place in zip(lines, COLOURS, places([y(prices.of_all(c, sizes[-1])) for _, c in lines])):
+    heights = places([y(prices.of_all(call, sizes[-1])) for _, call in lines])
+    for (label, call), colour, place in zip(lines, COLOURS, heights, strict=True):
         points = [(x(size), y(prices.of_all(call, size))) for size in sizes]
         path = "M" + "L".join(f"{at:.1f} {height:.1f}" for at, height in points)
         parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{at:.1f}" cy="{height:.1f}" r="3.5" fill="{colour}"/>' for at, height in points]
-        told = f"{label}: {prices.of_all(call, sizes[-1]):.2f}"
-        parts.append(text(WIDTH - RIGHT + 14, place + 4, told, more=f'fill="{colour}"'))
+        caption = f"{label}: {prices.of_all(call, sizes[-1]):.2f}"
+        parts.append(text(WIDTH - RIGHT + 14, place + 4, caption, more=f'fill="{colour}"'))
     return "\n".join([*parts, "</svg>\n"])
 
 
 def places(heights: list[float]) -> list[float]:
-    """Where the labels of lines at these heights stand, so that none lies on another."""
+    """Positions for the labels of lines at these heights, without overlaps."""
     placed: dict[int, float] = {}
     lowest = math.inf
     for at in sorted(range(len(heights)), key=lambda at: -heights[at]):
@@ -72,6 +74,6 @@ def places(heights: list[float]) -> list[float]:
     return [placed[at] for at in range(len(heights))]
 
 
-def text(x: float, y: float, told: str, anchor: str = "start", size: int = 13, more: str = "") -> str:
+def text(x: float, y: float, content: str, anchor: str = "start", size: int = 13, more: str = "") -> str:
     """A line of text."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" {more}>{escape(told)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" {more}>{escape(content)}</text>'

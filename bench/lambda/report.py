@@ -1,4 +1,4 @@
-"""The figures as Markdown, and how they get into the documents."""
+"""Formats the figures as Markdown and writes them into the documents."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ COMMAND = "written by bench/run --update"
 
 
 def number(value: float) -> str:
-    """Three digits, as many as say something."""
+    """A number with three significant digits."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
@@ -21,11 +21,12 @@ def megabytes(number_of_bytes: int) -> str:
 
 
 def speed(times: Iterable[Times]) -> str:
-    """The rows of a run: what was before a change has a table of its own."""
+    """The table of a run, without other builds given by `--before`."""
     by_name = {each.candidate.name: each for each in times}
     floor = by_name[FLOOR]
     head = (
-        "| function | cold start p50 ms | ÷ no-op | p95 ms | CPU ms | warm p50 ms | p99 ms | CPU ms | peak MB | code MB, zipped MB |\n"
+        "| function | cold start p50 ms | ÷ no-op | p95 ms | CPU ms "
+        "| warm p50 ms | p99 ms | CPU ms | peak MB | code MB, zipped MB |\n"
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     )
     rows = []
@@ -41,7 +42,7 @@ def speed(times: Iterable[Times]) -> str:
 
 
 def change(times: Iterable[Times]) -> str:
-    """What a change has brought, of functions that were measured in both forms in one run."""
+    """Compares the two builds of functions that were measured in one run."""
     by_name = {each.candidate.name: each for each in times}
     floor = by_name[FLOOR]
     head = (
@@ -64,10 +65,13 @@ def change(times: Iterable[Times]) -> str:
 
 
 def first_screen(times: Iterable[Times], units: str) -> str:
-    """The few figures of the README."""
+    """The figures for the README."""
     by_name = {each.candidate.name: each for each in times}
     ours, floor = by_name[AUTHORIZE], by_name[FLOOR]
-    head = "| checking a token | Rust, this service | Node.js 20 | Python 3.11 | a no-op in Rust |\n|---|--:|--:|--:|--:|\n"
+    head = (
+        "| checking a token | Rust, this service | Node.js 20 | Python 3.11 | a no-op in Rust |\n"
+        "|---|--:|--:|--:|--:|\n"
+    )
     order = [ours, by_name[NODE], by_name[PYTHON], floor]
     cold = " | ".join(f"{number(each.cold_ms)} ms" for each in order)
     warm = " | ".join(f"{number(each.warm_ms(0.5))} ms" for each in order)
@@ -77,9 +81,9 @@ def first_screen(times: Iterable[Times], units: str) -> str:
 
 
 def update(document: Path, name: str, figures: str) -> None:
-    """Puts figures in the place that the document has for them."""
+    """Replaces the figures between the document's markers."""
     begin, end = f"<!-- {name}: {COMMAND} -->", f"<!-- /{name} -->"
     text = document.read_text()
     marked = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    assert marked.search(text), f"{document.name} has no place for {name}"
+    assert marked.search(text), f"{document.name} has no markers for {name}"
     document.write_text(marked.sub(lambda _: f"{begin}\n\n{figures.strip()}\n\n{end}", text))

@@ -1,4 +1,4 @@
-"""What is measured."""
+"""The measured cases."""
 
 import gzip
 import hashlib
@@ -19,25 +19,25 @@ from documents import (
 from measuring import Answer, Caller, Case
 from ways import Way
 
-# Rounds by size. Of fifty, the 99th percentile is the longest.
+# Rounds by size. With fifty, the 99th percentile is the maximum.
 ROUNDS = {"small": 500, "medium": 200, "large": 50}
 FAR_ROUNDS = 100
 FILE_ROUNDS = 300
 
 GZIP = {"Accept-Encoding": "gzip"}
-# As npm asks.
+# The `Accept` headers that npm sends.
 ACCEPT = {ABBREVIATED: f"{ABBREVIATED}; q=1.0, application/json; q=0.8, */*", FULL: FULL}
 NPM = {"User-Agent": "npm/12.2.0 node/v24.19.0 linux x64 workspaces/false", "npm-command": "install"}
 PIP = {"User-Agent": 'pip/26.3 {"ci":null,"installer":{"name":"pip","version":"26.3"}}'}
 
 
 def decoded(answer: Answer) -> bytes:
-    """The body without its compression."""
+    """The decompressed body."""
     return gzip.decompress(answer.body) if answer.headers["content-encoding"] == "gzip" else answer.body
 
 
 def npm_metadata(name: str, versions: int) -> Callable[[Way, Answer], None]:
-    """Checks that it is compressed, whole, and names files that lie at the same way."""
+    """Checks that metadata is compressed and complete, and that its files are on the same route."""
 
     def check(way: Way, answer: Answer) -> None:
         assert answer.headers["content-encoding"] == "gzip" or len(answer.body) < 1_024, way.name
@@ -50,7 +50,7 @@ def npm_metadata(name: str, versions: int) -> Callable[[Way, Answer], None]:
 
 
 def pypi_page(files: int) -> Callable[[Way, Answer], None]:
-    """Checks that it is compressed, whole, and names files that lie at the same way."""
+    """Checks that metadata is compressed and complete, and that its files are on the same route."""
 
     def check(way: Way, answer: Answer) -> None:
         assert answer.headers["content-encoding"] == "gzip", way.name
@@ -61,7 +61,7 @@ def pypi_page(files: int) -> Callable[[Way, Answer], None]:
 
 
 def contents(size: str) -> Callable[[Way, Answer], None]:
-    """Checks that it is the file."""
+    """Checks that the body is the file."""
     expected = hashlib.sha256(file(size)).digest()
 
     def check(way: Way, answer: Answer) -> None:
@@ -71,12 +71,12 @@ def contents(size: str) -> Callable[[Way, Answer], None]:
 
 
 def below(registry: str, path: str) -> Callable[[Way], Sequence[str]]:
-    """What lies there in every way."""
+    """The URL of this path on each route."""
     return lambda way: [way.roots[registry] + path]
 
 
 def files_of(project: str) -> Callable[[Way], Sequence[str]]:
-    """All files of a Python project, as its page names them."""
+    """All files of a Python project, from its page."""
 
     def places(way: Way) -> Sequence[str]:
         page = Caller().get(f"{way.roots['pypi']}{project}/", {"Accept": SIMPLE_JSON}, way.headers)
@@ -86,7 +86,7 @@ def files_of(project: str) -> Callable[[Way], Sequence[str]]:
 
 
 def metadata(size: str, kind: str, unchanged: bool = False, far: str = "") -> Case:
-    """npm metadata."""
+    """A case for npm metadata."""
     package = f"{far}bench-{size}"
     name = f"{'abbreviated' if kind == ABBREVIATED else 'full'}, {size}" + (", unchanged" if unchanged else "")
     rounds = FAR_ROUNDS if far else ROUNDS[size]
@@ -97,7 +97,7 @@ def metadata(size: str, kind: str, unchanged: bool = False, far: str = "") -> Ca
 
 
 def page(size: str, kind: str, unchanged: bool = False) -> Case:
-    """The page of a Python project."""
+    """A case for the page of a Python project."""
     name = f"{'JSON' if kind == SIMPLE_JSON else 'HTML'}, {size}" + (", unchanged" if unchanged else "")
     headers = PIP | GZIP | {"Accept": kind}
     return Case(
@@ -106,7 +106,7 @@ def page(size: str, kind: str, unchanged: bool = False) -> Case:
 
 
 def npm_file(size: str, far: str = "") -> Case:
-    """The file of an npm package."""
+    """A case for the file of an npm package."""
     package = f"{far}bench-file-{size}"
     places = below("npm", f"{package}/-/{package}-1.0.0.tgz")
     rounds = FAR_ROUNDS if far else FILE_ROUNDS
@@ -114,12 +114,13 @@ def npm_file(size: str, far: str = "") -> Case:
 
 
 def pypi_file() -> Case:
-    """The files of a Python project, which are many: one that was installed a moment ago is not logged again."""
+    """A case for the files of a Python project: many, because repeated downloads of one file are
+    not logged again."""
     headers, check = PIP | {"Accept": "*/*"}, contents("100k")
     return Case("Python file", FILE_ROUNDS, "pypi", files_of("bench-medium"), headers, check, is_file=True)
 
 
-# By the heading under which they are reported.
+# The cases, by heading in the report.
 CASES: dict[str, list[Case]] = {
     "npm metadata": [
         *(metadata(size, ABBREVIATED) for size in ROUNDS),

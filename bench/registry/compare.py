@@ -1,4 +1,5 @@
-"""Measures what our registries add to the upstream, beside verdaccio. `run` starts it; see there."""
+"""Measures the time that our registries add to the upstream, next to verdaccio. Started by
+`bench/registry/run`."""
 
 import argparse
 import dataclasses
@@ -24,7 +25,7 @@ QUICK = 20
 
 
 def measure(tools: Tools, folder: Path, cases: dict[str, list[Case]]) -> dict[str, list[Result]]:
-    """Starts all servers, and takes the times of every case."""
+    """Starts all servers and measures every case."""
     sessions = Sessions()
     with ExitStack() as stack:
         upstream = start_upstream(folder / "upstream")
@@ -45,38 +46,43 @@ def measure(tools: Tools, folder: Path, cases: dict[str, list[Case]]) -> dict[st
                 print(f"{heading}: {case.name}", file=sys.stderr)
                 results[heading].append(Measurement(case, ways, sessions).run())
         logged = len(guard.installations())
-    assert logged == sessions.with_us, f"{sessions.with_us} files were taken through us, {logged} were logged"
+    assert logged == sessions.with_us, (
+        f"{sessions.with_us} files were downloaded through our service, but {logged} were logged"
+    )
     return results
 
 
-def said(*command: str) -> str:
-    """What a command prints."""
+def output_of(*command: str) -> str:
+    """Runs a command and returns what it prints."""
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def surroundings(tools: Tools, load_before: float) -> str:
-    """Of what and where the figures are."""
-    changed = said("git", "status", "--porcelain", "--", "*.rs", "*Cargo.toml", "Cargo.lock")
-    commit = said("git", "rev-parse", "--short", "HEAD") + (" with changes that are not committed" if changed else "")
+    """Describes the commit, the versions and the machine of the figures."""
+    changed = output_of("git", "status", "--porcelain", "--", "*.rs", "*Cargo.toml", "Cargo.lock")
+    commit = output_of("git", "rev-parse", "--short", "HEAD") + (
+        " with changes that are not committed" if changed else ""
+    )
     verdaccio = json.loads((ROOT / "tests/e2e/package.json").read_text())["dependencies"]["verdaccio"]
     return (
-        f"Commit {commit}, release build by {' '.join(said('rustc', '--version').split()[:2])}; verdaccio {verdaccio} on "
-        f"Node.js {said(tools.node, '--version').removeprefix('v')};\n"
+        f"Commit {commit}, release build by {' '.join(output_of('rustc', '--version').split()[:2])}; "
+        f"verdaccio {verdaccio} on Node.js {output_of(tools.node, '--version').removeprefix('v')};\n"
         f"upstream and client on Python {platform.python_version()}; {platform.system()} {platform.machine()}, "
-        f"{os.cpu_count()} CPUs, load average {load_before:.1f} before the\nrun and {os.getloadavg()[0]:.1f} after it.\n"
+        f"{os.cpu_count()} CPUs, load average {load_before:.1f} before the\n"
+        f"run and {os.getloadavg()[0]:.1f} after it.\n"
     )
 
 
 def quick(cases: dict[str, list[Case]]) -> dict[str, list[Case]]:
-    """The cases in a few rounds."""
+    """The cases with fewer rounds."""
     return {title: [dataclasses.replace(case, rounds=QUICK) for case in group] for title, group in cases.items()}
 
 
 def main() -> None:
-    """Measures, and prints the figures or updates the document."""
-    parser = argparse.ArgumentParser(prog="bench/registry/run", description=__doc__.split(".")[0] + ".")
-    parser.add_argument("--update", action="store_true", help="also put the figures into docs/COMPARISON.md")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds of each case: shows that it works, not how fast")
+    """Measures, prints the figures, and updates the document if asked to."""
+    parser = argparse.ArgumentParser(prog="bench/registry/run", description=__doc__.split(". ")[0] + ".")
+    parser.add_argument("--update", action="store_true", help="also update the figures in docs/COMPARISON.md")
+    parser.add_argument("--quick", action="store_true", help=f"only {QUICK} rounds of each case, to try this script")
     arguments = parser.parse_args()
     tools = Tools(TARGET / "e2e")
     load_before = os.getloadavg()[0]

@@ -1,6 +1,7 @@
-"""What the upstream of the benchmark serves: made here from a fixed seed, so that every run serves the same bytes.
+"""The documents that the benchmark's upstream serves, generated from a fixed seed so that every run
+is the same.
 
-The metadata is shaped like real metadata, in which hashes and signatures hardly compress and all else does.
+The metadata resembles real metadata, in which only hashes and signatures do not compress well.
 """
 
 import base64
@@ -18,45 +19,45 @@ SIMPLE_HTML = "text/html"
 
 PUBLISHED = "2026-01-02T03:04:05.000Z"
 
-# How many versions make full metadata of about 10 KB, 500 KB and 10 MB.
+# Numbers of versions for full metadata of about 10 KB, 500 KB and 10 MB.
 NPM_VERSIONS = {"small": 4, "medium": 205, "large": 4200}
-# How many files make a page in JSON of about 10 KB and 500 KB.
+# Numbers of files for a JSON page of about 10 KB and 500 KB.
 PYPI_FILES = {"small": 20, "medium": 1000}
 FILE_SIZES = {"100k": 100_000, "5m": 5_000_000}
 
-# What begins with this is answered as late as by a registry across a network.
+# Packages with this prefix are answered with the delay of a remote registry.
 FAR = "far-"
 FAR_MILLISECONDS = 20
 
 
 @dataclass(frozen=True)
 class Document:
-    """One answer of the upstream."""
+    """A response body of the upstream."""
 
     content_type: str
     body: bytes
 
     @property
     def etag(self) -> str:
-        """Its entity tag."""
+        """The entity tag."""
         return f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
 
     @property
     def compressed(self) -> bytes:
-        """Its body as registries serve it to whoever takes gzip."""
+        """The body with gzip compression."""
         return gzip.compress(self.body, 6, mtime=0)
 
 
 def digest(source: random.Random, size: int) -> str:
-    """As many random bytes in base 64."""
+    """Random bytes in Base64."""
     return base64.b64encode(source.randbytes(size)).decode()
 
 
-# --- npm ---------------------------------------------------------------------------------------------------------------
+# --- npm
 
 
 def _install_part(name: str, version: str, dist: dict[str, object]) -> dict[str, object]:
-    """What abbreviated metadata has of a version."""
+    """The fields of a version in abbreviated metadata."""
     needed = {f"bench-dependency-{letter}": "^1.2.3" for letter in "abcdefgh"}
     developed = {f"bench-development-{letter}": "^4.5.6" for letter in "abcdefghijkl"}
     return {
@@ -71,7 +72,7 @@ def _install_part(name: str, version: str, dist: dict[str, object]) -> dict[str,
 
 
 def _rest(source: random.Random, name: str) -> dict[str, object]:
-    """What full metadata has of a version besides."""
+    """The additional fields of a version in full metadata."""
     person = {"name": "A maintainer of it", "email": "maintainer@example.com"}
     return {
         "description": "A package that is nothing but its metadata, for measuring how fast metadata passes.",
@@ -96,7 +97,7 @@ def _rest(source: random.Random, name: str) -> dict[str, object]:
 
 
 def _packuments(base: str, name: str, hashes: list[dict[str, object]]) -> dict[str, Document]:
-    """The metadata of a package with a version for each of these hashes, by media type."""
+    """The metadata of a package by media type, with a version for each of the hashes."""
     source = random.Random(name)
     short, long = {}, {}
     for number, hashed in enumerate(hashes):
@@ -113,7 +114,7 @@ def _packuments(base: str, name: str, hashes: list[dict[str, object]]) -> dict[s
     full = common | {
         "_id": name,
         "versions": long,
-        "time": {"created": PUBLISHED, "modified": PUBLISHED} | {version: PUBLISHED for version in long},
+        "time": {"created": PUBLISHED, "modified": PUBLISHED} | dict.fromkeys(long, PUBLISHED),
         "readme": "What a README says of it.\n" * 40,
     }
     abbreviated = common | {"versions": short, "modified": PUBLISHED}
@@ -124,7 +125,7 @@ def _packuments(base: str, name: str, hashes: list[dict[str, object]]) -> dict[s
 
 
 def npm_packages(base: str) -> dict[str, dict[str, Document]]:
-    """The metadata of every package by its name; `base` is the upstream's URL."""
+    """The metadata of every package by name; `base` is the upstream's URL."""
     found = {}
     for size, versions in NPM_VERSIONS.items():
         source = random.Random(size)
@@ -141,11 +142,11 @@ def npm_packages(base: str) -> dict[str, dict[str, Document]]:
     return found
 
 
-# --- PyPI --------------------------------------------------------------------------------------------------------------
+# --- PyPI
 
 
 def pypi_projects(base: str) -> dict[str, dict[str, Document]]:
-    """The page of every project by its name. All of its files have the same contents."""
+    """The page of every project by name. All files have the same contents."""
     found = {}
     contents = hashlib.sha256(file("100k")).hexdigest()
     for size, files in PYPI_FILES.items():
@@ -170,7 +171,8 @@ def pypi_projects(base: str) -> dict[str, dict[str, Document]]:
             )
             anchors.append(
                 f'<a href="{place}#sha256={contents}" data-requires-python="{html.escape(">=3.9")}" '
-                f'data-dist-info-metadata="sha256={metadata}" data-core-metadata="sha256={metadata}">{filename}</a><br />\n'
+                f'data-dist-info-metadata="sha256={metadata}" data-core-metadata="sha256={metadata}">'
+                f"{filename}</a><br />\n"
             )
         page = {"meta": {"api-version": "1.1"}, "name": name, "versions": [], "files": entries}
         text = f"<!DOCTYPE html>\n<html><body>\n<h1>Links for {name}</h1>\n{''.join(anchors)}</body></html>\n"
@@ -182,5 +184,5 @@ def pypi_projects(base: str) -> dict[str, dict[str, Document]]:
 
 
 def file(size: str) -> bytes:
-    """The contents of a file, which do not compress."""
+    """The contents of a file, which cannot be compressed."""
     return random.Random(size).randbytes(FILE_SIZES[size])

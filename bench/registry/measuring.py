@@ -1,4 +1,4 @@
-"""Requests on kept connections, and how long they took."""
+"""Sends requests on persistent connections and measures them."""
 
 import gc
 import http.client
@@ -14,20 +14,20 @@ from urllib.parse import urlsplit
 
 from ways import CONTROL, GUARD, UPSTREAM, Way
 
-REDIRECT = "guard-tokens: the redirect by itself"
+REDIRECT = "guard-tokens: redirect only"
 
-# Rounds whose times do not count: until here, what can be warm is.
+# The first rounds warm up caches and do not count.
 WARM_UP = 10
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer in full, after at most one redirect."""
+    """A complete response, after at most one redirect."""
 
     status: int
     headers: http.client.HTTPMessage
     body: bytes
-    # When the first host had answered, and when all was there, in seconds.
+    # Seconds until the first host's response, and until the final response was complete.
     first: float
     whole: float
     redirected: bool
@@ -49,7 +49,7 @@ class Caller:
         return response, response.read()
 
     def get(self, url: str, headers: dict[str, str], credentials: dict[str, str]) -> Answer:
-        """Asks, and goes on to where it is sent, without the credentials."""
+        """Sends a request and follows a redirect, without the credentials."""
         started = time.perf_counter()
         response, body = self._ask(url, headers | credentials)
         first = time.perf_counter() - started
@@ -61,43 +61,43 @@ class Caller:
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked in every way, again and again."""
+    """A request that is measured on every route."""
 
     name: str
     rounds: int
-    # `npm` or `pypi`: what is not in a way, is not asked of it.
+    # `npm` or `pypi`; routes without this registry are skipped.
     registry: str
-    # Where it lies, by a way. Where these are several, they are asked for one after the other.
+    # The URLs on a route, requested in turn.
     places: Callable[[Way], Sequence[str]]
     headers: dict[str, str]
-    # Fails where the first answer is not what was asked for.
+    # Raises if the first response is wrong.
     check: Callable[[Way, Answer], None]
-    # Whether the caller has it already.
+    # Whether the request is conditional, so that the response is 304.
     conditional: bool = False
-    # Whether it is a file, to which a way may redirect.
+    # Whether it is a file, which a route may redirect to.
     is_file: bool = False
 
 
 @dataclass
 class Times:
-    """How long one case took in one way."""
+    """The measurements of a case on one route."""
 
     seconds: list[float] = field(default_factory=list)
     cpu: float | None = None
 
     def at(self, share: float) -> float:
-        """The time that this share of the requests did not exceed, in milliseconds."""
+        """A quantile of the requests, in milliseconds."""
         ordered = sorted(self.seconds)
         return ordered[math.ceil(share * len(ordered)) - 1] * 1000
 
     @property
     def median(self) -> float:
-        """The time that half of the requests did not exceed, in milliseconds."""
+        """The median of the requests, in milliseconds."""
         return statistics.median(self.seconds) * 1000
 
 
 def cpu_seconds(way: Way) -> float | None:
-    """How much processor time the way's server has taken so far, where the system says so in `/proc`."""
+    """The CPU time of the route's server so far, if the system has `/proc`."""
     try:
         fields = Path(f"/proc/{way.process.pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
@@ -107,43 +107,43 @@ def cpu_seconds(way: Way) -> float | None:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one case."""
+    """The measurements of a case on all routes."""
 
     case: Case
-    # How many bytes the upstream sends.
+    # The size of the upstream's response, in bytes.
     size: int
     taken: dict[str, Times]
 
 
 class Sessions:
-    """Numbers the runs of the client that is played here, and counts those that we have logged."""
+    """Numbers the runs of the simulated client, and counts those through our service."""
 
     def __init__(self) -> None:
         self._last = 0
         self.with_us = 0
 
     def next(self, way: str) -> str:
-        """Another run."""
+        """Starts a new run."""
         self._last += 1
         self.with_us += way == GUARD
         return f"{self._last:016x}"
 
 
 class Measurement:
-    """One case in all ways, taken in turn in every round, in an order that chance makes anew."""
+    """A case measured on all routes, in a new random order in every round."""
 
     def __init__(self, case: Case, ways: list[Way], sessions: Sessions) -> None:
         self.case = case
         self._sessions = sessions
         self._ways = {way.name: way for way in ways if case.registry in way.roots}
-        # The upstream a second time, in every round as well: what differs between the two is noise.
+        # The upstream a second time in every round: the difference between the two is noise.
         self._ways[CONTROL] = self._ways[UPSTREAM]
         self._callers = {name: Caller() for name in self._ways}
         self._places = {name: case.places(way) for name, way in self._ways.items()}
         self._headers = {name: dict(case.headers) for name in self._ways}
 
     def run(self) -> Result:
-        """Takes the times, in each of the ways."""
+        """Measures the case on each route."""
         size = self._prepare()
         rounds = self.case.rounds
         order = list(self._ways)
@@ -170,13 +170,14 @@ class Measurement:
         gc.enable()
         for name, before in cpu_before.items():
             after = cpu_seconds(self._ways[name])
-            # The upstream serves all ways, so its own time says nothing of one.
+            # The upstream serves all routes, so its CPU time cannot be attributed to one.
             if before is not None and after is not None and name not in (UPSTREAM, CONTROL):
                 taken[name].cpu = (after - before) / rounds * 1000
         return Result(self.case, size, taken)
 
     def _prepare(self) -> int:
-        """Checks what each way answers, and notes by what it is known again. Returns its size at the upstream."""
+        """Checks each route's response and keeps its entity tag. Returns the size of the upstream's
+        response."""
         sizes = {}
         for name, way in self._ways.items():
             answer = self._once(name, 0)
@@ -191,8 +192,8 @@ class Measurement:
         places = self._places[name]
         headers = self._headers[name]
         if self.case.is_file:
-            # Another run of the client each time, so that each is an entry of its own in the installation log. Clients of
-            # PyPI do not name their runs; there, it is another file each time.
+            # A new run of the client each time, so that each download is logged. Clients of PyPI
+            # send no id of a run; they download a different file each time.
             session = self._sessions.next(name)
             headers = headers | ({"npm-session": session} if "npm-command" in headers else {})
         return self._callers[name].get(places[number % len(places)], headers, self._ways[name].headers)

@@ -16,7 +16,7 @@ HEADER = """\
 
 
 def number(value: float) -> str:
-    """Three digits, as many as say something."""
+    """A number with three significant digits."""
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
 
 
@@ -26,17 +26,17 @@ def size(number_of_bytes: int) -> str:
 
 
 def rows(result: Result) -> Iterable[str]:
-    """The rows of one case."""
+    """The rows of a case."""
     case, taken = result.case, result.taken
     base = taken[UPSTREAM]
-    told = f"{case.name} ({size(result.size)}); {case.rounds} rounds"
-    yield f"| {told} | {UPSTREAM} | {number(base.median)} | | 1 | {number(base.at(0.99))} | | 1 | |"
+    label = f"{case.name} ({size(result.size)}); {case.rounds} rounds"
+    yield f"| {label} | {UPSTREAM} | {number(base.median)} | | 1 | {number(base.at(0.99))} | | 1 | |"
     for way, times in taken.items():
         if way in (UPSTREAM, CONTROL):
             continue
         cells = []
         for mine, alone in ((times.median, base.median), (times.at(0.99), base.at(0.99))):
-            # A redirect has nothing to compare with at the upstream, which answers the file at once.
+            # The upstream serves the file without a redirect, so there is nothing to compare with.
             against = ["", ""] if way == REDIRECT else [number(mine - alone), number(mine / alone)]
             cells += [number(mine), *against]
         cells.append("" if times.cpu is None else number(times.cpu))
@@ -50,7 +50,7 @@ def table(title: str, results: Iterable[Result]) -> str:
 
 
 def noise(results: Iterable[Result]) -> str:
-    """How far the upstream was from itself."""
+    """A sentence about the difference between the two measurements of the upstream."""
     ratios: dict[float, list[float]] = {0.5: [], 0.99: []}
     for result in results:
         again, alone = result.taken[CONTROL], result.taken[UPSTREAM]
@@ -65,8 +65,8 @@ def noise(results: Iterable[Result]) -> str:
 
 
 def update(document: Path, figures: str) -> None:
-    """Puts the figures in the place of those that the document has."""
+    """Replaces the figures between the document's markers."""
     text = document.read_text()
     marked = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    assert marked.search(text), f"{document.name} has no place for the figures"
+    assert marked.search(text), f"{document.name} has no markers for the figures"
     document.write_text(marked.sub(lambda _: f"{BEGIN}\n\n{figures}\n{END}", text))

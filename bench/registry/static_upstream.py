@@ -1,8 +1,7 @@
-"""The registry behind all others of the benchmark: answers that were made beforehand, straight out of memory.
+"""The benchmark's upstream registry, which serves prepared responses from memory:
+static_upstream.py URL
 
-    static_upstream.py URL
-
-A thread for each connection, no parsing beyond what chooses the answer: so that it is not what is measured.
+Does as little work per request as possible, so that the benchmark does not measure it.
 """
 
 import sys
@@ -27,7 +26,7 @@ NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
 class Prepared:
-    """A document as whole answers."""
+    """A document as complete HTTP responses."""
 
     def __init__(self, document: Document) -> None:
         self.etag = document.etag.encode()
@@ -43,35 +42,40 @@ class Prepared:
         self.gzipped = gzipped.encode() + compressed
 
     def answer(self, headers: dict[bytes, bytes]) -> bytes:
-        """The answer to a request with these headers."""
+        """The response to a request with these headers."""
         if headers.get(b"if-none-match") == self.etag:
             return self.not_modified
         return self.gzipped if b"gzip" in headers.get(b"accept-encoding", b"") else self.plain
 
 
 class Upstream(ThreadingTCPServer):
-    """The server, with all that it can answer."""
+    """The server and its responses."""
 
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 64
 
     def __init__(self, base: str) -> None:
-        # What has two forms is chosen by whether this stands in `Accept`.
+        # By path: a media type, the response if `Accept` contains it, and the response otherwise.
         self.metadata: dict[bytes, tuple[bytes, Prepared, Prepared]] = {}
         for name, npm in npm_packages(base).items():
-            self.metadata[f"/npm/{name}".encode()] = (ABBREVIATED.encode(), Prepared(npm[ABBREVIATED]), Prepared(npm[FULL]))
+            self.metadata[f"/npm/{name}".encode()] = (
+                ABBREVIATED.encode(),
+                Prepared(npm[ABBREVIATED]),
+                Prepared(npm[FULL]),
+            )
         for name, pypi in pypi_projects(base).items():
             path = f"/pypi/simple/{name}/".encode()
             self.metadata[path] = (SIMPLE_JSON.encode(), Prepared(pypi[SIMPLE_JSON]), Prepared(pypi[SIMPLE_HTML]))
         self._small_file, self._large_file = (
-            f"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+            f"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
             for body in (file("100k"), file("5m"))
         )
         super().__init__(("127.0.0.1", urlsplit(base).port), Connection)
 
     def answer(self, path: bytes, headers: dict[bytes, bytes]) -> bytes:
-        """The answer to a request."""
+        """The response to a request."""
         if found := self.metadata.get(path):
             kind, named, other = found
             return (named if kind in headers.get(b"accept", b"") else other).answer(headers)
@@ -81,13 +85,13 @@ class Upstream(ThreadingTCPServer):
 
 
 class Connection(StreamRequestHandler):
-    """One connection, kept as long as the caller likes."""
+    """A persistent connection."""
 
     disable_nagle_algorithm = True
     server: Upstream
 
     def handle(self) -> None:
-        """Answers one request after the other. None of them has a body."""
+        """Responds to requests in turn. None of them has a body."""
         far = FAR.encode()
         while line := self.rfile.readline():
             path = line.split(b" ")[1]

@@ -1,4 +1,5 @@
-"""The ways to the upstream's packages: to the upstream itself, through us, and through verdaccio as a caching proxy."""
+"""The routes to the upstream's packages: directly, through our service, and through verdaccio as a
+caching proxy."""
 
 import subprocess
 import sys
@@ -27,41 +28,42 @@ web: {{ enable: false }}
 
 @dataclass
 class Way:
-    """One way to reach packages."""
+    """A route to packages."""
 
     name: str
-    # The roots of its registries: `npm`, and `pypi` where it has one, each with a slash at its end.
+    # The base URLs of its registries, `npm` and maybe `pypi`, each with a trailing slash.
     roots: dict[str, str]
     process: subprocess.Popen[bytes]
-    # What callers send with every request.
+    # Headers that callers send with every request.
     headers: dict[str, str] = field(default_factory=dict)
 
     def stop(self) -> None:
-        """Ends its server."""
+        """Stops its server."""
         if self.process.poll() is None:
             stop(self.process)
 
 
 def start_upstream(folder: Path) -> Way:
-    """Starts the upstream: what all else is compared with."""
+    """Starts the upstream, with which all others are compared."""
     port = free_port()
-    # Called by another host name than we are: we send nobody on to our own.
+    # Must differ from our service's host name, to which the service never redirects.
     base = f"http://{UPSTREAM_NAME}:{port}"
     process = start([sys.executable, str(Path(__file__).with_name("static_upstream.py")), base], folder, port)
     return Way(UPSTREAM, {"npm": f"{base}/npm/", "pypi": f"{base}/pypi/simple/"}, process)
 
 
 class Guard(Service):
-    """Our service, as the end-to-end tests start it."""
+    """Our service, started as in the end-to-end tests."""
 
     def as_way(self) -> Way:
-        """It, with a new token of an organization's member."""
+        """The route through the service, with a new org user token."""
         bearer = {"Authorization": f"Bearer {self.issue('benchmark').token}"}
         return Way(GUARD, {"npm": f"{self.url}/npm/", "pypi": f"{self.url}/pypi/simple/"}, self._process, bearer)
 
 
 def start_verdaccio(name: str, tools: Tools, folder: Path, upstream: Way, maxage: str) -> Way:
-    """Starts verdaccio, to which callers have to log in. `maxage` is for how long it does not ask the upstream again."""
+    """Starts verdaccio, which requires a login. `maxage` is the time for which it does not ask the
+    upstream again."""
     port = free_port()
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(VERDACCIO_CONFIG.format(upstream=upstream.roots["npm"], maxage=maxage))
@@ -70,7 +72,7 @@ def start_verdaccio(name: str, tools: Tools, folder: Path, upstream: Way, maxage
 
 
 def log_in(verdaccio: Way) -> None:
-    """Makes a user there, and sends that user's token from now on."""
+    """Creates a user, whose token callers send from now on."""
     user = {"name": "benchmark", "password": "benchmark", "type": "user", "roles": []}
     answer = call(f"{verdaccio.roots['npm']}-/user/org.couchdb.user:benchmark", method="PUT", body=user)
     assert answer.status == 201, answer
@@ -78,10 +80,10 @@ def log_in(verdaccio: Way) -> None:
 
 
 def start(command: list[str], folder: Path, port: int, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Starts a server, and returns when it listens."""
+    """Starts a server and waits until it listens."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
-    with open(log, "wb") as out:
+    with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT)
     wait_for(port, process, log)
     return process

@@ -1,7 +1,8 @@
-"""The clients: how a person configures each, installs with it, and installs again from its lock file.
+"""The clients: how a person configures each, installs with it, and installs again from its lock
+file.
 
-Each works in a folder of its own, with a home of its own, so that nothing of this machine's configuration or of another
-test's cache plays a part. They are configured by the file that reference 001 names for them.
+Each has its own project and home folder, isolated from this machine's configuration and other
+tests' caches. Each is configured through the file that its users would edit.
 """
 
 import base64
@@ -18,24 +19,26 @@ from fixtures import APP, NPM_CLOSURE, PYPI_CLOSURE, PYPI_PACKAGES, File
 from tools import Tools
 
 SECONDS_FOR_A_COMMAND = 120
-# The beginning of a digest, as one lock file or another writes it.
+# The beginning of a digest in any of the lock files.
 DIGEST = re.compile(r"(sha512-|sha256:|checksum: \w+/)([0-9A-Za-z+/]{12})")
-# No patience with registries that fail: some clients wait a minute before they try again.
-IMPATIENT = {
+# No retries: some clients wait a minute before a retry.
+NO_RETRIES = {
     "npm_config_fetch_retries": "0",
     "pnpm_config_fetch_retries": "0",
     "YARN_HTTP_RETRY": "0",
     "UV_HTTP_RETRIES": "0",
     "PIP_RETRIES": "0",
 }
-SOONER = {f"{client}_config_fetch_retry_{which}timeout": "200" for client in ("npm", "pnpm") for which in ("min", "max")}
-# Asked once each: some take a second to answer.
+SHORT_RETRY_DELAYS = {
+    f"{client}_config_fetch_retry_{which}timeout": "200" for client in ("npm", "pnpm") for which in ("min", "max")
+}
+# Cached, since some clients take a second to print theirs.
 VERSIONS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did."""
+    """The result of a command."""
 
     command: str
     code: int
@@ -48,12 +51,12 @@ class Outcome:
 
     def failed(self) -> "Outcome":
         """Asserts that it failed."""
-        assert self.code != 0, f"succeeded, and should not have: {self}"
+        assert self.code != 0, f"should have failed: {self}"
         return self
 
     def says(self, pattern: str) -> "Outcome":
-        """Asserts that it printed something of the kind."""
-        assert re.search(pattern, self.output), f"says nothing like {pattern!r}: {self}"
+        """Asserts that its output matches the pattern."""
+        assert re.search(pattern, self.output), f"no match of {pattern!r} in the output: {self}"
         return self
 
     def __str__(self) -> str:
@@ -64,20 +67,21 @@ class Client:
     """One client in one project."""
 
     name: ClassVar[str]
-    # Its name without anything that tells two versions apart.
+    # Its name without the major version.
     product: ClassVar[str]
-    # As the installation log names it.
+    # Its name in the installation log.
     logged_as: ClassVar[str]
     tells_version: ClassVar[bool] = True
-    # What it says of the command, at the first installation and from the lock file.
+    # The command that it reports, for the first installation and from the lock file.
     logged_commands: ClassVar[tuple[str | None, str | None]] = (None, None)
     ecosystem: ClassVar[str]
     closure: ClassVar[set[File]]
     lock: ClassVar[str]
-    # Its own words for a credential that is not good; the second ones where it starts from a lock file.
+    # What it prints for an invalid credential; the second pattern applies when it installs from a
+    # lock file.
     authentication_error: ClassVar[str]
     authentication_error_locked: ClassVar[str | None] = None
-    # Its own words for a file that is not the one that the lock file means.
+    # What it prints for a file whose digest differs from the lock file.
     integrity_error: ClassVar[str]
 
     def __init__(self, tools: Tools, folder: Path) -> None:
@@ -86,51 +90,51 @@ class Client:
         self.project = folder / "project"
         self.project.mkdir(parents=True)
         self.home = folder / "home"
-        self.env = tools.environment(self.home) | IMPATIENT
+        self.env = tools.environment(self.home) | NO_RETRIES
         tools.write_commands(folder / "bin", self.commands())
         self.env["PATH"] = f"{folder / 'bin'}:{self.env['PATH']}"
 
     def commands(self) -> dict[str, list[str]]:
-        """What its instructions call, by the names that they use."""
+        """The commands that its set-up instructions use."""
         return {self.program[0].rsplit("/", 1)[-1]: self.program}
 
     @property
     def program(self) -> list[str]:
-        """The client itself."""
+        """The command that starts the client."""
         raise NotImplementedError
 
     def configure(self, base: str, token: str | None) -> None:
-        """Points it to our registry below `base`, with a token or without."""
+        """Configures our registry below `base`, with or without a token."""
         raise NotImplementedError
 
     def require(self, package: str = APP, version: str = "1.0.0") -> None:
-        """Makes a project that needs the package."""
+        """Creates a project that depends on the package."""
         raise NotImplementedError
 
     def install(self) -> Outcome:
-        """Installs for the first time, and locks."""
+        """Installs for the first time and writes the lock file."""
         raise NotImplementedError
 
     def install_locked(self) -> Outcome:
-        """Installs what the lock file says, and nothing else."""
+        """Installs exactly what the lock file says."""
         raise NotImplementedError
 
     def installed(self) -> dict[str, str]:
-        """What lies in the project now: versions by package."""
+        """The installed packages and their versions."""
         raise NotImplementedError
 
     def forget(self) -> None:
-        """Removes what was installed and every cache; configuration and lock file stay."""
+        """Removes installed packages and caches; configuration and lock file stay."""
         raise NotImplementedError
 
-    def be_patient(self) -> None:
-        """Has it try again as often as it does by itself, though sooner."""
-        for name in IMPATIENT:
+    def allow_retries(self) -> None:
+        """Restores the client's default number of retries, with shorter delays."""
+        for name in NO_RETRIES:
             del self.env[name]
-        self.env |= SOONER
+        self.env |= SHORT_RETRY_DELAYS
 
     def run(self, *arguments: str, env: dict[str, str] | None = None) -> Outcome:
-        """Runs it in the project."""
+        """Runs the client in the project."""
         return self.command([*self.program, *arguments], env)
 
     def command(self, command: list[str], env: dict[str, str] | None = None) -> Outcome:
@@ -148,18 +152,18 @@ class Client:
         return Outcome(shown, done.returncode, done.stdout.decode(errors="replace"))
 
     def shell(self, script: str) -> Outcome:
-        """Runs what somebody pasted into a shell, in the project's folder."""
+        """Runs a shell script in the project's folder, as a person would paste it."""
         return self.command(["bash", "-c", script])
 
     def set_up(self, instructions: str) -> None:
-        """Follows instructions: here, by running them line by line."""
+        """Follows set-up instructions, by default by running them in a shell."""
         self.command(["bash", "-euo", "pipefail", "-c", instructions]).ok()
 
     def version(self) -> str:
-        """The version that it says it has."""
+        """The version that the client reports."""
         if self.name not in VERSIONS:
             found = re.search(r"\d+\.\d+(\.\d+)?", self.command([*self._itself(), "--version"]).ok().output)
-            assert found, f"{self.name} does not tell its version"
+            assert found, f"{self.name} does not print its version"
             VERSIONS[self.name] = found[0]
         return VERSIONS[self.name]
 
@@ -167,11 +171,11 @@ class Client:
         return self.program
 
     def lock_text(self) -> str:
-        """The lock file."""
+        """The contents of the lock file."""
         return (self.project / self.lock).read_text(errors="replace")
 
     def break_lock(self) -> None:
-        """Changes every digest in the lock file, so that no file can be the one that it means."""
+        """Changes every digest in the lock file, so that no file matches."""
         text, count = DIGEST.subn(lambda found: found[1] + "0" * len(found[2]), self.lock_text())
         assert count, f"no digest in {self.lock}"
         (self.project / self.lock).write_text(text)
@@ -184,11 +188,11 @@ class Client:
                 path.unlink(missing_ok=True)
 
 
-# --- npm and its relatives -----------------------------------------------------------------------------------------------
+# --- npm and its relatives
 
 
 class NpmClient(Client):
-    """What the clients of an npm registry share."""
+    """Common base of the clients of an npm registry."""
 
     ecosystem = "npm"
     closure = NPM_CLOSURE
@@ -216,7 +220,7 @@ class NpmClient(Client):
         self._npmrc(base, *([f"_authToken={token}"] if token else []))
 
     def configure_basic(self, base: str, user: str, token: str) -> None:
-        """The old form of configuration, which is sent as Basic."""
+        """Configures the older setting that is sent as Basic."""
         self._npmrc(base, f"_auth={base64.b64encode(f'{user}:{token}'.encode()).decode()}")
 
 
@@ -284,14 +288,15 @@ class YarnClassic(NpmClient):
     product = "yarn"
     logged_as = "yarn"
     lock = "yarn.lock"
-    # It prints the sentence of our answer and no status; for a tarball it is the other way around.
-    authentication_error = r"error .*http\S+: .*token"
+    # For metadata it prints only our message, which begins with the status; for a tarball only the
+    # status.
+    authentication_error = r"error .*http\S+: 401 Unauthorized: .*token"
     authentication_error_locked = r'Request failed "401 Unauthorized"'
     integrity_error = r"Integrity check failed"
 
     def __init__(self, tools: Tools, folder: Path) -> None:
         super().__init__(tools, folder)
-        # Run by root, it would use a folder of the machine.
+        # For root, its default is a folder shared by the machine.
         self.env["YARN_CACHE_FOLDER"] = str(self.home / ".cache/yarn")
 
     @property
@@ -299,11 +304,11 @@ class YarnClassic(NpmClient):
         return self.tools.yarn_classic
 
     def commands(self) -> dict[str, list[str]]:
-        # It reads npm's configuration, and its instructions write that.
+        # It reads npm's configuration, which its instructions write with npm.
         return {"npm": self.tools.npm, "yarn": self.program}
 
     def configure(self, base: str, token: str | None) -> None:
-        # Without it, yarn 1 keeps the token from unscoped packages.
+        # Without always-auth, yarn 1 sends no token for unscoped packages.
         self._npmrc(base, "always-auth=true", *([f"_authToken={token}"] if token else []))
 
     def configure_basic(self, base: str, user: str, token: str) -> None:
@@ -322,7 +327,7 @@ class YarnBerry(NpmClient):
 
     name = "yarn berry"
     product = "yarn"
-    # It calls itself by the name of the library that it fetches with, and tells no version.
+    # Its user agent is that of its HTTP library, without a version.
     logged_as = "got"
     tells_version = False
     lock = "yarn.lock"
@@ -334,7 +339,7 @@ class YarnBerry(NpmClient):
         self.env |= {
             "YARN_NODE_LINKER": "node-modules",
             "YARN_ENABLE_TELEMETRY": "false",
-            # It refuses plain HTTP otherwise, and the service has TLS only when it is deployed.
+            # It refuses plain HTTP by default, and the local service has no TLS.
             "YARN_UNSAFE_HTTP_WHITELIST": "127.0.0.1",
         }
 
@@ -347,7 +352,7 @@ class YarnBerry(NpmClient):
 
     def require(self, package: str = APP, version: str = "1.0.0") -> None:
         super().require(package, version)
-        # Its lock file marks the folder as a project of its own.
+        # A lock file marks the folder as a separate project.
         (self.project / "yarn.lock").touch()
 
     def configure(self, base: str, token: str | None) -> None:
@@ -406,17 +411,17 @@ class Bun(NpmClient):
         return self.run("install", "--frozen-lockfile")
 
 
-# --- PyPI's ---------------------------------------------------------------------------------------------------------------
+# --- PyPI
 
 
 def index_url(base: str, token: str | None, user: str = "token") -> str:
-    """The index with the credential in it, as reference 001 shows it."""
+    """The index's URL, with the credential in it."""
     scheme, rest = base.split("://")
     return f"{scheme}://{user}:{token}@{rest}/pypi/simple/" if token else f"{base}/pypi/simple/"
 
 
 class PypiClient(Client):
-    """What the clients of a PyPI index share."""
+    """Common base of the clients of a Python index."""
 
     ecosystem = "pypi"
     closure = PYPI_CLOSURE
@@ -424,12 +429,14 @@ class PypiClient(Client):
 
     @property
     def environment_python(self) -> Path:
-        """The Python of the virtual environment into which is installed."""
+        """The Python of the project's virtual environment."""
         return self.project / ".venv/bin/python"
 
     def installed(self) -> dict[str, str]:
         names = [each.package for each in PYPI_CLOSURE]
-        script = f"import importlib.metadata as m, json\nprint(json.dumps({{name: m.version(name) for name in {names!r}}}))"
+        script = (
+            f"import importlib.metadata as m, json\nprint(json.dumps({{name: m.version(name) for name in {names!r}}}))"
+        )
         return json.loads(self.command([str(self.environment_python), "-c", script]).ok().output)
 
     def forget(self) -> None:
@@ -443,7 +450,7 @@ class PypiClient(Client):
 
 
 class Pip(PypiClient):
-    """pip, with hashes in the place of a lock file."""
+    """pip, with hashes in place of a lock file."""
 
     name = "pip"
     product = "pip"
@@ -484,7 +491,8 @@ class Pip(PypiClient):
         return self.run("install", "--no-input", "-r", "requirements.txt")
 
     def verbose_install(self) -> Outcome:
-        """The same, saying why: by itself, and with one `-v`, it is silent about most answers."""
+        """Installs with `-vv`: without it, or with one `-v`, pip does not print the status of most
+        responses."""
         self._make_environment()
         return self.run("install", "--no-input", "-vv", "-r", "requirements.txt")
 
@@ -541,7 +549,7 @@ class Poetry(PypiClient):
 
     def __init__(self, tools: Tools, folder: Path) -> None:
         super().__init__(tools, folder)
-        # A keyring, where a machine has one, would outlive the test.
+        # A keyring on the machine would outlive the test.
         self.env |= {
             "POETRY_VIRTUALENVS_IN_PROJECT": "true",
             "POETRY_NO_INTERACTION": "1",

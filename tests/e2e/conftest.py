@@ -1,6 +1,7 @@
-"""What the tests share: the clients, the upstreams, our service, and the ways to reach it.
+"""Fixtures: the clients, the upstream registries, our service, and the ways to reach it.
 
-Everything is started once for each worker of pytest-xdist; each test has folders, tokens and names of its own.
+Servers are started once per worker of pytest-xdist. Each test has its own folders, tokens and
+names.
 """
 
 import base64
@@ -26,13 +27,13 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 @pytest.fixture(scope="session")
 def tools() -> Tools:
-    """The pinned clients, which `run` installs."""
+    """The pinned clients that `install` installs."""
     return Tools(TARGET.resolve() / "e2e")
 
 
 @pytest.fixture(scope="session")
 def verdaccio(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verdaccio]:
-    """The npm registry behind us."""
+    """The upstream npm registry."""
     started = Verdaccio(tools, tmp_path_factory.mktemp("verdaccio") / "server")
     yield started
     started.stop()
@@ -40,7 +41,7 @@ def verdaccio(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="session")
 def own_index() -> Iterator[SimpleIndex]:
-    """A PyPI index behind us that does what PyPI does."""
+    """An upstream Python index with the features of PyPI."""
     started = SimpleIndex()
     yield started
     started.stop()
@@ -48,7 +49,7 @@ def own_index() -> Iterator[SimpleIndex]:
 
 @pytest.fixture(scope="session")
 def pypiserver(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PypiServer]:
-    """A PyPI index behind us as companies run it."""
+    """An upstream Python index as companies run it: HTML only."""
     started = PypiServer(tools, tmp_path_factory.mktemp("pypiserver") / "server")
     yield started
     started.stop()
@@ -61,49 +62,51 @@ def _service(folder: Path, npm_upstream: str, pypi_upstream: str) -> Iterator[Se
     log = started.log()
     started.stop()
     for secret in started.secrets:
-        assert secret not in log, "the service wrote a token into its log"
+        assert secret not in log, "the service logged a token"
 
 
 @pytest.fixture(scope="session")
-def service(verdaccio: Verdaccio, own_index: SimpleIndex, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Our service before verdaccio and our own index."""
+def service(
+    verdaccio: Verdaccio, own_index: SimpleIndex, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """Our service with verdaccio and our own index as upstreams."""
     yield from _service(tmp_path_factory.mktemp("service"), verdaccio.url, own_index.url)
 
 
 @pytest.fixture(scope="session")
-def service_before_pypiserver(
+def service_with_pypiserver(
     verdaccio: Verdaccio, pypiserver: PypiServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """Our service before verdaccio and pypiserver."""
+    """Our service with verdaccio and pypiserver as upstreams."""
     yield from _service(tmp_path_factory.mktemp("service"), verdaccio.url, pypiserver.url)
 
 
 @pytest.fixture(scope="session")
 def scattered_files(verdaccio: Verdaccio) -> Iterator[ScatteredFiles]:
-    """An npm registry behind us whose files lie elsewhere."""
+    """An upstream npm registry whose tarballs are on another host."""
     started = ScatteredFiles(verdaccio)
     yield started
     started.stop()
 
 
 @pytest.fixture(scope="session")
-def service_before_scattered_files(
+def service_with_scattered_files(
     scattered_files: ScatteredFiles, own_index: SimpleIndex, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """Our service before it."""
+    """Our service with that registry as its upstream."""
     yield from _service(tmp_path_factory.mktemp("service"), scattered_files.url, own_index.url)
 
 
 @pytest.fixture(scope="session")
-def service_before_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Our service before registries that are down."""
-    nobody = f"http://{UPSTREAM_NAME}:{free_port()}/"
-    yield from _service(tmp_path_factory.mktemp("service"), nobody, f"{nobody}simple/")
+def service_with_dead_upstreams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Our service with upstreams that are down."""
+    dead = f"http://{UPSTREAM_NAME}:{free_port()}/"
+    yield from _service(tmp_path_factory.mktemp("service"), dead, f"{dead}simple/")
 
 
 @dataclass
 class Hiccups:
-    """Our service before registries that fail at the first time of asking."""
+    """Our service with upstreams that fail at the first request for each path."""
 
     service: Service
     npm: Proxy
@@ -111,8 +114,10 @@ class Hiccups:
 
 
 @pytest.fixture(scope="session")
-def hiccups(verdaccio: Verdaccio, own_index: SimpleIndex, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hiccups]:
-    """Verdaccio and our own index, each behind a proxy that has hiccups."""
+def hiccups(
+    verdaccio: Verdaccio, own_index: SimpleIndex, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Hiccups]:
+    """Verdaccio and our own index, each behind a proxy with hiccups."""
     npm, pypi = Proxy(verdaccio.url, HICCUPS, name=UPSTREAM_NAME), Proxy(own_index.url, HICCUPS, name=UPSTREAM_NAME)
     for started in _service(tmp_path_factory.mktemp("service"), f"{npm.url}/", f"{pypi.url}/simple/"):
         yield Hiccups(started, npm, pypi)
@@ -125,7 +130,7 @@ FRONTS = {"directly": None, "through API Gateway": ENCODED, "through API Gateway
 
 @pytest.fixture(scope="session")
 def fronts(service: Service) -> Iterator[dict[str, str]]:
-    """The base URLs under which the clients call us."""
+    """The base URLs at which the clients call us."""
     proxies = {name: Proxy(service.url, behaviour) for name, behaviour in FRONTS.items() if behaviour}
     yield {"directly": service.url} | {name: proxy.url for name, proxy in proxies.items()}
     for proxy in proxies.values():
@@ -134,35 +139,35 @@ def fronts(service: Service) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(params=FRONTS)
 def base(request: pytest.FixtureRequest, fronts: dict[str, str]) -> str:
-    """Each way to reach us, one after the other."""
+    """The base URL for each way to reach us."""
     return fronts[request.param]
 
 
 @pytest.fixture
 def make_client(tools: Tools, tmp_path: Path) -> Callable[[type[Client]], Client]:
-    """Makes a client in folders of its own."""
+    """Creates a client with its own folders."""
     numbers = itertools.count()
     return lambda kind: kind(tools, tmp_path / str(next(numbers)))
 
 
 @pytest.fixture
 def person(request: pytest.FixtureRequest) -> Callable[[str], str]:
-    """Makes a `user_identifier` that no other test has."""
+    """Creates a `user_identifier` unique to the test."""
     test = re.sub(r"[^0-9A-Za-z]+", "-", request.node.name).strip("-")
     return lambda name: f"{name}-{test}"
 
 
 @pytest.fixture
 def email(request: pytest.FixtureRequest) -> str:
-    """An address that no other test has."""
+    """An address unique to the test."""
     return f"person-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]}@example.com"
 
 
 TOKEN = re.compile(r"(?:tg_anon|tg_org|tk_live|tk_test|oat|shisho_apikey)_[0-9A-Za-z]{6}")
 
 
-def holds_a_token(text: str) -> bool:
-    """Whether a token of ours stands in the text, plainly or in base 64."""
+def contains_token(text: str) -> bool:
+    """Whether the text contains one of our tokens, plain or in Base64."""
     if TOKEN.search(text):
         return True
     for run in re.findall(r"[0-9A-Za-z+/_-]{24,}={0,2}", text):
@@ -176,7 +181,7 @@ def holds_a_token(text: str) -> bool:
 
 @pytest.fixture(autouse=True)
 def upstreams_see_no_token(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each test: not one request that came to an upstream in the meantime holds a token, in whatever place."""
+    """Asserts after each test that no request to an upstream contained a token."""
     names = {"verdaccio", "own_index", "pypiserver"} & set(request.fixturenames)
     watched = [request.getfixturevalue(name) for name in names]
     before = [len(upstream.exchanges) for upstream in watched]
@@ -187,8 +192,8 @@ def upstreams_see_no_token(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def assert_no_token(exchange: Exchange) -> None:
-    """Asserts that an upstream was told no token, nor any other credential."""
+    """Asserts that a request to an upstream contained no token and no other credential."""
     sent = exchange.everything_sent()
-    assert not holds_a_token(sent), f"a token came to the upstream: {exchange.method} {exchange.target}"
-    assert exchange.header("authorization") is None, f"a credential came to the upstream: {sent}"
-    assert exchange.header("cookie") is None, f"a cookie came to the upstream: {sent}"
+    assert not contains_token(sent), f"a token was sent to the upstream: {exchange.method} {exchange.target}"
+    assert exchange.header("authorization") is None, f"a credential was sent to the upstream: {sent}"
+    assert exchange.header("cookie") is None, f"a cookie was sent to the upstream: {sent}"

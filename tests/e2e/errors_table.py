@@ -1,4 +1,5 @@
-"""Writes what `test_errors.py` has noted as a page of the documentation: one table for each way to be refused."""
+"""Writes the output recorded by `test_errors.py` as a page of the documentation, one table per kind
+of error."""
 
 import html
 import json
@@ -11,26 +12,29 @@ from test_errors import CASES, VERBOSE
 HEAD = """\
 # What each client prints
 
-What people see who are refused, as `tests/e2e/run --errors` has recorded it from the real clients, with API Gateway's changes
-to our answers: the first lines that say why, each once. The host stands for ours.
+The errors that people see, recorded from the real clients by `tests/e2e/run --errors` with API
+Gateway's changes to our responses. Each table shows the first lines that give the reason, without
+repetitions. `guard.example.com` stands for the deployment's host.
 
-- **npm** prints the sentence of our answer behind the status. API Gateway renames `WWW-Authenticate`; where that header comes
-  through, as in local mode, npm hides the sentence and advises to log in. An `npm-notice` header it prints in any case.
-- **yarn 1** prints our sentence, and no status.
-- **pip** says "No matching distribution found" for whatever an index answers. `401 Error` stands before it only where the URL
-  holds a credential. `pip -vv` shows the status of every answer; `-v` does not.
+- **npm** prints the message of our response after the status. If a `WWW-Authenticate` header
+  arrives, as in local mode, npm hides the message and advises to log in; API Gateway renames the
+  header. npm always prints an `npm-notice` header.
+- **yarn 1** prints only our message, so the message of a 401 begins with the status.
+- **pip** prints "No matching distribution found" for any error. It prints `401 Error` before that
+  only if the URL contains a credential. `pip -vv` prints the status of every response; `-v` does
+  not.
 - **pnpm**, **yarn 4**, **bun**, **uv** and **poetry** show the status in their own words.
 """
 
 
 def main(notes: Path, page: Path) -> None:
-    """Turns the notes into the page."""
+    """Writes the page from the notes, unless a client or a case is missing."""
     rows = [json.loads(path.read_text()) for path in notes.glob("*.json")]
     found = {(row["client"], row["case"]): row for row in rows}
     names = [kind.name for kind in CLIENTS]
     names.insert(names.index("pip") + 1, VERBOSE)
     if missing := [f"{name}, {case}" for name in names for case in CASES if (name, case) not in found]:
-        print(f"{page.name} stays as it is: not everything was run ({missing[0]}, for one)")
+        print(f"{page.name} is unchanged: not every test has run (missing: {missing[0]})")
         return
 
     def table(case: str) -> str:
@@ -42,7 +46,7 @@ def main(notes: Path, page: Path) -> None:
             lines += f"| {label} | {'<br>'.join(printed)} |\n"
         return lines
 
-    # Cases that nobody can tell apart stand together.
+    # Cases with identical output share a table.
     cases: dict[str, list[str]] = {}
     for case in CASES:
         cases.setdefault(table(case), []).append(case)
@@ -50,7 +54,7 @@ def main(notes: Path, page: Path) -> None:
     for lines, alike in cases.items():
         text += f"\n## {', '.join(alike).capitalize()}\n\n{lines}"
     page.write_text(text)
-    print(f"What each client prints when it is refused: {page}")
+    print(f"Errors by client: {page}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The packages that the clients install: made here, so that every name, version and file of a log entry is known.
+"""The packages that the clients install, built here so that every name, version and file in a log
+entry is known.
 
-All versions that a resolver could choose between lead to one answer, whatever its strategy: what `guard-e2e-app` 1.0.0 needs
-is `NPM_CLOSURE` and `PYPI_CLOSURE`, in every client.
+Every resolver selects the same versions: `guard-e2e-app` 1.0.0 needs `NPM_CLOSURE` or
+`PYPI_CLOSURE` in all clients.
 """
 
 import base64
@@ -21,19 +22,19 @@ PLAIN = "guard-e2e-strings"
 
 @dataclass(frozen=True)
 class File:
-    """One file of one version, as the installation log names it."""
+    """A file of a package version, as the installation log names it."""
 
     package: str
     version: str
     file: str
 
 
-# --- npm ---------------------------------------------------------------------------------------------------------------
+# --- npm
 
 
 @dataclass(frozen=True)
 class NpmPackage:
-    """One version of an npm package."""
+    """A version of an npm package."""
 
     name: str
     version: str
@@ -41,7 +42,7 @@ class NpmPackage:
     bin: str | None = None
 
     def write(self, folder: Path) -> Path:
-        """Lays the package out for `npm pack`."""
+        """Writes the package's sources for `npm publish`."""
         folder = folder / f"{self.name.replace('/', '-').lstrip('@')}-{self.version}"
         folder.mkdir(parents=True)
         manifest: dict[str, object] = {"name": self.name, "version": self.version, "main": "index.js", "license": "MIT"}
@@ -73,9 +74,9 @@ NPM_CLOSURE = {
 }
 
 
-# --- PyPI --------------------------------------------------------------------------------------------------------------
+# --- PyPI
 
-# A build backend inside of the source archive: building it needs nothing from any index.
+# A build backend inside the source archive, so that building it needs no index.
 BACKEND = '''\
 """Packs the one module beside this file."""
 
@@ -88,7 +89,8 @@ METADATA = {metadata!r}
 def _info(stem):
     return {{
         f"{{stem}}.dist-info/METADATA": METADATA,
-        f"{{stem}}.dist-info/WHEEL": "Wheel-Version: 1.0\\nGenerator: e2e\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        f"{{stem}}.dist-info/WHEEL": "Wheel-Version: 1.0\\nGenerator: e2e\\n"
+        "Root-Is-Purelib: true\\nTag: py3-none-any\\n",
     }}
 
 
@@ -118,7 +120,7 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
 
 @dataclass(frozen=True)
 class PypiPackage:
-    """One version of a Python package, as one file: a wheel or a source archive."""
+    """A version of a Python package, with a single file: a wheel or a source archive."""
 
     name: str
     version: str
@@ -127,7 +129,7 @@ class PypiPackage:
 
     @property
     def module(self) -> str:
-        """The name to import, and to begin file names with."""
+        """The name of the module, also used in file names."""
         return self.name.replace("-", "_")
 
     @property
@@ -137,13 +139,13 @@ class PypiPackage:
 
     @property
     def metadata(self) -> str:
-        """What `METADATA` or `PKG-INFO` says, and PEP 658 serves."""
+        """The contents of `METADATA` or `PKG-INFO`, also served as PEP 658 metadata."""
         lines = ["Metadata-Version: 2.2", f"Name: {self.name}", f"Version: {self.version}", "Requires-Python: >=3.8"]
         return "\n".join(lines + [f"Requires-Dist: {each}" for each in self.requires]) + "\n"
 
     @property
     def contents(self) -> bytes:
-        """The file's bytes, the same at every call."""
+        """The file's bytes, identical for every call."""
         return self._source_archive() if self.sdist else self._wheel()
 
     @property
@@ -200,7 +202,7 @@ PYPI_PACKAGES = [
     PypiPackage(PLAIN, "2.0.0", sdist=True),
     PypiPackage(PYPI_COLOUR, "1.0.0", (f"{PLAIN}>=1,<2",)),
     PypiPackage(PYPI_COLOUR, "1.1.0", (f"{PLAIN}>=1,<2",)),
-    # Not the normalised name: clients and index have to agree on what it means.
+    # Not normalised, so that clients and index have to normalise it.
     PypiPackage(APP, "1.0.0", (f"{PYPI_COLOUR}~=1.0", "Guard_E2E.Strings~=1.1")),
     PypiPackage(APP, "1.0.1", (f"{PLAIN}>=2",)),
 ]

@@ -1,4 +1,4 @@
-"""The life of a token in the hands of a client, which is the same for all of them."""
+"""The life of a token in a client's configuration, the same for all clients, and its assertions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,13 @@ Person = Callable[[str], str]
 
 
 def assert_logged(service: Service, token: OrgToken, client: Client, command: str | None) -> None:
-    """Asserts that the log tells of each file that was installed with the token once, and of nothing else."""
+    """Asserts that the log has exactly one entry for each file that was installed with the
+    token."""
     entries = service.installations_of(token, at_least=len(client.closure))
     assert files_of(entries) == sorted(client.closure, key=repr)
     for entry in entries:
-        said = {name: entry[name] for name in ("ecosystem", "user_identifier", "token_id", "client", "source_ip")}
-        assert said == {
+        fields = {name: entry[name] for name in ("ecosystem", "user_identifier", "token_id", "client", "source_ip")}
+        assert fields == {
             "ecosystem": client.ecosystem,
             "user_identifier": token.user_identifier,
             "token_id": token.id,
@@ -30,17 +31,18 @@ def assert_logged(service: Service, token: OrgToken, client: Client, command: st
 
 
 def files_of(entries: list[dict[str, Any]]) -> list[File]:
-    """The files that log entries name, with all that are named twice."""
+    """The files in log entries, including duplicates."""
     return sorted((File(entry["package"], entry["version"], entry["file"]) for entry in entries), key=repr)
 
 
 def assert_installed(client: Client) -> None:
-    """Asserts that the project has the package with all that it needs, and can load them."""
+    """Asserts that the project can load the package and its dependencies, in the expected
+    versions."""
     assert client.installed() == {file.package: file.version for file in client.closure}
 
 
 def assert_refused(client: Client, outcome: Outcome, pattern: str | None = None) -> None:
-    """Asserts that the client stopped with its own words for a credential that is not good."""
+    """Asserts that the client failed with its message for an invalid credential."""
     outcome.failed()
     outcome.says(pattern or client.authentication_error)
 
@@ -52,7 +54,8 @@ def life_of_a_token(
     kind: type[Client],
     person: Person,
 ) -> None:
-    """Installs, installs from the lock file as somebody else, is revoked and fails, and works with a new token."""
+    """Installs, installs from the lock file with another token, fails once that is revoked, works
+    with a new token."""
     client = make_client(kind)
     client.require()
     alice, bob = service.issue(person("alice")), service.issue(person("bob"))
@@ -83,6 +86,6 @@ def life_of_a_token(
     assert_installed(fresh)
     assert_logged(service, again, client, install_command)
 
-    # What came later has changed nothing of what was logged before.
+    # Later installations do not change earlier entries.
     assert_logged(service, alice, client, install_command)
     assert len(service.installations_of(bob)) == len(client.closure)

@@ -1,4 +1,4 @@
-"""A proxy that stands between two parties, notes what they say, and changes what API Gateway changes."""
+"""A proxy that records requests and responses and makes the changes that API Gateway makes."""
 
 import http.client
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-# Headers of one connection, which a proxy must not hand on.
+# Headers that a proxy must not forward.
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 
 Headers = list[tuple[str, str]]
@@ -17,7 +17,7 @@ Headers = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and what it was answered."""
+    """A request and its response."""
 
     method: str
     target: str
@@ -27,17 +27,17 @@ class Exchange:
     answer_headers: Headers
 
     def header(self, name: str) -> str | None:
-        """A header of the request."""
+        """The value of a request header."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     def everything_sent(self) -> str:
-        """Path, headers and body of the request, to search for what must not be in them."""
+        """Path, headers and body of the request as one text, to search for secrets."""
         headers = "\n".join(f"{name}: {value}" for name, value in self.headers)
         return f"{self.method} {self.target}\n{headers}\n\n{self.body.decode(errors='replace')}"
 
 
 class Server(ThreadingHTTPServer):
-    """Listens on a free port of a loopback address, with a thread for each connection."""
+    """A server on a free port of a loopback address, with a thread per connection."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -49,32 +49,33 @@ class Server(ThreadingHTTPServer):
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """The port on which it listens."""
         return self.server_address[1]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients hang up when they have seen enough: no reason to print anything."""
+        """Ignores errors: clients may close connections at any time."""
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stops the server."""
         self.shutdown()
         self.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """What all servers of the suite share: HTTP/1.1, bodies of either kind, and a record of every exchange."""
+    """Common base of the suite's servers: HTTP/1.1, chunked bodies, and a record of every
+    exchange."""
 
     protocol_version = "HTTP/1.1"
-    # Without it, an answer's body waits for the acknowledgement of its headers.
+    # With Nagle's algorithm, a body would wait for the acknowledgement of its headers.
     disable_nagle_algorithm = True
     wbufsize = -1
     server: Server
 
     def log_message(self, format: str, *args: object) -> None:
-        """The record is kept elsewhere."""
+        """Prints nothing: exchanges are recorded instead."""
 
     def read_body(self) -> bytes:
-        """The request's body."""
+        """Reads the request's body."""
         if "chunked" in (self.headers.get("transfer-encoding") or "").lower():
             body = b""
             while size := int(self.rfile.readline().split(b";")[0], 16):
@@ -86,8 +87,11 @@ class Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("content-length") or 0))
 
     def answer(self, status: int, headers: Headers, body: bytes, sent: bytes = b"", reason: str | None = None) -> None:
-        """Notes the exchange, then answers; so whoever has the answer finds the note."""
-        self.server.exchanges.append(Exchange(self.command, self.path, list(self.headers.items()), sent, status, headers))
+        """Records the exchange, then responds, so that a client with the response finds the
+        record."""
+        self.server.exchanges.append(
+            Exchange(self.command, self.path, list(self.headers.items()), sent, status, headers)
+        )
         self.send_response_only(status, reason)
         names = {name.lower() for name, _ in headers}
         for name, value in headers:
@@ -102,17 +106,17 @@ class Handler(BaseHTTPRequestHandler):
 
 @dataclass
 class Behaviour:
-    """What a proxy changes on the way."""
+    """The changes that a proxy makes."""
 
-    # How often it answers 503 to each path of metadata before it passes one on. Files are not asked for by us, and yarn 1
-    # takes no second try at them.
+    # Number of 503 responses for each metadata path before a request is forwarded. Tarballs always
+    # succeed: our service does not fetch them, and yarn 1 does not retry them.
     hiccups: int = 0
 
-    # API Gateway and Lambda rename these headers of an answer.
+    # Response headers to rename, as API Gateway does.
     rename: dict[str, str] = field(default_factory=dict)
-    # Turns the request's target into what the other side gets.
+    # Maps the request target to the forwarded one.
     target: Callable[[str], str] = lambda target: target
-    # Turns the body of an answer into what the caller gets.
+    # Maps the response body to the forwarded one.
     body: Callable[[bytes], bytes] | None = None
 
 
@@ -120,7 +124,7 @@ API_GATEWAY_RENAMES = {"www-authenticate": "x-amzn-Remapped-WWW-Authenticate"}
 
 
 def decoded_once(target: str) -> str:
-    """The target with its encoded slashes decoded, as `$default` stages of API Gateway hand on paths."""
+    """The target with encoded slashes decoded, as API Gateway's `$default` stages forward paths."""
     path, mark, query = target.partition("?")
     return re.sub("%2f", "/", path, flags=re.IGNORECASE) + mark + query
 
@@ -132,7 +136,7 @@ DECODED = Behaviour(rename=API_GATEWAY_RENAMES, target=decoded_once)
 
 
 class Proxy(Server):
-    """Hands every request on to `base`, with the `Host` it was called by, and notes it."""
+    """Forwards every request to `base` with its original `Host`, and records it."""
 
     def __init__(self, base: str, behaviour: Behaviour = PLAIN, address: str = "127.0.0.1", name: str | None = None):
         self.behind = urlsplit(base)
@@ -142,27 +146,27 @@ class Proxy(Server):
         super().__init__(address, ProxyHandler)
 
     def asked(self, target: str) -> int:
-        """How often it has been asked for this, with this time."""
+        """Counts a request for the target, and returns the number of requests so far."""
         self._asked[target] += 1
         return self._asked[target]
 
     def forget(self) -> None:
-        """Has the hiccups again."""
+        """Resets the counters, so that the hiccups start again."""
         self._asked.clear()
 
     @property
     def url(self) -> str:
-        """Where it is called, without a slash at the end."""
+        """Its base URL, without a trailing slash."""
         return f"http://{self.name}:{self.port}"
 
 
 class ProxyHandler(Handler):
-    """One connection of a `Proxy`."""
+    """A connection to a `Proxy`."""
 
     server: Proxy
 
     def do_any(self) -> None:
-        """Passes one request on."""
+        """Forwards a request."""
         sent = self.read_body()
         behaviour = self.server.behaviour
         if not self.path.endswith(".tgz") and self.server.asked(self.path) <= behaviour.hiccups:
@@ -171,10 +175,10 @@ class ProxyHandler(Handler):
         behind = http.client.HTTPConnection(self.server.behind.netloc, timeout=60)
         try:
             behind.putrequest(self.command, behaviour.target(self.path), skip_host=True, skip_accept_encoding=True)
-            # A body that is to be changed must not come compressed.
-            left_out = HOP_BY_HOP | {"content-length", "expect"} | ({"accept-encoding"} if behaviour.body else set())
+            # A body to be changed must arrive uncompressed.
+            omitted = HOP_BY_HOP | {"content-length", "expect"} | ({"accept-encoding"} if behaviour.body else set())
             for name, value in self.headers.items():
-                if name.lower() not in left_out:
+                if name.lower() not in omitted:
                     behind.putheader(name, value)
             if sent or "content-length" in self.headers:
                 behind.putheader("Content-Length", str(len(sent)))
@@ -184,7 +188,9 @@ class ProxyHandler(Handler):
             if behaviour.body:
                 body = behaviour.body(body)
         except OSError as error:
-            self.answer(502, [("Content-Type", "text/plain")], f"the proxy reached nobody: {error}".encode(), sent)
+            self.answer(
+                502, [("Content-Type", "text/plain")], f"the proxy cannot reach the server: {error}".encode(), sent
+            )
             return
         finally:
             behind.close()

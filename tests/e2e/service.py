@@ -1,4 +1,4 @@
-"""Our service as a process of its own, and what its callers do besides installing."""
+"""Our service as a separate process, and the API calls of the suite."""
 
 import json
 import os
@@ -22,7 +22,7 @@ KEY = re.compile(r"tg_anon_[0-9A-Za-z]{42}")
 
 @dataclass(frozen=True)
 class OrgToken:
-    """A token of a member of the demo organization."""
+    """An org user token of the demo organization."""
 
     id: str
     token: str
@@ -31,7 +31,7 @@ class OrgToken:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the service answers to a plain request."""
+    """A response of the service."""
 
     status: int
     headers: dict[str, str]
@@ -39,12 +39,12 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body."""
+        """The parsed body."""
         return json.loads(self.body)
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Redirects are answers here."""
+    """Returns redirects instead of following them."""
 
     def redirect_request(self, *args: object) -> None:
         return None
@@ -54,7 +54,7 @@ OPENER = urllib.request.build_opener(NoRedirect, urllib.request.ProxyHandler({})
 
 
 def call(url: str, token: str | None = None, method: str = "GET", body: Any = None, **headers: str) -> Answer:
-    """One request; `token` is sent as Bearer, and names of headers are written with `_` for `-`."""
+    """Sends a request, with `token` as Bearer. Header names have `_` in place of `-`."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, method=method)
     if data is not None:
@@ -72,7 +72,7 @@ def call(url: str, token: str | None = None, method: str = "GET", body: Any = No
 
 
 class Service:
-    """The local service with its two upstreams, nothing kept."""
+    """The local service in memory, with its two upstream registries."""
 
     def __init__(self, binary: Path, folder: Path, npm_upstream: str, pypi_upstream: str) -> None:
         folder.mkdir(parents=True)
@@ -81,7 +81,7 @@ class Service:
         command += ["--env-file", str(environment), "--no-rate-limit"]
         command += ["--npm-upstream", npm_upstream, "--pypi-upstream", pypi_upstream]
         env = {"PATH": os.defpath, "HOME": str(folder), "RUST_LOG": "info"}
-        with open(self.log_path, "wb") as log:
+        with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + SECONDS_TO_START
         while not (environment.exists() and "BASE_URL" in environment.read_text()):
@@ -89,19 +89,19 @@ class Service:
                 raise RuntimeError(f"the service did not start:\n{self.log()}")
             time.sleep(0.05)
         lines = re.findall(r"^(?:export )?(\w+)=['\"]?(.*?)['\"]?$", environment.read_text(), re.MULTILINE)
-        told = dict(lines)
-        self.url = told["BASE_URL"].rstrip("/")
-        self.org = told["ORG"]
-        self.bot = f"{told['BOT_API_KEY']}:{told['BOT_ID']}"
-        # All that must not be seen where it does not belong.
+        values = dict(lines)
+        self.url = values["BASE_URL"].rstrip("/")
+        self.org = values["ORG"]
+        self.bot = f"{values['BOT_API_KEY']}:{values['BOT_ID']}"
+        # Tokens that must not appear in its log.
         self.secrets: set[str] = set()
 
     def log(self) -> str:
-        """What it has written."""
+        """The service's log."""
         return self.log_path.read_text(errors="replace")
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stops the service."""
         stop(self._process)
 
     # --- tokens of the organization
@@ -110,7 +110,7 @@ class Service:
         return call(f"{self.url}/v1/o/{self.org}/guard/{path}", self.bot, method, body, **headers)
 
     def issue(self, user_identifier: str, lives_seconds: int | None = None) -> OrgToken:
-        """Issues a token."""
+        """Issues an org user token."""
         body = {"user_identifier": user_identifier}
         if lives_seconds is not None:
             end = datetime.now(UTC) + timedelta(seconds=lives_seconds)
@@ -126,7 +126,7 @@ class Service:
         assert answer.status == 204, answer
 
     def installations(self, **filters: str) -> list[dict[str, Any]]:
-        """The installation log, from its first page to its last."""
+        """All pages of the installation log."""
         found: list[dict[str, Any]] = []
         while True:
             answer = self._as_bot(f"installations?{urllib.parse.urlencode({'limit': '100'} | filters)}")
@@ -137,7 +137,8 @@ class Service:
             filters["cursor"] = answer.json["next_cursor"]
 
     def installations_of(self, token: OrgToken, at_least: int = 0) -> list[dict[str, Any]]:
-        """What was installed with a token. Logging may follow the download, so this waits for as many entries."""
+        """The log entries of a token. Waits for the given number, since entries may be written
+        after the download."""
         deadline = time.monotonic() + SECONDS_TO_BE_LOGGED
         while True:
             entries = self.installations(user_identifier=token.user_identifier)
@@ -146,16 +147,16 @@ class Service:
                 return entries
             time.sleep(0.1)
 
-    # --- e-mail-verified tokens
+    # --- email-verified tokens
 
     def register(self, email: str) -> dict[str, Any]:
-        """Registers an address and returns the mail that it got."""
+        """Registers an address and returns the mail sent to it."""
         before = len(self.mails(email))
         answer = call(f"{self.url}/api/v1/tokens", method="POST", body={"email": email, "language": "en"})
         assert answer.status == 202, answer
         deadline = time.monotonic() + SECONDS_TO_BE_LOGGED
         while len(self.mails(email)) == before:
-            assert time.monotonic() < deadline, "no mail came"
+            assert time.monotonic() < deadline, "no mail was sent"
             time.sleep(0.05)
         mail = self.mails(email)[0]
         self.secrets.update(KEY.findall(mail["text"]))
@@ -166,11 +167,11 @@ class Service:
         return [mail for mail in call(f"{self.url}/_local/mail.json").json if mail["to"] == email]
 
     def status(self, key: str) -> Answer:
-        """What is known of an e-mail-verified token."""
+        """The status of an email-verified token."""
         return call(f"{self.url}/api/v1/tokens/status", key)
 
     def downloads(self, key: str, at_least: int = 0) -> dict[str, int]:
-        """How many downloads are counted for the token, in all and by ecosystem."""
+        """The number of downloads counted for the token, in total and by ecosystem."""
         deadline = time.monotonic() + SECONDS_TO_BE_LOGGED
         while True:
             answer = self.status(key)

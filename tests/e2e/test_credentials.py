@@ -1,4 +1,4 @@
-"""Every form of the credential, at every kind of path, without any client's own cleverness."""
+"""Every form of the credential at every kind of path, sent without a package manager."""
 
 import base64
 from collections.abc import Callable
@@ -28,7 +28,7 @@ PATHS = [
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_opens_each_path(service: Service, base: str, form: str, person: Person) -> None:
+def test_each_form_is_accepted_at_each_path(service: Service, base: str, form: str, person: Person) -> None:
     token = service.issue(person("alice"))
     for path in PATHS:
         answer = call(base + path, Authorization=FORMS[form](token.token))
@@ -37,7 +37,9 @@ def test_each_form_opens_each_path(service: Service, base: str, form: str, perso
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_revoked_token_opens_no_path_from_the_next_call_on(service: Service, base: str, form: str, person: Person) -> None:
+def test_revoked_token_is_refused_at_every_path_at_next_call(
+    service: Service, base: str, form: str, person: Person
+) -> None:
     token = service.issue(person("alice"))
     assert call(f"{base}/npm/{APP}", Authorization=FORMS[form](token.token)).status == 200
     service.revoke(token)
@@ -50,23 +52,23 @@ def test_a_revoked_token_opens_no_path_from_the_next_call_on(service: Service, b
         assert answer.json["code"] == "UNAUTHORIZED"
 
 
-def test_nobody_comes_in_without_a_token(service: Service, base: str) -> None:
+def test_request_without_token_is_refused_at_every_path(service: Service, base: str) -> None:
     for path in PATHS:
         assert call(base + path).status == 401, path
 
 
-def test_the_links_in_metadata_are_on_the_host_that_was_called(service: Service, base: str, person: Person) -> None:
+def test_links_in_metadata_point_to_the_called_host(service: Service, base: str, person: Person) -> None:
     token = service.issue(person("alice")).token
     for version in call(f"{base}/npm/{SCOPED}", token).json["versions"].values():
         assert version["dist"]["tarball"].startswith(f"{base}/npm/{SCOPED}/-/")
     page = call(f"{base}/pypi/simple/{APP}/", token, Accept="application/vnd.pypi.simple.v1+json").json
     assert page["files"]
     for file in page["files"]:
-        # A relative link is as good: it is on this host by itself.
+        # A relative link is on this host, too.
         assert file["url"].startswith((f"{base}/pypi/", "../", "/pypi/"))
 
 
-def test_a_second_run_of_npm_is_a_second_entry_and_a_retry_is_none(service: Service, person: Person) -> None:
+def test_second_npm_run_adds_a_log_entry_and_a_retry_does_not(service: Service, person: Person) -> None:
     token = service.issue(person("alice"))
     file = sorted(NPM_CLOSURE, key=repr)[0]
     for session in ("first", "first", "second"):

@@ -1,4 +1,5 @@
-"""What each client prints when it is refused: enough to know what to do, and written down for the documentation."""
+"""What each client prints for an error: it must name the cause. The output is recorded for the
+documentation."""
 
 import json
 import os
@@ -16,21 +17,21 @@ from service import Service
 SECONDS_OF_LIFE = 2
 UNKNOWN_PACKAGE = "guard-e2e-unknown"
 CREDENTIALS = ["no token", "bad token", "revoked", "expired"]
-UPSTREAM_DOWN = "the registry behind us is down"
+UPSTREAM_DOWN = "the upstream registry is down"
 CASES = [*CREDENTIALS, "unknown package", UPSTREAM_DOWN]
-# The title of its own for pip's output with `-vv`.
+# The label for pip's output with `-vv`.
 VERBOSE = "pip -vv"
 
-# What the output must hold: for a credential that is missing or not good, for a package that does not exist, and for an
-# upstream that is down.
+# Patterns that the output must match: for a missing or invalid credential, for an unknown package,
+# and for an upstream that is down.
 USEFUL: dict[str, tuple[str, str, str]] = {
     Npm.name: (r"E401", r"E404", r"E502"),
     NpmBefore.name: (r"E401", r"E404", r"E502"),
     Pnpm.name: (r"ERR_PNPM_FETCH_401", r"ERR_PNPM_FETCH_404", r"ERR_PNPM_FETCH_502"),
-    YarnClassic.name: (r"token", r"no such package", r"502 Bad Gateway"),
+    YarnClassic.name: (r"401 Unauthorized: .*token", r"not found in the upstream registry", r"502 Bad Gateway"),
     YarnBerry.name: (r"YN0041.*Invalid authentication", r"Response Code: 404", r"Response Code: 502"),
     Bun.name: (r" - 401", r" - 404", r" - 502"),
-    # All that pip says of an answer that it does not like, unless the URL held a credential.
+    # pip prints nothing else for an error, unless the URL contains a credential.
     Pip.name: (r"401 Error|No matching distribution found", r"No matching distribution", r"No matching distribution"),
     VERBOSE: (r"401 Client Error", r"404 Client Error", r"502 Server Error|too many 502"),
     Uv.name: (r"401 Unauthorized", r"was not found in the package registry", r"502 Bad Gateway"),
@@ -40,7 +41,7 @@ USEFUL: dict[str, tuple[str, str, str]] = {
 
 @pytest.fixture(scope="session")
 def refused_tokens(service: Service) -> dict[str, str | None]:
-    """A token of each kind that is refused."""
+    """Tokens that are refused, by reason."""
     revoked = service.issue("e2e-errors-revoked")
     service.revoke(revoked)
     expired = service.issue("e2e-errors-expired", lives_seconds=SECONDS_OF_LIFE)
@@ -52,7 +53,7 @@ def refused_tokens(service: Service) -> dict[str, str | None]:
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != UPSTREAM_DOWN])
 @pytest.mark.parametrize("kind", CLIENTS, ids=lambda kind: kind.name)
-def test_each_client_says_what_is_wrong(
+def test_each_client_prints_the_cause(
     service: Service,
     fronts: dict[str, str],
     make_client: MakeClient,
@@ -64,22 +65,23 @@ def test_each_client_says_what_is_wrong(
     client = make_client(kind)
     client.require(UNKNOWN_PACKAGE if case == "unknown package" else "guard-e2e-app")
     token = refused_tokens[case] if case in CREDENTIALS else service.issue(person("alice")).token
-    # As it is deployed: API Gateway renames a header that changes what npm prints.
-    fails_usefully(client, case, fronts["through API Gateway"], token)
+    # As deployed: API Gateway renames a header that changes what npm prints.
+    assert_useful_error(client, case, fronts["through API Gateway"], token)
 
 
 @pytest.mark.parametrize("kind", CLIENTS, ids=lambda kind: kind.name)
-def test_each_client_says_that_it_is_not_the_package_when_the_upstream_is_down(
-    service_before_nobody: Service, make_client: MakeClient, kind: type[Any], person: Person
+def test_each_client_prints_the_status_if_the_upstream_is_down(
+    service_with_dead_upstreams: Service, make_client: MakeClient, kind: type[Any], person: Person
 ) -> None:
     client = make_client(kind)
     client.require()
-    token = service_before_nobody.issue(person("alice")).token
-    fails_usefully(client, UPSTREAM_DOWN, service_before_nobody.url, token)
+    token = service_with_dead_upstreams.issue(person("alice")).token
+    assert_useful_error(client, UPSTREAM_DOWN, service_with_dead_upstreams.url, token)
 
 
-def fails_usefully(client: Client, case: str, base: str, token: str | None) -> None:
-    """Installs, asserts that it fails with output that is useful and tells no token, and notes that output."""
+def assert_useful_error(client: Client, case: str, base: str, token: str | None) -> None:
+    """Asserts that installing fails with useful output that contains no token, and records the
+    output."""
     client.configure(base, token)
     outcomes = {client.name: client.install()}
     if isinstance(client, Pip):
@@ -87,13 +89,13 @@ def fails_usefully(client: Client, case: str, base: str, token: str | None) -> N
     for name, outcome in outcomes.items():
         note(name, case, client, outcome, base)
         outcome.failed().says(USEFUL[name][0 if case in CREDENTIALS else CASES.index(case) - len(CREDENTIALS) + 1])
-        # What a refused client prints is pasted into tickets.
+        # People paste this output into tickets.
         assert token is None or token not in outcome.output
 
 
-# --- the table for the documentation --------------------------------------------------------------------------------------
+# --- the table for the documentation
 
-# Lines that tell nothing of the reason.
+# Lines that do not give the reason.
 NOISE = re.compile(
     r"^\s*$|^\s+at |A complete log of this run|^info |^\[\d/\d\]|^yarn install v|^bun install v|YN0000"
     r"|^Using CPython|^Using pip|^Creating virtual|^Updating dep|^Resolv|^Looking in indexes|^\W*$|^Non-user"
@@ -106,7 +108,7 @@ LINES = 6
 
 
 def relevant(outcome: Outcome, base: str, folder: Path) -> list[str]:
-    """The first lines that say what is wrong, without what differs from one machine to the next."""
+    """The first lines that give the reason, without details that differ between machines."""
     text = outcome.output.replace(base, "https://guard.example.com")
     text = text.replace(base.split("://")[1], "guard.example.com").replace(str(folder), "~")
     text = text.replace("http://", "https://")
@@ -116,7 +118,7 @@ def relevant(outcome: Outcome, base: str, folder: Path) -> list[str]:
 
 
 def note(name: str, case: str, client: Client, outcome: Outcome, base: str) -> None:
-    """Keeps what was printed for `errors_table.py`, where it was asked for."""
+    """Records the output for `errors_table.py` if E2E_NOTES is set."""
     notes = os.environ.get("E2E_NOTES")
     if notes:
         lines = relevant(outcome, base, client.folder)

@@ -1,10 +1,10 @@
-"""The suite's own eyes: a check that cannot fail shows nothing."""
+"""Tests of the suite's own checks and proxy: a check that cannot fail proves nothing."""
 
 import base64
 
 import pytest
 
-from conftest import assert_no_token, holds_a_token
+from conftest import assert_no_token, contains_token
 from gateway import DECODED, ENCODED, Exchange, Handler, Proxy, Server
 from service import call
 
@@ -12,14 +12,16 @@ TOKEN = "tg_org_" + "0aZ" * 14
 
 
 @pytest.mark.parametrize("user", ["token", "__token__", "a", "ab", ""])
-def test_a_token_is_seen_in_whatever_form(user: str) -> None:
+def test_token_is_detected_in_any_form(user: str) -> None:
     basic = base64.b64encode(f"{user}:{TOKEN}".encode()).decode()
     for text in (TOKEN, f"Bearer {TOKEN}", f"Basic {basic}", f"/-/user/token/{TOKEN}", f"https://{user}:{TOKEN}@host/"):
-        assert holds_a_token(f"GET /somewhere\nx: {text}\n")
-    assert not holds_a_token("GET /npm/guard-e2e-app\nuser-agent: npm/12.2.0\nreferer: https://host/npm/guard-e2e-app\n")
+        assert contains_token(f"GET /somewhere\nx: {text}\n")
+    assert not contains_token(
+        "GET /npm/guard-e2e-app\nuser-agent: npm/12.2.0\nreferer: https://host/npm/guard-e2e-app\n"
+    )
 
 
-def test_an_upstream_that_is_told_a_credential_is_noticed() -> None:
+def test_credential_sent_to_an_upstream_is_detected() -> None:
     exchange = Exchange("GET", "/", [("Authorization", "Basic anything")], b"", 200, [])
     with pytest.raises(AssertionError):
         assert_no_token(exchange)
@@ -27,14 +29,14 @@ def test_an_upstream_that_is_told_a_credential_is_noticed() -> None:
 
 
 class Echo(Handler):
-    """Answers with the path, and with a challenge."""
+    """Responds with the path and a challenge."""
 
     def do_GET(self) -> None:
-        """One answer."""
+        """One response."""
         self.answer(401, [("WWW-Authenticate", "Bearer")], f"{self.headers['host']} {self.path}".encode())
 
 
-def test_the_proxy_changes_what_api_gateway_changes_and_nothing_else() -> None:
+def test_proxy_makes_only_the_changes_of_api_gateway() -> None:
     server = Server("127.0.0.1", Echo)
     for behaviour, path in ((ENCODED, "/a%2fb?c=%2f"), (DECODED, "/a/b?c=%2f")):
         proxy = Proxy(f"http://127.0.0.1:{server.port}", behaviour)

@@ -1,11 +1,11 @@
-"""npm, pnpm, yarn 1, yarn 4 and bun install scoped and unscoped packages through us."""
+"""npm, pnpm, yarn 1, yarn 4 and bun install scoped and unscoped packages through our service."""
 
 from typing import Any
 
 import pytest
 
 from clients import NPM_CLIENTS, Npm, NpmBefore
-from conftest import holds_a_token
+from conftest import contains_token
 from fixtures import APP, PLAIN, SCOPED
 from flows import MakeClient, Person, assert_installed, assert_logged, life_of_a_token
 from service import Service, call
@@ -15,21 +15,21 @@ each_client = pytest.mark.parametrize("kind", NPM_CLIENTS, ids=lambda kind: kind
 
 
 @each_client
-def test_a_token_installs_until_it_is_revoked_and_a_new_one_does_again(
+def test_token_installs_until_revoked_and_a_new_token_installs_again(
     service: Service, base: str, make_client: MakeClient, kind: type[Any], person: Person
 ) -> None:
     life_of_a_token(service, base, make_client, kind, person)
 
 
 @each_client
-def test_tarballs_that_lie_elsewhere_under_other_names_are_found_and_logged_by_their_own(
-    service_before_scattered_files: Service,
+def test_tarballs_on_another_host_are_installed_and_logged_by_their_own_names(
+    service_with_scattered_files: Service,
     scattered_files: ScatteredFiles,
     make_client: MakeClient,
     kind: type[Any],
     person: Person,
 ) -> None:
-    service = service_before_scattered_files
+    service = service_with_scattered_files
     client = make_client(kind)
     client.require()
     alice = service.issue(person("alice"))
@@ -38,14 +38,14 @@ def test_tarballs_that_lie_elsewhere_under_other_names_are_found_and_logged_by_t
     assert_installed(client)
     assert_logged(service, alice, client, client.logged_commands[0])
     assert {exchange.status for exchange in scattered_files.exchanges} == {200}
-    assert not [exchange for exchange in scattered_files.exchanges if holds_a_token(exchange.everything_sent())]
+    assert not [exchange for exchange in scattered_files.exchanges if contains_token(exchange.everything_sent())]
 
 
 @each_client
-def test_a_changed_tarball_is_refused_by_the_clients_own_integrity_check(
+def test_changed_tarball_fails_the_clients_integrity_check(
     service: Service, make_client: MakeClient, kind: type[Any], person: Person
 ) -> None:
-    """Else the tests above would not show that what came is what was published."""
+    """Without this, the tests above would not prove that the published bytes arrive."""
     client = make_client(kind)
     client.require()
     token = service.issue(person("alice"))
@@ -58,7 +58,7 @@ def test_a_changed_tarball_is_refused_by_the_clients_own_integrity_check(
 
 @each_client
 @pytest.mark.parametrize("user", ["token", "__token__"])
-def test_the_token_is_taken_as_the_password_of_basic_too(
+def test_token_is_accepted_as_basic_password(
     service: Service, make_client: MakeClient, kind: type[Any], person: Person, user: str
 ) -> None:
     client = make_client(kind)
@@ -69,7 +69,7 @@ def test_the_token_is_taken_as_the_password_of_basic_too(
 
 
 @pytest.mark.parametrize("kind", [Npm, NpmBefore], ids=lambda kind: kind.name)
-def test_npm_checks_its_connection_and_finds_out_who_it_is(
+def test_npm_ping_whoami_and_view_succeed(
     service: Service, make_client: MakeClient, kind: type[Any], person: Person
 ) -> None:
     client = make_client(kind)
@@ -83,7 +83,7 @@ def test_npm_checks_its_connection_and_finds_out_who_it_is(
 @pytest.mark.parametrize(
     "command", [["publish"], ["deprecate", f"{PLAIN}@1.0.0", "old"], ["unpublish", "--force", f"{PLAIN}@1.0.0"]]
 )
-def test_npm_is_refused_every_write(
+def test_npm_write_is_refused_with_405(
     service: Service, verdaccio: Verdaccio, make_client: MakeClient, person: Person, command: list[str]
 ) -> None:
     client = make_client(Npm)
@@ -93,10 +93,10 @@ def test_npm_is_refused_every_write(
     assert {exchange.method for exchange in verdaccio.exchanges} <= {"GET", "HEAD", "POST"}
 
 
-def test_npm_logout_tells_nobody_the_token(
+def test_npm_logout_does_not_send_the_token_upstream(
     service: Service, verdaccio: Verdaccio, make_client: MakeClient, person: Person
 ) -> None:
-    """It asks to delete the token, which it writes into the path."""
+    """npm logout sends a DELETE with the token in the path."""
     client = make_client(Npm)
     client.require()
     token = service.issue(person("alice"))

@@ -1,4 +1,5 @@
-"""pip, uv and poetry install wheels and source archives through us, from either kind of index."""
+"""pip, uv and poetry install wheels and source archives through our service, from both kinds of
+index."""
 
 from typing import Any
 
@@ -12,21 +13,21 @@ each_client = pytest.mark.parametrize("kind", PYPI_CLIENTS, ids=lambda kind: kin
 
 
 @each_client
-def test_a_token_installs_until_it_is_revoked_and_a_new_one_does_again(
+def test_token_installs_until_revoked_and_a_new_token_installs_again(
     service: Service, base: str, make_client: MakeClient, kind: type[Any], person: Person
 ) -> None:
     life_of_a_token(service, base, make_client, kind, person)
 
 
 @each_client
-def test_an_index_of_html_alone_serves_as_well(
-    service_before_pypiserver: Service, make_client: MakeClient, kind: type[Any], person: Person
+def test_html_only_index_works_as_upstream(
+    service_with_pypiserver: Service, make_client: MakeClient, kind: type[Any], person: Person
 ) -> None:
-    life_of_a_token(service_before_pypiserver, service_before_pypiserver.url, make_client, kind, person)
+    life_of_a_token(service_with_pypiserver, service_with_pypiserver.url, make_client, kind, person)
 
 
 @each_client
-def test_dunder_token_is_taken_as_the_user_too(
+def test_dunder_token_is_accepted_as_user_name(
     service: Service, make_client: MakeClient, kind: type[Any], person: Person
 ) -> None:
     client = make_client(kind)
@@ -37,10 +38,10 @@ def test_dunder_token_is_taken_as_the_user_too(
 
 
 @each_client
-def test_a_changed_file_is_refused_by_the_clients_own_integrity_check(
+def test_changed_file_fails_the_clients_integrity_check(
     service: Service, make_client: MakeClient, kind: type[Any], person: Person
 ) -> None:
-    """Else the tests above would not show that what came is what was published."""
+    """Without this, the tests above would not prove that the published bytes arrive."""
     client = make_client(kind)
     client.require()
     client.configure(service.url, service.issue(person("alice")).token)

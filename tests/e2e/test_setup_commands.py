@@ -1,4 +1,4 @@
-"""What the mails and the references tell people to type is run as it stands, with only the host another one."""
+"""Runs the commands of the mails and of the documented set-up unchanged, except for the host."""
 
 import json
 import re
@@ -14,43 +14,43 @@ from service import KEY, Service, call
 PLACEHOLDER = "tg_anon_xxxxxx"
 
 
-# --- the mails -----------------------------------------------------------------------------------------------------------
+# --- the mails
 
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail, as somebody reads it who looks for what to paste."""
+    """A mail, with access to the commands to paste."""
 
     text: str
 
     def section(self, title: str) -> str:
-        """What stands below a heading."""
+        """The text below a heading."""
         found = re.search(rf"^== {re.escape(title)} ==\n(.*?)(?=^== |\Z)", self.text, re.MULTILINE | re.DOTALL)
         assert found, f"the mail has no section {title!r}"
         return found[1]
 
     def step(self, section: str, title: str) -> str:
-        """The commands below a step whose title begins like this."""
+        """The commands below the step whose title begins with `title`."""
         found = re.search(rf"^\* {re.escape(title)}.*\n\n((?:.+\n)+)", self.section(section), re.MULTILINE)
         assert found, f"the mail has no step {title!r} in {section!r}"
         return found[1]
 
     def command(self, beginning: str) -> str:
-        """The command that begins like this, with the lines on which it goes on."""
+        """The command that begins with `beginning`, including continuation lines."""
         found = re.search(rf"^{re.escape(beginning)}(?:.*\\\n)*.*$", self.text, re.MULTILINE)
         assert found, f"the mail has no command {beginning!r}"
         return found[0]
 
     @property
     def key(self) -> str:
-        """The key that is in it."""
+        """The token in the mail."""
         found = KEY.search(self.text)
-        assert found, "the mail holds no key"
+        assert found, "the mail contains no token"
         return found[0]
 
 
 SET_UP, FIND = "Set up your package managers", "Find your key"
-# How the mails call each client where they set it up, and where they say how to find its key.
+# The titles of each client's steps in the mails, for setting it up and for finding its key.
 TITLES: dict[type[Client], tuple[str, str]] = {
     Npm: ("npm", "npm"),
     NpmBefore: ("npm", "npm"),
@@ -65,7 +65,7 @@ TITLES: dict[type[Client], tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("kind", CLIENTS, ids=lambda kind: kind.name)
-def test_the_mails_lead_from_registering_over_losing_the_key_to_a_new_one(
+def test_mail_commands_set_up_find_and_reset_the_key(
     service: Service, make_client: MakeClient, kind: type[Any], email: str
 ) -> None:
     setup_title, find_title = TITLES[kind]
@@ -97,7 +97,7 @@ def test_the_mails_lead_from_registering_over_losing_the_key_to_a_new_one(
 
 
 @pytest.mark.parametrize("kind", [Npm, Uv], ids=lambda kind: kind.name)
-def test_the_welcome_mail_regenerates_and_revokes_with_one_command_each(
+def test_welcome_mail_commands_regenerate_and_revoke_the_key(
     service: Service, make_client: MakeClient, kind: type[Any], email: str
 ) -> None:
     welcome = Mail(service.register(email)["text"])
@@ -120,14 +120,14 @@ def test_the_welcome_mail_regenerates_and_revokes_with_one_command_each(
     assert_refused(client, client.install_locked(), client.authentication_error_locked)
 
 
-# --- references 001 and 003 ----------------------------------------------------------------------------------------------
+# --- the documented set-up and calls
 
 
 @dataclass(frozen=True)
 class Reference:
-    """How the references configure a client, and how they find the key again.
+    """A documented configuration of a client, and the documented command that finds the key again.
 
-    In the place of their hosts: `{npm}` and `{pypi}`, and `{api}` for what is at the root of both.
+    `{npm}`, `{pypi}` and `{host}` stand for our hosts.
     """
 
     kind: type[Client]
@@ -137,7 +137,7 @@ class Reference:
 
 
 REFERENCES = {
-    # The registry itself is set by a quickstart that the references only mention.
+    # The first line is not part of the documented set-up, which assumes a configured registry.
     "npm, .npmrc": Reference(
         Npm,
         ".npmrc",
@@ -191,7 +191,7 @@ REFERENCES = {
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_the_references_configuration_installs_and_finds_the_key_again(
+def test_documented_configuration_installs_and_finds_the_key(
     service: Service, make_client: MakeClient, name: str, email: str
 ) -> None:
     reference = REFERENCES[name]
@@ -212,7 +212,7 @@ def test_the_references_configuration_installs_and_finds_the_key_again(
     client.shell(reference.find.format(**hosts)).says(key)
 
 
-def test_pip_takes_the_index_from_its_environment_variable(service: Service, make_client: MakeClient, email: str) -> None:
+def test_pip_reads_the_index_from_pip_index_url(service: Service, make_client: MakeClient, email: str) -> None:
     client = make_client(Pip)
     client.require()
     key = Mail(service.register(email)["text"]).key
@@ -238,10 +238,8 @@ REFERENCE_CALLS = {
 }
 
 
-def test_the_references_calls_take_a_key_through_its_whole_life(
-    service: Service, make_client: MakeClient, email: str
-) -> None:
-    """One address through all of them, with a client that installs with the key of the moment."""
+def test_documented_calls_cover_the_whole_life_of_a_key(service: Service, make_client: MakeClient, email: str) -> None:
+    """Makes all calls for one address, and installs with each key."""
     client = make_client(Npm)
     client.require()
 
@@ -271,7 +269,7 @@ def test_the_references_calls_take_a_key_through_its_whole_life(
     run("register")
     recovery = service.mails(email)[0]["text"]
     code = re.search(r"(?:[0-9A-Z]{4}-){3}[0-9A-Z]{4}", recovery)
-    assert code, "the mail holds no code"
+    assert code, "the mail contains no code"
     third = json.loads(run("reset", XXXX=code[0]))["token"]
     assert not installs(second)
     assert installs(third)

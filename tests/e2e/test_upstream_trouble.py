@@ -1,4 +1,4 @@
-"""A registry behind us that fails for a moment is no reason for an installation to fail, nor for a wrong 404."""
+"""A temporary failure of an upstream registry must not fail an installation or turn into a 404."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from flows import MakeClient, Person, assert_installed, assert_logged
 
 
 @pytest.mark.parametrize("kind", CLIENTS, ids=lambda kind: kind.name)
-def test_each_client_tries_again_and_installs(
+def test_each_client_retries_after_a_503_and_installs(
     hiccups: Hiccups, make_client: MakeClient, kind: type[Any], person: Person
 ) -> None:
     hiccups.npm.forget()
     hiccups.pypi.forget()
     client = make_client(kind)
-    client.be_patient()
+    client.allow_retries()
     client.require()
     alice = hiccups.service.issue(person("alice"))
     client.configure(hiccups.service.url, alice.token)

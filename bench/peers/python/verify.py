@@ -1,7 +1,7 @@
-"""What functions/tokens/authorize does for an org user token, in Python.
+"""The check of an org user token that functions/tokens/authorize makes, in Python.
 
-Refuses what cannot be a token by its checksum, looks up the rest by its hash in one strongly consistent read, and answers
-API Gateway. Noting the use, which happens once a minute, is left out.
+Verifies the checksum, looks up the token by its hash in one strongly consistent read, and responds
+to API Gateway. Omits the update of `last_used_at`, which happens once a minute.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ client = boto3.client("dynamodb")
 
 
 def handler(event, _context):
-    """Decides on a request."""
+    """Authorizes a request."""
     scheme, _, token = event.get("headers", {}).get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not FORM.fullmatch(token) or checksum(token[:-6]) != token[-6:]:
         return REFUSED
@@ -33,12 +33,12 @@ def handler(event, _context):
     ended = "expires_at" in item and datetime.fromisoformat(item["expires_at"]) <= datetime.now(UTC)
     if item.get("kind") != "org_user" or "revoked_at" in item or ended:
         return REFUSED
-    told = {name: item[name] for name in ("id", "org_id", "user_identifier", "expires_at") if name in item}
-    return {"isAuthorized": True, "context": {"kind": "org_user_token"} | told}
+    context = {name: item[name] for name in ("id", "org_id", "user_identifier", "expires_at") if name in item}
+    return {"isAuthorized": True, "context": {"kind": "org_user_token"} | context}
 
 
 def checksum(text):
-    """The last six characters of a token that begins with this text."""
+    """The checksum of a token: its last six characters."""
     rest, digits = zlib.crc32(text.encode()), ""
     while len(digits) < 6:
         rest, digit = divmod(rest, 62)

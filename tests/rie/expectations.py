@@ -1,0 +1,280 @@
+"""What each function must answer to its event in `events/`, shared by tests/rie/run and
+tests/sam-local/run."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness import KEY, MAIL, Answer, Service, assert_equal
+
+
+@dataclass
+class Expected:
+    """The answer that a function must give to its event."""
+
+    # None for an authorizer: it answers API Gateway, not a caller.
+    status: int | None
+    # Checks the body and what the call has changed.
+    body: Callable[[Answer, Service], None]
+    # Whether the function gets TOKENS_TABLE. Functions that work without it must not start to need
+    # it.
+    table: bool = True
+    # Whether the function gets the settings for mail.
+    mail: bool = False
+    # Whether the function gets INSTALLATIONS_TABLE.
+    installations: bool = False
+
+
+def issued(answer, service):
+    body = answer.json
+    keys = "id token token_prefix user_identifier status created_at created_by expires_at last_used_at"
+    assert_equal(set(body), set(keys.split()), "fields")
+    assert_equal(body["user_identifier"], "alice-laptop", "user_identifier")
+    assert_equal(body["status"], "active", "status")
+    assert_equal(body["created_by"], service.env["BOT_ID"], "created_by")
+    assert re.fullmatch(r"tg_org_[0-9A-Za-z]{42}", body["token"]), "the token has the wrong format"
+    assert body["token"].startswith(body["token_prefix"].rstrip(".…*")), "token_prefix is not a prefix of the token"
+    answer.secrets.append(body["token"])
+    assert_equal(service.is_active(body["token"]), True, "active, for the new token")
+
+
+def listed(answer, service):
+    assert_equal(set(answer.json), {"tokens", "next_cursor"}, "fields")
+    ids = [token["id"] for token in answer.json["tokens"]]
+    assert answer.values["TOKEN_ID"] in ids, f"the token is not in the list: {ids}"
+    for token in answer.json["tokens"]:
+        assert "token" not in token, "the list contains a plain token"
+        assert_equal(token["status"], "active", "status")
+
+
+def revoked(answer, service):
+    assert_equal(answer.text, "", "body")
+    assert_equal(service.is_active(answer.values["TOKEN"]), False, "active, for the revoked token")
+
+
+def probed(answer, service):
+    assert_equal(
+        set(answer.json), {"active", "id", "user_identifier", "created_at", "expires_at", "last_used_at"}, "fields"
+    )
+    assert_equal(answer.json["active"], True, "active")
+    assert_equal(answer.json["id"], answer.values["TOKEN_ID"], "id")
+
+
+def revoked_by_user(answer, service):
+    assert_equal(set(answer.json), {"matched", "revoked", "remaining"}, "fields")
+    assert_equal(answer.json["matched"], len(answer.json["revoked"]), "matched")
+    assert_equal(answer.json["remaining"], 0, "remaining")
+    assert answer.values["TOKEN_ID"] in answer.json["revoked"], "the token is not in `revoked`"
+    assert_equal(service.is_active(answer.values["TOKEN"]), False, "active, for the revoked token")
+
+
+def registered(answer, service):
+    assert_equal(set(answer.json), {"message"}, "fields")
+    mail = mailed(answer, service, "welcome")
+    key = KEY.search(mail["text"])
+    assert key, "the mail contains no key"
+    answer.secrets.append(key[0])
+    assert_equal(service.key_status(key[0]), 200, "status for the mailed key")
+
+
+def status_shown(answer, service):
+    keys = "id status email language created_at last_used_at usage"
+    assert_equal(set(answer.json), set(keys.split()), "fields")
+    assert_equal(answer.json["status"], "pending", "status")
+    assert_equal(answer.json["language"], "en", "language")
+    assert_equal(answer.json["last_used_at"], None, "last_used_at")
+    assert_equal(answer.json["usage"], {"total": 0, "last_30_days": []}, "usage")
+    assert answer.values["EMAIL"] not in answer.text, "the address is not masked"
+
+
+def replaced(answer, service):
+    assert_equal(set(answer.json), {"token", "id", "token_prefix", "status", "created_at"}, "fields")
+    assert_equal(answer.json["status"], "active", "status")
+    assert KEY.fullmatch(answer.json["token"]), "the token has the wrong format"
+    answer.secrets.append(answer.json["token"])
+    assert_equal(service.key_status(answer.json["token"]), 200, "status for the new key")
+    assert_equal(service.key_status(answer.values["KEY"]), 401, "status for the old key")
+    mail = mailed(answer, service, "key changed")
+    assert not KEY.search(mail["text"]), "the mail contains a key"
+
+
+def key_revoked(answer, service):
+    assert_equal(answer.text, "", "body")
+    assert_equal(service.key_status(answer.values["KEY"]), 401, "status for the revoked key")
+
+
+def mailed(answer, service, which):
+    """Returns the mail that the function sent, after checking it against the settings for mail."""
+    mail = service.mails()[0]
+    assert_equal(mail["to"], answer.values["EMAIL"], f"recipient of the {which} mail")
+    assert_equal(mail["source"]["FromEmailAddress"], MAIL["MAIL_FROM"], "FromEmailAddress")
+    assert_equal(mail["source"]["ConfigurationSetName"], MAIL["MAIL_CONFIGURATION_SET"], "ConfigurationSetName")
+    assert not mail["source"].get("ReplyToAddresses"), "ReplyToAddresses is set, but MAIL_REPLY_TO is empty"
+    assert f"{MAIL['PUBLIC_URL']}/" in mail["text"] and MAIL["PUBLIC_URL"] in mail["html"], (
+        "PUBLIC_URL is not in the mail"
+    )
+    return mail
+
+
+def api_key_created(answer, service):
+    about = "id key prefix name environment scopes status created_by created_at expires_at last_used_at"
+    assert_equal(set(answer.json), set(about.split()), "fields")
+    assert re.fullmatch(r"tk_live_[0-9a-f]{64}", answer.json["key"]), "the key has the wrong format"
+    assert answer.json["key"].startswith(answer.json["prefix"]), "prefix is not a prefix of the key"
+    answer.secrets.append(answer.json["key"])
+    assert_equal(answer.json["created_by"], service.env["BOT_ID"], "created_by")
+    assert_equal(service.introspect(answer.json["key"])["scope"], "shield:write org:read", "scope")
+
+
+def api_keys_listed(answer, service):
+    assert_equal(set(answer.json), {"api_keys", "next_cursor", "plan"}, "fields")
+    assert_equal(set(answer.json["plan"]), {"name", "max_api_keys", "active_api_keys"}, "fields of the plan")
+    for key in answer.json["api_keys"]:
+        assert "key" not in key, "the list contains a plain key"
+        assert_equal((key["status"], key["environment"]), ("active", "live"), "status and environment")
+
+
+def api_key_revoked(answer, service):
+    assert_equal(answer.text, "", "body")
+    assert_equal(service.introspect(answer.values["API_KEY"]), {"active": False}, "introspection of the revoked key")
+
+
+def access_token_shown(token):
+    assert_equal(
+        set(token),
+        {"id", "name", "token", "is_active", "expires_at", "created_at", "last_used_at", "access_config"},
+        "fields",
+    )
+    assert_equal(set(token["access_config"]), {"role", "all_projects", "projects"}, "fields of access_config")
+
+
+def access_tokens_listed(answer, service):
+    assert isinstance(answer.json, list), "the list is not a bare array"
+    for token in answer.json:
+        access_token_shown(token)
+        assert re.fullmatch(r"[0-9A-Za-z]{8}\.\.\.", token["token"]), "the list does not mask a token"
+
+
+def access_token_created(answer, service):
+    access_token_shown(answer.json)
+    assert re.fullmatch(r"oat_[0-9A-Za-z]{42}", answer.json["token"]), "the token has the wrong format"
+    answer.secrets.append(answer.json["token"])
+    assert_equal(service.introspect(answer.json["token"])["role"], "operator", "role")
+
+
+def access_token_updated(answer, service):
+    access_token_shown(answer.json)
+    assert_equal(str(answer.json["id"]), answer.values["ACCESS_TOKEN_ID"], "id")
+    assert_equal(answer.json["name"], "Webhook relay (deprecated)", "name")
+    assert_equal(answer.json["is_active"], False, "is_active")
+    assert_equal(
+        service.introspect(answer.values["ACCESS_TOKEN"]), {"active": False}, "introspection of the disabled token"
+    )
+
+
+def access_token_deleted(answer, service):
+    assert_equal(answer.text, "", "body")
+    assert_equal(
+        service.introspect(answer.values["ACCESS_TOKEN"]), {"active": False}, "introspection of the deleted token"
+    )
+
+
+def introspected(answer, service):
+    assert_equal(answer.json["active"], True, "active")
+    assert_equal(answer.json["token_type"], "api_key", "token_type")
+    assert_equal(answer.json["id"], answer.values["API_KEY_ID"], "id")
+    assert_equal(answer.json["org_id"], service.env["ORG"], "org_id")
+    assert_equal(answer.json["permitted"], True, "permitted")
+
+
+def authorized(answer, service):
+    assert_equal(set(answer.json), {"isAuthorized", "context"}, "fields")
+    assert_equal(answer.json["isAuthorized"], True, "isAuthorized")
+    principal = {"kind": "api_key", "id": answer.values["API_KEY_ID"], "org_id": service.env["ORG"]}
+    assert_equal(answer.json["context"], principal | {"scopes": ["shield:write", "org:read"]}, "context")
+
+
+def principal_shown(answer, service):
+    assert_equal(answer.json, answer.event["requestContext"]["authorizer"]["lambda"], "the authorizer's context")
+
+
+def audit_log_listed(answer, service):
+    assert_equal(set(answer.json), {"entries", "next_cursor"}, "fields")
+    entries = {entry["target"]["id"]: entry for entry in answer.json["entries"]}
+    entry = entries.get(answer.values["TOKEN_ID"])
+    assert entry, f"the log has no entry for the issued token: {list(entries)}"
+    assert_equal(entry["actor"], {"kind": "bot", "id": service.env["BOT_ID"]}, "actor")
+    assert_equal((entry["action"], entry["outcome"]), ("org_user_token.issue", "done"), "action and outcome")
+
+
+def installations_listed(answer, service):
+    assert_equal(set(answer.json), {"installations", "next_cursor"}, "fields")
+    about = (
+        "time ecosystem package version file user_identifier token_id client client_version command session source_ip"
+    )
+    for entry in answer.json["installations"]:
+        assert_equal(set(entry), set(about.split()), "fields of an entry")
+        assert_equal(entry["ecosystem"], "npm", "ecosystem")
+
+
+def openapi(answer, service):
+    assert answer.json["openapi"].startswith("3.1."), f"OpenAPI {answer.json['openapi']}"
+    assert "/v1/o/{org_id}/guard/org-user-tokens" in answer.json["paths"], "a path is missing"
+
+
+def not_found(answer, service):
+    error = answer.json["error"]
+    assert_equal(error["code"], "NOT_FOUND", "error.code")
+    assert_equal(error["request_id"], answer.header("x-request-id"), "error.request_id")
+    assert error["message"], "error.message is empty"
+
+
+def redirected_to(location):
+    """A download that redirects to this location and has an entry in the installation log."""
+
+    def check(answer, service):
+        assert_equal(answer.text, "", "body")
+        assert_equal(answer.header("location"), location, "location")
+        found = service.bot("GET", f"/v1/o/{service.env['ORG']}/guard/installations")["installations"]
+        found = [entry for entry in found if location.endswith(entry["file"])]
+        assert_equal(
+            [(entry["token_id"], entry["source_ip"]) for entry in found],
+            [(answer.values["TOKEN_ID"], "203.0.113.7")],
+            "log",
+        )
+
+    return check
+
+
+EXPECTED = {
+    "api-keys-create": Expected(201, api_key_created),
+    "api-keys-list": Expected(200, api_keys_listed),
+    "api-keys-revoke": Expected(204, api_key_revoked),
+    "audit-log-list": Expected(200, audit_log_listed),
+    "docs-not-found": Expected(404, not_found, table=False),
+    "docs-openapi": Expected(200, openapi, table=False),
+    "email-tokens-regenerate": Expected(200, replaced, mail=True),
+    "email-tokens-register": Expected(202, registered, mail=True),
+    "email-tokens-reset": Expected(200, replaced, mail=True),
+    "email-tokens-revoke": Expected(204, key_revoked),
+    "email-tokens-status": Expected(200, status_shown),
+    "installations-list": Expected(200, installations_listed, installations=True),
+    "org-access-tokens-create": Expected(201, access_token_created),
+    "org-access-tokens-delete": Expected(204, access_token_deleted),
+    "org-access-tokens-list": Expected(200, access_tokens_listed),
+    "org-access-tokens-update": Expected(200, access_token_updated),
+    "org-user-tokens-issue": Expected(201, issued),
+    "org-user-tokens-list": Expected(200, listed),
+    "org-user-tokens-probe": Expected(200, probed),
+    "org-user-tokens-revoke": Expected(204, revoked),
+    "org-user-tokens-revoke-by-user": Expected(200, revoked_by_user),
+    "registry-npm": Expected(
+        302, redirected_to("https://packages.example.com/npm/@example/widgets/-/widgets-1.0.0.tgz"), installations=True
+    ),
+    "registry-pypi": Expected(
+        302, redirected_to("https://packages.example.com/packages/widgets-1.0-py3-none-any.whl"), installations=True
+    ),
+    "tokens-authorize": Expected(None, authorized),
+    "tokens-introspect": Expected(200, introspected),
+    "tokens-whoami": Expected(200, principal_shown, table=False),
+}

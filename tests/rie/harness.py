@@ -1,0 +1,273 @@
+"""What tests/rie, tests/sam-local and bench share: the local service, the emulator, and checks of a
+function's answer. Uses only Python's standard library.
+"""
+
+import base64
+import contextlib
+import http.client
+import http.server
+import json
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS_TO_START = 60
+SECONDS_TO_ANSWER = 30
+# Variables that the local service writes into its environment file.
+ENVIRONMENT = {"BASE_URL", "ORG", "BOT_API_KEY", "BOT_ID", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_REGION", "TOKENS_TABLE"}
+# Variables that the template sets, besides the table, on functions that send mail.
+MAIL = {
+    "MAIL_FROM": "no-reply@guard.example.com",
+    "MAIL_REPLY_TO": "",
+    "MAIL_CONFIGURATION_SET": "guard-tokens-mail",
+    "MAILS_PER_HOUR": "1000",
+    "PUBLIC_URL": "https://guard.example.com",
+}
+# Placeholders of events whose values must not appear in a log.
+SECRETS = {"ACCESS_TOKEN", "API_KEY", "BOT_API_KEY", "CODE", "EMAIL", "KEY", "TOKEN", "TOKEN_AS_PASSWORD"}
+KEY = re.compile(r"tg_anon_[0-9A-Za-z]{42}")
+CODE = re.compile(r"\b(?:[0-9A-HJKMNP-TV-Z]{4}-){3}[0-9A-HJKMNP-TV-Z]{4}\b")
+
+
+def assert_equal(got, want, what):
+    """Asserts equality; `what` names the value in the message."""
+    assert got == want, f"{what}: {got!r}, expected {want!r}"
+
+
+class Answer:
+    """A function's response in API Gateway's payload format 2.0."""
+
+    def __init__(self, raw, event, values):
+        assert isinstance(raw, dict) and "statusCode" in raw, f"not a response in payload format 2.0: {raw}"
+        self.status = raw["statusCode"]
+        self.event = event
+        self.values = values
+        # What must not appear in a log.
+        self.secrets = [value for name, value in values.items() if name in SECRETS]
+        joined = {name: ",".join(each) for name, each in (raw.get("multiValueHeaders") or {}).items()}
+        joined.update(raw.get("headers") or {})
+        self.headers = {name.lower(): value for name, value in joined.items()}
+        assert_equal(raw.get("isBase64Encoded", False), False, "isBase64Encoded")
+        self.text = raw.get("body") or ""
+
+    def header(self, name):
+        """The value of a header, which must be present."""
+        assert name in self.headers, f"no header {name} among {sorted(self.headers)}"
+        return self.headers[name]
+
+    @property
+    def json(self):
+        """The parsed body."""
+        return json.loads(self.text)
+
+    def check(self, expected, service):
+        """Asserts that this is the expected response."""
+        assert_equal(self.status, expected.status, f"status (body: {self.text[:300]})")
+        assert_equal(self.header("x-request-id"), self.event["requestContext"]["requestId"], "x-request-id")
+        if self.text:
+            media_type = self.header("content-type").split(";")[0]
+            assert re.fullmatch(r"application/(.+\+)?json", media_type), f"content-type: {media_type}"
+            assert isinstance(self.json, (dict, list)), "the body is neither a JSON object nor a list"
+        if "authorization" in self.event["headers"]:
+            assert_equal(self.header("cache-control"), "no-store", "cache-control")
+        expected.body(self, service)
+
+
+class Decision:
+    """An authorizer's response, which goes to API Gateway and not to a caller."""
+
+    status = "decided"
+
+    def __init__(self, raw, event, values):
+        self.json = raw
+        self.event = event
+        self.values = values
+        self.secrets = [value for name, value in values.items() if name in SECRETS]
+
+    def check(self, expected, service):
+        """Asserts that this is the expected response."""
+        assert isinstance(self.json, dict) and "isAuthorized" in self.json, f"not an authorizer's response: {self.json}"
+        expected.body(self, service)
+
+
+class Service:
+    """The local service in memory, with its database, a demo organization and an owner bot."""
+
+    def __init__(self, binary, folder):
+        env_file = folder / "demo.env"
+        self.log = folder / "local.log"
+        self.addresses = self.names = 0
+        command = [binary, "--memory", "--port", "0", "--env-file", env_file]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+        deadline = time.monotonic() + SECONDS_TO_START
+        self.env, text = {}, ""
+        # The file may exist before it is complete.
+        while not (set(self.env) >= ENVIRONMENT and text.endswith("\n")):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                sys.exit(f"the local service did not start:\n{self.log.read_text(errors='replace')}")
+            time.sleep(0.05)
+            text = env_file.read_text() if env_file.exists() else ""
+            lines = (shlex.split(line, comments=True) for line in text.splitlines())
+            self.env = dict(words[1].split("=", 1) for words in lines if words[:1] == ["export"] and "=" in words[-1])
+
+    def request(self, method, path, credential=None, body=None):
+        """Calls a route and returns the status and the parsed body."""
+        headers = {"authorization": f"Bearer {credential}"} if credential else {}
+        data = None
+        if body is not None:
+            headers["content-type"] = "application/json"
+            data = json.dumps(body).encode()
+        request = urllib.request.Request(self.env["BASE_URL"] + path, data, headers, method=method)
+        # Ignores proxy settings of the environment.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=SECONDS_TO_ANSWER) as response:
+                return response.status, json.loads(response.read() or "null")
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read() or "null")
+
+    def bot(self, method, path, body=None):
+        """Calls a route as the demo bot."""
+        credential = f"{self.env['BOT_API_KEY']}:{self.env['BOT_ID']}"
+        status, answer = self.request(method, path, credential, body)
+        assert status < 300, f"the local service answered {status}: {answer}"
+        return answer
+
+    def org_user_tokens(self, path, body):
+        """POSTs to a route of the org user tokens."""
+        return self.bot("POST", f"/v1/o/{self.env['ORG']}/guard/org-user-tokens{path}", body)
+
+    def is_active(self, token):
+        """Whether probing a token reports it as active."""
+        return self.org_user_tokens("/probe", {"token": token})["active"]
+
+    def introspect(self, token):
+        """Introspects a token."""
+        return self.bot("POST", "/v1/tokens/introspect", {"token": token})
+
+    def key_status(self, key):
+        """The HTTP status of the status route for an email-verified token."""
+        return self.request("GET", "/api/v1/tokens/status", key)[0]
+
+    def mails(self):
+        """The outbox, newest first."""
+        return self.request("GET", "/_local/mail.json")[1]
+
+    def mailed_to(self, email, pattern):
+        """Registers an address and returns the first match of the pattern in its mail."""
+        status, answer = self.request("POST", "/api/v1/tokens", body={"email": email, "language": "en"})
+        assert_equal(status, 202, f"status of a registration ({answer})")
+        found = pattern.search(self.mails()[0]["text"])
+        assert found, f"the mail contains no match of {pattern.pattern}"
+        return found[0]
+
+    def values(self, placeholders):
+        """Values for an event's placeholders. Each call creates new tokens and addresses."""
+        values = {name: self.env[name] for name in placeholders & self.env.keys()}
+        if placeholders & {"ORG", "TOKEN", "TOKEN_AS_PASSWORD"}:
+            token = self.org_user_tokens("", {"user_identifier": "alice-laptop"})
+            password = base64.b64encode(f"__token__:{token['token']}".encode()).decode()
+            values |= {"TOKEN": token["token"], "TOKEN_AS_PASSWORD": password, "TOKEN_ID": token["id"]}
+        if placeholders & {"API_KEY", "API_KEY_ID"}:
+            new = {"name": "ci-pipeline", "environment": "live", "scopes": ["shield:write", "org:read"]}
+            key = self.bot("POST", "/v1/api-keys", new)
+            values |= {"API_KEY": key["key"], "API_KEY_ID": key["id"]}
+        if placeholders & {"ACCESS_TOKEN", "ACCESS_TOKEN_ID"}:
+            self.names += 1
+            token = self.bot("POST", "/api/v2/organization/tokens/", {"name": f"Factor export pipeline {self.names}"})
+            values |= {"ACCESS_TOKEN": token["token"], "ACCESS_TOKEN_ID": str(token["id"])}
+        if placeholders & {"EMAIL", "KEY", "CODE"}:
+            self.addresses += 1
+            values["EMAIL"] = f"person-{self.addresses}@example.com"
+        if placeholders & {"KEY", "CODE"}:
+            values["KEY"] = self.mailed_to(values["EMAIL"], KEY)
+        if "CODE" in placeholders:
+            # The address has a token now, so the second mail contains a reset code.
+            values["CODE"] = self.mailed_to(values["EMAIL"], CODE)
+        return values
+
+    def stop(self):
+        """Stops the service."""
+        stop(self.process)
+
+
+def stop(process):
+    """Stops a process that this script started."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def free_ports(count):
+    """Ports that no process listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def invoke(emulator, binary, event, env, log_path):
+    """Starts a function under the emulator, sends it one event and returns the response."""
+    return invoke_each(emulator, binary, [event], env, log_path)[0]
+
+
+def invoke_each(emulator, binary, events, env, log_path):
+    """Starts a function under the emulator, sends it the events in order and returns the
+    responses."""
+    port, api_port = free_ports(2)
+    command = [
+        emulator,
+        "--runtime-interface-emulator-address", f"127.0.0.1:{port}",
+        "--runtime-api-address", f"127.0.0.1:{api_port}",
+        binary,
+    ]  # fmt: skip
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=log_path.parent)
+    try:
+        deadline = time.monotonic() + SECONDS_TO_START
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, "the emulator did not start"
+                time.sleep(0.02)
+        answers = []
+        for event in events:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS_TO_ANSWER)
+            connection.request("POST", "/2015-03-31/functions/function/invocations", json.dumps(event))
+            answers.append(json.load(connection.getresponse()))
+        return answers
+    finally:
+        stop(process)
+
+
+class Upstream(http.server.BaseHTTPRequestHandler):
+    """An npm registry with one package, whose metadata is large enough to be compressed."""
+
+    def do_GET(self):
+        tarball = f"http://{self.headers['host']}/widgets/-/widgets-1.0.0.tgz"
+        versions = {"1.0.0": {"version": "1.0.0", "description": "w\u00efdgets " * 500, "dist": {"tarball": tarball}}}
+        body = json.dumps({"name": "widgets", "versions": versions}, ensure_ascii=False).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Keeps requests out of the output."""

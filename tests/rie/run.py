@@ -1,0 +1,246 @@
+"""Calls every function's binary once under Amazon's Runtime Interface Emulator, with its event from
+`events/`.
+
+Needs the binaries of `cargo build --workspace --bins` and nothing but Python's standard library.
+Starts the local service in memory: the functions use its embedded DynamoDB and its mail outbox.
+Compares each answer with expectations.py, prints every difference, and exits with 1 if there is
+any.
+
+The emulator comes with the SAM CLI. The default is the one in the virtual environment that .ci/run
+creates.
+"""
+
+import argparse
+import base64
+import gzip
+import http.server
+import json
+import os
+import platform
+import re
+import string
+import sys
+import tempfile
+import threading
+import urllib.parse
+from pathlib import Path
+
+from expectations import EXPECTED
+from harness import MAIL, ROOT, Answer, Decision, Service, Upstream, assert_equal, invoke, invoke_each
+
+# Variables that the template sets on the registries, besides the tables.
+REGISTRIES = {
+    "registry-npm": {"NPM_UPSTREAM": "https://packages.example.com/npm/"},
+    "registry-pypi": {"PYPI_UPSTREAM": "https://packages.example.com/simple/", "PYPI_FILE_HOSTS": ""},
+}
+
+
+def run_function(name, expected, emulator, bins, service, log_path):
+    """Calls a function once, checks its answer and its log, and returns the status."""
+    text = (ROOT / "events" / f"{name}.json").read_text()
+    values = service.values(set(re.findall(r"\$\{(\w+)\}", text)))
+    event = json.loads(string.Template(text).substitute(values))
+    # Only the variables that the template sets, not the script's own environment.
+    names = [key for key in service.env if key.startswith("AWS_")] + (["TOKENS_TABLE"] if expected.table else [])
+    names += ["INSTALLATIONS_TABLE"] if expected.installations else []
+    env = {key: service.env[key] for key in names}
+    if name in REGISTRIES:
+        env |= REGISTRIES[name] | {"ANONYMOUS_ACCESS": "deny", "PUBLIC_URL": ""}
+    if expected.mail:
+        # The environment file does not contain the outbox's URL.
+        env |= MAIL | {"AWS_ENDPOINT_URL_SESV2": service.env["BASE_URL"] + "/_local/ses"}
+    env |= {
+        "PATH": os.defpath,
+        "RUST_LOG": "info",
+        "AWS_LAMBDA_FUNCTION_NAME": name,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    kind = Decision if expected.status is None else Answer
+    answer = kind(invoke(emulator, bins / name, event, env, log_path), event, values)
+    answer.check(expected, service)
+    log = log_path.read_text(errors="replace")
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith('{"')]
+    lines = [line for line in lines if line.get("message") == "request"]
+    assert_equal(len(lines), 1, "number of log lines for the request")
+    assert_equal(lines[0]["request_id"], event["requestContext"]["requestId"], "request_id in the log")
+    assert_equal(lines[0]["status"], expected.status or 200, "status in the log")
+    assert isinstance(lines[0]["latency_ms"], int), "latency_ms is missing in the log"
+    if kind is Decision:
+        assert_equal(lines[0]["principal"], answer.json["context"]["id"], "principal in the log")
+    for secret in answer.secrets:
+        assert secret not in log, "the log contains a secret"
+    return answer.status
+
+
+def run_metadata(emulator, bins, service, folder):
+    """Requests npm metadata with and without compression: a binary body must be returned in
+    Base64."""
+    token = service.values({"TOKEN"})["TOKEN"]
+    event = json.loads((ROOT / "events" / "registry-npm.json").read_text())
+    event["rawPath"] = event["requestContext"]["http"]["path"] = "/npm/widgets"
+    event["headers"]["authorization"] = f"Bearer {token}"
+    env = {key: value for key, value in service.env.items() if key.startswith("AWS_") or key.endswith("_TABLE")}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as upstream:
+        threading.Thread(target=upstream.serve_forever, daemon=True).start()
+        env |= {"NPM_UPSTREAM": f"http://127.0.0.1:{upstream.server_port}/", "PATH": os.defpath, "RUST_LOG": "info"}
+        env |= {"AWS_LAMBDA_FUNCTION_NAME": "registry-npm", "AWS_EC2_METADATA_DISABLED": "true"}
+        for coding, is_base64 in [("gzip", True), ("identity", False)]:
+            event["headers"]["accept-encoding"] = coding
+            raw = invoke(emulator, bins / "registry-npm", event, env, folder / f"metadata-{coding}.log")
+            assert_equal(
+                (raw["statusCode"], raw.get("isBase64Encoded", False)),
+                (200, is_base64),
+                f"status and isBase64Encoded with {coding}",
+            )
+            assert_equal(raw["headers"].get("content-encoding", "identity"), coding, "content-encoding")
+            body = gzip.decompress(base64.b64decode(raw["body"])) if is_base64 else raw["body"].encode()
+            version = json.loads(body)["versions"]["1.0.0"]
+            assert_equal(
+                version["dist"]["tarball"], "https://api.example.com/npm/widgets/-/widgets-1.0.0.tgz", "tarball"
+            )
+            assert_equal(version["description"], "w\u00efdgets " * 500, "description")
+        upstream.shutdown()
+
+
+def run_odd_events(emulator, bins, service, folder):
+    """Sends rare and malformed events to one process, which must serve the next event. Returns
+    their number."""
+    values = service.values({"API_KEY", "BOT_API_KEY", "BOT_ID"})
+    text = string.Template((ROOT / "events" / "tokens-introspect.json").read_text()).substitute(values)
+    form = urllib.parse.urlencode({"token": values["API_KEY"], "scope": "shield:write"})
+    as_form = {"content-type": "application/x-www-form-urlencoded"}
+
+    def encoded(body):
+        return {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
+
+    def event(headers=None, **changes):
+        whole = json.loads(text)
+        whole["headers"] |= headers or {}
+        return whole | changes
+
+    good = event()
+    credential = good["headers"]["authorization"]
+    # A REST API sends payload format 1.0, which names nearly all fields differently.
+    place = {"path": good["rawPath"], "httpMethod": "POST"}
+    context = place | {"requestId": "1", "stage": "prod", "identity": {"sourceIp": "203.0.113.7"}}
+    rest = place | {"version": "1.0", "resource": good["rawPath"], "requestContext": context, "multiValueHeaders": {}}
+    rest |= {"headers": good["headers"], "body": good["body"], "isBase64Encoded": False}
+    cases = [
+        ("a Base64 body", event(**encoded(good["body"].encode())), 200),
+        ("a form", event(as_form, body=form), 200),
+        ("a Base64 form", event(as_form, **encoded(form.encode())), 200),
+        ("a plain body declared as Base64", event(isBase64Encoded=True), 400),
+        ("a truncated Base64 body", event(body="eyJ0b2tlbiI6", isBase64Encoded=True), 400),
+        ("a Base64 body that is not UTF-8", event(**encoded(b'{"token": "\xff\xfe"}')), 400),
+        ("a Base64 form that is not UTF-8", event(as_form, **encoded(b"\xff\xfe=1")), 400),
+        ("a body of 16,384 bytes", event(**encoded(good["body"].ljust(16_384).encode())), 200),
+        ("a body of 16,385 bytes", event(**encoded(good["body"].ljust(16_385).encode())), 413),
+        ("no body", event(body=None), 400),
+        ("a body nested 8,000 levels deep", event(body='{"token":' + "[" * 8_000 + "]" * 8_000 + "}"), 400),
+        ("a query string without percent-encoding", event(rawQueryString='a=<"b"> c\u3042#'), 400),
+        ("an invalid scheme", event({"x-forwarded-proto": "no scheme"}), 200),
+        (
+            "two credentials, joined as API Gateway joins headers",
+            event({"authorization": ",".join([credential] * 2)}),
+            401,
+        ),
+        ("an event of a REST API", rest, None),
+        ("an event of a queue", {"Records": [{"eventSource": "aws:sqs", "body": good["body"]}]}, None),
+        ("an empty event", {}, None),
+        ("an event that is not an object", ["POST"], None),
+        ("a valid event afterwards", good, 200),
+    ]
+    env = {key: value for key, value in service.env.items() if key.startswith("AWS_") or key == "TOKENS_TABLE"}
+    env |= {"PATH": os.defpath, "RUST_LOG": "info", "AWS_LAMBDA_FUNCTION_NAME": "tokens-introspect"}
+    env |= {"AWS_EC2_METADATA_DISABLED": "true"}
+    log_path = folder / "odd-events.log"
+    answers = invoke_each(emulator, bins / "tokens-introspect", [case[1] for case in cases], env, log_path)
+    for (what, _, status), answer in zip(cases, answers, strict=True):
+        assert_equal(answer.get("statusCode"), status, f"status of {what} ({answer})")
+        if status is None:
+            # No HTTP caller is waiting: the function reports the misconfiguration as a Lambda
+            # error.
+            assert "API Gateway" in answer["errorMessage"], f"{what}: {answer}"
+            continue
+        body = json.loads(answer["body"])
+        if status == 200:
+            assert_equal((body["active"], body.get("permitted", True)), (True, True), f"answer for {what}")
+        else:
+            assert_equal(set(body["error"]) - {"details"}, {"code", "message", "request_id"}, f"error for {what}")
+        assert values["API_KEY"] not in json.dumps(answer), f"{what} is echoed"
+    log = log_path.read_text(errors="replace")
+    assert "panicked" not in log, f"the function panicked:\n{log}"
+    for secret in (values["API_KEY"], values["BOT_API_KEY"]):
+        assert secret not in log, "the log contains a secret"
+    return len(cases)
+
+
+def arguments():
+    """Parses the command line."""
+    machine = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), platform.machine())
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    inside = f"tools/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{machine}"
+    parser = argparse.ArgumentParser(prog="tests/rie/run", description="Calls every function under the emulator.")
+    parser.add_argument("--bins", type=Path, default=target / "debug", help="folder with the binaries")
+    parser.add_argument("--rie", type=Path, default=next(target.glob(inside), None), help="path of the emulator")
+    options = parser.parse_args()
+    if options.rie is None or not options.rie.exists():
+        sys.exit("aws-lambda-rie not found: run .ci/run once, or pass its path with --rie")
+    return options
+
+
+def main():
+    """Calls every function and returns the exit code."""
+    options = arguments()
+    bins, emulator = options.bins.resolve(), options.rie.resolve()
+    functions = {f"{path.parts[-3]}-{path.parts[-2]}" for path in ROOT.glob("functions/*/*/Cargo.toml")}
+    events = {path.stem for path in ROOT.glob("events/*.json")}
+    failures = []
+    for name in sorted(functions | events | set(EXPECTED)):
+        if name not in functions:
+            failures.append(f"{name}: has an event or an expectation, but no function")
+        if name not in events:
+            failures.append(f"{name}: events/{name}.json is missing")
+        if name not in EXPECTED:
+            failures.append(f"{name}: has no entry in tests/rie/expectations.py")
+        if not (bins / name).exists():
+            failures.append(f"{name}: not built; run cargo build --workspace --bins")
+    if not (bins / "guard-tokens").exists():
+        sys.exit("guard-tokens is not built; run cargo build --workspace --bins")
+    runnable = [name for name in sorted(functions & events & set(EXPECTED)) if (bins / name).exists()]
+    with tempfile.TemporaryDirectory(prefix="guard-tokens-rie-") as folder:
+        service = Service(bins / "guard-tokens", Path(folder))
+        try:
+            for name in runnable:
+                log_path = Path(folder) / f"{name}.log"
+                try:
+                    status = run_function(name, EXPECTED[name], emulator, bins, service, log_path)
+                    print(f"ok    {name}: {status}", flush=True)
+                except Exception as error:  # Report it and continue with the other functions.
+                    print(f"FAIL  {name}", flush=True)
+                    log = log_path.read_text(errors="replace") if log_path.exists() else ""
+                    failures.append(f"{name}: {type(error).__name__}: {error}\n{log}".rstrip())
+            if "registry-npm" in runnable:
+                try:
+                    run_metadata(emulator, bins, service, Path(folder))
+                    print("ok    registry-npm: metadata, with and without compression", flush=True)
+                except Exception as error:
+                    print("FAIL  registry-npm: metadata, with and without compression", flush=True)
+                    failures.append(f"registry-npm: {type(error).__name__}: {error}")
+            if "tokens-introspect" in runnable:
+                try:
+                    count = run_odd_events(emulator, bins, service, Path(folder))
+                    print(f"ok    tokens-introspect: {count} malformed and rare events", flush=True)
+                except Exception as error:
+                    print("FAIL  tokens-introspect: malformed and rare events", flush=True)
+                    failures.append(f"tokens-introspect: {type(error).__name__}: {error}")
+        finally:
+            service.stop()
+    for failure in failures:
+        print(f"\n{failure}")
+    print(f"{len(runnable)} functions called under the emulator, {len(failures)} failures")
+    return 1 if failures or not functions else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
