@@ -1,20 +1,21 @@
-//! What was done in all organizations: the audit log across them.
+//! The audit log of all organizations.
 
 use std::fmt;
 
 use serde::Serialize;
 use shared::Moment;
 use shared::ids::OrgId;
-use shared::store::audit::{Entry, Log, Outcome, Search};
+use shared::store::audit::{Entry, Outcome, Search};
+use shared::store::keys::Log;
 
 use crate::failure::Failure;
 use crate::operator::Operator;
 use crate::output;
 
-/// How many entries are read at a time.
+/// Entries per read.
 const PAGE: usize = 100;
 
-/// Shows what was done since.
+/// Prints all entries from this time on, oldest first.
 pub async fn run(since: Moment, operator: &Operator) -> Result<(), Failure> {
     let store = operator.store();
     let mut entries = Vec::new();

@@ -1,4 +1,4 @@
-//! Bots, and the one answer that holds an API key.
+//! The `bot` commands. Creating a bot or rotating its key prints the API key, once.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use shared::Moment;
 use shared::ids::{BotId, OrgId};
-use shared::principal::Role;
+use shared::permissions::Role;
 use shared::secret::{ShownOnce, Token};
 use shared::store::bots::StoredBot;
 
@@ -15,14 +15,14 @@ use crate::failure::Failure;
 use crate::operator::Operator;
 use crate::output;
 
-/// Does what was asked.
+/// Runs a `bot` command.
 pub async fn run(command: BotCommand, operator: &Operator) -> Result<(), Failure> {
     let (store, caller) = (operator.store(), &operator.caller);
     match command {
         BotCommand::Create { org, name, roles } => {
             operator.require_org(&org).await?;
             let made = store.create_bot(&org, &name, &distinct(roles), caller).await;
-            let look = "the bot may have been made all the same, see `guardctl bot list`";
+            let look = "the bot may have been created anyway: check with `guardctl bot list`";
             let (bot, key) = made.map_err(Failure::of_change(look))?;
             operator.answer(&NewKey::new(BotView::new(bot, operator.now()), key))
         }
@@ -37,13 +37,13 @@ pub async fn run(command: BotCommand, operator: &Operator) -> Result<(), Failure
             operator.answer(&BotView::new(changed.ok_or(Failure::NoSuchBot(bot))?, operator.now()))
         }
         BotCommand::RotateKey { bot, overlap } => {
-            // Everything that can fail comes first: once the key is made, nothing may keep it from being shown.
+            // Everything that can fail comes first: once the key is created, it must be shown.
             let before = operator.bot(&bot).await?;
             let now = operator.now();
             let overlap = overlap.filter(|overlap| *overlap > Duration::ZERO);
             let rotated = store.rotate_bot_key(&bot, overlap, caller).await;
-            let look = "the key may have been replaced all the same: repeating makes another, and an overlap then \
-                        keeps the one that nobody has seen";
+            let look = "the API key may have been replaced anyway: running the command again creates another key, \
+                        and --overlap then keeps the replaced key, which was never shown";
             let key = rotated.map_err(Failure::of_change(look))?.ok_or(Failure::NoSuchBot(bot))?;
             let previous_key_expires_at = overlap.map(|overlap| now.plus(overlap));
             operator.answer(&NewKey::new(BotView { previous_key_expires_at, ..BotView::new(before, now) }, key))
@@ -59,7 +59,7 @@ pub async fn run(command: BotCommand, operator: &Operator) -> Result<(), Failure
     }
 }
 
-/// Each role once, in the order given.
+/// Removes duplicate roles and keeps the order.
 fn distinct(roles: Vec<Role>) -> Vec<Role> {
     let mut distinct = Vec::with_capacity(roles.len());
     for role in roles {
@@ -77,7 +77,7 @@ struct BotView {
     name: String,
     roles: Vec<String>,
     created_at: Moment,
-    /// Until when the key before the current one counts, while it does.
+    /// When the previous key expires, while it is still valid.
     previous_key_expires_at: Option<Moment>,
 }
 
@@ -97,7 +97,7 @@ impl BotView {
             ("created", self.created_at.to_string()),
         ];
         if let Some(expires_at) = self.previous_key_expires_at {
-            lines.push(("previous key", format!("counts until {expires_at}")));
+            lines.push(("previous key", format!("valid until {expires_at}")));
         }
         output::card(f, &format!("{title} {}", self.id), &lines)
     }
@@ -125,7 +125,7 @@ impl fmt::Display for BotsView {
     }
 }
 
-/// A bot that was there until now.
+/// A bot that was just deleted.
 #[derive(Serialize)]
 struct Deleted {
     deleted: BotView,
@@ -137,7 +137,7 @@ impl fmt::Display for Deleted {
     }
 }
 
-/// A bot with the API key that was just made for it: the one thing this command writes a secret of.
+/// A bot with its new API key. No other output contains a secret.
 #[derive(Serialize)]
 struct NewKey {
     #[serde(flatten)]
@@ -156,12 +156,12 @@ impl NewKey {
 impl fmt::Display for NewKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.bot)?;
-        writeln!(f, "\nIts API key, shown this once:\n  {}", self.api_key.0.expose())?;
-        writeln!(f, "The credential to send as `Authorization: Bearer …`:\n  {}", self.credential.expose())
+        writeln!(f, "\nAPI key (shown only once):\n  {}", self.api_key.0.expose())?;
+        writeln!(f, "Credential (send it as `Authorization: Bearer …`):\n  {}", self.credential.expose())
     }
 }
 
-/// What is sent with each call: API key and bot id, joined by a colon.
+/// The bearer credential: API key and bot ID, joined by a colon.
 struct Credential {
     key: Token,
     bot: BotId,

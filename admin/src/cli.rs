@@ -1,37 +1,37 @@
-//! The commands as they are typed. What gets past here is valid; the doc comments are the help texts.
+//! Defines the command line and validates every argument. The doc comments are the help texts.
 
 use std::time::Duration;
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use jiff::{Span, SpanRelativeTo};
 use shared::Moment;
 use shared::domain::Plan;
 use shared::ids::{BotId, OrgId};
-use shared::principal::Role;
+use shared::permissions::Role;
 
-/// Every plan there is.
-const PLANS: [Plan; 4] = [Plan::Free, Plan::Developer, Plan::Pro, Plan::Enterprise];
+/// All plans.
 
-/// The longest overlap of two API keys. Rotating a key that then lives on for years would be no rotation.
+/// Maximum overlap of two API keys. A longer one would defeat the purpose of the rotation.
 const LONGEST_OVERLAP: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// What the help puts above the flags that all commands take.
+/// The help heading of the flags that all commands accept.
 const GLOBAL: &str = "Global options";
 
 const ENVIRONMENT: &str = "\
-AWS credentials and region are taken as by any tool of AWS: from the environment or a profile, for one of
-IAM Identity Center with: eval \"$(aws configure export-credentials --format env)\"
-For the service on this machine: source .local/demo.env
+AWS credentials and region are read from the environment or a profile, as in other AWS tools.
+For an IAM Identity Center profile, run: eval \"$(aws configure export-credentials --format env)\"
+For the local service, run: source .local/demo.env
 
-Exit codes: 0 it is done, 1 it is not and stderr says why, 2 the command line is wrong.";
+Exit codes: 0 success, 1 failure (see stderr), 2 invalid command line.";
 
-/// The operator's command of guard-tokens: organizations, their plans, bots and projects.
+/// Manage organizations, bots, projects, tokens and tables of guard-tokens.
 #[derive(Debug, Parser)]
 #[command(name = "guardctl", version, after_help = ENVIRONMENT, propagate_version = true)]
 pub struct Cli {
-    /// The tokens table; the stack's output TokensTableName names it.
-    // Read here and not in shared's config.rs, so that the flag, the variable and the help text are one.
+    /// Name of the tokens table (the stack output TokensTableName)
+    // Not read in shared's config.rs, so that flag, variable and help text stay together.
     #[arg(
         long,
         env = "TOKENS_TABLE",
@@ -41,160 +41,161 @@ pub struct Cli {
         value_parser = NonEmptyStringValueParser::new()
     )]
     table: Option<String>,
-    /// Answer in JSON, for scripts.
+    /// Print JSON instead of text
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
 impl Cli {
-    /// The table. A global flag cannot be required, so this is asked afterwards.
+    /// The table name. clap cannot require a global flag, so this checks it after parsing.
     pub fn required_table(&self) -> Result<String, clap::Error> {
         self.table.clone().ok_or_else(|| {
-            let message = "no table is named: give --table <TABLE> or set TOKENS_TABLE";
+            let message = "no table given: pass --table <TABLE> or set TOKENS_TABLE";
             Cli::command().error(ErrorKind::MissingRequiredArgument, message)
         })
     }
 }
 
-/// The nouns.
+/// The top-level commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Organizations, with their plan and Guard.
+    /// Manage organizations
     #[command(subcommand)]
     Org(OrgCommand),
-    /// Bots: the credentials that manage an organization's tokens.
+    /// Manage bots, the credentials that manage an organization's tokens
     #[command(subcommand)]
     Bot(BotCommand),
-    /// Projects, which an organization's access tokens may be bound to.
+    /// Manage projects, which organization access tokens can be restricted to
     #[command(subcommand)]
     Project(ProjectCommand),
-    /// Tokens, wherever no bot is left to revoke them.
+    /// Revoke tokens without a bot
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Show what was done in all organizations since a moment, oldest first.
+    /// Show the audit log of all organizations, oldest first
     Audit {
-        /// The moment, as 2026-11-21T10:00:00Z.
+        /// Show entries from this time on (RFC 3339, such as 2026-11-21T10:00:00Z)
         #[arg(long, value_parser = moment)]
         since: Moment,
     },
-    /// The tables themselves.
+    /// Create tables in a DynamoDB emulator
     #[command(subcommand)]
     Table(TableCommand),
 }
 
-/// What can be done with organizations.
+/// Subcommands of `org`.
 #[derive(Debug, Subcommand)]
 pub enum OrgCommand {
-    /// Make an organization.
+    /// Create an organization
     Create {
-        /// Its name, for people: 1 to 100 characters.
+        /// Display name (1 to 100 characters)
         #[arg(long, value_parser = name)]
         name: String,
-        /// What it pays for: bounds its active API keys to 3, 10, 20, or not at all.
+        /// Plan, which limits the number of active API keys to 3, 10, 20 or unlimited
         #[arg(long, value_parser = plan())]
         plan: Plan,
-        /// Whether its subscription has Guard enabled.
-        // Without the action clap would make a flag of it, as of every bool.
+        /// Whether the subscription has Guard enabled
+        // Without this action, clap treats a bool as a flag without a value.
         #[arg(long, action = ArgAction::Set, value_parser = on_or_off())]
         guard: bool,
     },
-    /// Change an organization's plan, or whether it has Guard, or both.
+    /// Change an organization's plan or Guard setting
     Set {
-        /// The organization's id, OG….
+        /// Organization ID (OG…)
         #[arg(value_parser = org_id)]
         org: OrgId,
         #[command(flatten)]
         change: OrgChange,
     },
-    /// Show an organization.
+    /// Show an organization
     Show {
-        /// The organization's id, OG….
+        /// Organization ID (OG…)
         #[arg(value_parser = org_id)]
         org: OrgId,
     },
-    /// List all organizations, oldest first.
+    /// List all organizations, oldest first
     List,
 }
 
-/// What to change of an organization: at least one of them.
+/// Changes to an organization. At least one is required.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 pub struct OrgChange {
-    /// What it pays for. A lower plan refuses new API keys and touches none that there are.
+    /// New plan. After a downgrade, existing API keys stay active and new ones are refused
     #[arg(long, value_parser = plan())]
     pub plan: Option<Plan>,
-    /// Whether its subscription has Guard enabled.
+    /// Whether the subscription has Guard enabled
     #[arg(long, value_parser = on_or_off())]
     pub guard: Option<bool>,
 }
 
-/// What can be done with bots.
+/// Subcommands of `bot`.
 #[derive(Debug, Subcommand)]
 pub enum BotCommand {
-    /// Make a bot and its API key, which is shown this once.
+    /// Create a bot with an API key, which is shown only once
     Create {
-        /// The organization it is for, OG….
+        /// Organization ID (OG…)
         #[arg(long, value_parser = org_id)]
         org: OrgId,
-        /// Its name, for people: 1 to 100 characters.
+        /// Display name (1 to 100 characters)
         #[arg(long, value_parser = name)]
         name: String,
-        /// What it may do; may be given several times, and without `organization/`.
+        /// Role of the bot. Repeatable; the prefix `organization/` is optional
         #[arg(long = "role", value_name = "ROLE", required = true, value_parser = role())]
         roles: Vec<Role>,
     },
-    /// List an organization's bots, oldest first.
+    /// List an organization's bots, oldest first
     List {
-        /// The organization, OG….
+        /// Organization ID (OG…)
         #[arg(long, value_parser = org_id)]
         org: OrgId,
     },
-    /// Replace a bot's roles; holds for its very next call.
+    /// Replace a bot's roles, effective immediately
     SetRoles {
-        /// The bot's id, BT….
+        /// Bot ID (BT…)
         #[arg(value_parser = bot_id)]
         bot: BotId,
-        /// What it may do; may be given several times, and without `organization/`.
+        /// Role of the bot. Repeatable; the prefix `organization/` is optional
         #[arg(long = "role", value_name = "ROLE", required = true, value_parser = role())]
         roles: Vec<Role>,
     },
-    /// Give a bot a new API key, which is shown this once.
+    /// Create a new API key for a bot, which is shown only once
     RotateKey {
-        /// The bot's id, BT….
+        /// Bot ID (BT…)
         #[arg(value_parser = bot_id)]
         bot: BotId,
-        /// How long the key before it still counts, such as 24h or 7days, 90 days at most; not at all unless said. A
-        /// key that an earlier rotation had kept is dead at once.
+        /// How long the previous key stays valid, such as 24h or 7days (at most 90 days). Without
+        /// this option it stops working immediately. A key kept by an earlier rotation always does
         #[arg(long, value_name = "DURATION", value_parser = overlap)]
         overlap: Option<Duration>,
     },
-    /// Delete a bot without asking; its API key is dead for its very next call. The tokens it has made stay.
+    /// Delete a bot without confirmation. Its API key stops working immediately; tokens it issued
+    /// stay active
     Delete {
-        /// The bot's id, BT….
+        /// Bot ID (BT…)
         #[arg(value_parser = bot_id)]
         bot: BotId,
     },
 }
 
-/// What can be done with projects.
+/// Subcommands of `project`.
 #[derive(Debug, Subcommand)]
 pub enum ProjectCommand {
-    /// Add a project to an organization.
+    /// Add a project to an organization
     Add {
         #[command(flatten)]
         project: Project,
     },
-    /// Remove a project from an organization, without asking.
+    /// Remove a project from an organization without confirmation
     Remove {
         #[command(flatten)]
         project: Project,
     },
-    /// List an organization's projects, by name.
+    /// List an organization's projects by name
     List {
-        /// The organization, OG….
+        /// Organization ID (OG…)
         #[arg(long, value_parser = org_id)]
         org: OrgId,
     },
@@ -203,50 +204,49 @@ pub enum ProjectCommand {
 /// A project of an organization.
 #[derive(Debug, Args)]
 pub struct Project {
-    /// Its name, by which tokens refer to it: 1 to 64 letters, digits and . _ -, the first a letter or digit;
-    /// case-sensitive.
+    /// Project name: 1 to 64 letters, digits, '.', '_' and '-', starting with a letter or digit.
+    /// Case-sensitive
     #[arg(value_parser = project_name)]
     pub name: String,
-    /// Its organization, OG….
+    /// Organization ID (OG…)
     #[arg(long, value_parser = org_id)]
     pub org: OrgId,
 }
 
-/// What can be done with tokens.
+/// Subcommands of `token`.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Revoke an organization's token for good, without asking; it is dead for its very next use. A second time changes
-    /// nothing.
+    /// Permanently revoke a token without confirmation, effective immediately. Idempotent
     Revoke {
-        /// Its kind, as the audit log spells it. An access token is deleted.
+        /// Kind of token, as in the audit log. Organization access tokens are deleted
         kind: OrgTokenKind,
-        /// Its id, for an access token its number.
+        /// Token ID. For an organization access token, its number
         id: String,
-        /// Its organization, OG….
+        /// Organization ID (OG…)
         #[arg(long, value_parser = org_id)]
         org: OrgId,
     },
 }
 
-/// The kinds of token that belong to an organization.
+/// Token kinds that belong to an organization.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum OrgTokenKind {
-    /// An org user token.
+    /// Org user token (tg_org_…)
     OrgUserToken,
-    /// An API key.
+    /// API key (tk_live_…, tk_test_…)
     ApiKey,
-    /// An organization access token.
+    /// Organization access token (oat_…)
     OrgAccessToken,
 }
 
-/// What can be done with the table.
+/// Subcommands of `table`.
 #[derive(Debug, Subcommand)]
 pub enum TableCommand {
-    /// Create the tables unless they are there. For emulators: in AWS the stack makes them, with backups, encryption and
-    /// protection against deletion, which these would not have.
+    /// Create the tables if they do not exist. For emulators only: in AWS, the stack creates them
+    /// with backups, encryption and deletion protection
     Create {
-        /// The table of the installation log; not made where it is not named.
+        /// Name of the installation log table. Created only if given
         #[arg(
             long,
             env = "INSTALLATIONS_TABLE",
@@ -257,26 +257,15 @@ pub enum TableCommand {
     },
 }
 
-/// A plan as it is written.
-pub fn plan_name(plan: Plan) -> &'static str {
-    match plan {
-        Plan::Free => "free",
-        Plan::Developer => "developer",
-        Plan::Pro => "pro",
-        Plan::Enterprise => "enterprise",
-    }
-}
-
 fn plan() -> impl TypedValueParser<Value = Plan> {
-    PossibleValuesParser::new(PLANS.map(plan_name))
-        .try_map(|text| PLANS.into_iter().find(|plan| plan_name(*plan) == text).ok_or("is not a plan"))
+    PossibleValuesParser::new(Plan::ALL.iter().copied().map(Plan::as_str)).try_map(|text| text.parse::<Plan>())
 }
 
-/// A role in full or without the `organization/` that all of them begin with.
+/// Accepts a role with or without its `organization/` prefix.
 fn role() -> impl TypedValueParser<Value = Role> {
-    let values = Role::ALL.map(|role| PossibleValue::new(role.as_str()).alias(short(role)));
+    let values = Role::ALL.iter().map(|role| PossibleValue::new(role.as_str()).alias(short(*role)));
     PossibleValuesParser::new(values).try_map(|text| {
-        Role::ALL.into_iter().find(|role| role.as_str() == text || short(*role) == text).ok_or("is not a role")
+        Role::ALL.iter().copied().find(|role| role.as_str() == text || short(*role) == text).ok_or("unknown role")
     })
 }
 
@@ -289,47 +278,49 @@ fn on_or_off() -> impl TypedValueParser<Value = bool> {
 }
 
 fn org_id(text: &str) -> Result<OrgId, &'static str> {
-    OrgId::parse(text).ok_or("an organization's id is OG and 26 characters")
+    OrgId::parse(text).ok_or("an organization ID is OG followed by 26 characters")
 }
 
 fn bot_id(text: &str) -> Result<BotId, &'static str> {
-    BotId::parse(text).ok_or("a bot's id is BT and 26 characters")
+    BotId::parse(text).ok_or("a bot ID is BT followed by 26 characters")
 }
 
-/// A name for people, which no listing can be disturbed by.
+/// A display name. Control characters could garble listings.
 fn name(text: &str) -> Result<String, &'static str> {
     if !(1..=100).contains(&text.chars().count()) {
-        return Err("a name has 1 to 100 characters");
+        return Err("a name must have 1 to 100 characters");
     }
     if text.chars().any(char::is_control) {
-        return Err("a name has no control characters");
+        return Err("a name must not contain control characters");
     }
     if text.trim() != text {
-        return Err("a name neither begins nor ends with a space");
+        return Err("a name must not start or end with a space");
     }
     Ok(text.to_owned())
 }
 
-/// A name that tokens refer to: it must survive paths, shells and lists unquoted, and not be taken for a flag.
+/// A project name. It needs no quoting in paths, shells and lists, and cannot look like a flag.
 fn project_name(text: &str) -> Result<String, &'static str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if !(1..=64).contains(&text.len()) || !text.chars().all(allowed) {
-        return Err("a project's name has 1 to 64 letters, digits and . _ -");
+        return Err("a project name must have 1 to 64 letters, digits, '.', '_' or '-'");
     }
     if !text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
-        return Err("a project's name begins with a letter or digit");
+        return Err("a project name must start with a letter or digit");
     }
     Ok(text.to_owned())
 }
 
 fn moment(text: &str) -> Result<Moment, &'static str> {
-    Moment::parse(text).ok_or("a moment is written as 2026-11-21T10:00:00Z")
+    Moment::parse(text).ok_or("expected an RFC 3339 timestamp, such as 2026-11-21T10:00:00Z")
 }
 
 fn overlap(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let span: Span = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|error| error.to_string())?;
+    let duration = Duration::try_from(duration).map_err(|_| "an overlap must not be negative".to_owned())?;
     if duration > LONGEST_OVERLAP {
-        return Err("an overlap is 90 days at most".to_owned());
+        return Err("an overlap must be at most 90 days".to_owned());
     }
     Ok(duration)
 }
@@ -339,26 +330,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn plans_are_written_as_they_are_stored() {
-        for plan in PLANS {
-            assert_eq!(serde_json::to_value(plan).unwrap(), plan_name(plan));
-        }
-    }
-
-    #[test]
-    fn short_roles_are_unambiguous() {
-        let shorts: std::collections::BTreeSet<_> = Role::ALL.map(short).into();
+    fn short_role_names_are_unique() {
+        let shorts: std::collections::BTreeSet<_> = Role::ALL.iter().copied().map(short).collect();
         assert_eq!(shorts.len(), Role::ALL.len());
         assert!(shorts.iter().all(|short| !short.contains('/')));
     }
 
     #[test]
-    fn names_are_for_people() {
+    fn display_name_must_be_trimmed_printable_and_at_most_100_characters() {
         for good in ["a", "Example, Inc.", "日本語の名前", "é", &"ä".repeat(100)] {
             assert!(name(good).is_ok(), "{good}");
         }
@@ -368,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn project_names_are_identifiers() {
+    fn project_name_must_be_a_safe_identifier() {
         for good in ["a", "prd-greenhouse", "A_1.b", "0", &"a".repeat(64)] {
             assert!(project_name(good).is_ok(), "{good}");
         }
@@ -378,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlap_is_bounded() {
+    fn overlap_is_at_most_90_days() {
         assert_eq!(overlap("24h"), Ok(Duration::from_secs(86_400)));
         assert_eq!(overlap("90days"), Ok(LONGEST_OVERLAP));
         for bad in ["", "24", "-1h", "91d", "1000years", "soon", "999999999999999999999y"] {

@@ -1,54 +1,54 @@
-//! What goes wrong, in one sentence each: what it is, and what to check.
+//! Why a command failed. Each failure is one sentence: what went wrong and what to check.
 
 use std::io;
 
 use shared::ids::{BotId, OrgId};
 use shared::store::StoreError;
 
-/// Why a command was not done.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// No organization has this id.
+    /// No organization has this ID.
     NoSuchOrg(OrgId),
-    /// No bot has this id.
+    /// No bot has this ID.
     NoSuchBot(BotId),
-    /// The organization has a project of this name already.
+    /// The organization already has a project with this name.
     ProjectExists(OrgId, String),
-    /// The organization has no project of this name.
+    /// The organization has no project with this name.
     NoSuchProject(OrgId, String),
-    /// The organization has no token of this kind and id.
+    /// The organization has no token of this kind and ID.
     NoSuchToken(OrgId, String),
-    /// The table could not answer.
+    /// The table could not be read or written.
     Store(StoreError),
-    /// The table could not answer to a change that must not be repeated unseen; with where to look.
+    /// A change may or may not have happened. The text says where to check before repeating it.
     Change(StoreError, &'static str),
-    /// It is done, but the answer could not be written.
+    /// The command succeeded, but its output could not be written.
     Output(io::Error),
 }
 
 impl Failure {
-    /// For `map_err`: a change that must not be repeated before somebody has looked whether it has happened.
+    /// For `map_err` after a change that must not be repeated blindly.
     pub fn of_change(where_to_look: &'static str) -> impl FnOnce(StoreError) -> Self {
         move |error| Failure::Change(error, where_to_look)
     }
 
-    /// What the operator is told.
+    /// The message for the operator.
     pub fn sentence(&self, table: &str) -> String {
         match self {
-            Failure::NoSuchOrg(org) => format!("there is no organization {org} in the table {table}"),
-            Failure::NoSuchBot(bot) => format!("there is no bot {bot} in the table {table}"),
-            Failure::ProjectExists(org, name) => format!("the organization {org} already has a project {name}"),
-            Failure::NoSuchProject(org, name) => format!("the organization {org} has no project {name}"),
-            Failure::NoSuchToken(org, token) => format!("the organization {org} has no {token}"),
+            Failure::NoSuchOrg(org) => format!("organization {org} not found in table {table}"),
+            Failure::NoSuchBot(bot) => format!("bot {bot} not found in table {table}"),
+            Failure::ProjectExists(org, name) => format!("organization {org} already has a project named {name}"),
+            Failure::NoSuchProject(org, name) => format!("organization {org} has no project named {name}"),
+            Failure::NoSuchToken(org, token) => format!("{token} not found in organization {org}"),
             Failure::Store(error) => store(*error, table),
-            // Where DynamoDB refused, nothing has happened.
+            // If DynamoDB refused the request, nothing has changed.
             Failure::Change(StoreError::Unavailable, where_to_look) => {
                 format!("{}; {where_to_look}", store(StoreError::Unavailable, table))
             }
             Failure::Change(error, _) => store(*error, table),
             Failure::Output(error) => format!(
-                "it is done, but the answer could not be written ({error}); an API key in it is lost, \
-                 `guardctl bot rotate-key` makes another"
+                "the command succeeded, but its output could not be written ({error}); if it contained an API key, \
+                 run `guardctl bot rotate-key` to create a new one"
             ),
         }
     }
@@ -57,12 +57,12 @@ impl Failure {
 fn store(error: StoreError, table: &str) -> String {
     match error {
         StoreError::Unavailable => format!(
-            "DynamoDB did not answer for the table {table}: check your AWS credentials, AWS_REGION and the network, or \
-             locally that the service runs where AWS_ENDPOINT_URL_DYNAMODB says"
+            "DynamoDB did not respond for table {table}: check your AWS credentials, AWS_REGION and network connection; \
+             for the local service, check that it is running at AWS_ENDPOINT_URL_DYNAMODB"
         ),
         StoreError::Defect => format!(
-            "DynamoDB refused what was asked of the table {table}: check that it exists in this account and region, \
-             that your AWS credentials may use it, and that this guardctl is as new as the service"
+            "DynamoDB rejected the request for table {table}: check that the table exists in this account and region, \
+             that your AWS credentials have access to it, and that guardctl is at least as new as the service"
         ),
     }
 }

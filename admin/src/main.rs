@@ -1,7 +1,8 @@
-//! `guardctl`: the operator's hands on the table, in AWS and locally.
+//! `guardctl`: manages the tokens table directly, in AWS and locally.
 //!
-//! It is the only way to a first credential: nothing in the API makes organizations or bots. [`cli`] holds the
-//! commands as they are typed, a module per noun what they do, [`output`] what is written, [`failure`] what goes wrong.
+//! The API cannot create organizations or bots, so the first credential always comes from here.
+//! [`cli`] defines the commands, one module per noun runs them, [`output`] writes results,
+//! [`failure`] explains errors.
 
 mod audit;
 mod bot;

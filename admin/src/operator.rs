@@ -1,9 +1,8 @@
-//! Who runs a command, on which table, and how it is answered.
+//! One run of a command: its table, its audit identity and its output format.
 
 use std::fmt::Display;
 
 use serde::Serialize;
-use shared::config::Config;
 use shared::ids::{BotId, OrgId};
 use shared::lambda::new_request_id;
 use shared::store::Store;
@@ -14,18 +13,18 @@ use shared::{App, Moment};
 use crate::failure::Failure;
 use crate::output;
 
-/// One run of the command.
+/// One run of a command.
 pub struct Operator {
     app: App,
     json: bool,
-    /// For the audit log. Who ran the command, AWS knows better (CloudTrail) than the name of a shell's user would say.
+    /// The caller in the audit log. CloudTrail identifies the person better than a shell user name.
     pub caller: Caller,
 }
 
 impl Operator {
-    /// A run on this table, with AWS as the environment describes it.
+    /// Connects to this table with the AWS settings of the environment.
     pub async fn new(table: &str, json: bool) -> Self {
-        let app = App::from_config(Config { tokens_table: table.to_owned() }).await;
+        let app = App::on_table(table).await;
         let actor = Subject::new("operator", "guardctl");
         Self { app, json, caller: Caller { actor, source_ip: None, request_id: new_request_id() } }
     }
@@ -35,22 +34,23 @@ impl Operator {
         self.app.store()
     }
 
-    /// Now.
+    /// The current time.
     pub fn now(&self) -> Moment {
         self.app.clock().now()
     }
 
-    /// Refuses an organization that does not exist. One that does never ceases to: what follows may rely on it.
+    /// Fails unless the organization exists. Organizations are never deleted, so one check is
+    /// enough.
     pub async fn require_org(&self, id: &OrgId) -> Result<(), Failure> {
         self.store().org(id).await?.map(|_| ()).ok_or_else(|| Failure::NoSuchOrg(id.clone()))
     }
 
-    /// Reads a bot that must exist.
+    /// Reads a bot, or fails if it does not exist.
     pub async fn bot(&self, id: &BotId) -> Result<StoredBot, Failure> {
         self.store().bot(id).await?.ok_or_else(|| Failure::NoSuchBot(id.clone()))
     }
 
-    /// Answers: people by the `Display` of it, scripts by its JSON.
+    /// Prints the result: as text through `Display`, or as JSON with `--json`.
     pub fn answer(&self, answer: &(impl Display + Serialize)) -> Result<(), Failure> {
         Ok(output::answer(answer, self.json)?)
     }

@@ -1,4 +1,4 @@
-//! Organizations.
+//! The `org` commands.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use shared::domain::Plan;
 use shared::ids::OrgId;
 use shared::store::orgs::Org;
 
-use crate::cli::{OrgCommand, plan_name};
+use crate::cli::OrgCommand;
 use crate::failure::Failure;
 use crate::operator::Operator;
 use crate::output;
 
-/// Does what was asked.
+/// Runs an `org` command.
 pub async fn run(command: OrgCommand, operator: &Operator) -> Result<(), Failure> {
     let (store, caller) = (operator.store(), &operator.caller);
     match command {
         OrgCommand::Create { name, plan, guard } => {
             let made = store.create_org(&name, plan, guard, caller).await;
-            let look = "the organization may have been made all the same, see `guardctl org list`";
+            let look = "the organization may have been created anyway: check with `guardctl org list`";
             operator.answer(&OrgView::from(made.map_err(Failure::of_change(look))?))
         }
         OrgCommand::Set { org, change } => {
@@ -63,7 +63,7 @@ impl fmt::Display for OrgView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = [
             ("name", self.name.clone()),
-            ("plan", plan_name(self.plan).to_owned()),
+            ("plan", self.plan.as_str().to_owned()),
             ("guard", self.guard().to_owned()),
             ("created", self.created_at.to_string()),
         ];
@@ -79,7 +79,7 @@ struct OrgsView {
 impl fmt::Display for OrgsView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row = |org: &OrgView| {
-            let (plan, guard) = (plan_name(org.plan).to_owned(), org.guard().to_owned());
+            let (plan, guard) = (org.plan.as_str().to_owned(), org.guard().to_owned());
             [org.id.to_string(), plan, guard, org.created_at.to_string(), org.name.clone()]
         };
         let rows: Vec<_> = self.organizations.iter().map(row).collect();

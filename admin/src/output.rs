@@ -1,4 +1,4 @@
-//! The only place that writes: answers to stdout, everything else to stderr.
+//! All output: results go to stdout, everything else to stderr.
 
 use std::fmt::{self, Display};
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use shared::secret::TokenKind;
 
-/// Writes an answer. An API key may be in it, so a stdout that does not take it is an error and no panic.
+/// Writes a result. It may contain an API key, so a failed write is an error, not a panic.
 pub fn answer(answer: &(impl Display + Serialize), json: bool) -> io::Result<()> {
     let text = if json { serde_json::to_string_pretty(answer)? + "\n" } else { answer.to_string() };
     let mut stdout = io::stdout().lock();
@@ -15,14 +15,14 @@ pub fn answer(answer: &(impl Display + Serialize), json: bool) -> io::Result<()>
     stdout.flush()
 }
 
-/// Says in one sentence why a command was not done.
+/// Prints why a command failed.
 pub fn failure(sentence: &str) -> ExitCode {
-    // Nobody is left to be told that stderr is gone.
+    // If stderr is closed, there is nowhere to report it.
     let _ = writeln!(io::stderr(), "error: {}", redacted(sentence));
     ExitCode::FAILURE
 }
 
-/// Says what is wrong with the command line; or prints the help that was asked for, which clap treats alike.
+/// Prints a usage error, or the help or version: clap reports both as errors.
 pub fn usage(error: &clap::Error) -> ExitCode {
     let plain = error.render().to_string();
     let redacted = redacted(&plain);
@@ -30,8 +30,8 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// Takes out what looks like one of our secrets: errors repeat what was typed, and a credential pasted in the place of
-/// a bot's id would end up in the logs of whatever ran us.
+/// Redacts anything that looks like a token. Errors repeat arguments, so a credential pasted as a
+/// bot ID would otherwise end up in logs.
 fn redacted(text: &str) -> String {
     TokenKind::ALL.iter().map(|kind| kind.prefix()).fold(text.to_owned(), |text, prefix| {
         let mut parts = text.split(prefix);
@@ -45,14 +45,14 @@ fn redacted(text: &str) -> String {
     })
 }
 
-/// Writes a thing: its title, and below it a line a property.
+/// Writes one object: a title, then one line per property.
 pub fn card(f: &mut fmt::Formatter<'_>, title: &str, lines: &[(&str, String)]) -> fmt::Result {
     writeln!(f, "{title}")?;
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     lines.iter().try_for_each(|(name, value)| writeln!(f, "  {name:width$}  {value}"))
 }
 
-/// Writes things as columns, with a heading; or that there are none.
+/// Writes objects as aligned columns with a header, or says that there are none.
 pub fn table<const N: usize>(
     f: &mut fmt::Formatter<'_>,
     things: &str,
@@ -60,7 +60,7 @@ pub fn table<const N: usize>(
     rows: &[[String; N]],
 ) -> fmt::Result {
     if rows.is_empty() {
-        return writeln!(f, "There are no {things}.");
+        return writeln!(f, "No {things} found.");
     }
     let heading = heading.map(str::to_owned);
     let rows = || std::iter::once(&heading).chain(rows);
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_secret_survives_and_nothing_else_is_lost() {
+    fn tokens_are_redacted_and_other_text_is_kept() {
         for kind in TokenKind::ALL {
             let token = Token::generate(kind).unwrap();
             let text = format!("invalid value '{}:BT01' for '<BOT>': use '-- {0}'", token.expose());

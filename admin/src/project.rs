@@ -1,4 +1,4 @@
-//! Projects.
+//! The `project` commands.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::cli::{Project, ProjectCommand};
 use crate::failure::Failure;
 use crate::operator::Operator;
 
-/// Does what was asked.
+/// Runs a `project` command.
 pub async fn run(command: ProjectCommand, operator: &Operator) -> Result<(), Failure> {
     let (store, caller) = (operator.store(), &operator.caller);
     match command {
@@ -18,14 +18,14 @@ pub async fn run(command: ProjectCommand, operator: &Operator) -> Result<(), Fai
             if !store.add_project(&org, &name, caller).await? {
                 return Err(Failure::ProjectExists(org, name));
             }
-            operator.answer(&ProjectView { verb: "Added", org_id: org, project: name })
+            operator.answer(&ProjectView { change: ("Added", "to"), org_id: org, project: name })
         }
         ProjectCommand::Remove { project: Project { name, org } } => {
             operator.require_org(&org).await?;
             if !store.remove_project(&org, &name, caller).await? {
                 return Err(Failure::NoSuchProject(org, name));
             }
-            operator.answer(&ProjectView { verb: "Removed", org_id: org, project: name })
+            operator.answer(&ProjectView { change: ("Removed", "from"), org_id: org, project: name })
         }
         ProjectCommand::List { org } => {
             operator.require_org(&org).await?;
@@ -36,16 +36,17 @@ pub async fn run(command: ProjectCommand, operator: &Operator) -> Result<(), Fai
 
 #[derive(Serialize)]
 struct ProjectView {
-    /// For people; a script knows what it has asked for.
+    /// Verb and preposition, for the text output.
     #[serde(skip)]
-    verb: &'static str,
+    change: (&'static str, &'static str),
     org_id: OrgId,
     project: String,
 }
 
 impl fmt::Display for ProjectView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} project {} of organization {}", self.verb, self.project, self.org_id)
+        let (verb, preposition) = self.change;
+        writeln!(f, "{verb} project {} {preposition} organization {}", self.project, self.org_id)
     }
 }
 
@@ -57,7 +58,7 @@ struct ProjectsView {
 impl fmt::Display for ProjectsView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.projects.is_empty() {
-            return writeln!(f, "There are no projects.");
+            return writeln!(f, "No projects found.");
         }
         self.projects.iter().try_for_each(|project| writeln!(f, "{project}"))
     }

@@ -1,4 +1,4 @@
-//! The tables themselves.
+//! The `table` commands.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::cli::TableCommand;
 use crate::failure::Failure;
 use crate::operator::Operator;
 
-/// Does what was asked.
+/// Runs a `table` command.
 pub async fn run(command: TableCommand, table: &str, operator: &Operator) -> Result<(), Failure> {
     match command {
         TableCommand::Create { installations_table } => {
@@ -37,13 +37,16 @@ impl fmt::Display for TablesView {
 #[derive(Serialize)]
 struct TableView {
     table: String,
-    /// False where it was there before.
+    /// False if the table already existed.
     created: bool,
 }
 
 impl fmt::Display for TableView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.created { "Created the table" } else { "There already is a table" };
-        writeln!(f, "{what} {}", self.table)
+        if self.created {
+            writeln!(f, "Created table {}", self.table)
+        } else {
+            writeln!(f, "Table {} already exists", self.table)
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens of organizations.
+//! The `token` commands, for tokens of organizations.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::cli::{OrgTokenKind, TokenCommand};
 use crate::failure::Failure;
 use crate::operator::Operator;
 
-/// Does what was asked.
+/// Runs a `token` command.
 pub async fn run(TokenCommand::Revoke { kind, id, org }: TokenCommand, operator: &Operator) -> Result<(), Failure> {
     let (store, caller) = (operator.store(), &operator.caller);
     operator.require_org(&org).await?;
@@ -18,7 +18,7 @@ pub async fn run(TokenCommand::Revoke { kind, id, org }: TokenCommand, operator:
         (OrgTokenKind::OrgUserToken, Some(id), _) => store.revoke_org_user_token(&org, &id, None, caller).await?,
         (OrgTokenKind::ApiKey, Some(id), _) => store.revoke_api_key(&org, &id, caller).await?,
         (OrgTokenKind::OrgAccessToken, _, Ok(number)) => store.delete_org_access_token(&org, number, caller).await?,
-        // What is no id at all belongs to no token either.
+        // A malformed ID matches no token.
         _ => false,
     };
     let kind = kind.to_possible_value().map_or_else(String::new, |kind| kind.get_name().to_owned());
@@ -37,6 +37,6 @@ struct RevokedView {
 
 impl fmt::Display for RevokedView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Revoked {} {} of organization {}", self.kind, self.id, self.org_id)
+        writeln!(f, "Revoked {} {} in organization {}", self.kind, self.id, self.org_id)
     }
 }

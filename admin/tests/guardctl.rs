@@ -1,4 +1,4 @@
-//! The built command, run as an operator runs it, against an embedded DynamoDB.
+//! Runs the built `guardctl` binary against an embedded DynamoDB.
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
 use std::collections::BTreeMap;
@@ -12,29 +12,29 @@ use dynoxide::actions::query::QueryRequest;
 use dynoxide::types::AttributeValue;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use shared::app::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
+use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
 use shared::domain::UserIdentifier;
 use shared::ids::{BotId, OrgId};
-use shared::principal::Role;
+use shared::permissions::Role;
 use shared::secret::{Token, TokenKind};
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
 use shared::{Clock, Moment};
 use tokio::runtime::Runtime;
 
-/// An id that nothing has.
+/// An ID that does not exist.
 const NO_ORG: &str = "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
-/// An id that nothing has.
+/// An ID that does not exist.
 const NO_BOT: &str = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
 
-/// What is said of a table that is not there.
-const REFUSED: &str = "DynamoDB refused what was asked of the table tokens: check that it exists in this account and \
-    region, that your AWS credentials may use it, and that this guardctl is as new as the service";
-/// What is said where no DynamoDB answers.
-const SILENT: &str = "DynamoDB did not answer for the table tokens: check your AWS credentials, AWS_REGION and the \
-    network, or locally that the service runs where AWS_ENDPOINT_URL_DYNAMODB says";
+/// The error for a table that does not exist.
+const REFUSED: &str = "DynamoDB rejected the request for table tokens: check that the table exists in this account \
+    and region, that your AWS credentials have access to it, and that guardctl is at least as new as the service";
+/// The error if DynamoDB does not respond.
+const SILENT: &str = "DynamoDB did not respond for table tokens: check your AWS credentials, AWS_REGION and network \
+    connection; for the local service, check that it is running at AWS_ENDPOINT_URL_DYNAMODB";
 
-/// A DynamoDB of a test's own, with an empty table.
+/// An embedded DynamoDB with an empty table, one per test.
 struct World {
     runtime: Runtime,
     database: Database,
@@ -58,12 +58,12 @@ impl World {
         Self { runtime, database, endpoint }
     }
 
-    /// Runs something on the table at the time of this clock.
+    /// Runs `work` on the table with this clock.
     fn store<F: Future>(&self, clock: Clock, work: impl FnOnce(Store) -> F) -> F::Output {
         self.runtime.block_on(async { work(Store::new(dynamodb_at(&self.endpoint), "tokens", clock)).await })
     }
 
-    /// The roles that a credential gives now; `None` where it is not good.
+    /// The roles of this credential now; `None` if it is invalid.
     fn roles_of(&self, credential: &str) -> Option<Vec<Role>> {
         self.roles_at(Clock::System, credential)
     }
@@ -83,7 +83,7 @@ impl World {
         run(&mut self.command(arguments))
     }
 
-    /// Runs what must succeed, and reads its JSON.
+    /// Runs a command that must succeed and parses its JSON.
     fn json(&self, arguments: &[&str]) -> Value {
         let run = self.run(&[arguments, &["--json"]].concat());
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{arguments:?}");
@@ -94,13 +94,13 @@ impl World {
         self.json(&["org", "create", "--name", "Example", "--plan", "pro", "--guard", "on"])["id"].text()
     }
 
-    /// Makes a bot. The answer is its id and its credential.
+    /// Creates a bot. Returns its ID and its credential.
     fn bot(&self, org: &str, role: &str) -> (String, String) {
         let bot = self.json(&["bot", "create", "--org", org, "--name", "ci", "--role", role]);
         (bot["id"].text(), bot["credential"].text())
     }
 
-    /// Who did what, by an organization's audit log, oldest first.
+    /// An organization's audit log, one line per entry, oldest first.
     fn audit(&self, org: &str) -> Vec<String> {
         let request = QueryRequest {
             table_name: "tokens".to_owned(),
@@ -123,7 +123,7 @@ impl World {
     }
 }
 
-/// What a command did.
+/// The result of a command.
 struct Run {
     code: i32,
     stdout: String,
@@ -131,7 +131,7 @@ struct Run {
 }
 
 impl Run {
-    /// Asserts that the command failed with one sentence, and gives it.
+    /// Asserts that the command failed with one line on stderr, and returns the message.
     fn failure(&self) -> &str {
         assert_eq!((self.code, self.stdout.as_str()), (1, ""), "{}", self.stderr);
         assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
@@ -139,7 +139,7 @@ impl Run {
     }
 }
 
-/// The command with nothing in its environment but what it needs.
+/// The command with a minimal environment.
 fn command(endpoint: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_guardctl"));
     command.args(arguments).stdin(Stdio::null()).env_clear().envs([
@@ -169,7 +169,7 @@ impl Text for Value {
     }
 }
 
-/// The text with what differs from run to run named by what it is. Only what has the right form is.
+/// Replaces IDs, keys and times with placeholders, if they are well-formed.
 fn shown(text: &str) -> String {
     let in_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ':');
     let mut shown = String::new();
@@ -202,9 +202,9 @@ fn named(word: &str) -> String {
 }
 
 #[test]
-fn organizations_for_people() {
+fn org_commands_print_text() {
     let world = World::new();
-    assert_snapshot!(world.run(&["org", "list"]).stdout, @"There are no organizations.");
+    assert_snapshot!(world.run(&["org", "list"]).stdout, @"No organizations found.");
     let made = world.run(&["org", "create", "--name", "Beispiel Größe & Co.", "--plan", "free", "--guard", "off"]);
     assert_eq!((made.code, made.stderr.as_str()), (0, ""));
     assert_snapshot!(shown(&made.stdout), @r"
@@ -235,7 +235,7 @@ fn organizations_for_people() {
 }
 
 #[test]
-fn organizations_for_scripts() {
+fn org_commands_print_json() {
     let world = World::new();
     assert_eq!(world.json(&["org", "list"]), json!({ "organizations": [] }));
     let made = world.run(&["--json", "org", "create", "--name", "Example", "--plan", "pro", "--guard", "on"]);
@@ -251,7 +251,7 @@ fn organizations_for_scripts() {
     let mut org: Value = serde_json::from_str(&made.stdout).unwrap();
     let id = org["id"].text();
 
-    // Each alone leaves the other as it was.
+    // Changing one setting leaves the other unchanged.
     org["plan"] = json!("free");
     assert_eq!(world.json(&["org", "set", &id, "--plan", "free"]), org);
     org["guard"] = json!(false);
@@ -261,10 +261,10 @@ fn organizations_for_scripts() {
 }
 
 #[test]
-fn bots_for_people() {
+fn bot_commands_print_text() {
     let world = World::new();
     let org = world.org();
-    assert_snapshot!(world.run(&["bot", "list", "--org", &org]).stdout, @"There are no bots.");
+    assert_snapshot!(world.run(&["bot", "list", "--org", &org]).stdout, @"No bots found.");
     let roles = ["--role", "takumi_manager", "--role", "organization/api_key_manager"];
     let made = world.run(&[&["bot", "create", "--org", &org, "--name", "nightly jobs"], &roles[..]].concat());
     assert_eq!((made.code, made.stderr.as_str()), (0, ""));
@@ -275,9 +275,9 @@ fn bots_for_people() {
       roles         organization/takumi_manager, organization/api_key_manager
       created       [time]
 
-    Its API key, shown this once:
+    API key (shown only once):
       [key]
-    The credential to send as `Authorization: Bearer …`:
+    Credential (send it as `Authorization: Bearer …`):
       [key]:[bot]
     ");
     let credential = made.stdout.lines().last().unwrap().trim();
@@ -305,11 +305,11 @@ fn bots_for_people() {
       name          nightly jobs
       roles         organization/owner
       created       [time]
-      previous key  counts until [time]
+      previous key  valid until [time]
 
-    Its API key, shown this once:
+    API key (shown only once):
       [key]
-    The credential to send as `Authorization: Bearer …`:
+    Credential (send it as `Authorization: Bearer …`):
       [key]:[bot]
     ");
     assert!(world.roles_of(rotated.stdout.lines().last().unwrap().trim()).is_some());
@@ -329,7 +329,7 @@ fn bots_for_people() {
 }
 
 #[test]
-fn bots_for_scripts() {
+fn bot_commands_print_json() {
     let world = World::new();
     let org = world.org();
     assert_eq!(world.json(&["bot", "list", "--org", &org]), json!({ "bots": [] }));
@@ -370,7 +370,7 @@ fn bots_for_scripts() {
 }
 
 #[test]
-fn a_key_is_shown_once() {
+fn api_key_is_printed_only_when_created() {
     let world = World::new();
     let org = world.org();
     let (bot, credential) = world.bot(&org, "owner");
@@ -395,7 +395,7 @@ fn a_key_is_shown_once() {
 }
 
 #[test]
-fn without_overlap_the_key_before_is_dead_at_once() {
+fn previous_key_stops_working_at_once_without_overlap() {
     let world = World::new();
     let (bot, before) = world.bot(&world.org(), "owner");
     for rotate in [&["bot", "rotate-key", &bot][..], &["bot", "rotate-key", &bot, "--overlap", "0s"]] {
@@ -407,7 +407,7 @@ fn without_overlap_the_key_before_is_dead_at_once() {
 }
 
 #[test]
-fn with_overlap_the_key_before_counts_so_long() {
+fn previous_key_works_until_the_overlap_ends() {
     let world = World::new();
     let org = world.org();
     let (bot, first) = world.bot(&org, "owner");
@@ -419,7 +419,7 @@ fn with_overlap_the_key_before_counts_so_long() {
 
     let second = rotated["credential"].text();
     assert!(world.roles_of(&first).is_some() && world.roles_of(&second).is_some());
-    // The table's clock may have been a moment behind what the command has said.
+    // The clocks of the command and of the test differ slightly.
     let shortly_before = Clock::manual(asked);
     shortly_before.advance(Duration::from_secs(90 * 60 - 1));
     assert!(world.roles_at(shortly_before, &first).is_some());
@@ -429,14 +429,14 @@ fn with_overlap_the_key_before_counts_so_long() {
     let listed = world.json(&["bot", "list", "--org", &org])["bots"][0]["previous_key_expires_at"].text();
     assert!((until..=until.plus(Duration::from_secs(10))).contains(&Moment::parse(&listed).unwrap()));
 
-    // The next rotation keeps one key at most.
+    // A rotation keeps at most one previous key.
     let third = world.json(&["bot", "rotate-key", &bot, "--overlap", "24h"])["credential"].text();
     let good = [&first, &second, &third].map(|credential| world.roles_of(credential).is_some());
     assert_eq!(good, [false, true, true]);
 }
 
 #[test]
-fn of_concurrent_rotations_the_last_one_wins() {
+fn concurrent_rotations_leave_one_valid_key() {
     let world = World::new();
     let (bot, before) = world.bot(&world.org(), "owner");
     let rotate = || {
@@ -455,11 +455,11 @@ fn of_concurrent_rotations_the_last_one_wins() {
 }
 
 #[test]
-fn roles_hold_for_the_very_next_use() {
+fn role_changes_take_effect_at_next_use() {
     let world = World::new();
     let (bot, credential) = world.bot(&world.org(), "organization/owner");
     assert_eq!(world.roles_of(&credential), Some(vec![Role::Owner]));
-    for role in Role::ALL {
+    for &role in Role::ALL {
         for written in [role.as_str(), role.as_str().strip_prefix("organization/").unwrap()] {
             let changed = world.json(&["bot", "set-roles", &bot, "--role", written, "--role", role.as_str()]);
             assert_eq!(changed["roles"], json!([role.as_str()]));
@@ -469,7 +469,7 @@ fn roles_hold_for_the_very_next_use() {
 }
 
 #[test]
-fn unknown_roles_are_answered_with_those_there_are() {
+fn unknown_role_is_refused_with_the_list_of_roles() {
     let world = World::new();
     for role in ["admin", "organization/admin", "organization/organization/owner", "Owner", ""] {
         let run = world.run(&["bot", "create", "--org", NO_ORG, "--name", "ci", "--role", "owner", "--role", role]);
@@ -479,15 +479,15 @@ fn unknown_roles_are_answered_with_those_there_are() {
 }
 
 #[test]
-fn projects() {
+fn projects_are_added_listed_and_removed_per_organization() {
     let world = World::new();
     let (org, other) = (world.org(), world.org());
     let add = |name: &str, org: &str| world.run(&["project", "add", name, "--org", org]);
-    assert_snapshot!(world.run(&["project", "list", "--org", &org]).stdout, @"There are no projects.");
-    assert_snapshot!(shown(&add("prd-greenhouse", &org).stdout), @"Added project prd-greenhouse of organization [org]");
+    assert_snapshot!(world.run(&["project", "list", "--org", &org]).stdout, @"No projects found.");
+    assert_snapshot!(shown(&add("prd-greenhouse", &org).stdout), @"Added project prd-greenhouse to organization [org]");
     let twice = add("prd-greenhouse", &org);
-    assert_snapshot!(shown(twice.failure()), @"the organization [org] already has a project prd-greenhouse");
-    // Another organization's, and another spelling.
+    assert_snapshot!(shown(twice.failure()), @"organization [org] already has a project named prd-greenhouse");
+    // Another organization, and another spelling, are different projects.
     assert_eq!(add("prd-greenhouse", &other).code, 0);
     assert_eq!(
         world.json(&["project", "add", "Prd-Greenhouse", "--org", &org]),
@@ -504,14 +504,14 @@ fn projects() {
     );
 
     let remove = ["project", "remove", "prd-greenhouse", "--org", &org];
-    assert_snapshot!(shown(&world.run(&remove).stdout), @"Removed project prd-greenhouse of organization [org]");
-    assert_snapshot!(shown(world.run(&remove).failure()), @"the organization [org] has no project prd-greenhouse");
+    assert_snapshot!(shown(&world.run(&remove).stdout), @"Removed project prd-greenhouse from organization [org]");
+    assert_snapshot!(shown(world.run(&remove).failure()), @"organization [org] has no project named prd-greenhouse");
     assert_eq!(world.json(&["project", "list", "--org", &org]), json!({ "projects": ["Prd-Greenhouse"] }));
     assert_eq!(world.json(&["project", "list", "--org", &other]), json!({ "projects": ["prd-greenhouse"] }));
 }
 
 #[test]
-fn what_does_not_exist_is_said() {
+fn unknown_organizations_and_bots_are_reported() {
     let world = World::new();
     for arguments in [
         &["org", "show", NO_ORG][..],
@@ -522,7 +522,7 @@ fn what_does_not_exist_is_said() {
         &["project", "remove", "a", "--org", NO_ORG],
         &["project", "list", "--org", NO_ORG],
     ] {
-        assert_eq!(world.run(arguments).failure(), format!("there is no organization {NO_ORG} in the table tokens"));
+        assert_eq!(world.run(arguments).failure(), format!("organization {NO_ORG} not found in table tokens"));
     }
     for arguments in [
         &["bot", "set-roles", NO_BOT, "--role", "owner"][..],
@@ -530,12 +530,12 @@ fn what_does_not_exist_is_said() {
         &["bot", "rotate-key", NO_BOT, "--overlap", "1h"],
         &["bot", "delete", NO_BOT],
     ] {
-        let sentence = format!("there is no bot {NO_BOT} in the table tokens");
+        let sentence = format!("bot {NO_BOT} not found in table tokens");
         assert_eq!(world.run(arguments).failure(), sentence);
-        // Scripts find errors where people do.
+        // `--json` does not change errors.
         assert_eq!(world.run(&[arguments, &["--json"]].concat()).failure(), sentence);
     }
-    // None of it left anything.
+    // Nothing was written.
     let org = OrgId::parse(NO_ORG).unwrap();
     world.store(Clock::System, |store| async move {
         assert!(store.orgs().await.unwrap().is_empty() && store.bots(&org).await.unwrap().is_empty());
@@ -545,7 +545,7 @@ fn what_does_not_exist_is_said() {
 }
 
 #[test]
-fn a_deleted_bot_is_gone_and_its_neighbours_are_not() {
+fn deleting_a_bot_leaves_other_bots_unchanged() {
     let world = World::new();
     let org = world.org();
     let ((gone, credential), (left, good)) = (world.bot(&org, "owner"), world.bot(&org, "owner"));
@@ -556,12 +556,12 @@ fn a_deleted_bot_is_gone_and_its_neighbours_are_not() {
     for arguments in
         [&["bot", "delete", &gone][..], &["bot", "rotate-key", &gone], &["bot", "set-roles", &gone, "--role", "owner"]]
     {
-        assert_eq!(world.run(arguments).failure(), format!("there is no bot {gone} in the table tokens"));
+        assert_eq!(world.run(arguments).failure(), format!("bot {gone} not found in table tokens"));
     }
 }
 
 #[test]
-fn every_change_leaves_an_entry_in_the_audit_log() {
+fn every_change_is_audited() {
     let world = World::new();
     let org = world.org();
     let (bot, _) = world.bot(&org, "owner");
@@ -591,7 +591,7 @@ fn every_change_leaves_an_entry_in_the_audit_log() {
 }
 
 #[test]
-fn tokens_are_revoked_without_a_bot_and_that_is_in_the_log_of_all_organizations() {
+fn token_revoke_works_without_a_bot_and_is_audited() {
     let world = World::new();
     let (org, other) = (world.org(), world.org());
     let (bot, _) = world.bot(&org, "owner");
@@ -607,11 +607,11 @@ fn tokens_are_revoked_without_a_bot_and_that_is_in_the_log_of_all_organizations(
         let run = world.run(&revoke);
         assert_eq!(
             (run.code, run.stdout.as_str()),
-            (0, &*format!("Revoked org_user_token {id} of organization {org}\n"))
+            (0, &*format!("Revoked org_user_token {id} in organization {org}\n"))
         );
     }
     let found = world.store(Clock::System, |store| async move { store.token(&token).await.unwrap().unwrap() });
-    assert!(!found.counts(Clock::System.now()));
+    assert!(!found.is_active(Clock::System.now()));
     for (kind, id, org) in [
         ("org_user_token", &*id, &*other),
         ("org_user_token", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC", &org),
@@ -620,7 +620,7 @@ fn tokens_are_revoked_without_a_bot_and_that_is_in_the_log_of_all_organizations(
         ("org_access_token", "seven", &org),
     ] {
         let run = world.run(&["token", "revoke", kind, id, "--org", org]);
-        assert_eq!(run.failure(), format!("the organization {org} has no {kind} {id}"));
+        assert_eq!(run.failure(), format!("{kind} {id} not found in organization {org}"));
     }
     let entries = world.json(&["audit", "--since", "2026-01-01T00:00:00Z"])["entries"].take();
     let entry = |entry: &Value| {
@@ -637,11 +637,11 @@ fn tokens_are_revoked_without_a_bot_and_that_is_in_the_log_of_all_organizations(
             format!("{org} org_user_token.revoke {id}"),
         ]
     );
-    assert_eq!(world.run(&["audit", "--since", "2999-01-01T00:00:00Z"]).stdout, "There are no entries.\n");
+    assert_eq!(world.run(&["audit", "--since", "2999-01-01T00:00:00Z"]).stdout, "No entries found.\n");
 }
 
 #[test]
-fn a_wrong_command_line_is_exit_code_2() {
+fn invalid_command_line_exits_with_2() {
     let world = World::new();
     let long = "a".repeat(101);
     for arguments in [
@@ -683,7 +683,7 @@ fn a_wrong_command_line_is_exit_code_2() {
 }
 
 #[test]
-fn a_secret_in_the_wrong_place_is_not_repeated() {
+fn secrets_in_arguments_are_not_echoed() {
     let world = World::new();
     let (_, credential) = world.bot(&world.org(), "owner");
     let secret = &credential["shisho_apikey_".len()..][..43];
@@ -704,10 +704,10 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
 }
 
 #[test]
-fn a_table_is_created_once() {
+fn table_create_keeps_an_existing_table() {
     let world = World::without_table();
-    assert_snapshot!(world.run(&["table", "create"]).stdout, @"Created the table tokens");
-    assert_snapshot!(world.run(&["table", "create"]).stdout, @"There already is a table tokens");
+    assert_snapshot!(world.run(&["table", "create"]).stdout, @"Created table tokens");
+    assert_snapshot!(world.run(&["table", "create"]).stdout, @"Table tokens already exists");
     let tables = |answer: Value| answer["tables"].clone();
     assert_eq!(tables(world.json(&["table", "create"])), json!([{ "table": "tokens", "created": false }]));
     let other = world.json(&["table", "create", "--table", "other"]);
@@ -718,23 +718,23 @@ fn a_table_is_created_once() {
 }
 
 #[test]
-fn the_installation_log_gets_its_table_where_it_is_named() {
+fn installation_log_table_is_created_only_if_named() {
     let world = World::without_table();
     let create = |log: &str| run(world.command(&["table", "create"]).env("INSTALLATIONS_TABLE", log)).stdout;
     assert_snapshot!(create("log"), @r"
-    Created the table tokens
-    Created the table log
+    Created table tokens
+    Created table log
     ");
     assert_snapshot!(create("log"), @r"
-    There already is a table tokens
-    There already is a table log
+    Table tokens already exists
+    Table log already exists
     ");
     let answer = world.json(&["table", "create", "--installations-table", "other"]);
     assert_eq!(answer["tables"][1], json!({ "table": "other", "created": true }));
 }
 
 #[test]
-fn a_missing_table_is_named() {
+fn missing_table_is_reported_with_its_name() {
     let world = World::without_table();
     for arguments in [
         &["org", "list"][..],
@@ -746,12 +746,12 @@ fn a_missing_table_is_named() {
     }
     let unnamed = run(world.command(&["org", "list"]).env_remove("TOKENS_TABLE"));
     assert_eq!((unnamed.code, unnamed.stdout.as_str()), (2, ""));
-    assert!(unnamed.stderr.contains("give --table <TABLE> or set TOKENS_TABLE"), "{}", unnamed.stderr);
+    assert!(unnamed.stderr.contains("pass --table <TABLE> or set TOKENS_TABLE"), "{}", unnamed.stderr);
 }
 
 #[test]
-fn where_nobody_listens_it_ends_soon() {
-    // A port that was free a moment ago.
+fn refused_connection_fails_within_5_seconds() {
+    // A port that nothing listens on.
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let started = Instant::now();
     let listed = run(&mut command(&format!("http://{closed}"), &["org", "list"]));
@@ -760,24 +760,26 @@ fn where_nobody_listens_it_ends_soon() {
 }
 
 #[test]
-fn where_somebody_listens_and_says_nothing_it_ends_too() {
+fn silent_endpoint_fails_within_15_seconds() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let started = Instant::now();
     let create = ["org", "create", "--name", "a", "--plan", "pro", "--guard", "on"];
     let made = run(&mut command(&format!("http://{}", silent.local_addr().unwrap()), &create));
-    // Whoever has not heard the answer cannot know.
-    let look = "; the organization may have been made all the same, see `guardctl org list`";
+    // Without a response, the outcome is unknown.
+    let look = "; the organization may have been created anyway: check with `guardctl org list`";
     assert_eq!(made.failure(), format!("{SILENT}{look}"));
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 }
 
 #[test]
-fn an_answer_that_cannot_be_written_is_a_failure() {
+fn failed_write_to_stdout_exits_with_1() {
     let world = World::new();
     let org = world.org();
     let create = ["bot", "create", "--org", &org, "--name", "ci", "--role", "owner"];
-    // A disk that is full. The bot is there; its key is not, and the operator is told what to do.
+    // A full disk. The bot exists, its key is lost, and the error says what to do.
     let failed = run(world.command(&create).stdout(File::options().write(true).open("/dev/full").unwrap()));
-    assert!(failed.failure().ends_with("an API key in it is lost, `guardctl bot rotate-key` makes another"));
+    assert!(
+        failed.failure().ends_with("if it contained an API key, run `guardctl bot rotate-key` to create a new one")
+    );
     assert_eq!(world.json(&["bot", "list", "--org", &org])["bots"].as_array().unwrap().len(), 1);
 }

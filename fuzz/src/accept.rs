@@ -1,7 +1,7 @@
 use http::{HeaderMap, header};
 use shared::accept;
 
-/// What is asked for in answers: what npm and pip ask for, and what the installation log answers.
+/// Media types that the service offers: those of npm and pip, and those of the installation log.
 const OFFERED: [&[&str]; 4] = [
     &["application/vnd.npm.install-v1+json"],
     &["text/csv"],
@@ -9,7 +9,8 @@ const OFFERED: [&[&str]; 4] = [
     &["application/vnd.pypi.simple.v1+html", "application/vnd.pypi.simple.latest+html", "text/html"],
 ];
 
-/// `Accept` and `Accept-Encoding` headers, one a line, held against RFC 9110 read character by character.
+/// `Accept` and `Accept-Encoding` headers, one per line, compared with an independent parser of RFC
+/// 9110.
 pub fn accept(data: &[u8]) {
     let lines = || data.split(|c| *c == b'\n').map(<[u8]>::to_vec);
     let (types, codings) = (crate::headers(header::ACCEPT, lines()), crate::headers(header::ACCEPT_ENCODING, lines()));
@@ -17,21 +18,21 @@ pub fn accept(data: &[u8]) {
     for offered in OFFERED {
         let named = entries.iter().filter(|(name, _)| offered.contains(&name.as_str()));
         let expected = named.map(|(_, weight)| *weight).max().unwrap_or(0);
-        let wanted = accept::wanted(&types, offered);
+        let wanted = accept::media_weight(&types, offered);
         assert_eq!(wanted, expected, "{offered:?} in {types:?}");
         assert!(wanted <= 1000);
-        // Whatever the order, whatever is asked for besides.
+        // The order does not matter.
         let mut reversed: Vec<_> = types.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         reversed.reverse();
         let reversed: HeaderMap = reversed.into_iter().collect();
-        assert_eq!(accept::wanted(&reversed, offered), wanted, "{reversed:?}");
+        assert_eq!(accept::media_weight(&reversed, offered), wanted, "{reversed:?}");
     }
     let named = |coding: &str| entries.iter().find(|(name, _)| name == coding).map(|(_, weight)| *weight);
     let expected = named("gzip").or(named("*")).is_some_and(|weight| weight > 0);
-    assert_eq!(accept::takes_gzip(&codings), expected, "{codings:?}");
+    assert_eq!(accept::accepts_gzip(&codings), expected, "{codings:?}");
 }
 
-/// The entries of a line that is a header: names in lower case, weights in thousandths.
+/// The entries of a header line: names in lower case, weights in thousandths.
 fn entries(line: &[u8]) -> Vec<(String, u16)> {
     let visible = |c: &u8| (b' '..=b'~').contains(c) || *c == b'\t';
     let Some(line) = str::from_utf8(line).ok().filter(|line| line.bytes().all(|c| visible(&c))) else { return vec![] };

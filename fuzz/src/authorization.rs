@@ -3,8 +3,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, header};
 use shared::auth::Credential;
 use shared::error::Unauthorized;
+use shared::registry::credential_in;
 
-/// Well-formed secrets, which no fuzzer guesses: a control character, which no header has, stands for each.
+/// Well-formed secrets, which a fuzzer cannot guess. A control character, invalid in headers,
+/// stands for each.
 const GOOD: [(u8, &str); 8] = [
     (1, "tg_anon_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ25DLYQ"),
     (2, "tg_org_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ0vAgUq"),
@@ -16,14 +18,14 @@ const GOOD: [(u8, &str); 8] = [
     (11, "shisho_apikey_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZa1Unfk8:BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
 ];
 
-/// What turns the rest of a line into base64.
+/// The control character after which the rest of a line is base64-encoded.
 const ENCODED: u8 = 8;
 
-/// `Authorization` headers, one a line, as everybody reads them and as the registries do.
+/// `Authorization` headers, one per line, as parsed by the API and by the registries.
 pub fn authorization(data: &[u8]) {
     let headers = crate::headers(header::AUTHORIZATION, data.split(|c| *c == b'\n').map(spelled_out));
     let bearer = Credential::from_headers(&headers);
-    let at_registries = Credential::from_registry_headers(&headers);
+    let at_registries = credential_in(&headers);
     let only = only(&headers);
     if headers.is_empty() {
         assert_eq!(
@@ -36,11 +38,15 @@ pub fn authorization(data: &[u8]) {
             let sent =
                 only.and_then(|value| after(value, "bearer")).unwrap_or_else(|| panic!("taken from {headers:?}"));
             assert_eq!(sent, text(credential));
-            assert_eq!(at_registries.as_ref().ok().map(text).as_deref(), Some(sent), "the registries take less");
+            assert_eq!(
+                at_registries.as_ref().ok().map(text).as_deref(),
+                Some(sent),
+                "the registries refuse a bearer token"
+            );
             let secret = sent.split(':').next().unwrap_or_default();
             assert!(!format!("{credential:?}").contains(&secret[secret.len() - 10..]), "Debug shows a credential");
         }
-        // What is refused as missing is asked for; so no bearer token is told that.
+        // A bearer token that was sent is never reported as missing.
         Err(Unauthorized::Missing) => assert_eq!(only.and_then(|value| after(value, "bearer")), None, "{headers:?}"),
         Err(Unauthorized::Invalid) => {}
     }
@@ -48,7 +54,7 @@ pub fn authorization(data: &[u8]) {
         let encoded = only.and_then(|value| after(value, "basic")).unwrap_or_else(|| panic!("taken from {headers:?}"));
         let pair = BASE64.decode(encoded).ok().and_then(|pair| String::from_utf8(pair).ok()).unwrap_or_default();
         let (user, password) = pair.split_once(':').unwrap_or_default();
-        assert!(user == "token" || user == "__token__", "{user:?} is no user");
+        assert!(user == "token" || user == "__token__", "{user:?} is not an allowed user name");
         assert_eq!(password, text(credential));
     }
 }
@@ -66,14 +72,14 @@ fn spelled_out(line: &[u8]) -> Vec<u8> {
     [plain, encoded].into_iter().flatten().flatten().collect()
 }
 
-/// The one header that there is, if it is text.
+/// The header value, if there is exactly one and it is text.
 fn only(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, another) = (values.next()?, values.next());
     value.to_str().ok().filter(|_| another.is_none())
 }
 
-/// What follows the scheme, without spaces around it.
+/// The credentials after the scheme, trimmed.
 fn after<'a>(value: &'a str, scheme: &str) -> Option<&'a str> {
     let is_scheme = value.get(..scheme.len())?.eq_ignore_ascii_case(scheme);
     let rest = is_scheme.then(|| &value[scheme.len()..])?;
@@ -84,7 +90,7 @@ fn refusal(read: &Result<Credential, Unauthorized>) -> Option<Unauthorized> {
     read.as_ref().err().copied()
 }
 
-/// A credential as it is sent.
+/// A credential as it is sent in a header.
 fn text(credential: &Credential) -> String {
     match credential {
         Credential::Bot(id, key) => format!("{}:{id}", key.expose()),

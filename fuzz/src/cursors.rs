@@ -1,8 +1,8 @@
 use shared::cursor;
 
-/// Cursors: one is good for the query that answered it, and for no other.
+/// Cursors: each is valid only for the query that returned it.
 ///
-/// The text is read as a cursor, and its lines as a query and a place that a cursor is made for.
+/// The input is parsed as a cursor; its lines are also used as a query and a position to encode.
 pub fn cursors(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     reads_back(&["api-keys-list", "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC", "Active"], text);
@@ -10,30 +10,27 @@ pub fn cursors(data: &[u8]) {
     let place = query.pop().unwrap_or_default();
     let made = cursor::write(&query, place);
     assert_eq!(cursor::read(&query, &made).ok().as_deref(), Some(place), "{text:?}");
-    assert!(
-        made.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_'),
-        "{made} must be encoded in a URL"
-    );
+    assert!(made.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_'), "{made} is not URL-safe");
     for other in others(&query) {
         let other: Vec<&str> = other.iter().map(String::as_str).collect();
-        assert!(cursor::read(&other, &made).is_err(), "{text:?}: good for {other:?}, too");
+        assert!(cursor::read(&other, &made).is_err(), "{text:?}: also valid for {other:?}");
     }
     for at in [0, text.len() % made.len(), made.len() - 1] {
         let other = if made.as_bytes()[at] == b'A' { 'B' } else { 'A' };
         let altered = format!("{}{other}{}", &made[..at], &made[at + 1..]);
-        assert!(cursor::read(&query, &altered).is_err(), "{text:?}: {altered} is taken for {made}");
+        assert!(cursor::read(&query, &altered).is_err(), "{text:?}: {altered} is accepted instead of {made}");
     }
     assert!(cursor::read(&query, &made[1..]).is_err() && cursor::read(&query, &made[..made.len() - 1]).is_err());
 }
 
-/// What is taken for a cursor is one, to the letter.
+/// A text accepted as a cursor is the canonical encoding of its position.
 fn reads_back(query: &[&str], text: &str) {
     if let Ok(place) = cursor::read(query, text) {
         assert_eq!(cursor::write(query, &place), text);
     }
 }
 
-/// Queries that are nearly this one.
+/// Queries that are similar to this one.
 fn others(query: &[&str]) -> Vec<Vec<String>> {
     let query: Vec<String> = query.iter().map(|part| (*part).to_owned()).collect();
     let mut others = vec![[query.clone(), vec![String::new()]].concat(), [vec![String::new()], query.clone()].concat()];
@@ -45,7 +42,7 @@ fn others(query: &[&str]) -> Vec<Vec<String>> {
         longer[at].push('x');
         others.push(longer);
         if at > 0 {
-            // What ends one part begins the next: the same characters in the same order.
+            // Move a character across a boundary: the same characters in the same order.
             let mut moved = query.clone();
             if let Some(last) = moved[at - 1].pop() {
                 moved[at].insert(0, last);

@@ -1,7 +1,8 @@
-//! What reads untrusted text, and what must hold of it whatever comes. A function that returns has found nothing.
+//! Fuzz targets for the parsers of untrusted input. Each checks its invariants and panics if one is
+//! violated.
 //!
-//! `fuzz/run` lets libFuzzer look for bytes that make one of these panic; `cargo test` runs them on `corpus/`, where what
-//! was once found stays.
+//! `fuzz/run` searches for such inputs with libFuzzer. `cargo test` runs the targets on `corpus/`,
+//! which keeps the inputs found so far.
 
 mod accept;
 mod authorization;
@@ -15,7 +16,7 @@ pub use cursors::cursors;
 pub use paths::paths;
 pub use secrets::secrets;
 
-/// A target: its name, which its binary and its part of the corpus have too, and itself.
+/// A target: its name, shared by its binary and corpus folder, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
@@ -27,7 +28,7 @@ pub const TARGETS: [Target; 5] = [
     ("secrets", secrets),
 ];
 
-/// Headers of one name, a line each. What HTTP would not let through is left out.
+/// Headers of one name, one per line. Skips values that HTTP does not allow.
 fn headers(name: http::HeaderName, lines: impl Iterator<Item = Vec<u8>>) -> http::HeaderMap {
     let values = lines.filter_map(|line| http::HeaderValue::from_bytes(&line).ok());
     values.map(|value| (name.clone(), value)).collect()

@@ -5,13 +5,13 @@ use shared::registry::upstream::Upstream;
 use shared::secret::Token;
 use url::Url;
 
-/// Paths below `/npm/` and `/pypi/`: whatever is asked for, the upstream is asked for what lies below its root, on its own
-/// host, and is shown no token.
+/// Paths below `/npm/` and `/pypi/`: every upstream URL stays below the upstream's root, on its
+/// host, and contains no token.
 pub fn paths(data: &[u8]) {
     let Ok(path) = str::from_utf8(data) else { return };
     npm(path);
     pypi(path);
-    // API Gateway decodes a path once, and may or may not have done so: both must mean the same.
+    // API Gateway may decode a path once: both forms must mean the same.
     if let Ok(decoded) = percent_decode_str(path).decode_utf8() {
         let (npm, pypi) = (Npm::parse(path), Pypi::parse(path));
         assert!(npm.is_none() || npm == Npm::parse(&decoded), "{path:?}: {npm:?}");
@@ -20,7 +20,7 @@ pub fn paths(data: &[u8]) {
 }
 
 fn upstream(text: &str) -> Upstream {
-    Upstream::parse(text).unwrap_or_else(|| panic!("{text} is no upstream"))
+    Upstream::parse(text).unwrap_or_else(|| panic!("{text} is not an upstream URL"))
 }
 
 fn npm(path: &str) {
@@ -40,12 +40,12 @@ fn npm(path: &str) {
     for path in &asked {
         below(&upstream.join(path), "packages.example.com", "/npm/", path);
     }
-    // What is asked for first is the resource itself, by its one spelling.
+    // The first URL is that of the resource itself, in its canonical spelling.
     if let Some(canonical) = asked.first() {
         assert_eq!(Npm::parse(canonical).as_ref(), Some(&resource), "{path:?}: {canonical}");
     }
     if let Npm::Tarball(tarball) | Npm::TarballByMetadata(tarball) = &resource {
-        assert!(tarball.lies_at(&tarball.path()), "{tarball:?}");
+        assert!(tarball.is_at(&tarball.path()), "{tarball:?}");
         let same: Option<Tarball> = Tarball::of(&tarball.package, &tarball.version);
         assert_eq!(same.as_ref(), Some(tarball), "{path:?}");
         let named: &Package = &tarball.package;
@@ -62,7 +62,7 @@ fn pypi(path: &str) {
             assert_eq!(Pypi::parse(&format!("simple/{}", project.path())), Some(Pypi::Project(project)));
         }
         Some(Pypi::Misspelled(to)) => {
-            // Where a client goes from here, by the rules of URLs: to the right spelling at once.
+            // The redirect leads directly to the canonical spelling.
             let asked = Url::parse("https://guard.example.com/pypi/").and_then(|root| root.join(path));
             let place = asked.and_then(|asked| asked.join(&to)).unwrap_or_else(|_| panic!("{path:?}: {to}"));
             below(&place, "guard.example.com", "/pypi/simple/", path);
@@ -74,36 +74,37 @@ fn pypi(path: &str) {
             let (url, path) = match place {
                 Place::ByMetadata => return,
                 Place::Upstream(path) => (upstream.on_host(&path), path),
-                // It is asked for there only if that is one of the hosts that are configured.
+                // Requested there only if it is a configured host.
                 Place::Host(host, path) => {
                     assert!(!host.is_empty() && !host.contains('/'), "{host}");
                     (self::upstream("https://files.example.com/").on_host(&path), path)
                 }
             };
             below(&url, url.host_str().unwrap_or_default(), "/", &path);
-            assert_eq!(url.path(), path, "it does not mean itself");
+            assert_eq!(url.path(), path, "the URL normalizes to another path");
             let name = path.rsplit('/').next().map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
             assert_eq!(name, Some(format!("{}{}", file.name, file.companion.unwrap_or_default())));
         }
     }
 }
 
-/// Checks that a URL leads to this host, below this root, by every way of reading it, and holds no token.
+/// Checks that a URL is on this host and below this root, however it is parsed, and contains no
+/// token.
 fn below(url: &Url, host: &str, root: &str, path: &str) {
     let again = Url::parse(url.as_str());
-    assert_eq!(again.as_ref(), Ok(url), "{path:?}: {url} does not read back");
+    assert_eq!(again.as_ref(), Ok(url), "{path:?}: {url} does not parse back");
     assert_eq!((url.scheme(), url.host_str(), url.port()), ("https", Some(host), None), "{path:?}: {url}");
     assert!(url.username().is_empty() && url.password().is_none(), "{path:?}: {url}");
     assert!(url.query().is_none() && url.fragment().is_none(), "{path:?}: {url}");
     let rest = url.path().strip_prefix(root).unwrap_or_else(|| panic!("{path:?}: {url} is not below {root}"));
     let decoded = percent_decode_str(rest).decode_utf8_lossy();
     let slashes = rest.matches("%2f").count() + rest.matches("%2F").count();
-    // Of a scope alone, which is where npm writes it so.
+    // Only in a scoped package name.
     assert!(slashes <= 1 && (slashes == 0 || decoded.contains('@')), "{path:?}: {url}");
-    // The root itself has no parts.
+    // The root itself has no segments.
     for part in decoded.trim_end_matches('/').split('/').filter(|_| !rest.is_empty()) {
         assert!(!part.is_empty() && part != "." && part != "..", "{path:?}: {url}");
         assert!(!part.contains(['\\', '\0', '\r', '\n', '?', '#', '%']), "{path:?}: {url}");
-        assert!(Token::parse(part).is_none(), "{path:?}: a token is shown");
+        assert!(Token::parse(part).is_none(), "{path:?}: contains a token");
     }
 }

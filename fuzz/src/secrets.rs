@@ -4,9 +4,9 @@ const BASE62: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrst
 const HEX: &[u8] = b"0123456789abcdef";
 const CROCKFORD: &[u8] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// Tokens and reset codes, held against their formats as the contract writes them down, read once more here.
+/// Tokens and reset codes, compared with independent parsers of their documented formats.
 ///
-/// No fuzzer guesses a checksum, so the text is also tried with the right one behind it.
+/// A fuzzer cannot guess a checksum, so the text is also tried with the correct one appended.
 pub fn secrets(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     token(text);
@@ -18,7 +18,7 @@ pub fn secrets(data: &[u8]) {
     code(text);
 }
 
-/// Kind, prefix, alphabet, how many random characters, how many of the checksum.
+/// Kind, prefix, alphabet, number of random characters, number of checksum characters.
 const KINDS: [(TokenKind, &str, &[u8], usize, usize); 6] = [
     (TokenKind::EmailVerified, "tg_anon_", BASE62, 36, 6),
     (TokenKind::OrgUser, "tg_org_", BASE62, 36, 6),
@@ -66,7 +66,8 @@ fn code(text: &str) {
     let read = ResetCode::parse(text);
     assert_eq!(read.as_ref().map(|code| code.expose().replace('-', "")), meant, "{text:?}");
     if let Some(code) = read {
-        let again = ResetCode::parse(&code.expose()).unwrap_or_else(|| panic!("{text:?} is mailed as what is no code"));
+        let again = ResetCode::parse(&code.expose())
+            .unwrap_or_else(|| panic!("{text:?} is mailed in a form that does not parse"));
         assert_eq!(again.hash(), code.hash(), "{text:?}");
     }
 }

@@ -1,11 +1,11 @@
-//! What the fuzzer begins with, and what it once found, as ordinary tests.
+//! Runs the fuzz targets on the corpus: the seeds and the inputs found so far.
 
 use std::collections::BTreeSet;
 use std::fs::read_dir;
 use std::path::Path;
 
 #[test]
-fn what_must_hold_holds_of_every_seed() {
+fn every_seed_passes_its_fuzz_target() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let names = |path: &Path| -> BTreeSet<String> {
         read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -18,7 +18,7 @@ fn what_must_hold_holds_of_every_seed() {
             let data = std::fs::read(corpus.join(target).join(&seed)).unwrap();
             let held = std::panic::catch_unwind(|| run(&data));
             assert!(held.is_ok(), "{target}: corpus/{target}/{seed}");
-            // As it stands, and cut off anywhere.
+            // Also truncated at every length.
             for end in 0..data.len() {
                 run(&data[..end]);
             }

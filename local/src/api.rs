@@ -1,4 +1,4 @@
-//! All functions' routes on one port, in the place of API Gateway.
+//! Serves the routes of all functions on one port, in place of API Gateway.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -8,28 +8,40 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::Method;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use shared::App;
 use shared::error::ErrorFormat;
-use shared::http::{Origin, observed};
 use shared::lambda::{Authorized, new_request_id};
+use shared::mail::Mailer;
+use shared::observe::{Origin, observed};
+use shared::registry::Registries;
+use shared::store::installations::InstallationLog;
+use shared::{App, InstallationsApp, MailApp, RegistryApp};
 use tokio::net::TcpListener;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-/// The routes of all functions.
-pub fn routes() -> OpenApiRouter<App> {
+/// The state of the whole service: what every function's state is made of.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The state that every function needs.
+    pub app: App,
+    /// The installation log.
+    pub log: InstallationLog,
+    /// What sends mail.
+    pub mailer: Mailer,
+    /// The upstream registries.
+    pub registries: Registries,
+}
+
+/// The routes of functions that need the tokens table.
+fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(api_keys_create::routes())
         .merge(api_keys_list::routes())
         .merge(api_keys_revoke::routes())
         .merge(audit_log_list::routes())
         .merge(docs_openapi::routes())
-        .merge(email_tokens_regenerate::routes())
-        .merge(email_tokens_register::routes())
-        .merge(email_tokens_reset::routes())
         .merge(email_tokens_revoke::routes())
         .merge(email_tokens_status::routes())
-        .merge(installations_list::routes())
         .merge(org_access_tokens_create::routes())
         .merge(org_access_tokens_delete::routes())
         .merge(org_access_tokens_list::routes())
@@ -39,29 +51,54 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(org_user_tokens_probe::routes())
         .merge(org_user_tokens_revoke::routes())
         .merge(org_user_tokens_revoke_by_user::routes())
-        .merge(registry_npm::routes())
-        .merge(registry_pypi::routes())
         .merge(tokens_introspect::routes())
         .merge(tokens_whoami::routes())
 }
 
+/// The routes of functions that also send mail.
+fn mail_routes() -> OpenApiRouter<MailApp> {
+    OpenApiRouter::new()
+        .merge(email_tokens_regenerate::routes())
+        .merge(email_tokens_register::routes())
+        .merge(email_tokens_reset::routes())
+}
+
+/// The routes of functions that read the installation log.
+fn installations_routes() -> OpenApiRouter<InstallationsApp> {
+    OpenApiRouter::new().merge(installations_list::routes())
+}
+
+/// The routes of the registries.
+fn registry_routes() -> OpenApiRouter<RegistryApp> {
+    OpenApiRouter::new().merge(registry_npm::routes()).merge(registry_pypi::routes())
+}
+
 /// The OpenAPI document, generated from the routes. It is checked in as `openapi.json`.
 pub fn document() -> OpenApi {
-    shared::openapi::document(routes().into_openapi())
+    let mut document = routes().into_openapi();
+    document.merge(mail_routes().into_openapi());
+    document.merge(installations_routes().into_openapi());
+    document.merge(registry_routes().into_openapi());
+    shared::openapi::document(document)
 }
 
 /// The whole service.
-pub fn router(app: App) -> Router {
-    let routes = Router::from(routes())
+pub fn router(service: Service) -> Router {
+    let Service { app, log, mailer, registries } = service;
+    let routes = OpenApiRouter::new()
+        .merge(routes().with_state(app.clone()))
+        .merge(mail_routes().with_state(MailApp { app: app.clone(), mailer }))
+        .merge(installations_routes().with_state(InstallationsApp { app: app.clone(), log: log.clone() }))
+        .merge(registry_routes().with_state(RegistryApp { app: app.clone(), log, registries }));
+    let routes = Router::from(routes)
         .fallback(docs_not_found::not_found)
         .method_not_allowed_fallback(docs_not_found::not_found)
         .layer(from_fn(match_methods_exactly))
-        .layer(from_fn_with_state(app.clone(), authorize))
-        .with_state(app);
+        .layer(from_fn_with_state(app, authorize));
     observed(routes)
 }
 
-/// Serves a [`router`] until `shutdown` resolves and what is under way is answered.
+/// Serves a [`router`] until `shutdown` resolves and pending requests are answered.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -71,7 +108,7 @@ pub async fn serve(
     axum::serve(listener, service).with_graceful_shutdown(shutdown).await
 }
 
-/// The authorizer before the routes that the template puts it before.
+/// Runs the authorizer for the same route as in `template.yaml`.
 async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
     if request.method() != Method::GET || request.uri().path() != WHOAMI {
         return next.run(request).await;
@@ -86,10 +123,11 @@ async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> 
     }
 }
 
-/// The path of what stands behind the authorizer, for `GET`.
+/// The `GET` route behind the authorizer.
 const WHOAMI: &str = "/v1/whoami";
 
-/// axum answers `HEAD` wherever there is a `GET`; API Gateway does not, but for the registries, which take any method.
+/// axum answers `HEAD` for every `GET` route. API Gateway does so only for the registries, which
+/// accept any method.
 async fn match_methods_exactly(request: Request, next: Next) -> Response {
     if request.method() == Method::HEAD && ErrorFormat::at(request.uri().path()) == ErrorFormat::Envelope {
         return docs_not_found::not_found(request).await.into_response();
@@ -97,7 +135,7 @@ async fn match_methods_exactly(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Notes where a request comes from: the TCP peer.
+/// Records the TCP peer as the source of a request.
 async fn with_origin(ConnectInfo(peer): ConnectInfo<SocketAddr>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(Origin { request_id: new_request_id(), source_ip: Some(peer.ip()) });
     next.run(request).await

@@ -1,4 +1,5 @@
-//! The first organization and bot of an empty store, and the file that a shell sources to act as them.
+//! Creates a demo organization and bot in an empty store, and the env file that gives a shell their
+//! credentials.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -9,17 +10,17 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use shared::domain::Plan;
 use shared::lambda::new_request_id;
-use shared::principal::Role;
+use shared::permissions::Role;
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
 
-/// What the file says: names of environment variables and their values.
+/// The contents of the env file: environment variables and their values.
 pub type Environment = BTreeMap<String, String>;
 
 /// The variable that holds the bot's API key.
 pub const BOT_API_KEY: &str = "BOT_API_KEY";
 
-/// Makes an organization and an owner bot if there is no organization yet, and says who they are. `None` if there was.
+/// Creates an organization and an owner bot. `None` if the store already has an organization.
 pub async fn create_if_empty(store: &Store) -> Result<Option<Environment>> {
     if !store.orgs().await?.is_empty() {
         return Ok(None);
@@ -35,25 +36,25 @@ pub async fn create_if_empty(store: &Store) -> Result<Option<Environment>> {
     ])))
 }
 
-/// Reads a file that [`write()`] has written; nothing where there is none.
+/// Reads a file written by [`write()`]. Empty if there is none.
 pub fn read(path: &Path) -> Environment {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let pairs = text.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Writes the file. Only its owner may read it: it holds a credential. It takes the place of the one before in one step,
-/// for that one may be the only copy of a kept store's key.
+/// Writes the file, readable only by its owner because it contains a credential. The replacement is
+/// atomic: the existing file may hold the only copy of the bot's API key.
 pub fn write(path: &Path, environment: &Environment) -> Result<()> {
     let draft = path.with_added_extension("new");
     let write = || -> std::io::Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        // A draft that a crash left behind may be readable to others.
+        // A draft left behind by a crash may be readable by others.
         let _ = std::fs::remove_file(&draft);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        writeln!(file, "# Written by guard-tokens at its start. It holds a credential for this machine's demo.")?;
+        writeln!(file, "# Written by guard-tokens at startup. Contains the credential of the demo bot.")?;
         for (name, value) in environment {
             writeln!(file, "export {name}={value}")?;
         }
@@ -63,13 +64,13 @@ pub fn write(path: &Path, environment: &Environment) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A path as one word of a shell.
+/// Quotes a path as one shell word.
 fn quoted(path: &str) -> String {
     let is_plain = path.bytes().all(|c| c.is_ascii_alphanumeric() || b"/._-".contains(&c));
     if is_plain { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
-/// The curl tour, ready to paste.
+/// The curl examples, ready to paste.
 pub fn tour(env_file: &Path) -> String {
     include_str!("tour.txt").replace("{env_file}", &quoted(&env_file.display().to_string()))
 }

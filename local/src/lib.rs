@@ -1,8 +1,9 @@
-//! The whole of guard-tokens in one process.
+//! The whole service in one process, for development and tests.
 //!
-//! The routes are those that the functions export: what runs here is what is deployed. [`api`] puts them on one port,
-//! [`dynamodb`] is the table, [`outbox`] takes the mails, [`upstreams`] is where packages
-//! come from, [`demo`] is the first organization, and `main.rs` the command.
+//! It serves the routes that the Lambda functions export, so it runs the same code as a deployment.
+//! [`api`] serves them on one port, [`dynamodb`] embeds the database, [`outbox`] receives mails,
+//! [`upstreams`] finds the upstream registries, [`demo`] creates the first organization, and
+//! `main.rs` is the command.
 
 pub mod api;
 pub mod demo;

@@ -1,4 +1,5 @@
-//! The local outbox: stands in the place of SES, takes mails over its API, and shows them at `/_local/mail`.
+//! The local outbox. It emulates the SES API, stores mails in memory and shows them at
+//! `/_local/mail`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,27 +15,27 @@ use serde_json::{Value, json};
 use shared::email::EmailAddress;
 use shared::{Clock, Moment};
 
-/// Where the SES client is pointed to: the path of the outbox under the service's own address.
+/// The base path of the emulated SES API.
 pub const SES_PATH: &str = "/_local/ses";
 
-/// How many mails are kept; older ones are forgotten.
+/// Maximum number of mails kept. Older ones are dropped.
 const KEPT: usize = 1_000;
 
-/// The mails that were sent, newest first. All of it is in memory.
+/// The sent mails, in memory, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct Outbox {
     mails: Arc<Mutex<VecDeque<Mail>>>,
     clock: Clock,
 }
 
-/// A mail that was sent.
+/// A sent mail.
 #[derive(Debug, Clone, Serialize)]
 pub struct Mail {
-    /// Its number, from 1.
+    /// Its number, starting at 1.
     pub id: u64,
     /// When it was sent.
     pub at: Moment,
-    /// Who it was sent to.
+    /// The recipient.
     pub to: String,
     /// Its subject.
     pub subject: String,
@@ -42,7 +43,7 @@ pub struct Mail {
     pub text: String,
     /// Its HTML.
     pub html: String,
-    /// The whole request that SES was sent.
+    /// The full request to SES.
     pub source: Value,
 }
 
@@ -52,12 +53,12 @@ impl Outbox {
         Self { mails: Arc::default(), clock }
     }
 
-    /// The mails that were sent, newest first.
+    /// The sent mails, newest first.
     pub fn mails(&self) -> Vec<Mail> {
         self.lock().iter().cloned().collect()
     }
 
-    /// Its pages, and the API that SES clients speak to.
+    /// Routes of the pages and of the emulated SES API.
     pub fn router(self) -> Router {
         Router::new()
             .route(&format!("{SES_PATH}/v2/email/outbound-emails"), post(take))
@@ -78,7 +79,7 @@ impl Outbox {
     }
 }
 
-/// SES's `SendEmail`, for simple content.
+/// The `SendEmail` operation of SES, for simple content.
 async fn take(State(outbox): State<Outbox>, Json(source): Json<Value>) -> Json<Value> {
     let text = |pointer: &str| source.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut mails = outbox.lock();
@@ -92,9 +93,9 @@ async fn take(State(outbox): State<Outbox>, Json(source): Json<Value>) -> Json<V
         source,
     };
     let id = mail.id;
-    // The subject holds no secret; the address is masked, here as everywhere in the log.
+    // The subject contains no secret. Addresses are always masked in logs.
     let to = EmailAddress::try_from(mail.to.clone()).map(|to| to.masked()).unwrap_or_default();
-    tracing::info!(to, subject = mail.subject, at = format!("/_local/mail/{id}"), "a mail is in the outbox");
+    tracing::info!(to, subject = mail.subject, at = format!("/_local/mail/{id}"), "mail received in the outbox");
     mails.push_front(mail);
     mails.truncate(KEPT);
     Json(json!({ "MessageId": format!("local-{id}") }))
@@ -118,7 +119,7 @@ async fn list_as_json(State(outbox): State<Outbox>) -> Json<Vec<Mail>> {
 }
 
 async fn html(State(outbox): State<Outbox>, Path(id): Path<u64>) -> Response {
-    // As a mail program would show it: nothing runs, and nothing is fetched.
+    // As in a mail client: no scripts, no external resources.
     let policy = [(header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'")];
     outbox
         .find(id)

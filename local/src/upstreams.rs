@@ -1,18 +1,20 @@
-//! Where packages come from: what the command line says, else what npm and pip of this machine are set to.
+//! Finds the upstream registries: from the command line, else from the configuration of npm and
+//! pip.
 
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use shared::registry::upstream::Upstream;
-use shared::registry::{PATIENCE, PublicUrl, Settings};
+use shared::registry::{PublicUrl, Settings, UPSTREAM_TIMEOUT};
 use tokio::process::Command;
 use url::Url;
 
-/// How long npm or pip may take to say where they get packages from.
-const ASKING: Duration = Duration::from_secs(10);
+/// Timeout for npm and pip to print their configuration.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whom to ask, where nothing else says it, in this order. What pip does without any setting, pip alone knows.
+/// Commands that print the configured registry, in order of preference. The last one prints pip's
+/// built-in default.
 const NPM: [&str; 2] = ["printenv NPM_CONFIG_REGISTRY", "npm config get registry"];
 const PIP: [&str; 3] = [
     "printenv PIP_INDEX_URL",
@@ -20,7 +22,7 @@ const PIP: [&str; 3] = [
     "python3 -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)'",
 ];
 
-/// The settings of the registries, with these upstreams where they are given; `port` is our own.
+/// The registry settings, with the given upstreams if any. `port` is our own port.
 pub async fn settings(npm: Option<&str>, pypi: Option<&str>, port: u16) -> Result<Settings> {
     let (npm, pypi) =
         tokio::try_join!(upstream("--npm-upstream", npm, &NPM, port), upstream("--pypi-upstream", pypi, &PIP, port))?;
@@ -29,29 +31,29 @@ pub async fn settings(npm: Option<&str>, pypi: Option<&str>, port: u16) -> Resul
         pypi,
         pypi_file_hosts: Vec::new(),
         anonymous_access: false,
-        public_url: PublicUrl::AsCalled("http"),
-        patience: PATIENCE,
+        public_url: PublicUrl::FromHostHeader("http"),
+        timeout: UPSTREAM_TIMEOUT,
     })
 }
 
-/// The upstream that is given, else the first that one of these commands names. None where nobody knows one, or where that
-/// is none for us: then the registry says so. Never another than what npm or pip would use: that would ask strangers for
-/// packages of the same name.
+/// The given upstream, else the first one that a command prints. `None` if there is none or it is
+/// unusable; the registry then reports that it has no upstream. It never falls back to a registry
+/// that npm or pip would not use: that would enable dependency confusion.
 async fn upstream(flag: &str, given: Option<&str>, commands: &[&str], port: u16) -> Result<Option<Upstream>> {
     if let Some(url) = given {
         let upstream = Upstream::parse(url);
         if upstream.is_none() {
-            // Not repeated: it may hold a password.
-            bail!("{flag} must be an http or https URL without user, query and fragment");
+            // The URL is not echoed: it may contain a password.
+            bail!("{flag} must be an http or https URL without credentials, query or fragment");
         }
         return Ok(upstream);
     }
     for command in commands {
-        let Some(said) = said_by(command).await else { continue };
-        match Url::parse(said.trim()) {
-            // Who uses this service already may have npm and pip set to it: that leads in a circle.
+        let Some(output) = output_of(command).await else { continue };
+        match Url::parse(output.trim()) {
+            // npm or pip may already be configured to use this service, which would be a loop.
             Ok(url) if is_ours(&url, port) => {}
-            _ => return Ok(Upstream::parse(said.trim())),
+            _ => return Ok(Upstream::parse(output.trim())),
         }
     }
     Ok(None)
@@ -62,21 +64,21 @@ fn is_ours(url: &Url, port: u16) -> bool {
     is_loopback && url.port_or_known_default() == Some(port)
 }
 
-/// Where packages come from, for people.
+/// Describes the upstreams for the startup message.
 pub fn shown(settings: &Settings) -> String {
     let shown = |upstream: &Option<Upstream>, flag: &str| match upstream {
         Some(upstream) => upstream.as_str().to_owned(),
-        None => format!("nowhere ({flag} says from where)"),
+        None => format!("not configured, set it with {flag}"),
     };
     let (npm, pypi) = (shown(&settings.npm, "--npm-upstream"), shown(&settings.pypi, "--pypi-upstream"));
-    format!("Packages come from {npm} and {pypi}.")
+    format!("npm upstream: {npm}\nPyPI upstream: {pypi}")
 }
 
-/// What a command says, if it is there and says anything.
-async fn said_by(command: &str) -> Option<String> {
+/// The output of a command; `None` if it fails or prints nothing.
+async fn output_of(command: &str) -> Option<String> {
     let mut shell = Command::new("sh");
     let shell = shell.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(ASKING, shell.output()).await.ok()?.ok()?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    (output.status.success() && !said.trim().is_empty()).then_some(said)
+    let output = tokio::time::timeout(COMMAND_TIMEOUT, shell.output()).await.ok()?.ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success() && !text.trim().is_empty()).then_some(text)
 }

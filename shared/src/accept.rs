@@ -1,17 +1,17 @@
-//! What a caller can read, by its `Accept` and `Accept-Encoding` headers (RFC 9110, section 12.5).
+//! Content negotiation by the `Accept` and `Accept-Encoding` headers (RFC 9110, section 12.5).
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
-/// How much a caller wants one of these media types, from 0 (not at all) to 1000, where it names the type itself: what it
-/// says of `*/*` says nothing of it.
-pub fn wanted(headers: &HeaderMap, types: &[&str]) -> u16 {
+/// The caller's highest weight for these media types, from 0 (not acceptable) to 1000. Wildcards
+/// such as `*/*` do not count: they express no preference.
+pub fn media_weight(headers: &HeaderMap, types: &[&str]) -> u16 {
     let named = listed(headers, ACCEPT).filter(|(name, _)| types.iter().any(|known| name.eq_ignore_ascii_case(known)));
     named.map(|(_, weight)| weight).max().unwrap_or(0)
 }
 
-/// Whether a caller takes an answer that is compressed with gzip.
-pub fn takes_gzip(headers: &HeaderMap) -> bool {
+/// Whether the caller accepts gzip.
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     let weight = |coding: &str| {
         let named = listed(headers, ACCEPT_ENCODING).find(|(name, _)| name.eq_ignore_ascii_case(coding));
         named.map(|(_, weight)| weight)
@@ -19,7 +19,7 @@ pub fn takes_gzip(headers: &HeaderMap) -> bool {
     weight("gzip").or_else(|| weight("*")).is_some_and(|weight| weight > 0)
 }
 
-/// The entries of a list with weights. One that cannot be read is left out.
+/// The entries of a weighted list. Skips malformed entries.
 fn listed(headers: &HeaderMap, header: HeaderName) -> impl Iterator<Item = (String, u16)> {
     let values = headers.get_all(header).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
     let entries = values.flat_map(|value| value.split(',')).filter_map(|entry| {
@@ -33,7 +33,7 @@ fn listed(headers: &HeaderMap, header: HeaderName) -> impl Iterator<Item = (Stri
     entries.collect::<Vec<_>>().into_iter()
 }
 
-/// A weight: `0`, `0.5`, `1.000`.
+/// Parses a weight such as `0`, `0.5` or `1.000`.
 fn thousandths(weight: &str) -> Option<u16> {
     let (whole, rest) = weight.split_once('.').unwrap_or((weight, ""));
     if rest.len() > 3 || !rest.bytes().all(|c| c.is_ascii_digit()) {
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_is_wanted_as_much_as_is_said_of_it() {
+    fn media_type_has_the_weight_given_by_name() {
         for (values, weight) in [
             (&["application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*"][..], 1000),
             (&["application/vnd.npm.install-v1+json;q=0.7"], 700),
@@ -70,14 +70,14 @@ mod tests {
             (&[",,;q=1,"], 0),
             (&[], 0),
         ] {
-            let found = wanted(&accepting(ACCEPT, values), &["application/vnd.npm.install-v1+json"]);
+            let found = media_weight(&accepting(ACCEPT, values), &["application/vnd.npm.install-v1+json"]);
             assert_eq!(found, weight, "{values:?}");
         }
     }
 
     #[test]
-    fn gzip_is_taken_where_it_is_named_and_not_refused() {
-        for (value, takes) in [
+    fn gzip_is_accepted_if_named_with_a_positive_weight() {
+        for (value, accepts) in [
             ("gzip, deflate, br", true),
             ("gzip;q=0.1", true),
             ("*", true),
@@ -85,8 +85,8 @@ mod tests {
             ("br", false),
             ("identity", false),
         ] {
-            assert_eq!(takes_gzip(&accepting(ACCEPT_ENCODING, &[value])), takes, "{value}");
+            assert_eq!(accepts_gzip(&accepting(ACCEPT_ENCODING, &[value])), accepts, "{value}");
         }
-        assert!(!takes_gzip(&HeaderMap::new()));
+        assert!(!accepts_gzip(&HeaderMap::new()));
     }
 }

@@ -1,127 +1,137 @@
-//! Guards: a handler that takes a [`BotWith<Operation>`](BotWith) runs only for a caller that may do the operation.
+//! The guards: extractors that authenticate the caller and check the rule of an operation.
+//!
+//! A handler with a [`BotWith<Operation>`](BotWith) argument runs only if the caller may perform
+//! the operation. The rules are in [`crate::permissions`]; the guard of the registries is
+//! `RegistryUser`.
 
 use std::marker::PhantomData;
 
-use axum::extract::FromRequestParts;
-#[cfg(feature = "registry")]
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
 use http::{HeaderMap, header};
 
 use crate::app::App;
 use crate::error::{ApiError, Unauthorized};
 use crate::extract::PathParams;
-use crate::http::{Origin, note_principal};
 use crate::ids::{BotId, OrgId};
-use crate::principal::{Bot, Guarded, Holder, Operation, Principal};
+use crate::observe::{Origin, note_principal};
+use crate::permissions::{Guarded, Operation};
+use crate::principal::{Holder, Principal};
 use crate::secret::{Token, TokenHash, TokenKind};
 use crate::store::StoreError;
-use crate::store::api_keys::{self, ApiKey};
 use crate::store::audit::{Caller, Entry, Subject};
-use crate::store::email_tokens::{self, EmailToken};
+use crate::store::bots::Bot;
 use crate::store::orgs::Org;
+use crate::store::tokens::ApiKey;
+use crate::store::tokens::EmailToken;
 use crate::store::tokens::StoredToken;
 
-/// A credential whose form is right. Whether it counts, the table says.
+/// A well-formed credential. Whether it is active is known only after a lookup.
 #[derive(Debug)]
 pub enum Credential {
-    /// An API key and a bot's id, joined by the last colon.
+    /// A bot's API key and its ID, joined by a colon.
     Bot(BotId, Token),
-    /// A token of one of the other kinds.
+    /// A token of any other kind.
     Token(Token),
 }
 
 impl Credential {
-    /// Reads the `Authorization` header.
+    /// Parses the `Authorization` header.
     ///
     /// # Errors
     ///
-    /// [`Unauthorized::Missing`] where there is no bearer token, [`Unauthorized::Invalid`] where there is what cannot be one.
+    /// [`Unauthorized::Missing`] without a bearer token, [`Unauthorized::Invalid`] with a malformed
+    /// one.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self, Unauthorized> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
-        let (value, another) = (values.next().ok_or(Unauthorized::Missing)?, values.next());
+        let (value, second) = (values.next().ok_or(Unauthorized::Missing)?, values.next());
         let value = value.to_str().map_err(|_| Unauthorized::Invalid)?;
         let (scheme, credential) = value.split_once(' ').unwrap_or((value, ""));
         if !scheme.eq_ignore_ascii_case("bearer") {
-            // Another scheme is no bearer token: RFC 6750 answers it like a request without any.
+            // RFC 6750, section 3.1: another scheme is treated as no credential.
             return Err(Unauthorized::Missing);
         }
-        // Two credentials: whichever we took, somebody else may have meant the other.
-        if another.is_some() {
+        // Two credentials are ambiguous: a proxy might have checked another one than we would.
+        if second.is_some() {
             return Err(Unauthorized::Invalid);
         }
         Self::parse(credential.trim_matches(' ')).ok_or(Unauthorized::Invalid)
     }
 
-    /// Reads the `Authorization` header as package managers write it: `Bearer`, or `Basic` with `token` or `__token__` as
-    /// user and the token as password (RFC 7617).
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::from_headers`].
-    #[cfg(feature = "registry")]
-    pub fn from_registry_headers(headers: &HeaderMap) -> Result<Self, Unauthorized> {
-        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let (scheme, encoded) = value.split_once(' ').unwrap_or_default();
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return Self::from_headers(headers);
-        }
-        if headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
-            return Err(Unauthorized::Invalid);
-        }
-        let decoded = BASE64.decode(encoded.trim_matches(' ')).ok();
-        let pair = decoded.as_ref().and_then(|decoded| str::from_utf8(decoded).ok());
-        let (user, password) = pair.and_then(|pair| pair.split_once(':')).ok_or(Unauthorized::Invalid)?;
-        if !matches!(user, "token" | "__token__") {
-            return Err(Unauthorized::Invalid);
-        }
-        Self::parse(password).ok_or(Unauthorized::Invalid)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
+    /// Parses a credential without its scheme.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         match text.rsplit_once(':') {
             Some((key, bot)) => {
                 let key = Token::parse(key).filter(|key| key.kind() == TokenKind::BotApiKey)?;
                 Some(Credential::Bot(BotId::parse(bot)?, key))
             }
-            // A bot's API key alone is half a credential.
+            // A bot's API key is valid only together with the bot's ID.
             None => Token::parse(text).filter(|token| token.kind() != TokenKind::BotApiKey).map(Credential::Token),
         }
     }
 
-    /// Whom it is good for now, in one strongly consistent read.
+    /// The principal that this credential authenticates, if it is active. One strongly consistent
+    /// read.
     async fn authenticate(&self, app: &App) -> Result<Option<Principal>, StoreError> {
         match self {
             Credential::Bot(id, key) => Ok(app.store().authenticate_bot(id, key).await?.map(Principal::Bot)),
             Credential::Token(plain) => {
                 let stored = app.store().token(plain).await?;
-                let stored = stored.filter(|token| token.counts(app.clock().now()));
+                let stored = stored.filter(|token| token.is_active(app.clock().now()));
                 Ok(stored.map(|token| Principal::Holder(Box::new(Holder { token, hash: plain.hash() }))))
             }
         }
     }
 }
 
-/// Authenticates the credential in these headers, of whichever kind.
+/// Authenticates the credential in these headers. Accepts every kind.
 ///
 /// # Errors
 ///
-/// 401 where there is none or it does not count, 503 where nobody knows.
+/// 401 if the credential is missing or not active, 503 if it cannot be checked.
 pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Principal, ApiError> {
     principal_of(app, Credential::from_headers(headers)).await
 }
 
-async fn principal_of(app: &App, credential: Result<Credential, Unauthorized>) -> Result<Principal, ApiError> {
+/// Authenticates a parsed credential.
+///
+/// # Errors
+///
+/// As [`authenticate`].
+pub(crate) async fn principal_of(
+    app: &App,
+    credential: Result<Credential, Unauthorized>,
+) -> Result<Principal, ApiError> {
     let credential = credential.map_err(ApiError::Unauthorized)?;
     let principal = credential.authenticate(app).await?.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
     note_principal(principal.log_id());
     Ok(principal)
 }
 
-/// A bot that may do this operation, in the organization that the path names if it names one.
+/// A bot that may perform this operation. If the path has an `org_id`, it is the bot's own.
 ///
-/// Refuses, in this order: a credential that is not good (401); another organization's path, whether that exists or
-/// not (403); a kind or role that may not (403); an organization without Guard where it is needed (403).
+/// Checks in this order: the credential is active (else 401); the path names the bot's organization
+/// (403, whether the other one exists or not); the bot has a suitable role (403); the organization
+/// has Guard, if the operation needs it (403).
+///
+/// An argument of this type guards a handler:
+///
+/// ```
+/// use axum::extract::State;
+/// use shared::permissions::OrgUserTokensProbe;
+/// use shared::{ApiError, App, BotWith, Json, NoQuery};
+///
+/// async fn organization(
+///     State(app): State<App>,
+///     caller: BotWith<OrgUserTokensProbe>,
+///     _: NoQuery,
+/// ) -> Result<Json<String>, ApiError> {
+///     let org = app.store().org(&caller.bot.org_id).await?;
+///     Ok(Json(org.map(|org| org.name).ok_or(ApiError::NotFound)?))
+/// }
+///
+/// let router: axum::Router<App> = axum::Router::new().route("/", axum::routing::get(organization));
+/// ```
 #[derive(Debug)]
 pub struct BotWith<O> {
     /// The bot.
@@ -131,19 +141,25 @@ pub struct BotWith<O> {
     operation: PhantomData<O>,
 }
 
-impl<O: Guarded> FromRequestParts<App> for BotWith<O> {
+impl<S, O> FromRequestParts<S> for BotWith<O>
+where
+    S: Send + Sync,
+    App: FromRef<S>,
+    O: Guarded,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let app = &App::from_ref(state);
         let origin = Origin::from_request_parts(parts, app).await?;
         let path = PathParams::from_request_parts(parts, app).await?;
         let rule = O::OPERATION.rule();
         let org_in_path = OrgId::parse(path.get("org_id"));
-        // Side by side: who calls, and what the organization has. That the two belong together is checked below,
-        // before anything of the organization is looked at.
+        // Both reads run concurrently. The organization is not used before the bot is known to
+        // belong to it.
         let (principal, org) = futures::try_join!(authenticate(app, &parts.headers), async {
             match &org_in_path {
-                Some(org) if rule.needs_guard => Ok(app.store().org(org).await?),
+                Some(org) if rule.needs_subscription => Ok(app.store().org(org).await?),
                 _ => Ok(None),
             }
         })?;
@@ -152,7 +168,7 @@ impl<O: Guarded> FromRequestParts<App> for BotWith<O> {
             return Err(ApiError::Forbidden);
         }
         let actor = Subject::new("bot", &bot.id);
-        let caller = Caller { actor, source_ip: origin.source_ip, request_id: origin.request_id };
+        let caller = caller(actor, origin);
         match refusal(O::OPERATION, &bot, org.as_ref()) {
             None => Ok(Self { bot, caller, operation: PhantomData }),
             Some(refusal) => {
@@ -163,25 +179,33 @@ impl<O: Guarded> FromRequestParts<App> for BotWith<O> {
     }
 }
 
-/// A bot of an organization, or an API key of it, that may do this operation.
+/// A bot or an API key that may perform this operation.
 ///
-/// Refuses, in this order: a credential that is not good (401); another organization's path, whether that exists or
-/// not (403); a kind, role or scope that may not (403). An API key's call is a use of it.
+/// Checks in this order: the credential is active (else 401); the path names the caller's
+/// organization (403, whether the other one exists or not); the caller has a suitable role or scope
+/// (403). A call with an API key updates its `last_used_at`.
 #[derive(Debug)]
 pub struct ManagerWith<O> {
-    /// The organization it belongs to.
+    /// The caller's organization.
     pub org_id: OrgId,
-    /// The key and its hash, where it is one: nothing may be made that it could not do itself, nor once it is revoked.
+    /// The API key and its hash, unless the caller is a bot. A key can create only keys with no
+    /// more rights than its own, and none after it is revoked.
     pub api_key: Option<(ApiKey, TokenHash)>,
     /// For the audit log.
     pub caller: Caller,
     operation: PhantomData<O>,
 }
 
-impl<O: Guarded> FromRequestParts<App> for ManagerWith<O> {
+impl<S, O> FromRequestParts<S> for ManagerWith<O>
+where
+    S: Send + Sync,
+    App: FromRef<S>,
+    O: Guarded,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let app = &App::from_ref(state);
         let origin = Origin::from_request_parts(parts, app).await?;
         let path = PathParams::from_request_parts(parts, app).await?;
         let rule = O::OPERATION.rule();
@@ -197,13 +221,13 @@ impl<O: Guarded> FromRequestParts<App> for ManagerWith<O> {
                 let token = StoredToken::ApiKey(key.clone());
                 app.store().record_use(hash, &token).await;
                 let may = rule.scope.is_some_and(|scope| key.scopes.contains(scope));
-                (key.org_id.clone(), Some((key.clone(), hash)), Subject::new(api_keys::SUBJECT, &key.id), may)
+                (key.org_id.clone(), Some((key.clone(), hash)), Subject::new(ApiKey::SUBJECT, &key.id), may)
             }
         };
         if path.has("org_id") && path.get("org_id") != org_id.as_str() {
             return Err(ApiError::Forbidden);
         }
-        let caller = Caller { actor, source_ip: origin.source_ip, request_id: origin.request_id };
+        let caller = caller(actor, origin);
         let manager = Self { org_id, api_key, caller, operation: PhantomData };
         if !may {
             manager.record_refusal(app).await?;
@@ -214,7 +238,7 @@ impl<O: Guarded> FromRequestParts<App> for ManagerWith<O> {
 }
 
 impl<O: Guarded> ManagerWith<O> {
-    /// Leaves an entry in the audit log that this operation was refused, where such refusals are kept.
+    /// Records in the audit log that this operation was refused, if its rule says so.
     pub async fn record_refusal(&self, app: &App) -> Result<(), ApiError> {
         record_refusal(app, O::OPERATION, &self.org_id, &self.caller).await
     }
@@ -228,24 +252,30 @@ async fn record_refusal(app: &App, operation: Operation, org: &OrgId, caller: &C
     Ok(())
 }
 
-/// A holder of an e-mail-verified token, who may do this operation with it.
+/// The holder of an email-verified token, for operations on that token.
 ///
-/// Refuses a credential that is not good (401) and one of another kind (403).
+/// A credential that is not active is 401; an active credential of another kind is 403.
 #[derive(Debug)]
 pub struct EmailHolder<O> {
-    /// The token, as it is stored.
+    /// The stored token.
     pub token: EmailToken,
-    /// Its hash.
+    /// The token's hash.
     pub hash: TokenHash,
     /// For the audit log.
     pub caller: Caller,
     operation: PhantomData<O>,
 }
 
-impl<O: Guarded> FromRequestParts<App> for EmailHolder<O> {
+impl<S, O> FromRequestParts<S> for EmailHolder<O>
+where
+    S: Send + Sync,
+    App: FromRef<S>,
+    O: Guarded,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let app = &App::from_ref(state);
         let origin = Origin::from_request_parts(parts, app).await?;
         let Principal::Holder(holder) = authenticate(app, &parts.headers).await? else {
             return Err(ApiError::Forbidden);
@@ -256,95 +286,48 @@ impl<O: Guarded> FromRequestParts<App> for EmailHolder<O> {
         if !O::OPERATION.rule().email_tokens {
             return Err(ApiError::Forbidden);
         }
-        let actor = Subject::new(email_tokens::SUBJECT, &token.id);
-        let caller = Caller { actor, source_ip: origin.source_ip, request_id: origin.request_id };
+        let actor = Subject::new(EmailToken::SUBJECT, &token.id);
+        let caller = caller(actor, origin);
         Ok(Self { token, hash, caller, operation: PhantomData })
     }
 }
 
-/// Who may take packages from a registry: the holder of an e-mail-verified token, or of an org user token of an
-/// organization with Guard. Where the deployment allows it, also somebody without any token.
-///
-/// Refuses, in this order: a credential that is not good (401), one of another kind (403), one of an organization without
-/// Guard (403). Each call is a use of the token, see [`Self::answered`].
-#[cfg(feature = "registry")]
+/// A caller of a public operation. Calls are rate limited per source address.
 #[derive(Debug)]
-pub struct RegistryUser<O> {
-    /// The token, if there is one.
-    pub holder: Option<Holder>,
-    /// Where the request comes from.
-    pub origin: Origin,
-    operation: PhantomData<O>,
-}
-
-#[cfg(feature = "registry")]
-impl<O: Guarded> FromRequestParts<App> for RegistryUser<O> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let origin = Origin::from_request_parts(parts, app).await?;
-        let registries = app.registries()?;
-        let credential = Credential::from_registry_headers(&parts.headers);
-        if matches!(credential, Err(Unauthorized::Missing)) && registries.settings.anonymous_access {
-            return Ok(Self { holder: None, origin, operation: PhantomData });
-        }
-        let Principal::Holder(holder) = principal_of(app, credential).await? else { return Err(ApiError::Forbidden) };
-        match &holder.token {
-            StoredToken::EmailVerified(_) => {}
-            StoredToken::OrgUser(token) => {
-                if !registries.has_guard(app, &token.org_id).await? {
-                    return Err(ApiError::SubscriptionRequired);
-                }
-            }
-            StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(ApiError::Forbidden),
-        }
-        if !O::OPERATION.rule().registry_tokens {
-            return Err(ApiError::Forbidden);
-        }
-        Ok(Self { holder: Some(*holder), origin, operation: PhantomData })
-    }
-}
-
-#[cfg(feature = "registry")]
-impl<O> RegistryUser<O> {
-    /// Answers the request, and beside it notes that the token was used.
-    pub async fn answered<T>(&self, app: &App, answer: impl Future<Output = T>) -> T {
-        let noted = async {
-            if let Some(holder) = &self.holder {
-                app.store().record_use(holder.hash, &holder.token).await;
-            }
-        };
-        futures::join!(answer, noted).0
-    }
-}
-
-/// Anybody at all, so counted: a source address may call so often in a minute.
-#[derive(Debug)]
-pub struct Anybody {
+pub struct RateLimitedCaller {
     /// For the audit log.
     pub caller: Caller,
 }
 
-impl FromRequestParts<App> for Anybody {
+impl<S> FromRequestParts<S> for RateLimitedCaller
+where
+    S: Send + Sync,
+    App: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let Origin { request_id, source_ip } = Origin::from_request_parts(parts, app).await?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let app = &App::from_ref(state);
+        let origin = Origin::from_request_parts(parts, app).await?;
         if let Some(limit) = app.limits().calls_per_minute {
-            app.store().count_call(source_ip, limit).await?.map_err(ApiError::RateLimited)?;
+            app.store().count_call(origin.source_ip, limit).await?.map_err(ApiError::RateLimited)?;
         }
-        Ok(Self { caller: Caller { actor: Subject::new("anonymous", "anonymous"), source_ip, request_id } })
+        Ok(Self { caller: caller(Subject::new("anonymous", "anonymous"), origin) })
     }
 }
 
-/// Why a bot may not do this operation in its own organization.
+fn caller(actor: Subject, Origin { request_id, source_ip }: Origin) -> Caller {
+    Caller { actor, source_ip, request_id }
+}
+
+/// Why a bot may not perform this operation in its own organization; `None` if it may.
 fn refusal(operation: Operation, bot: &Bot, org: Option<&Org>) -> Option<ApiError> {
     let rule = operation.rule();
     if !rule.roles.iter().any(|role| bot.roles.contains(role)) {
         return Some(ApiError::Forbidden);
     }
-    let has_guard = org.is_some_and(|org| org.guard);
-    (rule.needs_guard && !has_guard).then_some(ApiError::SubscriptionRequired)
+    let is_subscribed = org.is_some_and(|org| org.guard);
+    (rule.needs_subscription && !is_subscribed).then_some(ApiError::SubscriptionRequired)
 }
 
 #[cfg(test)]
@@ -368,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_is_read_in_any_case() {
+    fn scheme_is_case_insensitive() {
         let key = plain(TokenKind::BotApiKey);
         for scheme in ["Bearer", "bearer", "BEARER"] {
             assert!(matches!(read(&[&format!("{scheme} {key}:{BOT}")]), Ok(Credential::Bot(..))));
@@ -376,14 +359,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_bearer_credential_none_was_sent() {
+    fn other_schemes_are_treated_as_no_credential() {
         for values in [&[][..], &["Basic dG9rZW46eA=="], &["Digest x"]] {
             assert_eq!(read(values).unwrap_err(), Unauthorized::Missing, "{values:?}");
         }
     }
 
     #[test]
-    fn half_a_credential_or_two_of_them_are_refused() {
+    fn incomplete_or_repeated_credentials_are_refused() {
         let (key, token) = (plain(TokenKind::BotApiKey), plain(TokenKind::OrgUser));
         let good = format!("Bearer {key}:{BOT}");
         for values in [
@@ -404,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_does_not_show_in_debug() {
+    fn debug_output_redacts_credentials() {
         let key = plain(TokenKind::BotApiKey);
         let shown = format!("{:?}", read(&[&format!("Bearer {key}:{BOT}")]).unwrap());
         assert!(!shown.contains(&key[14..]), "{shown}");

@@ -1,9 +1,14 @@
-//! How AWS is reached: region, credentials and certificates.
+//! AWS clients: region, credentials, timeouts and root certificates.
+
+use std::time::Duration;
 
 use aws_config::ConfigLoader;
 use aws_config::environment::credentials::EnvironmentVariableCredentialsProvider;
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
-use aws_sdk_dynamodb::config::SharedHttpClient;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedHttpClient};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -11,30 +16,60 @@ use aws_smithy_http_client::{Builder, ConnectorBuilder};
 
 use crate::config;
 
-/// The certificates of Amazon Trust Services, to which those of every AWS service lead; AWS publishes them at
-/// `amazontrust.com/repository`. The first of them ends in 2037.
+/// The root certificates of Amazon Trust Services, as published at `amazontrust.com/repository`.
+/// Every AWS service's certificate chains to one of them. The first expires in 2037.
 const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 
-/// What the environment says of AWS.
+/// The region for an emulator, which accepts any.
+pub const LOCAL_REGION: &str = "us-east-1";
+/// The access key and secret for an emulator, which accepts any.
+pub const LOCAL_CREDENTIAL: &str = "local";
+
+/// A DynamoDB client, configured by the environment. An attempt times out after 1.5 seconds and a
+/// call with its retries after 6, so that a function answers within its own timeout of 10 seconds.
+pub(crate) async fn dynamodb_from_env() -> Client {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(1))
+        .operation_attempt_timeout(Duration::from_millis(1_500))
+        .operation_timeout(Duration::from_secs(6))
+        .build();
+    let retries = RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(50));
+    Client::new(&from_env().timeout_config(timeouts).retry_config(retries).load().await)
+}
+
+/// A DynamoDB client for an emulator at this URL. The timeout is long, because emulator and client
+/// share one machine.
+pub fn dynamodb_at(endpoint: &str) -> Client {
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(endpoint)
+        .region(Region::new(LOCAL_REGION))
+        .credentials_provider(Credentials::new(LOCAL_CREDENTIAL, LOCAL_CREDENTIAL, None, None, "emulator"))
+        .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(30)).build());
+    Client::from_conf(config.build())
+}
+
+/// AWS configuration from the environment.
 ///
-/// A function is told region and credentials by Lambda, and is started again and again: it looks for neither elsewhere.
-/// And it trusts Amazon's certificates alone, unless it is told others: reading all those that its machine trusts takes
-/// longer than all else of its start.
+/// In a function, region and credentials come from Lambda's variables alone, and only Amazon's
+/// certificates are trusted, unless `SSL_CERT_FILE` names others. Other sources would slow down its
+/// cold start.
 pub(crate) fn from_env() -> ConfigLoader {
     let loader = aws_config::from_env();
-    if !config::is_function() {
+    let is_function = config::optional("AWS_LAMBDA_RUNTIME_API").is_some();
+    if !is_function {
         return loader;
     }
     let loader = loader
         .region(EnvironmentVariableRegionProvider::new())
         .credentials_provider(EnvironmentVariableCredentialsProvider::new());
     match amazons_http_client() {
-        Some(http_client) if !config::names_certificates() => loader.http_client(http_client),
+        Some(http_client) if config::optional("SSL_CERT_FILE").is_none() => loader.http_client(http_client),
         _ => loader,
     }
 }
 
-/// The SDK's own HTTP client, but for what it trusts.
+/// The SDK's HTTP client, trusting only Amazon's root certificates.
 fn amazons_http_client() -> Option<SharedHttpClient> {
     let roots = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
     let tls = TlsContext::builder().with_trust_store(roots).build().ok()?;
@@ -56,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// As AWS publishes them.
+    /// The SHA-256 fingerprint of each certificate, as AWS publishes them.
     const FINGERPRINTS: [&str; 5] = [
         "8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e",
         "1ba5b2aa8c65401a82960118f80bec4f62304d83cec4713a19c39c011ea46db4",
@@ -66,20 +101,18 @@ mod tests {
     ];
 
     #[test]
-    fn the_roots_are_amazons() {
+    fn pinned_roots_match_the_published_fingerprints() {
         let text = std::str::from_utf8(AMAZON_ROOTS).unwrap();
         let certificates = text.split("-----BEGIN CERTIFICATE-----").skip(1).map(|rest| {
             let body: String = rest.split("-----END").next().unwrap().split_whitespace().collect();
             let hash = Sha256::digest(BASE64.decode(body).unwrap());
-            hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+            hex::encode(hash)
         });
         assert_eq!(certificates.collect::<Vec<_>>(), FINGERPRINTS);
     }
 
-    #[tokio::test]
-    async fn a_client_can_be_made_of_them() {
-        // Making it reads the certificates, and panics where it cannot.
-        let loader = aws_config::from_env().region("us-east-1").http_client(amazons_http_client().unwrap());
-        let _ = aws_sdk_dynamodb::Client::new(&loader.load().await);
+    #[test]
+    fn http_client_accepts_the_pinned_roots() {
+        assert!(amazons_http_client().is_some());
     }
 }

@@ -1,4 +1,5 @@
-//! Time: one clock that tests can set, and the one form in which a moment is stored and answered.
+//! Time: a clock that tests can control, and the one format in which timestamps are stored and
+//! returned.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,23 +9,23 @@ use std::time::Duration;
 use jiff::{Timestamp, Unit};
 use serde::{Deserialize, Serialize};
 
-/// Where the service takes its time from.
+/// The service's source of time.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
-    /// The machine's clock.
+    /// The system clock.
     #[default]
     System,
-    /// A clock that moves only when told to, in milliseconds since 1970: for tests.
+    /// A clock that only tests advance, in milliseconds since 1970.
     Manual(Arc<AtomicI64>),
 }
 
 impl Clock {
-    /// A clock that stands still at `start` until it is advanced.
+    /// A clock that stays at `start` until it is advanced.
     pub fn manual(start: Moment) -> Self {
         Clock::Manual(Arc::new(AtomicI64::new(start.0.as_millisecond())))
     }
 
-    /// Moves a manual clock forward. The machine's clock cannot be moved: nothing happens then.
+    /// Advances a manual clock. Does nothing to the system clock.
     pub fn advance(&self, by: Duration) {
         if let Clock::Manual(milliseconds) = self {
             milliseconds.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
@@ -41,7 +42,7 @@ impl Clock {
         u64::try_from(self.timestamp().as_millisecond()).unwrap_or(0)
     }
 
-    #[allow(clippy::disallowed_methods)] // The one place that asks the machine for the time.
+    #[allow(clippy::disallowed_methods)] // The only place that reads the system time.
     fn timestamp(&self) -> Timestamp {
         match self {
             Clock::System => Timestamp::now(),
@@ -52,16 +53,26 @@ impl Clock {
     }
 }
 
-/// A moment in UTC, in whole seconds: what is stored and answered, as `2026-11-21T10:00:00Z`.
+/// A timestamp in UTC and whole seconds, such as `2026-11-21T10:00:00Z`.
+///
+/// ```
+/// use std::time::Duration;
+/// use shared::Moment;
+///
+/// let tokyo = Moment::parse("2026-11-21T19:00:00+09:00").unwrap();
+/// assert_eq!(tokyo.to_string(), "2026-11-21T10:00:00Z");
+/// assert!(tokyo < tokyo.plus(Duration::from_secs(1)));
+/// assert_eq!(Moment::parse("tomorrow"), None);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Moment(Timestamp);
 
 impl Moment {
-    /// Reads an RFC 3339 timestamp with any offset. Parts of a second are cut off, so that nothing lives longer than
-    /// its holder was told.
+    /// Parses an RFC 3339 timestamp with any offset. Fractions of a second are truncated, so that
+    /// no token outlives the expiry its holder was told.
     pub fn parse(text: &str) -> Option<Self> {
-        // jiff also reads forms that RFC 3339 does not know: annotations, missing minutes, compact dates.
+        // jiff also accepts formats outside RFC 3339: annotations, missing minutes, compact dates.
         let (seconds, rest) = text.split_at_checked(19)?;
         let has_form = seconds.bytes().enumerate().all(|(place, c)| match place {
             4 | 7 => c == b'-',
@@ -69,7 +80,7 @@ impl Moment {
             13 | 16 => c == b':',
             _ => c.is_ascii_digit(),
         });
-        // Without the parts of a second, of which RFC 3339 allows any number and jiff nine.
+        // RFC 3339 allows any number of fraction digits, jiff only nine.
         let is_digit = |c: char| c.is_ascii_digit();
         let offset = match rest.strip_prefix('.') {
             Some(parts) => parts.strip_prefix(is_digit)?.trim_start_matches(is_digit),
@@ -89,7 +100,8 @@ impl Moment {
         }
         match format!("{seconds}{offset}").parse::<Timestamp>() {
             Ok(timestamp) => Some(Self::from(timestamp)),
-            // The last hours of the year 9999, which many write for *never*, lie beyond jiff's last timestamp.
+            // The last hours of 9999, a common way to write *never*, are beyond jiff's last
+            // timestamp.
             Err(_) if seconds.starts_with("9999-12-3") && seconds.parse::<jiff::civil::DateTime>().is_ok() => {
                 Some(Self::from(Timestamp::MAX))
             }
@@ -97,32 +109,32 @@ impl Moment {
         }
     }
 
-    /// The beginning of 1970.
+    /// The Unix epoch.
     pub(crate) const EPOCH: Self = Self(Timestamp::UNIX_EPOCH);
 
-    /// Milliseconds since 1970; 0 for what was before.
+    /// Milliseconds since 1970; 0 for earlier times.
     pub(crate) fn epoch_milliseconds(self) -> u64 {
         u64::try_from(self.0.as_millisecond()).unwrap_or(0)
     }
 
-    /// Seconds since 1970: the form of DynamoDB's time to live.
+    /// Seconds since 1970, as DynamoDB's TTL requires.
     pub fn epoch_seconds(self) -> i64 {
         self.0.as_second()
     }
 
-    /// This moment moved forward; the last moment there is where that would lie beyond it.
+    /// Adds a duration; saturates at the last representable time.
     pub fn plus(self, duration: Duration) -> Self {
         self.0.checked_add(duration).map_or(Self(Timestamp::MAX), Self::from)
     }
 }
 
 impl Moment {
-    /// This moment moved back; the first moment there is where that would lie before it.
+    /// Subtracts a duration; saturates at the first representable time.
     pub fn minus(self, duration: Duration) -> Self {
         self.0.checked_sub(duration).map_or(Self(Timestamp::MIN), Self::from)
     }
 
-    /// The day in UTC, as `2026-11-21`.
+    /// The date in UTC, such as `2026-11-21`.
     pub fn date(self) -> String {
         self.to_string()[..10].to_owned()
     }
@@ -174,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_offset_is_accepted_and_answered_in_utc_and_whole_seconds() {
+    fn any_offset_is_converted_to_utc_and_whole_seconds() {
         for text in [
             "2026-11-21T10:00:00Z",
             "2026-11-21T10:00:00.999Z",
@@ -187,13 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_year_9999_is_the_last_moment_there_is() {
+    fn end_of_year_9999_saturates_at_the_last_timestamp() {
         assert_eq!(Moment::parse("9999-12-31T23:59:59Z").unwrap().to_string(), "9999-12-30T22:00:00Z");
         assert_eq!(Moment::parse("9999-12-32T00:00:00Z"), None);
     }
 
     #[test]
-    fn what_is_not_rfc_3339_is_refused() {
+    fn timestamps_outside_rfc_3339_are_refused() {
         for text in [
             "",
             "2026-11-21",
@@ -222,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manual_clock_moves_only_when_told() {
+    fn manual_clock_moves_only_when_advanced() {
         let clock = Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap());
         assert_eq!(clock.now().to_string(), "2026-11-21T10:00:00Z");
         clock.advance(Duration::from_millis(59_999));

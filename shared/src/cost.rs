@@ -1,4 +1,5 @@
-//! What a request costs in DynamoDB's units: counted per request, written into its log line, asserted by tests.
+//! The DynamoDB capacity that a request consumes: counted per request, logged, and asserted by
+//! tests.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -14,13 +15,13 @@ tokio::task_local! {
 pub struct Cost {
     /// Read units.
     pub read: f64,
-    /// Write units; a transaction's count double.
+    /// Write units; those of a transaction count twice.
     pub write: f64,
     /// Calls to DynamoDB.
     pub calls: u32,
 }
 
-/// Runs a future and counts what it consumes.
+/// Runs a future and counts the capacity it consumes.
 pub async fn metered<T>(future: impl Future<Output = T>) -> (T, Cost) {
     COST.scope(Cell::default(), async {
         let output = future.await;
@@ -29,14 +30,14 @@ pub async fn metered<T>(future: impl Future<Output = T>) -> (T, Cost) {
     .await
 }
 
-/// What a consumed unit was for: DynamoDB reports a total without saying.
+/// The kind of the consumed units. DynamoDB reports only a total.
 #[derive(Clone, Copy)]
 pub(crate) enum Units {
     Read,
     Write,
 }
 
-/// Adds one call, made for the request that this task serves. Does nothing outside a request.
+/// Adds one call to the cost of the current request. Does nothing outside a request.
 pub(crate) fn add(units: Units, consumed: &[ConsumedCapacity]) {
     let total: f64 = consumed.iter().filter_map(ConsumedCapacity::capacity_units).sum();
     let _ = COST.try_with(|cost| {

@@ -1,8 +1,9 @@
-//! Cursors of lists: opaque to the caller, good for the one query they were made for.
+//! Pagination cursors: opaque to the caller, and valid only for the query that returned them.
 //!
-//! A cursor is a place and a checksum over the place and the query, in URL-safe base64. The checksum tells a mangled or
-//! misplaced cursor from a good one; it is no signature and need not be: the partition that is read comes from the
-//! caller's credential, so a made-up place leads nowhere but into the caller's own list.
+//! A cursor is a position in the list and a checksum of position and query, in URL-safe base64. The
+//! checksum detects altered cursors and cursors of other queries. It is not a signature and need
+//! not be one: the partition to read comes from the caller's credential, so a forged position stays
+//! within the caller's own list.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,15 +13,50 @@ use crate::error::ApiError;
 
 const CHECKSUM: usize = 9;
 
-/// Writes a cursor for the place behind which the next page of this query begins. `query` names the list, the
-/// organization and every filter.
+/// The pages of one query: the list, the organization and every filter. Only the limit may change
+/// from page to page.
+///
+/// ```
+/// use shared::cursor::Pages;
+///
+/// let query = Pages(&["api-keys-list", "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC", "active"]);
+/// let cursor = query.next(Some("last id of the page"));
+/// let after = query.after(cursor.as_deref(), |id| Some(id.to_owned())).unwrap();
+/// assert_eq!(after.as_deref(), Some("last id of the page"));
+///
+/// // The cursor of one query is 400 for every other.
+/// let other = Pages(&["api-keys-list", "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC", "revoked"]);
+/// assert!(other.after(cursor.as_deref(), |id| Some(id.to_owned())).is_err());
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Pages<'a>(pub &'a [&'a str]);
+
+impl Pages<'_> {
+    /// The position after which the cursor's page begins; `None` for the first page.
+    ///
+    /// # Errors
+    ///
+    /// 400 if the cursor is invalid or belongs to another query.
+    pub fn after<T>(self, cursor: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, ApiError> {
+        let place = cursor.map(|cursor| read(self.0, cursor)).transpose()?;
+        place.map(|place| parse(&place).ok_or_else(foreign)).transpose()
+    }
+
+    /// The cursor of the page after this position; `None` on the last page.
+    pub fn next(self, place: Option<&str>) -> Option<String> {
+        place.map(|place| write(self.0, place))
+    }
+}
+
+/// Encodes a cursor: the next page begins after `place`. `query` names the list, the organization
+/// and every filter.
 pub fn write(query: &[&str], place: &str) -> String {
     let mut bytes = checksum(query, place).to_vec();
     bytes.extend_from_slice(place.as_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads a cursor that was made for this query.
+/// Decodes a cursor of this query.
 pub fn read(query: &[&str], cursor: &str) -> Result<String, ApiError> {
     let place = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| {
         let (given, place) = bytes.split_at_checked(CHECKSUM)?;
@@ -30,15 +66,15 @@ pub fn read(query: &[&str], cursor: &str) -> Result<String, ApiError> {
     place.ok_or_else(foreign)
 }
 
-/// The error for a cursor that was not made for this query.
+/// The error for an invalid cursor, or one of another query.
 pub fn foreign() -> ApiError {
-    ApiError::invalid("cursor", "is not a cursor that this query has answered")
+    ApiError::invalid("cursor", "must be the `next_cursor` of a page with the same filters; omit it to start over")
 }
 
 fn checksum(query: &[&str], place: &str) -> [u8; CHECKSUM] {
     let mut hasher = Sha256::new();
     for part in query.iter().chain([&place]) {
-        // The length in front keeps ("ab", "c") and ("a", "bc") apart.
+        // The length prefix distinguishes ("ab", "c") from ("a", "bc").
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part.as_bytes());
     }
@@ -55,7 +91,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_reads_back_for_its_own_query_alone(place in "\\PC{0,60}", a in "[a-z]{0,5}", b in "[a-z]{0,5}") {
+        fn cursor_decodes_for_its_own_query_only(place in "\\PC{0,60}", a in "[a-z]{0,5}", b in "[a-z]{0,5}") {
             let cursor = write(&[&a, &b], &place);
             prop_assert_eq!(read(&[&a, &b], &cursor).unwrap(), place);
             prop_assert!(read(&[&a, &b, "x"], &cursor).is_err());
@@ -64,7 +100,7 @@ mod tests {
         }
 
         #[test]
-        fn an_altered_cursor_is_refused(place in "[a-z#0-9]{1,60}", at in 0..200_usize, replacement in "[A-Za-z0-9_-]") {
+        fn altered_cursor_is_refused(place in "[a-z#0-9]{1,60}", at in 0..200_usize, replacement in "[A-Za-z0-9_-]") {
             let cursor = write(&["list"], &place);
             let at = at % cursor.len();
             prop_assume!(cursor[at..=at] != replacement);
@@ -73,7 +109,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_a_panic(text in "\\PC{0,80}") {
+        fn arbitrary_text_is_refused_without_a_panic(text in "\\PC{0,80}") {
             prop_assert!(read(&["list"], &text).is_err());
         }
     }

@@ -1,16 +1,18 @@
-//! The words the service speaks: each value is checked where it enters, and valid from then on.
+//! Domain types. Each value is validated when it is parsed, and valid from then on.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
-/// Who an org user token is for: 4–255 characters of ASCII letters, digits and `. _ @ + -`, case-sensitive.
+/// The user that an org user token is for: 4–255 ASCII letters, digits and `. _ @ + -`.
+/// Case-sensitive.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
 #[schema(value_type = String, min_length = 4, max_length = 255, pattern = "^[A-Za-z0-9._@+-]+$", example = "alice-laptop")]
 pub struct UserIdentifier(String);
 
 impl UserIdentifier {
-    /// The identifier as it is written.
+    /// The identifier as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -34,14 +36,14 @@ impl TryFrom<String> for UserIdentifier {
     }
 }
 
-/// The beginning of a [`UserIdentifier`], to search by: 1–255 of the same characters.
+/// A prefix of a [`UserIdentifier`], to filter by: 1–255 of the same characters.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
 #[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9._@+-]+$", example = "alice")]
 pub struct UserIdentifierPrefix(String);
 
 impl UserIdentifierPrefix {
-    /// The prefix as it is written.
+    /// The prefix as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -54,49 +56,49 @@ impl TryFrom<String> for UserIdentifierPrefix {
         if !text.chars().all(UserIdentifier::allows) {
             return Err("may contain only ASCII letters, digits and . _ @ + -");
         }
-        // An empty prefix would list everything, and is most often a variable that was not set.
+        // An empty prefix would match everything, and usually comes from an unset variable.
         if !(1..=255).contains(&text.len()) {
-            return Err("must have 1 to 255 characters; leave it out to list all");
+            return Err("must have 1 to 255 characters; omit it to list everything");
         }
         Ok(Self(text))
     }
 }
 
-/// Whether a token counts. Revoked is for good; expiry is a matter of the clock.
+/// The state of a token. Revocation is permanent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenState {
-    /// It counts.
+    /// The token can be used.
     Active,
-    /// Its time is over.
+    /// The token is past its `expires_at`.
     Expired,
-    /// It was revoked.
+    /// The token was revoked.
     Revoked,
 }
 
 impl TokenState {
-    /// Every state, in the order in which a token passes through them. A reader who looks into the listings in this
-    /// order misses no token that moves meanwhile.
+    /// Every state, in the order that a token passes through them. Reading the listings in this
+    /// order misses no token that changes state meanwhile.
     pub const ALL: [TokenState; 3] = [TokenState::Active, TokenState::Expired, TokenState::Revoked];
 }
 
-/// Which tokens to list.
+/// A filter by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StateFilter {
-    /// Those that count.
+    /// Active tokens.
     #[default]
     Active,
-    /// Those that were revoked.
+    /// Revoked tokens.
     Revoked,
-    /// Those whose time is over.
+    /// Expired tokens.
     Expired,
-    /// All of them.
+    /// Tokens in any state.
     All,
 }
 
 impl StateFilter {
-    /// The states that pass, in the order of [`TokenState::ALL`].
+    /// The matching states, in the order of [`TokenState::ALL`].
     pub fn states(self) -> &'static [TokenState] {
         match self {
             StateFilter::Active => &[TokenState::Active],
@@ -107,22 +109,33 @@ impl StateFilter {
     }
 }
 
-/// What an organization pays for. It bounds the API keys that may be active at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// The organization's plan. It limits the number of active API keys.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Plan {
-    /// 3 API keys.
+    /// 3 active API keys.
     Free,
-    /// 10 API keys.
+    /// 10 active API keys.
     Developer,
-    /// 20 API keys.
+    /// 20 active API keys.
     Pro,
     /// No limit.
     Enterprise,
 }
 
 impl Plan {
-    /// How many API keys may be active at once; `None` where there is no limit.
+    /// Every plan.
+    pub const ALL: &[Plan] = Plan::VARIANTS;
+
+    /// The plan as text.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// The maximum number of active API keys; `None` means unlimited.
     pub fn max_api_keys(self) -> Option<u64> {
         match self {
             Plan::Free => Some(3),
@@ -133,86 +146,89 @@ impl Plan {
     }
 }
 
-/// What an API key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+/// A permission of an API key.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
 pub enum Scope {
     /// Read scan results and detection history.
     #[serde(rename = "shield:read")]
+    #[strum(serialize = "shield:read")]
     ShieldRead,
     /// Run scans, tokenize, and rehydrate.
     #[serde(rename = "shield:write")]
+    #[strum(serialize = "shield:write")]
     ShieldWrite,
     /// Read audit log entries.
     #[serde(rename = "audit:read")]
+    #[strum(serialize = "audit:read")]
     AuditRead,
     /// View gateway fleet status.
     #[serde(rename = "fleet:read")]
+    #[strum(serialize = "fleet:read")]
     FleetRead,
     /// Register and manage gateways.
     #[serde(rename = "fleet:write")]
+    #[strum(serialize = "fleet:write")]
     FleetWrite,
     /// Read policy configurations.
     #[serde(rename = "policy:read")]
+    #[strum(serialize = "policy:read")]
     PolicyRead,
     /// Create and update policies.
     #[serde(rename = "policy:write")]
+    #[strum(serialize = "policy:write")]
     PolicyWrite,
-    /// Read organization settings: here, list API keys.
+    /// Read organization settings, such as the list of API keys.
     #[serde(rename = "org:read")]
+    #[strum(serialize = "org:read")]
     OrgRead,
-    /// Update organization settings, manage members: here, create and revoke API keys.
+    /// Update organization settings and manage members; create and revoke API keys.
     #[serde(rename = "org:write")]
+    #[strum(serialize = "org:write")]
     OrgWrite,
 }
 
 impl Scope {
-    /// Every scope there is.
-    pub const ALL: [Scope; 9] = [
-        Scope::ShieldRead,
-        Scope::ShieldWrite,
-        Scope::AuditRead,
-        Scope::FleetRead,
-        Scope::FleetWrite,
-        Scope::PolicyRead,
-        Scope::PolicyWrite,
-        Scope::OrgRead,
-        Scope::OrgWrite,
-    ];
+    /// Every scope.
+    pub const ALL: &[Scope] = Scope::VARIANTS;
 
-    /// The scope as it is written.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Scope::ShieldRead => "shield:read",
-            Scope::ShieldWrite => "shield:write",
-            Scope::AuditRead => "audit:read",
-            Scope::FleetRead => "fleet:read",
-            Scope::FleetWrite => "fleet:write",
-            Scope::PolicyRead => "policy:read",
-            Scope::PolicyWrite => "policy:write",
-            Scope::OrgRead => "org:read",
-            Scope::OrgWrite => "org:write",
-        }
+    /// The scope as text.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
-    /// Reads a scope as it is written.
+    /// Parses a scope.
     pub fn parse(text: &str) -> Option<Self> {
-        Scope::ALL.into_iter().find(|scope| scope.as_str() == text)
+        text.parse().ok()
     }
 }
 
-/// The scopes of an API key: at least one, none twice. An empty list never means all.
+/// The scopes of an API key: at least one, no duplicates. An empty list never means all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "Vec<Scope>")]
 #[schema(value_type = HashSet<Scope>, min_items = 1, max_items = 9)]
 pub struct Scopes(Vec<Scope>);
 
 impl Scopes {
-    /// Whether this scope is among them.
+    /// Whether these scopes include this one.
     pub fn contains(&self, scope: Scope) -> bool {
         self.0.contains(&scope)
     }
 
-    /// Whether all of those are among these.
+    /// Whether these scopes include all the others.
     pub fn cover(&self, others: &Scopes) -> bool {
         others.0.iter().all(|scope| self.contains(*scope))
     }
@@ -228,16 +244,16 @@ impl TryFrom<Vec<Scope>> for Scopes {
 
     fn try_from(scopes: Vec<Scope>) -> Result<Self, Self::Error> {
         if scopes.is_empty() {
-            return Err("must name at least one scope");
+            return Err("must contain at least one scope");
         }
         if scopes.iter().enumerate().any(|(place, scope)| scopes[..place].contains(scope)) {
-            return Err("must not name a scope twice");
+            return Err("must not contain a scope twice");
         }
         Ok(Self(scopes))
     }
 }
 
-/// Where an API key is used.
+/// The environment of an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Environment {
@@ -247,30 +263,43 @@ pub enum Environment {
     Test,
 }
 
-/// Whose packages a registry holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+/// A package ecosystem.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Ecosystem {
-    /// npm's: JavaScript.
+    /// npm: JavaScript.
     Npm,
-    /// PyPI's: Python.
+    /// PyPI: Python.
     Pypi,
 }
 
 impl Ecosystem {
-    /// Every ecosystem there is.
-    pub const ALL: [Ecosystem; 2] = [Ecosystem::Npm, Ecosystem::Pypi];
+    /// Every ecosystem.
+    pub const ALL: &[Ecosystem] = Ecosystem::VARIANTS;
 
-    /// The ecosystem as it is written.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Ecosystem::Npm => "npm",
-            Ecosystem::Pypi => "pypi",
-        }
+    /// The ecosystem as text.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
-    /// A package's one name, of all that it may be called by. PyPI's are lower-case, with one `-` for any run of `-`, `_`
-    /// and `.` (PEP 503); npm's names are what they are.
+    /// The normalized name of a package: for PyPI lower-case, with one `-` for any run of `-`, `_`
+    /// and `.` (PEP 503); npm names stay unchanged.
     pub fn normalized(self, package: &str) -> String {
         if self == Ecosystem::Npm {
             return package.to_owned();
@@ -287,27 +316,28 @@ impl Ecosystem {
     }
 }
 
-/// The role of an organization access token. Each may what those before it may.
+/// The role of an organization access token. Each role includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessRole {
-    /// Look.
+    /// Read.
     #[default]
     Readonly,
-    /// Look and operate.
+    /// Read and operate.
     Operator,
-    /// Look, operate and manage.
+    /// Read, operate and manage.
     Manager,
 }
 
-/// A name for people: 1–100 characters, none of them a control character, no space at either end.
+/// A display name: 1–100 characters, without control or invisible characters, and without
+/// whitespace at either end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
 #[schema(value_type = String, min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$", example = "ci-pipeline")]
 pub struct Name(String);
 
 impl Name {
-    /// The name as it is written.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -320,12 +350,12 @@ impl TryFrom<String> for Name {
         if text.chars().any(char::is_control) {
             return Err("must not contain control characters");
         }
-        // They make two names look like one, or a name like another.
+        // They make different names look the same.
         if text.chars().any(is_invisible) {
             return Err("must not contain invisible characters");
         }
         if text.trim() != text {
-            return Err("must not begin or end with a space");
+            return Err("must not begin or end with whitespace");
         }
         if !(1..=100).contains(&text.chars().count()) {
             return Err("must have 1 to 100 characters");
@@ -334,21 +364,22 @@ impl TryFrom<String> for Name {
     }
 }
 
-/// Characters that show nothing, or turn the direction of what is around them.
+/// Characters that are not displayed, or change the direction of the text around them.
 fn is_invisible(character: char) -> bool {
     matches!(character,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
         | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// The id of a project: 1–64 of ASCII letters, digits and `. _ -`, beginning with a letter or digit; case-sensitive.
+/// The id of a project: 1–64 ASCII letters, digits and `. _ -`, beginning with a letter or digit.
+/// Case-sensitive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
 #[schema(value_type = String, min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$", example = "prd-greenhouse")]
 pub struct ProjectId(String);
 
 impl ProjectId {
-    /// The id as it is written.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -360,7 +391,7 @@ impl TryFrom<String> for ProjectId {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if !(1..=64).contains(&text.len()) || !text.chars().all(allowed) {
-            return Err("must have 1 to 64 of ASCII letters, digits and . _ -");
+            return Err("must have 1 to 64 characters, only ASCII letters, digits and . _ -");
         }
         if !text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
             return Err("must begin with a letter or digit");
@@ -374,8 +405,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_reads_back_as_it_is_written_and_stored() {
-        for scope in Scope::ALL {
+    fn scope_round_trips_through_text_and_json() {
+        for &scope in Scope::ALL {
             assert_eq!(Scope::parse(scope.as_str()), Some(scope));
             assert_eq!(serde_json::to_value(scope).unwrap(), scope.as_str());
         }
@@ -383,14 +414,17 @@ mod tests {
     }
 
     #[test]
-    fn an_ecosystem_is_stored_as_it_is_written() {
-        for ecosystem in Ecosystem::ALL {
+    fn ecosystem_serializes_as_its_text() {
+        for &plan in Plan::ALL {
+            assert_eq!(serde_json::to_value(plan).unwrap(), plan.as_str());
+        }
+        for &ecosystem in Ecosystem::ALL {
             assert_eq!(serde_json::to_value(ecosystem).unwrap(), ecosystem.as_str());
         }
     }
 
     #[test]
-    fn python_packages_have_one_name() {
+    fn every_spelling_of_a_python_package_has_one_normalized_name() {
         // The examples of PEP 503.
         for spelling in ["friendly-bard", "Friendly-Bard", "FRIENDLY-BARD", "friendly.bard", "FrIeNdLy-._.-bArD"] {
             assert_eq!(Ecosystem::Pypi.normalized(spelling), "friendly-bard", "{spelling}");
@@ -399,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn no_scopes_are_not_all_scopes() {
+    fn empty_and_duplicate_scopes_are_refused() {
         assert!(Scopes::try_from(vec![]).is_err());
         assert!(Scopes::try_from(vec![Scope::OrgRead, Scope::OrgRead]).is_err());
         let [one, two] =
@@ -408,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn project_ids_are_identifiers() {
+    fn project_id_is_limited_to_64_identifier_characters() {
         for good in ["a", "prd-greenhouse", "A_1.b", "0", &"a".repeat(64)] {
             assert!(ProjectId::try_from(good.to_owned()).is_ok(), "{good}");
         }
@@ -418,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn identifiers_have_4_to_255_of_the_allowed_characters() {
+    fn user_identifier_has_4_to_255_of_the_allowed_characters() {
         let long = "a".repeat(255);
         for good in ["alice@example.com", "C02X1234_jdoe", "ASSET0042_EMP12345", "a.b+c-d", "0000", long.as_str()] {
             assert!(UserIdentifier::try_from(good.to_owned()).is_ok(), "{good}");

@@ -1,4 +1,4 @@
-//! E-mail addresses: read by the rules of the standards, compared without regard to case, shown masked.
+//! E-mail addresses: validated by the standards, compared case-insensitively, shown masked.
 
 use std::fmt;
 
@@ -8,30 +8,31 @@ use utoipa::ToSchema;
 
 use crate::secret::TokenHash;
 
-/// An address that mail can be sent to. `Debug` shows it masked, and there is no `Display`.
+/// An address that mail can be sent to. `Debug` masks it, and there is no `Display`.
 ///
-/// The domain is in the form that goes over the wire: lower case, and `xn--` for letters beyond ASCII. The part before
-/// the `@` is as it was typed, for there are servers that tell `Alice` from `alice`; addresses are compared by their
-/// [`EmailAddress::hash`], which does not. Quoted and non-ASCII parts before the `@` are refused: SES sends to neither.
+/// The domain is in lower case and IDNA-encoded (`xn--`). The local part stays as typed, since some
+/// servers are case-sensitive; addresses are compared by [`EmailAddress::hash`], which is not.
+/// Quoted and non-ASCII local parts are refused, because SES cannot send to them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EmailAddress(String);
 
-/// The longest address that SMTP can carry, in bytes: RFC 5321, section 4.5.3.1.3, without the angle brackets.
+/// The longest address that SMTP can carry, in bytes: RFC 5321, section 4.5.3.1.3, without the
+/// angle brackets.
 const LONGEST: usize = 254;
 
 impl EmailAddress {
-    /// The address itself: for the mail's envelope and text.
+    /// The address in full: for the mail's envelope and text only.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What addresses are stored and compared by: the same for every spelling of one address.
+    /// The hash that addresses are stored and compared by. It ignores case.
     pub fn hash(&self) -> AddressHash {
         AddressHash(TokenHash::of_text(&self.0.to_ascii_lowercase()))
     }
 
-    /// The address with all but its first character before the `@` hidden: `a***@example.com`.
+    /// The address with all but the first character of the local part hidden: `a***@example.com`.
     pub fn masked(&self) -> String {
         let (local, domain) = self.0.split_once('@').unwrap_or((&self.0, ""));
         let first = local.chars().next().filter(|_| local.len() > 1).map(String::from).unwrap_or_default();
@@ -44,25 +45,26 @@ impl TryFrom<String> for EmailAddress {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let text = text.trim();
-        // Before anything else: a line break in an address could otherwise become a header of the mail.
+        // First, since a line break in an address could inject a mail header.
         if text.chars().any(char::is_control) {
             return Err("must not contain control characters");
         }
-        let (local, domain) = text.rsplit_once('@').ok_or("must be an e-mail address")?;
+        let (local, domain) = text.rsplit_once('@').ok_or("must be an e-mail address with a user and a domain")?;
         if !local.is_ascii() || local.contains('"') {
             return Err("must have only unquoted ASCII characters before the @");
         }
-        let domain = idna::domain_to_ascii_strict(domain).map_err(|_| "must have a valid domain")?;
-        // RFC 3696, section 2: a top-level domain is never all digits. What ends so is an IPv4 address, or meant as one.
+        let domain = idna::domain_to_ascii_strict(domain).map_err(|_| "must have a valid domain after the @")?;
+        // A top-level domain is never all digits (RFC 3696, section 2): this is an IPv4 address.
         if domain.rsplit('.').next().is_some_and(|last| last.bytes().all(|c| c.is_ascii_digit())) {
-            return Err("must have a valid domain");
+            return Err("must have a valid domain after the @");
         }
         let address = format!("{local}@{domain}");
         if address.len() > LONGEST {
             return Err("must have at most 254 characters");
         }
         let options = Options::default().with_required_tld().without_domain_literal().without_display_text();
-        Syntax::parse_with_options(&address, options).map_err(|_| "must be an e-mail address")?;
+        Syntax::parse_with_options(&address, options)
+            .map_err(|_| "must be an e-mail address with a user and a domain")?;
         Ok(Self(address))
     }
 }
@@ -93,7 +95,7 @@ impl utoipa::PartialSchema for EmailAddress {
 
 impl ToSchema for EmailAddress {}
 
-/// SHA-256 of an address: what the table is searched by, and the address's name in logs of the operator.
+/// SHA-256 of an address: its key in the table and its identifier in the operator's logs.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AddressHash(TokenHash);
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn spellings_of_one_address_have_one_hash() {
+    fn hash_ignores_case_and_surrounding_whitespace() {
         let hash = parse("you@example.com").unwrap().hash();
         for spelling in ["YOU@EXAMPLE.COM", " you@example.com\n", "You@Example.Com"] {
             assert_eq!(parse(spelling).unwrap().hash(), hash, "{spelling}");
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_international_domain_is_one_address_however_it_is_written() {
+    fn unicode_and_punycode_domains_are_the_same_address() {
         let address = parse("you@例え.テスト").unwrap();
         assert_eq!(address.expose(), "you@xn--r8jz45g.xn--zckzah");
         assert_eq!(parse("you@xn--r8jz45g.xn--zckzah").unwrap().hash(), address.hash());
@@ -150,12 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_before_the_at_sign_is_kept_as_typed() {
+    fn local_part_is_kept_as_typed() {
         assert_eq!(parse("O'Brien+npm@Example.COM").unwrap().expose(), "O'Brien+npm@example.com");
     }
 
     #[test]
-    fn what_is_no_address_or_cannot_be_sent_to_is_refused() {
+    fn invalid_and_unsendable_addresses_are_refused() {
         let long_local = format!("{}@example.com", "a".repeat(65));
         let long = format!("you@{}.com", "a.".repeat(130));
         for text in [
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_shown_masked() {
+    fn address_is_masked_in_text_and_debug() {
         assert_eq!(parse("alice@example.com").unwrap().masked(), "a***@example.com");
         assert_eq!(parse("a@example.com").unwrap().masked(), "***@example.com");
         assert_eq!(format!("{:?}", parse("alice@example.com").unwrap()), "EmailAddress(a***@example.com)");

@@ -1,7 +1,8 @@
-//! What goes wrong, as the caller sees it: one enum, and the only place that renders errors.
+//! Errors as callers see them: one enum, and the only place that renders it.
 //!
-//! The envelope, the codes and their statuses are §3 of the contract. Handlers return [`ApiError`]; the answer's body
-//! is written by [`crate::http::observe`], which knows the request's id.
+//! Every error has a status, a stable code (docs/CONTRACT.md §3) and a sentence that says what is
+//! wrong and what to do. Handlers return [`ApiError`]; the response body is written by
+//! [`crate::observe::observe`], which knows the request id.
 
 use std::time::Duration;
 
@@ -13,13 +14,13 @@ use utoipa::ToSchema;
 
 use crate::secret::RandomnessUnavailable;
 
-/// A field that was not as it must be. The message never repeats what was sent: it may have been a secret.
+/// An invalid field or query parameter. The message never repeats the value, which may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The field, as it is named in the request.
+    /// The field or query parameter, as named in the request.
     #[schema(example = "user_identifier")]
     pub field: String,
-    /// What the field must be.
+    /// What is wrong with the field, or what it must be.
     #[schema(example = "must have 4 to 255 characters")]
     pub message: String,
 }
@@ -34,89 +35,87 @@ impl FieldError {
 /// Why a credential is refused with 401.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unauthorized {
-    /// None was sent.
+    /// No credential was sent.
     Missing,
-    /// One was sent and does not count. Which way it does not count is not said.
+    /// The credential that was sent is not active. The answer does not say why.
     Invalid,
 }
 
 /// Every way in which a request can fail.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ApiError {
-    /// 400: the request as a whole cannot be read.
+    /// 400: the request as a whole cannot be parsed.
     #[error("{0}")]
     Malformed(&'static str),
     /// 400: a field is missing, unknown or invalid.
-    #[error("The request has an invalid field.")]
+    #[error("`{}` {}.", .0.field, .0.message)]
     Invalid(FieldError),
-    /// 400: a reset code that is wrong, expired, used up or unknown: one answer for all.
-    #[error("The reset code is not valid. Register the address again to be sent another.")]
+    /// 400: a reset code that is wrong, expired, used or unknown. All four look identical.
+    #[error("The reset code is wrong, expired or already used. Register the address again to receive a new code.")]
     InvalidResetCode,
     /// 401.
     #[error("{}", match .0 {
-        Unauthorized::Missing => "A credential is required: send it as `Authorization: Bearer <credential>`.",
-        Unauthorized::Invalid => "The credential is not valid.",
+        Unauthorized::Missing => "No credential was sent. Send one as `Authorization: Bearer <credential>`.",
+        Unauthorized::Invalid => "The credential is not valid. Check that it is complete and still active.",
     })]
     Unauthorized(Unauthorized),
-    /// 403: the credential is good and may not do this.
-    #[error("The credential may not do this.")]
+    /// 403: the credential is active but lacks permission.
+    #[error("The credential lacks the role, scope or organization that this call requires. Use one that has it.")]
     Forbidden,
     /// 403: an API key asks for more than it holds itself.
     #[error("{0}")]
     Exceeds(&'static str),
-    /// 403: the API keys of the organization's plan are used up.
-    #[error("The API keys of the organization's plan are used up: revoke one, or choose a larger plan.")]
+    /// 403: the organization has as many active API keys as its plan allows.
+    #[error("The organization has as many active API keys as its plan allows. Revoke one, or upgrade the plan.")]
     PlanLimitReached,
     /// 403: the organization has no active subscription with Guard enabled.
-    #[error("The organization has no active subscription with Guard enabled.")]
+    #[error("The organization has no active subscription with Guard enabled. Ask its owner to enable Guard.")]
     SubscriptionRequired,
     /// 404: no such token in the caller's organization.
-    #[error("There is no such token in this organization.")]
+    #[error("This organization has no token with this id. Check the id.")]
     TokenNotFound,
     /// 404: no such route.
-    #[error("There is nothing at this path.")]
+    #[error("No endpoint has this path. Check it against `/v1/docs/openapi.json`.")]
     NotFound,
-    /// 405, with the methods that the path does take.
-    #[error("This path does not take this method; the `Allow` header names those it takes.")]
+    /// 405, with the methods that the path allows.
+    #[error("This path does not allow this method. The `Allow` header lists the methods it allows.")]
     MethodNotAllowed(String),
-    /// 404: a registry's upstream has no such package or file.
-    #[error("The registry behind this one knows no such package or file.")]
+    /// 404: the upstream registry has no such package or file.
+    #[error("The package or file was not found in the upstream registry. Check its name and version.")]
     PackageNotFound,
-    /// 409: the caller lost a race, or what it expected is no longer so.
+    /// 409: the caller lost a race, or its expectation no longer holds.
     #[error("{0}")]
     Conflict(&'static str),
-    /// 413, with what is taken at the most.
-    #[error("The body is larger than {0}.")]
+    /// 413, with the limit.
+    #[error("The request body is larger than the limit of {0}. Send a smaller one.")]
     PayloadTooLarge(&'static str),
     /// 415.
-    #[error(
-        "The body must be sent as `Content-Type: application/json`, or as another type that is documented for this call."
-    )]
+    #[error("The `Content-Type` is not supported. Send `application/json`, or another type documented for this call.")]
     UnsupportedMediaType,
-    /// 429, with the time after which another call is taken.
-    #[error("Too many calls; the `Retry-After` header says in how many seconds to call again.")]
+    /// 429, with the time until the rate limit resets.
+    #[error("Too many requests. Retry after the number of seconds in the `Retry-After` header.")]
     RateLimited(Duration),
-    /// 502: a registry's upstream failed, or answered what cannot be passed on.
+    /// 502: the upstream registry failed, or returned an unexpected response.
     #[error("{0}")]
     BadGateway(&'static str),
-    /// 504: a registry's upstream took too long.
-    #[error("The registry behind this one took too long to answer; try again.")]
+    /// 504: the upstream registry timed out.
+    #[error("The upstream registry timed out. Try again.")]
     GatewayTimeout,
-    /// 503: a part that we stand on is throttled or down. Nothing is half-done.
-    #[error("The service is temporarily unavailable; it is safe to repeat the request.")]
+    /// 503: a dependency is throttled or down. Every write is atomic, so a retry is safe.
+    #[error("The service is temporarily unavailable. It is safe to retry.")]
     Unavailable,
-    /// 500: a defect of ours. Its cause has been logged and is not answered.
-    #[error("Something went wrong on our side.")]
+    /// 500: a bug in the service. The log has the cause; the response does not.
+    #[error("An internal error occurred. If it persists, report the `x-request-id` of this response.")]
     Internal,
 }
 
 impl ApiError {
-    /// A field that is not as it must be.
+    /// A 400 for one field.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         ApiError::Invalid(FieldError::new(field, message))
     }
 
-    /// The status and the code of the contract.
+    /// The HTTP status and the error code.
     pub fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             ApiError::Malformed(_) | ApiError::Invalid(_) => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
@@ -139,7 +138,7 @@ impl ApiError {
         }
     }
 
-    /// The whole answer, in the form that the route's callers expect.
+    /// The whole response, in the format that the route's callers expect.
     pub fn render(&self, format: ErrorFormat, request_id: &str) -> Response {
         let (status, code) = self.status_and_code();
         let (content_type, body) = match format {
@@ -161,8 +160,9 @@ impl ApiError {
             && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
             && let Ok(notice) = HeaderValue::from_str(&self.registry_sentence())
         {
-            // What npm shows of a 401 is advice to log in, which is of no use here; this it shows as well. Not elsewhere:
-            // there it shows the body, and much of what it asks in passing may well not be found.
+            // npm replaces the body of a 401 with advice to log in, but always prints this header.
+            // Not for other statuses: there npm prints the body, and it probes for things that are
+            // often not found.
             headers.insert("npm-notice", notice);
         }
         match self {
@@ -182,7 +182,7 @@ impl ApiError {
         response
     }
 
-    /// The body of the answer at a registry.
+    /// The response body at a registry.
     pub(crate) fn problem(&self) -> Problem {
         let ((status, code), sentence) = (self.status_and_code(), self.registry_sentence());
         Problem {
@@ -195,39 +195,41 @@ impl ApiError {
         }
     }
 
-    /// What a person at a package manager is told: there, only the sentence is shown, without its context.
+    /// The sentence for people at a package manager. yarn 1 prints nothing else, so a 401 names its
+    /// status.
     fn registry_sentence(&self) -> String {
         match self {
             ApiError::Unauthorized(Unauthorized::Missing) => {
-                "A guard-tokens token is required: set a tg_anon_ or tg_org_ token for this registry."
+                "401 Unauthorized: no guard-tokens token was sent. Set a tg_anon_ or tg_org_ token for this registry."
             }
             ApiError::Unauthorized(Unauthorized::Invalid) => {
-                "The guard-tokens token is not valid: it is mistyped, expired or revoked. Set another for this registry."
+                "401 Unauthorized: the guard-tokens token is invalid, expired or revoked. \
+                 Set an active token for this registry."
             }
-            ApiError::Forbidden => {
-                "This credential does not open the registries: only tg_anon_ and tg_org_ tokens do."
+            ApiError::Forbidden => "This credential cannot be used at the registries. Use a tg_anon_ or tg_org_ token.",
+            ApiError::MethodNotAllowed(_) => "This registry is read-only: it does not support publishing.",
+            ApiError::NotFound => {
+                "This path is not a package, file or endpoint of this registry. Check the package name."
             }
-            ApiError::MethodNotAllowed(_) => "This registry is for installing only: nothing can be published to it.",
-            ApiError::NotFound => "This registry has nothing at this path.",
             _ => return self.to_string(),
         }
         .to_owned()
     }
 }
 
-/// How the callers of a route read errors.
+/// The error format of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorFormat {
-    /// [`ErrorEnvelope`], everywhere but at the registries.
+    /// [`ErrorEnvelope`]: every route except the registries.
     Envelope,
-    /// [`Problem`], for npm and its kin.
+    /// [`Problem`], for npm, pnpm, yarn and bun.
     Npm,
-    /// [`Problem`], for pip and its kin, which are asked for Basic credentials.
+    /// [`Problem`], for pip, uv and poetry, with a `Basic` challenge.
     Pypi,
 }
 
 impl ErrorFormat {
-    /// The format of what lies at this path.
+    /// The error format at this path.
     pub fn at(path: &str) -> Self {
         let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
         match first {
@@ -238,8 +240,8 @@ impl ErrorFormat {
     }
 }
 
-/// The challenge of a 401. RFC 6750, section 3.1: the error is named only to whom sent a credential. pip and its kin
-/// speak Basic alone (RFC 7617).
+/// The challenge of a 401. It names the error only if a credential was sent (RFC 6750, section
+/// 3.1). Python clients support only Basic (RFC 7617).
 fn challenge(format: ErrorFormat, reason: Unauthorized) -> &'static str {
     match (format, reason) {
         (ErrorFormat::Pypi, _) => r#"Basic realm="guard-tokens", charset="UTF-8""#,
@@ -248,32 +250,33 @@ fn challenge(format: ErrorFormat, reason: Unauthorized) -> &'static str {
     }
 }
 
-/// The body of an error at a registry: RFC 9457, with the sentence also where npm and its kin look for it.
+/// The body of a registry error: problem details (RFC 9457), with the message repeated in `error`
+/// for npm clients.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// For people: what npm and its kin show.
-    #[schema(example = "The registry behind this one knows no such package or file.")]
+    /// The message for people, where npm clients read it.
+    #[schema(example = "The package or file was not found in the upstream registry. Check its name and version.")]
     pub error: String,
-    /// No type of its own: the status says it.
+    /// Always `about:blank`: the status describes the problem.
     #[serde(rename = "type")]
     #[schema(example = "about:blank")]
     pub kind: &'static str,
-    /// The status in words.
+    /// The reason phrase of the status.
     #[schema(example = "Not Found")]
     pub title: &'static str,
-    /// For people: what uv and poetry show.
-    #[schema(example = "The registry behind this one knows no such package or file.")]
+    /// The message for people, where uv and poetry read it.
+    #[schema(example = "The package or file was not found in the upstream registry. Check its name and version.")]
     pub detail: String,
-    /// The status.
+    /// The HTTP status.
     #[schema(example = 404)]
     pub status: u16,
-    /// For programs: one of the contract's codes.
+    /// The error code, for programs. Codes are stable.
     #[schema(example = "NOT_FOUND")]
     pub code: &'static str,
 }
 
 impl IntoResponse for ApiError {
-    /// A mark for [`crate::http::observe`], which renders the error with the request's id.
+    /// Attaches the error for [`crate::observe::observe`], which renders it with the request id.
     fn into_response(self) -> Response {
         let mut response = self.status_and_code().0.into_response();
         response.extensions_mut().insert(self);
@@ -283,7 +286,7 @@ impl IntoResponse for ApiError {
 
 impl From<RandomnessUnavailable> for ApiError {
     fn from(error: RandomnessUnavailable) -> Self {
-        tracing::error!(%error, "no token was made");
+        tracing::error!(%error, "the random number generator failed; no token was issued");
         ApiError::Unavailable
     }
 }
@@ -292,23 +295,23 @@ impl From<RandomnessUnavailable> for ApiError {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Error)]
 pub struct ErrorEnvelope {
-    /// What went wrong.
+    /// The error.
     pub error: ErrorDetail,
 }
 
-/// What went wrong.
+/// The error.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorDetail {
-    /// For programs: one of the contract's codes.
+    /// The error code, for programs. Codes are stable.
     #[schema(example = "BAD_REQUEST")]
     pub code: &'static str,
-    /// For people.
-    #[schema(example = "The request has an invalid field.")]
+    /// What is wrong and what to do, for people. The wording may change.
+    #[schema(example = "`user_identifier` must have 4 to 255 characters.")]
     pub message: String,
-    /// The id of the request, as in `x-request-id`: name it when you ask for help.
+    /// The request id, as in the `x-request-id` header. Include it when you ask for help.
     #[schema(example = "01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     pub request_id: String,
-    /// The fields that were not as they must be; only where the request was not valid.
+    /// The invalid fields. Present only if a field or query parameter is invalid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<Vec<FieldError>>,
 }

@@ -1,4 +1,5 @@
-//! Extractors and answers of our own: what cannot be read is refused with the field's name, and never with its value.
+//! Extractors and responses. A rejection names the invalid field and never its value, which may be
+//! a secret.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,15 +16,15 @@ use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 
 use crate::clock::Moment;
 use crate::error::ApiError;
-use crate::http::Origin;
+use crate::observe::Origin;
 
-/// The largest body that is taken, in bytes.
+/// The body size limit, in bytes.
 pub const MAX_BODY: usize = 16_384;
 
-/// That a body is larger than [`MAX_BODY`].
+/// The error for a body larger than [`MAX_BODY`].
 pub const BODY_TOO_LARGE: ApiError = ApiError::PayloadTooLarge("16,384 bytes");
 
-/// A JSON body. As an answer, the same.
+/// A JSON request or response body.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
 
@@ -36,24 +37,27 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         if !is_json {
             return Err(ApiError::UnsupportedMediaType);
         }
-        // serde would read a struct from an array as well.
+        // serde would also accept an array for a struct.
         if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
-            return Err(ApiError::Malformed("The body must be a JSON object."));
+            return Err(ApiError::Malformed("The request body must be a JSON object."));
         }
         let mut deserializer = serde_json::Deserializer::from_slice(&body);
         let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
             let field = error.path().to_string();
             let error = error.into_inner();
             match error.classify() {
-                serde_json::error::Category::Data => rejection(field, &error.to_string(), "The body is not valid."),
-                // serde_json calls it bad syntax, too, where the name of a variant was expected and no text came.
-                _ if field != "." && serde_json::from_slice::<IgnoredAny>(&body).is_ok() => {
-                    ApiError::invalid(field, "is not of the right type")
+                serde_json::error::Category::Data => {
+                    rejection(field, &error.to_string(), "The request body does not match the schema of this call.")
                 }
-                _ => ApiError::Malformed("The body is not valid JSON."),
+                // serde_json also reports a syntax error for a non-string where it expects an enum
+                // variant.
+                _ if field != "." && serde_json::from_slice::<IgnoredAny>(&body).is_ok() => {
+                    ApiError::invalid(field, "has the wrong type or is out of range")
+                }
+                _ => ApiError::Malformed("The request body is not valid JSON."),
             }
         })?;
-        deserializer.end().map_err(|_| ApiError::Malformed("The body is not valid JSON."))?;
+        deserializer.end().map_err(|_| ApiError::Malformed("The request body is not valid JSON."))?;
         Ok(Self(value))
     }
 }
@@ -64,7 +68,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-/// A body that may be a form as well as JSON: RFC 7662 asks for forms.
+/// A form or JSON body. RFC 7662 requires forms.
 #[derive(Debug, Clone, Copy)]
 pub struct FormOrJson<T>(pub T);
 
@@ -76,11 +80,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for FormOrJson<T> {
             return Json::from_request(request, state).await.map(|Json(value)| Self(value));
         }
         let body = read_body(request).await?;
-        from_form(&body, "The form could not be read.").map(Self)
+        from_form(&body, "The request body is not a valid form.").map(Self)
     }
 }
 
-/// Reads a form or a query.
+/// Parses a form or a query string.
 fn from_form<T: DeserializeOwned>(form: &[u8], otherwise: &'static str) -> Result<T, ApiError> {
     let deserializer = serde_html_form::Deserializer::from_bytes(form);
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
@@ -89,14 +93,15 @@ fn from_form<T: DeserializeOwned>(form: &[u8], otherwise: &'static str) -> Resul
     })
 }
 
-/// Reads a field that may be left out but not be null: for `#[serde(default, deserialize_with = "present")]`.
+/// Deserializes an optional field that must not be null: for
+/// `#[serde(default, deserialize_with = "present")]`.
 pub fn present<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// [`present`] for an object inside an object: serde would read a struct from an array as well.
+/// [`present`] for a nested object: serde would also accept an array for a struct.
 pub fn present_object<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -117,22 +122,22 @@ impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for ObjectOf<T> {
     }
 }
 
-/// Reads a whole body, if it is not too large.
+/// Reads the body, up to [`MAX_BODY`].
 async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
     match Limited::new(request.into_body(), MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes().into()),
         Err(error) if error.is::<LengthLimitError>() => Err(BODY_TOO_LARGE),
-        Err(_) => Err(ApiError::Malformed("The body could not be read.")),
+        Err(_) => Err(ApiError::Malformed("The request body could not be read.")),
     }
 }
 
-/// The type of a body, without its parameters.
+/// The media type of the body, without parameters.
 fn essence(headers: &HeaderMap) -> String {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// The query parameters. Unknown ones are refused, as unknown fields are: a mistyped filter must not list everything.
+/// The query parameters. Unknown ones are rejected: a mistyped filter must not list everything.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<T>(pub T);
 
@@ -141,12 +146,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let query = parts.uri.query().unwrap_or_default();
-        from_form(query.as_bytes(), "The query could not be read.").map(Self)
+        from_form(query.as_bytes(), "The query string is not valid.").map(Self)
     }
 }
 
-/// Turns serde's words into an error that names the field. Of serde's own sentences only the part is kept that says
-/// what was expected: the other part quotes what was sent.
+/// Turns a serde message into an error that names the field. Keeps only what serde expected: the
+/// rest of its message quotes the value.
 fn rejection(path: String, message: &str, otherwise: &'static str) -> ApiError {
     let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
     let named = |rest: &str| {
@@ -156,22 +161,22 @@ fn rejection(path: String, message: &str, otherwise: &'static str) -> ApiError {
     if message.starts_with("missing field `") {
         ApiError::invalid(named(message), "is required")
     } else if message.starts_with("unknown field `") {
-        ApiError::invalid(path_of_unknown(&path, message), "is not a field of this request")
+        ApiError::invalid(path_of_unknown(&path, message), "is not a known field or parameter; check its spelling")
     } else if message.starts_with("duplicate field `") {
-        ApiError::invalid(named(message), "is given more than once")
+        ApiError::invalid(named(message), "must be given only once")
     } else if message == "unsupported value" {
-        // A query parameter that came as a list.
-        ApiError::invalid(path, "is given more than once")
+        // A repeated query parameter.
+        ApiError::invalid(path, "must be given only once")
     } else if path == "." || path.is_empty() {
         ApiError::Malformed(otherwise)
     } else if let Some((_, expected)) =
         message.strip_prefix("invalid ").and_then(|rest| rest.rsplit_once(", expected "))
     {
         let expected = match expected {
-            "u64" | "usize" => "a whole number that is not negative",
+            "u64" | "usize" => "a non-negative integer",
             "a sequence" => "a list",
             "a map" => "an object",
-            // serde names our own types, which are nobody's business.
+            // serde names our types, which mean nothing to a caller.
             other if other.starts_with("struct ") => "an object",
             other => other,
         };
@@ -180,28 +185,29 @@ fn rejection(path: String, message: &str, otherwise: &'static str) -> ApiError {
         let allowed = message.rsplit_once(", expected ").map_or("", |(_, allowed)| allowed);
         ApiError::invalid(path, format!("must be {}", allowed.replace('`', "\"")))
     } else if message.starts_with("invalid ") || message.contains("number") && message.contains("pars") {
-        ApiError::invalid(path, "is not of the right type")
+        ApiError::invalid(path, "has the wrong type or is out of range")
     } else {
-        // One of our own sentences: see `domain` and `clock`.
+        // A message of our own, from `domain` or `clock`.
         ApiError::invalid(path, message)
     }
 }
 
-/// An unknown field is named, but only as far as it could be a field's name: a secret in the wrong place is not echoed.
+/// The path of an unknown field. Names it only if it looks like a field name, so that a misplaced
+/// secret is not echoed.
 fn path_of_unknown(path: &str, message: &str) -> String {
     let rest = message.strip_prefix("unknown field `").unwrap_or_default();
     let end = rest.rfind("`, expected ").or_else(|| rest.rfind("`, there are no fields")).unwrap_or_default();
     let name = &rest[..end];
     let is_name = (1..=32).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_alphabetic() || c == b'_');
     let shown = if is_name { name } else { "(unknown)" };
-    // The path ends in the name as it was sent, which may have dots of its own: what is before it is ours.
+    // The path ends in the name as sent, which may contain dots; everything before it is ours.
     match path.strip_suffix(name).unwrap_or_default().trim_end_matches('.') {
         "" => shown.to_owned(),
         parent => format!("{parent}.{shown}"),
     }
 }
 
-/// That there are no query parameters, for operations that know none.
+/// Rejects every query parameter, for operations that have none.
 #[derive(Debug, Clone, Copy)]
 pub struct NoQuery;
 
@@ -227,7 +233,7 @@ impl PathParams {
         self.0.iter().any(|(key, _)| key == name)
     }
 
-    /// A parameter of this name, or nothing at all where the path has none.
+    /// The parameter with this name, or an empty string.
     pub fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
@@ -240,8 +246,8 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParams {
         let params = match RawPathParams::from_request_parts(parts, state).await {
             Ok(params) => params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             Err(RawPathParamsRejection::MissingPathParams(_)) => Vec::new(),
-            // One is not UTF-8, and axum decodes none then. No id is percent-encoded: what is stays as it is, and is
-            // no id; the others are read.
+            // If one parameter is not UTF-8, axum decodes none. Read them undecoded: no valid id is
+            // percent-encoded, so the bad one matches nothing and the others are still read.
             Err(_) => {
                 let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
                 let pairs = route.split('/').zip(parts.uri.path().split('/'));
@@ -258,13 +264,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Origin {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         parts.extensions.get::<Origin>().cloned().ok_or_else(|| {
-            tracing::error!("a request came in without its origin");
+            tracing::error!("the request has no origin extension");
             ApiError::Internal
         })
     }
 }
 
-/// How many entries of a list are asked for: 1–100, 50 unless said.
+/// The page size: 1–100, default 50.
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Limit(usize);
@@ -288,19 +294,19 @@ impl TryFrom<String> for Limit {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let is_number = !text.is_empty() && text.len() <= 3 && text.bytes().all(|c| c.is_ascii_digit());
         let number = text.parse().ok().filter(|number| is_number && (1..=100).contains(number));
-        number.map(Self).ok_or("must be a number from 1 to 100")
+        number.map(Self).ok_or("must be an integer from 1 to 100")
     }
 }
 
-/// Checks that an expiry lies ahead.
+/// Checks that `expires_at` is in the future.
 pub fn in_the_future(expires_at: Option<Moment>, now: Moment) -> Result<Option<Moment>, ApiError> {
     match expires_at {
-        Some(expires_at) if expires_at <= now => Err(ApiError::invalid("expires_at", "must lie in the future")),
+        Some(expires_at) if expires_at <= now => Err(ApiError::invalid("expires_at", "must be in the future")),
         expires_at => Ok(expires_at),
     }
 }
 
-/// An answer without a body: 204.
+/// A 204 response.
 #[derive(Debug, Clone, Copy)]
 pub struct NoContent;
 

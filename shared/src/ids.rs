@@ -1,4 +1,4 @@
-//! Management ids: ULIDs, which sort by the time they were made. They name things and open nothing.
+//! Management ids: ULIDs, which sort by creation time. They identify resources and are not secret.
 
 use std::fmt;
 
@@ -21,18 +21,18 @@ macro_rules! id {
         pub struct $name(String);
 
         impl $name {
-            /// A new id that carries the clock's time.
+            /// Generates an id with the clock's time.
             pub fn new(clock: &Clock) -> Result<Self, RandomnessUnavailable> {
                 Ok(Self(format!(concat!($prefix, "{}"), new_ulid(clock)?)))
             }
 
-            /// Reads an id. `None` for what cannot be one: other spellings of the same number included.
+            /// Parses an id. `None` if it is malformed, including other spellings of the same ULID.
             pub fn parse(text: &str) -> Option<Self> {
                 let ulid = Ulid::from_string(text.strip_prefix($prefix)?).ok()?;
                 (text[$prefix.len()..] == ulid.to_string()).then(|| Self(text.to_owned()))
             }
 
-            /// The id as it is written.
+            /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -53,7 +53,7 @@ macro_rules! id {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = String::deserialize(deserializer)?;
-                Self::parse(&text).ok_or_else(|| serde::de::Error::custom("is not an id of this kind"))
+                Self::parse(&text).ok_or_else(|| serde::de::Error::custom("is not a valid id"))
             }
         }
     };
@@ -68,7 +68,7 @@ id!(
     BotId, "BT", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
 );
 id!(
-    /// A token, for managing it: a ULID.
+    /// The management id of a token: a ULID.
     TokenId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
 );
 id!(
@@ -80,26 +80,26 @@ id!(
     InstallationId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
 );
 
-/// Ids of a log's entries: they sort by time, so a time is a place among them.
+/// Ids of log entries. They sort by time, so a time is a position in the log.
 macro_rules! log_id {
     ($name:ident) => {
         impl $name {
-            /// The least id that can be made at this moment.
+            /// The smallest id of this moment.
             pub(crate) fn first_at(moment: Moment) -> Self {
                 Self(Ulid::from_parts(moment.epoch_milliseconds(), 0).to_string())
             }
 
-            /// The greatest id that can be made before this moment.
+            /// The greatest id before this moment.
             pub(crate) fn last_before(moment: Moment) -> Self {
                 Self::first_at(moment).before()
             }
 
-            /// The greatest id there is.
+            /// The greatest id.
             pub(crate) fn last() -> Self {
                 Self(Ulid::max().to_string())
             }
 
-            /// The greatest id that is less than this one.
+            /// The greatest id smaller than this one.
             pub(crate) fn before(&self) -> Self {
                 let number = Ulid::from_string(&self.0).map_or(0, |ulid| u128::from_be_bytes(ulid.to_bytes()));
                 Self(Ulid::from_bytes(number.saturating_sub(1).to_be_bytes()).to_string())
@@ -112,14 +112,14 @@ log_id!(AuditId);
 log_id!(InstallationId);
 
 impl InstallationId {
-    /// When the entry was made, in milliseconds since 1970.
+    /// When the entry was created, in milliseconds since 1970.
     pub(crate) fn milliseconds(&self) -> u64 {
         Ulid::from_string(&self.0).map_or(0, |ulid| ulid.timestamp_ms())
     }
 }
 
 id!(
-    /// A request that did not come through API Gateway: a ULID.
+    /// The id of a request that did not come through API Gateway: a ULID.
     RequestId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
 );
 
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_sort_by_time_and_read_back() {
+    fn ids_sort_by_time_and_parse_back() {
         let clock = Clock::manual(crate::Moment::parse("2026-11-21T10:00:00Z").unwrap());
         let first = OrgId::new(&clock).unwrap();
         clock.advance(std::time::Duration::from_millis(1));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn one_id_has_one_spelling() {
+    fn other_spellings_of_an_id_are_refused() {
         let id = TokenId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap();
         for other in [
             "",

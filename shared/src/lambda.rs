@@ -1,4 +1,6 @@
-//! The runtime of every function: API Gateway's events in, one structured log line out.
+//! The Lambda runtime of every function: turns API Gateway's events into requests, and logs JSON.
+//!
+//! Request ID, source address and authorizer context come from the event alone, never from headers.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -23,63 +25,69 @@ use tracing_subscriber::util::SubscriberInitExt;
 use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::app::App;
+use crate::app::{App, InstallationsApp};
 use crate::clock::Clock;
+use crate::config;
 use crate::error::ApiError;
-use crate::http::{Deadline, Origin, RequestLine, TraceId, observed};
 use crate::ids::RequestId;
+#[cfg(feature = "mail")]
+use crate::mail::MailApp;
+use crate::observe::{Deadline, Origin, RequestLine, TraceId, observed};
+#[cfg(feature = "registry")]
+use crate::registry::RegistryApp;
 use crate::views::PrincipalView;
 
-/// What `main` of every function returns.
+/// The return type of every function's `main`.
 pub type RuntimeResult = Result<(), lambda_http::Error>;
 
-/// Serves the routes of a function that needs the table.
+/// Serves a function that uses the tokens table.
 pub async fn serve(routes: OpenApiRouter<App>) -> RuntimeResult {
     start_logs();
-    let app = App::from_env().await?;
-    run(Router::from(routes).with_state(app)).await
+    serve_with(routes, App::from_env().await?).await
 }
 
-/// Serves the routes of a function that also needs the installation log.
-pub async fn serve_with_installation_log(routes: OpenApiRouter<App>) -> RuntimeResult {
+/// Serves a function that also reads the installation log.
+pub async fn serve_with_installation_log(routes: OpenApiRouter<InstallationsApp>) -> RuntimeResult {
     start_logs();
-    let app = App::with_installation_log_from_env().await?;
-    run(Router::from(routes).with_state(app)).await
+    serve_with(routes, InstallationsApp::from_env().await?).await
 }
 
-/// Serves the routes of a function that also sends mail.
+/// Serves a function that also sends mail.
 #[cfg(feature = "mail")]
-pub async fn serve_with_mail(routes: OpenApiRouter<App>) -> RuntimeResult {
+pub async fn serve_with_mail(routes: OpenApiRouter<MailApp>) -> RuntimeResult {
     start_logs();
-    let app = App::with_mail_from_env().await?;
-    run(Router::from(routes).with_state(app)).await
+    serve_with(routes, MailApp::from_env().await?).await
 }
 
-/// Serves the routes of a registry.
+/// Serves a registry.
 #[cfg(feature = "registry")]
-pub async fn serve_registry(routes: OpenApiRouter<App>) -> RuntimeResult {
+pub async fn serve_registry(routes: OpenApiRouter<RegistryApp>) -> RuntimeResult {
     start_logs();
-    let app = App::with_registries_from_env().await?;
-    run(Router::from(routes).with_state(app)).await
+    serve_with(routes, RegistryApp::from_env().await?).await
 }
 
-/// Serves the routes of a function that needs nothing.
+/// Serves a function without state.
 pub async fn serve_stateless(routes: OpenApiRouter) -> RuntimeResult {
     start_logs();
     run(routes.into()).await
 }
 
-async fn run(router: Router) -> RuntimeResult {
-    let service = ServiceBuilder::new().map_request(with_origin).service(observed(router));
-    lambda_http::lambda_runtime::run(ServiceBuilder::new().map_request(readable).service(Adapter::from(service))).await
+async fn serve_with<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S) -> RuntimeResult {
+    run(Router::from(routes).with_state(state)).await
 }
 
-/// What a query must have encoded. API Gateway hands a query on as it came.
+async fn run(router: Router) -> RuntimeResult {
+    let service = ServiceBuilder::new().map_request(with_origin).service(observed(router));
+    lambda_http::lambda_runtime::run(ServiceBuilder::new().map_request(repair_event).service(Adapter::from(service)))
+        .await
+}
+
+/// Characters to percent-encode in a query. API Gateway passes queries on unchanged.
 const NOT_IN_QUERIES: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'`');
 
-/// Mends an event of which no request could be made: below us that is a panic, and the caller would not be answered in our
-/// words. A query is encoded where it should have been; a body that is not what it is said to be is none.
-fn readable(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
+/// Repairs events that lambda_http would panic on: percent-encodes the query, and drops a body that
+/// is not valid Base64, an unknown scheme and an invalid host.
+fn repair_event(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
     if let LambdaRequest::ApiGatewayV2(request) = &mut event.payload {
         request.raw_query_string =
             request.raw_query_string.take().map(|query| utf8_percent_encode(&query, NOT_IN_QUERIES).to_string());
@@ -98,51 +106,51 @@ fn readable(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest>
     event
 }
 
-/// What the authorizer handed on, as API Gateway passes it: who calls.
+/// The authorizer's context, as API Gateway passes it on: the caller's principal.
 #[derive(Debug, Clone)]
 pub struct Authorized(pub serde_json::Value);
 
-/// What an authorizer answers: API Gateway's simple response.
+/// An authorizer's decision, in API Gateway's simple response format.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Decision {
     is_authorized: bool,
-    /// Who calls: what the function behind the authorizer finds in its request context.
+    /// The principal, for the function behind the authorizer.
     #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<PrincipalView>,
 }
 
 impl Decision {
-    /// The request comes from this principal, and may pass.
-    pub fn let_in(principal: PrincipalView) -> Self {
+    /// Allows a request of this principal.
+    pub fn allow(principal: PrincipalView) -> Self {
         Self { is_authorized: true, context: Some(principal) }
     }
 
-    /// The request ends here.
-    pub fn refuse() -> Self {
+    /// Denies the request.
+    pub fn deny() -> Self {
         Self { is_authorized: false, context: None }
     }
 }
 
-/// A request that an authorizer is asked about: what of API Gateway's event decides, and what its log line says.
+/// An authorizer's event: the part that decides, and the fields for the log line.
 #[derive(Deserialize)]
-struct Asked<E> {
+struct AuthorizerEvent<E> {
     #[serde(flatten)]
     event: E,
     #[serde(default, rename = "routeKey")]
     route_key: Option<String>,
     #[serde(default, rename = "requestContext")]
-    context: Option<AskedContext>,
+    context: Option<AuthorizerEventContext>,
 }
 
 #[derive(Deserialize)]
-struct AskedContext {
+struct AuthorizerEventContext {
     #[serde(default, rename = "requestId")]
     request_id: Option<String>,
 }
 
-/// Serves an authorizer. Its requests have a log line too, with the status that API Gateway makes of the decision where it
-/// does not let the request in.
+/// Serves an authorizer. Logs one line a request; the status of a refusal is the one that API
+/// Gateway returns for it.
 pub async fn serve_authorizer<E, F, Fut>(decide: F) -> RuntimeResult
 where
     E: serde::de::DeserializeOwned + Send + 'static,
@@ -152,51 +160,52 @@ where
     start_logs();
     let app = App::from_env().await?;
     let decide = &decide;
-    let service = service_fn(move |LambdaEvent { payload, context }: LambdaEvent<Asked<E>>| {
-        let Asked { event, route_key, context: asked } = payload;
+    let service = service_fn(move |LambdaEvent { payload, context }: LambdaEvent<AuthorizerEvent<E>>| {
+        let AuthorizerEvent { event, route_key, context: event_context } = payload;
         let time_left = time_left(&context);
-        let request_id = asked.and_then(|asked| asked.request_id).unwrap_or(context.request_id);
+        let request_id = event_context.and_then(|event| event.request_id).unwrap_or(context.request_id);
         let (method, route) = match route_key.as_deref().and_then(|key| key.split_once(' ')) {
             Some((method, route)) => (Some(method.to_owned()), Some(route.to_owned())),
             None => (None, route_key),
         };
-        let line = RequestLine::begin(request_id, context.xray_trace_id.as_deref().and_then(recorded), method, route);
-        // Behind a pointer, because the compiler gives up on the type of runtime, handler and SDK in one.
+        let trace_id = context.xray_trace_id.as_deref().and_then(sampled_trace_id);
+        let line = RequestLine::begin(request_id, trace_id, method, route);
+        // Boxed, because the compiler cannot handle the combined type of runtime, handler and SDK.
         let decision: Pin<Box<dyn Future<Output = Result<Decision, ApiError>> + Send>> =
             Box::pin(decide(app.clone(), event));
         async move {
             let deciding = async { timeout(time_left, decision).await.unwrap_or(Err(ApiError::Unavailable)) };
-            let (decision, account) = line.account_for(deciding).await;
+            let (decision, stats) = line.measure(deciding).await;
             let status = match &decision {
                 Ok(decision) if decision.is_authorized => StatusCode::OK,
                 Ok(_) => StatusCode::FORBIDDEN,
                 Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
             };
-            line.write(status, decision.as_ref().err(), account);
-            // The error's sentence is public, and all that the caller of the function learns.
+            line.write(status, decision.as_ref().err(), stats);
+            // Only the error's public message leaves the function.
             decision.map_err(lambda_http::Error::from)
         }
     });
     lambda_http::lambda_runtime::run(service).await
 }
 
-/// The id of a trace, as the runtime is told of it (`Root=1-…;Parent=…;Sampled=1`), if it is being recorded.
-fn recorded(trace: &str) -> Option<String> {
+/// The trace ID in an X-Ray header (`Root=1-…;Parent=…;Sampled=1`), if the trace is sampled.
+fn sampled_trace_id(trace: &str) -> Option<String> {
     let part = |name| trace.split(';').find_map(|part| part.trim().strip_prefix(name));
-    // A caller may send the header that it comes from, so only what is an id gets into a log.
+    // Callers can send this header, so anything but a well-formed ID is kept out of the log.
     let is_id = |root: &&str| {
         root.len() == 35 && root.starts_with("1-") && root.bytes().all(|c| c == b'-' || c.is_ascii_hexdigit())
     };
     part("Root=").filter(is_id).filter(|_| part("Sampled=") == Some("1")).map(str::to_owned)
 }
 
-/// How long a request may take before Lambda ends it unanswered, but for half a second, which is enough to answer in.
+/// The time until Lambda's timeout, less half a second for the response.
 fn time_left(context: &Context) -> Duration {
     Duration::from_millis(context.deadline.saturating_sub(Clock::System.now_milliseconds()).saturating_sub(500))
 }
 
-/// Notes where an event comes from, as API Gateway says it in the request context. A header of the same meaning is
-/// the caller's to write, and is not looked at.
+/// Adds origin, authorizer context, deadline and trace to the request's extensions. They come from
+/// the event's request context, never from headers, which callers could forge.
 fn with_origin(mut request: Request) -> Request {
     let (request_id, source_ip): (Option<String>, Option<IpAddr>) = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => {
@@ -212,7 +221,8 @@ fn with_origin(mut request: Request) -> Request {
         request.extensions_mut().insert(Authorized(serde_json::Value::Object(fields)));
     }
     if let Some(context) = request.lambda_context_ref() {
-        let (deadline, trace_id) = (Deadline(time_left(context)), context.xray_trace_id.as_deref().and_then(recorded));
+        let (deadline, trace_id) =
+            (Deadline(time_left(context)), context.xray_trace_id.as_deref().and_then(sampled_trace_id));
         request.extensions_mut().insert(deadline);
         if let Some(trace_id) = trace_id {
             request.extensions_mut().insert(TraceId(trace_id));
@@ -224,7 +234,7 @@ fn with_origin(mut request: Request) -> Request {
     request
 }
 
-/// An id for a request that nobody has given one.
+/// A new request ID, for requests that come without one.
 pub fn new_request_id() -> String {
     RequestId::new(&crate::Clock::System).map(|id| id.to_string()).unwrap_or_default()
 }
@@ -233,7 +243,7 @@ fn start_logs() {
     json_logs(log_filter(), std::io::stdout).init();
 }
 
-/// Logs as JSON lines, for machines.
+/// A log subscriber that writes JSON lines.
 pub fn json_logs<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -248,13 +258,14 @@ where
         .finish()
 }
 
-/// What is logged, at the level that `RUST_LOG` names, `info` unless it names one.
+/// The log filter at the level in `RUST_LOG`, or `info`.
 pub fn log_filter() -> EnvFilter {
-    log_filter_at(crate::config::log_level())
+    let level = config::optional("RUST_LOG").and_then(|level| level.parse().ok());
+    log_filter_at(level.unwrap_or(LevelFilter::INFO))
 }
 
-/// What is logged: our own lines at this level. Of the libraries below us only warnings, whatever it is: at lower levels
-/// they write down requests, and headers and bodies hold secrets.
+/// The log filter: our own events at this level, and only warnings of libraries. At lower levels
+/// libraries log requests, whose headers and bodies hold secrets.
 pub fn log_filter_at(level: LevelFilter) -> EnvFilter {
     let ours = ["shared", "local", "guard_tokens"].map(|target| format!("{target}={level}"));
     EnvFilter::new(format!("warn,dynoxide=error,{}", ours.join(",")))
@@ -279,10 +290,10 @@ mod tests {
         })
     }
 
-    /// The request that the event becomes, as the runtime makes it.
+    /// The request that the runtime makes of the event.
     fn request(event: Value) -> Request {
         let payload: LambdaRequest = serde_json::from_value(event).unwrap();
-        readable(LambdaEvent::new(payload, Context::default())).payload.into()
+        repair_event(LambdaEvent::new(payload, Context::default())).payload.into()
     }
 
     fn with(name: &str, value: Value) -> Request {
@@ -292,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_read_whatever_its_sender_left_unencoded() {
+    fn unencoded_queries_and_paths_are_accepted() {
         for (sent, read) in [
             ("status=all", "status=all"),
             ("cursor=a%20b+c&x=%e3%81%82", "cursor=a%20b+c&x=%e3%81%82"),
@@ -315,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_decoded_and_what_cannot_be_is_none() {
+    fn invalid_base64_body_is_treated_as_empty() {
         let mut encoded = event();
         encoded["isBase64Encoded"] = json!(true);
         for (body, read) in [
@@ -334,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scheme_that_is_none_is_not_looked_at() {
+    fn invalid_scheme_header_is_ignored() {
         for scheme in ["http", "https"] {
             let headers = json!({"host": "api.example.com", "x-forwarded-proto": scheme});
             assert_eq!(with("headers", headers).uri().scheme_str(), Some(scheme));
@@ -348,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_is_none_is_not_looked_at() {
+    fn invalid_host_header_is_ignored() {
         for host in ["api.example.com:99999", "a b", "[", "", "%"] {
             let request = with("headers", json!({"host": host, "x-forwarded-proto": "https"}));
             assert_eq!(request.uri().path(), "/v1/api-keys", "{host}");
@@ -357,8 +368,8 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_another_kind_is_no_request() {
-        // REST APIs, version 1.0 of the payload; a queue; nothing that anybody sends.
+    fn events_of_other_kinds_are_refused() {
+        // A REST API (payload version 1.0), a queue, and malformed events.
         for other in [
             json!({"resource": "/", "path": "/", "httpMethod": "POST", "headers": {}, "requestContext": {"httpMethod": "POST"}}),
             json!({"Records": [{"eventSource": "aws:sqs", "body": "{}"}]}),
@@ -371,14 +382,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trace_that_is_recorded_is_named() {
+    fn only_sampled_traces_have_a_trace_id() {
         let root = "1-5759e988-bd862e3fe1be46a994272793";
         let sampled = |sampled: &str| format!("Root={root};Parent=53995c3f42cd8ad8;Sampled={sampled};Lineage=1:a:0");
-        assert_eq!(recorded(&sampled("1")).as_deref(), Some(root));
+        assert_eq!(sampled_trace_id(&sampled("1")).as_deref(), Some(root));
         for other in
             [&sampled("0"), &sampled("?"), &format!("Root={root}"), "Sampled=1", "Root=tg_org_x;Sampled=1", "", ";;="]
         {
-            assert_eq!(recorded(other), None, "{other}");
+            assert_eq!(sampled_trace_id(other), None, "{other}");
         }
     }
 }

@@ -1,27 +1,33 @@
-//! Mails: what they say, and the only code that speaks SES.
+//! The mails, and the only code that uses SES.
 //!
-//! Each mail is one template per language in `shared/templates/<mail>/`, rendered as subject, plain text and HTML from
-//! the same source. The templates are checked when they are compiled.
+//! Each mail is one template per language in `shared/templates/<mail>/`, which renders subject,
+//! plain text and HTML. The compiler checks the templates.
 
 use std::fmt;
 use std::time::Duration;
 
 use askama::Template;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_sesv2::Client;
+use aws_sdk_sesv2::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sesv2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sesv2::types::{Body, Content, Destination, EmailContent, Message, MessageHeader};
+use axum::extract::FromRef;
 
-use crate::app::App;
+use crate::app::{App, Limits};
+use crate::aws::{self, LOCAL_CREDENTIAL, LOCAL_REGION};
 use crate::clock::Moment;
+use crate::config::{self, MissingSetting};
 use crate::email::{EmailAddress, Language};
 use crate::error::ApiError;
 use crate::secret::{ResetCode, Token};
 use crate::store::email_tokens::Replaced;
 
-/// What stands in a command where the reader's own key belongs.
-const UNKNOWN_KEY: &str = "tg_anon_xxxxxx";
+/// The placeholder for the reader's key in commands.
+const KEY_PLACEHOLDER: &str = "tg_anon_xxxxxx";
 
-/// Renders a template's three parts.
+/// Renders subject, text and HTML of a template.
 macro_rules! rendered {
     ($template:expr) => {{
         let template = $template;
@@ -33,48 +39,83 @@ macro_rules! rendered {
     }};
 }
 
-/// Where mails come from, and what their commands point to.
+/// Settings for mails.
 #[derive(Debug, Clone)]
 pub struct MailConfig {
-    /// The address that mails come from, with or without a name. SES must have verified it.
+    /// The sender, an address with or without a name. It must be verified in SES.
     pub from: String,
-    /// The address that answers go to, if it is another.
+    /// The address for replies, if it differs from the sender.
     pub reply_to: Option<String>,
-    /// The SES configuration set, which reports bounces and complaints.
+    /// The SES configuration set that reports bounces and complaints.
     pub configuration_set: Option<String>,
-    /// Where callers reach the service, such as `https://guard.example.com`, without a slash at its end.
+    /// The public URL of the service without a trailing slash, such as `https://guard.example.com`.
     pub public_url: String,
 }
 
-/// What a mail tells its reader. `Debug` shows neither key nor code.
+impl MailConfig {
+    /// Reads `MAIL_FROM`, `MAIL_REPLY_TO`, `MAIL_CONFIGURATION_SET` and `PUBLIC_URL`.
+    fn from_env() -> Result<Self, MissingSetting> {
+        Ok(Self {
+            from: config::required("MAIL_FROM")?,
+            reply_to: config::optional("MAIL_REPLY_TO"),
+            configuration_set: config::optional("MAIL_CONFIGURATION_SET"),
+            public_url: config::required("PUBLIC_URL")?.trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+/// The state of functions that send mail.
+#[derive(Debug, Clone, FromRef)]
+pub struct MailApp {
+    /// The state that every function needs.
+    pub app: App,
+    /// The mailer.
+    pub mailer: Mailer,
+}
+
+impl MailApp {
+    /// Configures the state from the environment. `MAILS_PER_HOUR` defaults to 1,000.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is missing or malformed.
+    pub async fn from_env() -> Result<Self, MissingSetting> {
+        let (config, default) = (MailConfig::from_env()?, Limits::default());
+        let mails_per_hour = config::parsed("MAILS_PER_HOUR")?.or(default.mails_per_hour);
+        let app = App::from_env().await?.with_limits(Limits { mails_per_hour, ..default });
+        Ok(Self { app, mailer: Mailer::new(ses_from_env().await, config) })
+    }
+}
+
+/// A mail and its content. `Debug` redacts keys and codes.
 #[derive(Debug)]
 pub enum Mail<'a> {
-    /// The address has a key now: here it is.
+    /// Delivers the first key of an address.
     Welcome {
         /// The key.
         token: &'a Token,
     },
-    /// The address had a key already: where to find it, and a code to get another.
+    /// Answers a registration of an address that has a key: how to find it, and a reset code.
     Recovery {
-        /// The code.
+        /// The reset code.
         code: &'a ResetCode,
     },
-    /// The address has another key now: what to do if it was not you.
+    /// Reports that the key was replaced, and what to do if this was not the reader.
     KeyChanged {
-        /// When it was changed.
+        /// When the key was replaced.
         at: Moment,
-        /// Whether with a code from a mail; else with the key before.
+        /// Whether a reset code was used; otherwise the previous key was.
         by_reset: bool,
     },
 }
 
-/// A mail that SES did not take, or of which nobody knows.
+/// A mail that was not sent, or may not have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MailError {
-    /// It cannot have been sent.
+    /// SES did not accept the mail.
     #[error("the mail was not sent")]
     NotSent,
-    /// It may have been sent: the answer was lost or late.
+    /// SES may have accepted the mail: its response was lost or late.
     #[error("the mail may have been sent")]
     Unknown,
 }
@@ -93,7 +134,7 @@ pub struct Mailer {
 }
 
 impl Mailer {
-    /// A mailer that sends through this client.
+    /// A mailer that uses this client.
     pub fn new(client: Client, config: MailConfig) -> Self {
         Self { client, config }
     }
@@ -119,10 +160,10 @@ impl Mailer {
                 Ok(())
             }
             Err(error) => {
-                // Never the error's text, which quotes addresses.
+                // The error's text quotes addresses and must not be logged.
                 let code = error.code().map(str::to_owned);
                 let error = outcome(&error);
-                tracing::error!(mail = %Name(mail), code, %error, "ses did not take a mail");
+                tracing::error!(mail = %Name(mail), code, %error, "SES did not accept a mail");
                 Err(error)
             }
         }
@@ -131,7 +172,7 @@ impl Mailer {
     fn render(&self, to: &EmailAddress, language: Language, mail: &Mail<'_>) -> Result<Rendered, askama::Error> {
         let key = match mail {
             Mail::Welcome { token } => token.expose(),
-            _ => UNKNOWN_KEY,
+            _ => KEY_PLACEHOLDER,
         };
         let urls = Urls::new(&self.config.public_url, key);
         let setup = urls.setup(key);
@@ -172,28 +213,31 @@ impl Mailer {
     }
 }
 
-/// Tells a person that their key was changed, [`CHANGES_TOLD_PER_HOUR`] times at the most: whoever holds a key can change
-/// it as often as they like, and must not flood a mailbox with it or wear out the deployment's name with SES.
+/// Sends a *key changed* mail. The limit of [`KEY_CHANGED_MAILS_PER_HOUR`] keeps the holder of a
+/// key from flooding a mailbox and harming the deployment's reputation with SES.
 ///
-/// The change is done and its answer holds the only copy of the new key, so nothing here fails it or holds it up for long.
-pub async fn tell_of_change(app: &App, mailer: &Mailer, replaced: &Replaced, by_reset: bool) {
-    let telling = async {
-        if app.store().count_change(replaced.stored.address).await.is_ok_and(|count| count > CHANGES_TOLD_PER_HOUR) {
+/// The key is replaced by now and the response holds its only copy, so this neither fails the
+/// request nor delays it beyond a short timeout.
+pub async fn send_key_changed(app: &App, mailer: &Mailer, replaced: &Replaced, by_reset: bool) {
+    let sending = async {
+        if app.store().count_change(replaced.stored.address).await.is_ok_and(|count| count > KEY_CHANGED_MAILS_PER_HOUR)
+        {
             return Ok(());
         }
         let mail = Mail::KeyChanged { at: replaced.stored.created_at, by_reset };
         mailer.send(&replaced.to, replaced.language, &mail).await
     };
-    if !matches!(tokio::time::timeout(TELLING, telling).await, Ok(Ok(()))) {
-        tracing::error!(token = %replaced.stored.id, "a person was not told that their key was changed");
+    if !matches!(tokio::time::timeout(KEY_CHANGED_TIMEOUT, sending).await, Ok(Ok(()))) {
+        tracing::error!(token = %replaced.stored.id, "a key changed mail was not sent");
     }
 }
 
-/// How many *key changed* mails an address is sent in an hour. They are counted apart from all others.
-pub const CHANGES_TOLD_PER_HOUR: u64 = 10;
+/// The maximum number of *key changed* mails per address and hour. Other mails have their own
+/// limit.
+pub const KEY_CHANGED_MAILS_PER_HOUR: u64 = 10;
 
-/// How long telling a person may hold up the answer with their new key.
-const TELLING: Duration = Duration::from_secs(4);
+/// How long sending a *key changed* mail may delay the response with the new key.
+const KEY_CHANGED_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The kind of a mail, for the log.
 struct Name<'a>(&'a Mail<'a>);
@@ -208,20 +252,41 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// Whether a failed call may have sent the mail all the same.
+/// Whether a failed call may nevertheless have sent the mail.
 fn outcome<E: ProvideErrorMetadata>(error: &SdkError<E>) -> MailError {
     match error {
-        // SES said no.
+        // SES refused the mail.
         SdkError::ServiceError(context) if context.raw().status().is_client_error() => MailError::NotSent,
         SdkError::ConstructionFailure(_) => MailError::NotSent,
-        // The request could not be written down. Whether nobody listens at SES's address or only the answer was lost
-        // cannot be told apart.
+        // The request could not be built. Any other dispatch failure may mean a lost response.
         SdkError::DispatchFailure(failure) if failure.is_user() => MailError::NotSent,
         _ => MailError::Unknown,
     }
 }
 
-/// A mail as it goes out.
+/// An SES client, configured by the environment. It never retries: the first attempt may have sent
+/// the mail although its response was lost, and the error of a second attempt would hide that.
+async fn ses_from_env() -> Client {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(1))
+        .operation_timeout(Duration::from_secs(4))
+        .build();
+    Client::new(&aws::from_env().timeout_config(timeouts).retry_config(RetryConfig::disabled()).load().await)
+}
+
+/// An SES client for a local outbox at this URL.
+pub fn ses_at(endpoint: &str) -> Client {
+    let config = aws_sdk_sesv2::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(endpoint)
+        .region(Region::new(LOCAL_REGION))
+        .credentials_provider(Credentials::new(LOCAL_CREDENTIAL, LOCAL_CREDENTIAL, None, None, "emulator"))
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(5)).build());
+    Client::from_conf(config.build())
+}
+
+/// A rendered mail.
 struct Rendered {
     subject: String,
     text: String,
@@ -232,13 +297,13 @@ impl Rendered {
     fn into_message(self) -> Result<Message, aws_sdk_sesv2::error::BuildError> {
         let content = |data: String| Content::builder().data(data).charset("UTF-8").build();
         let body = Body::builder().text(content(self.text)?).html(content(self.html)?).build();
-        // RFC 3834: no vacation responder answers this.
+        // RFC 3834: keeps vacation responders from replying.
         let automatic = MessageHeader::builder().name("Auto-Submitted").value("auto-generated").build()?;
         Ok(Message::builder().subject(content(self.subject)?).body(body).headers(automatic).build())
     }
 }
 
-/// What the commands of all mails are made from.
+/// The variables for the set-up commands in all mails.
 struct Setup<'a> {
     key: &'a str,
     api: &'a str,
@@ -249,7 +314,7 @@ struct Setup<'a> {
     pypi_index_with_key: &'a str,
 }
 
-/// The addresses of the service's parts.
+/// The URLs of the service.
 struct Urls {
     api: String,
     authority: String,
@@ -311,7 +376,7 @@ fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A text as one word of a POSIX shell. Apostrophes are legal in addresses.
+/// Quotes a text as one word for a POSIX shell. Apostrophes are legal in addresses.
 fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -321,12 +386,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_apostrophe_in_an_address_stays_inside_its_word() {
+    fn apostrophes_in_addresses_are_shell_quoted() {
         assert_eq!(shell_quoted("o'brien"), r"'o'\''brien'");
     }
 
     #[test]
-    fn neither_key_nor_code_shows_in_debug() {
+    fn debug_output_redacts_keys_and_codes() {
         let token = Token::generate(crate::secret::TokenKind::EmailVerified).unwrap();
         let code = ResetCode::generate().unwrap();
         let shown = format!("{:?} {:?}", Mail::Welcome { token: &token }, Mail::Recovery { code: &code });

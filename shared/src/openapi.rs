@@ -1,4 +1,5 @@
-//! What the descriptions of all endpoints share: the errors, each with an example.
+//! The parts of the OpenAPI document that all endpoints share: security schemes, errors and
+//! examples.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,27 +13,27 @@ use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
 use crate::error::{ApiError, ErrorEnvelope, Problem, Unauthorized};
 use crate::extract::BODY_TOO_LARGE;
-use crate::principal::{Operation, Rule};
+use crate::permissions::{Operation, Rule};
 
-/// The tag of a group of endpoints.
+/// The tags that group the endpoints.
 pub mod tag {
     /// Org user tokens.
     pub const ORG_USER_TOKENS: &str = "Org user tokens";
-    /// E-mail-verified tokens.
-    pub const EMAIL_TOKENS: &str = "E-mail-verified tokens";
+    /// Email-verified tokens.
+    pub const EMAIL_TOKENS: &str = "Email-verified tokens";
     /// API keys.
     pub const API_KEYS: &str = "API keys";
     /// Organization access tokens.
     pub const ORG_ACCESS_TOKENS: &str = "Organization access tokens";
-    /// Where tokens are used.
-    pub const TOKENS: &str = "Where tokens are used";
-    /// Where packages are installed from.
+    /// Introspection and whoami.
+    pub const TOKENS: &str = "Token introspection";
+    /// The package registries.
     pub const REGISTRIES: &str = "Registries";
     /// The audit log.
     pub const AUDIT_LOG: &str = "Audit log";
     /// The installation log.
     pub const INSTALLATIONS: &str = "Installation log";
-    /// The document itself.
+    /// The OpenAPI document.
     pub const DOCS: &str = "Documentation";
 }
 
@@ -42,17 +43,17 @@ const BOT: &str = "bot";
 /// The name of the security scheme of API keys.
 const API_KEY: &str = "api_key";
 
-/// The name of the security scheme of e-mail-verified tokens.
+/// The name of the security scheme of email-verified tokens.
 const EMAIL_TOKEN: &str = "email_token";
 
 /// The name of the security scheme of org user tokens and organization access tokens.
 const ORG_TOKEN: &str = "org_token";
 
-/// The name of the security scheme of tokens that package managers send as a password.
+/// The name of the security scheme of tokens that package managers send as a Basic password.
 const REGISTRY_PASSWORD: &str = "registry_password";
 
-/// Functions with two operations have two ids in the document: these are those that are not a function's name.
-pub const SECOND: [(&str, Operation); 3] = [
+/// The second `operationId` of functions that have two. The first is the function's name.
+pub const SECOND_OPERATIONS: [(&str, Operation); 3] = [
     ("org-access-tokens-replace", Operation::OrgAccessTokensUpdate),
     ("registry-npm-file", Operation::RegistryNpm),
     ("registry-pypi-file", Operation::RegistryPypi),
@@ -63,24 +64,24 @@ const SCHEMES: [(&str, &str, &str); 4] = [
     (
         BOT,
         "shisho_apikey_<43>:BT<ULID>",
-        "A bot's API key and its id, joined by a colon. One of the roles is needed that are named with an operation.",
+        "A bot's API key and its id, joined by a colon. The bot needs one of the roles listed with the operation.",
     ),
-    (API_KEY, "tk_live_<64> or tk_test_<64>", "An API key. The scope is needed that is named with an operation."),
-    (EMAIL_TOKEN, "tg_anon_<42>", "An e-mail-verified token."),
+    (API_KEY, "tk_live_<64> or tk_test_<64>", "An API key with the scope listed with the operation."),
+    (EMAIL_TOKEN, "tg_anon_<42>", "An email-verified token."),
     (ORG_TOKEN, "tg_org_<42> or oat_<42>", "An org user token or an organization access token."),
 ];
 
-/// The organization that a path names.
+/// The organization in the path.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "only its description is used: `BotWith` reads the path")]
 pub struct OrgInPath {
-    /// The organization of the caller; any other is 403.
+    /// The caller's organization. Any other is refused with 403.
     #[param(example = "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     org_id: String,
 }
 
-/// The document of the service: what the endpoints say of themselves, with what holds for all of them.
+/// Completes the document: adds the parts that all endpoints share.
 pub fn document(endpoints: OpenApi) -> OpenApi {
     let mut document = endpoints;
     let mut info = Info::new("guard-tokens", env!("CARGO_PKG_VERSION"));
@@ -99,7 +100,7 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
         let scheme = Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format(format);
         components.add_security_scheme(name, SecurityScheme::Http(scheme.description(Some(description)).build()));
     }
-    let password = "The user is `token` or `__token__`, the password a `tg_anon_` or `tg_org_` token.";
+    let password = "The user name is `token` or `__token__`; the password is a `tg_anon_` or `tg_org_` token.";
     let password = Http::builder().scheme(HttpAuthScheme::Basic).description(Some(password));
     components.add_security_scheme(REGISTRY_PASSWORD, SecurityScheme::Http(password.build()));
     for item in document.paths.paths.values_mut() {
@@ -108,11 +109,11 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
             complete(operation);
         }
     }
-    schemas(&mut document).for_each(mend);
+    schemas(&mut document).for_each(repair);
     document
 }
 
-/// Every schema that nothing but the document itself contains.
+/// Every top-level schema of the document.
 fn schemas(document: &mut OpenApi) -> impl Iterator<Item = &mut RefOr<Schema>> {
     let operations = document.paths.paths.values_mut().flat_map(|item| {
         [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch].into_iter().flatten()
@@ -136,29 +137,29 @@ fn in_place<T>(part: &mut RefOr<T>) -> Option<&mut T> {
     }
 }
 
-/// Writes down what is meant where utoipa writes down what nothing fits.
-fn mend(schema: &mut RefOr<Schema>) {
+/// Repairs schemas that utoipa generates too strictly for any value to match.
+fn repair(schema: &mut RefOr<Schema>) {
     let Some(schema) = in_place(schema) else { return };
     match schema {
-        Schema::Object(object) => object.properties.values_mut().for_each(mend),
+        Schema::Object(object) => object.properties.values_mut().for_each(repair),
         Schema::Array(array) => {
             if let ArrayItems::RefOrSchema(items) = &mut array.items {
-                mend(items);
+                repair(items);
             }
         }
-        Schema::OneOf(one) => one.items.iter_mut().for_each(mend),
-        Schema::AnyOf(any) => any.items.iter_mut().for_each(mend),
+        Schema::OneOf(one) => one.items.iter_mut().for_each(repair),
+        Schema::AnyOf(any) => any.items.iter_mut().for_each(repair),
         Schema::AllOf(all) => {
-            all.items.iter_mut().for_each(mend);
+            all.items.iter_mut().for_each(repair);
             match &mut all.items[..] {
-                // A field that is described in place, and what the field says of itself: that it is an object, it says
-                // by mistake.
+                // An inline field with its own description: utoipa wrongly adds that it must be an
+                // object.
                 [RefOr::T(Schema::Object(field)), RefOr::T(Schema::Object(said))] if said.properties.is_empty() => {
                     field.description = said.description.take().or_else(|| field.description.take());
                     field.default = said.default.take();
                     *schema = Schema::Object(field.clone());
                 }
-                // Fields of which all or none are there: that none are is not null.
+                // A flattened `Option`: its fields are all present or all absent, never null.
                 [optional @ RefOr::T(Schema::OneOf(_)), ..] => {
                     let RefOr::T(Schema::OneOf(one)) = optional else { return };
                     let is_null = |item: &RefOr<Schema>| match item {
@@ -176,27 +177,32 @@ fn mend(schema: &mut RefOr<Schema>) {
     }
 }
 
-/// Adds what every operation has: its security, from the table that the guards read, and the request's id.
+/// Adds what every operation has: its security, from the permission table, and the request id
+/// header.
 fn complete(operation: &mut utoipa::openapi::path::Operation) {
     let name = operation.operation_id.as_deref().unwrap_or_default();
-    let second = SECOND.iter().find(|(id, _)| *id == name).map(|(_, function)| function);
+    let second = SECOND_OPERATIONS.iter().find(|(id, _)| *id == name).map(|(_, function)| function);
     let function = second.or_else(|| Operation::ALL.iter().find(|known| known.name() == name));
     let rule = function.map(|function| function.rule());
     operation.security = rule.map(|rule| security(&rule));
     if !rule.is_some_and(|rule| rule.registry_tokens) {
-        // Whatever an operation takes, it takes no unknown query parameter; the registries ignore them.
-        let unknown = || response(&[&ApiError::invalid("verbose", "is not a field of this request")]).into();
+        // Every operation rejects unknown query parameters, except for the registries, which ignore
+        // them.
+        let unknown = || {
+            response(&[&ApiError::invalid("verbose", "is not a known field or parameter; check its spelling")]).into()
+        };
         operation.responses.responses.entry("400".to_owned()).or_insert_with(unknown);
     }
     for response in operation.responses.responses.values_mut() {
         if let RefOr::T(response) = response {
-            let id = HeaderBuilder::new().description(Some("The id of the request.")).build();
+            let id =
+                HeaderBuilder::new().description(Some("The request id. Include it when you ask for help.")).build();
             response.headers.insert("x-request-id".to_owned(), id.into());
         }
     }
 }
 
-/// The credentials of which an operation needs one. What is named with a scheme, a role or a scope, is needed as well.
+/// The credentials that an operation accepts, each with the roles or the scope it needs.
 fn security(rule: &Rule) -> Vec<SecurityRequirement> {
     let mut security = Vec::new();
     if !rule.roles.is_empty() {
@@ -234,7 +240,7 @@ fn response(errors: &[&ApiError]) -> Response {
     response_as(errors, "application/json", "Error", example)
 }
 
-/// A response with these errors, in one of the two forms that they have.
+/// A response with these errors, as envelope or as problem details.
 fn response_as(
     errors: &[&ApiError],
     content_type: &str,
@@ -245,7 +251,13 @@ fn response_as(
     let mut content = Content::builder().schema(Some(Ref::from_schema_name(schema)));
     for error in errors {
         let (_, code) = error.status_and_code();
-        described.push(format!("`{code}`: {error}"));
+        let sentence = match error {
+            ApiError::Invalid(_) => {
+                "A field or query parameter is missing, unknown or invalid; `details` names it.".to_owned()
+            }
+            error => error.to_string(),
+        };
+        described.push(format!("`{code}`: {sentence}"));
         let example = utoipa::openapi::example::ExampleBuilder::new().value(Some(example(error))).build();
         content = content.examples_from_iter([(code.to_lowercase(), example)]);
     }
@@ -253,18 +265,19 @@ fn response_as(
     let response = response.content(content_type, content.build());
     match errors.first() {
         Some(ApiError::RateLimited(_)) => {
-            let description = "In how many seconds to call again.";
+            let description = "The number of seconds to wait before the next call.";
             response.header("Retry-After", HeaderBuilder::new().description(Some(description)).build())
         }
-        Some(ApiError::Unauthorized(_)) => {
-            response.header("WWW-Authenticate", HeaderBuilder::new().description(Some("As RFC 6750 says.")).build())
-        }
+        Some(ApiError::Unauthorized(_)) => response.header(
+            "WWW-Authenticate",
+            HeaderBuilder::new().description(Some("The authentication challenge.")).build(),
+        ),
         _ => response,
     }
     .build()
 }
 
-/// The envelope with this error in it.
+/// The error envelope with this error.
 fn example(error: &ApiError) -> serde_json::Value {
     let (_, code) = error.status_and_code();
     let mut body = serde_json::json!({
@@ -276,7 +289,7 @@ fn example(error: &ApiError) -> serde_json::Value {
     body
 }
 
-/// The errors of the registries, in the form that package managers show.
+/// The errors of the registries, as problem details.
 #[derive(Debug)]
 pub struct RegistryErrors;
 
@@ -287,7 +300,7 @@ impl IntoResponses for RegistryErrors {
             ApiError::Forbidden,
             ApiError::SubscriptionRequired,
             ApiError::PackageNotFound,
-            ApiError::BadGateway("The registry behind this one failed; try again."),
+            ApiError::BadGateway("The upstream registry failed. Try again."),
             ApiError::GatewayTimeout,
             ApiError::Unavailable,
             ApiError::Internal,
@@ -298,7 +311,7 @@ impl IntoResponses for RegistryErrors {
     }
 }
 
-/// The errors of every call that needs a bot of an organization with Guard.
+/// The errors of calls that require Guard to be enabled for the bot's organization.
 #[derive(Debug)]
 pub struct GuardErrors;
 
@@ -314,7 +327,7 @@ impl IntoResponses for GuardErrors {
     }
 }
 
-/// The errors of a call that may ask for more than there is or than the caller holds.
+/// The errors of a call that may exceed the plan or the caller's own permissions.
 #[derive(Debug)]
 pub struct PlanErrors;
 
@@ -324,7 +337,7 @@ impl IntoResponses for PlanErrors {
     }
 }
 
-/// The errors of a call that any credential is good for.
+/// The errors of a call that accepts any credential.
 #[derive(Debug)]
 pub struct UnauthorizedErrors;
 
@@ -334,7 +347,7 @@ impl IntoResponses for UnauthorizedErrors {
     }
 }
 
-/// The errors of every call that needs an e-mail-verified token.
+/// The errors of calls that need a credential but not Guard.
 #[derive(Debug)]
 pub struct HolderErrors;
 
@@ -349,14 +362,14 @@ impl IntoResponses for HolderErrors {
     }
 }
 
-/// The errors of every call that anybody may make, with a JSON body that names an address.
+/// The errors of public calls with an e-mail address in the JSON body.
 #[derive(Debug)]
-pub struct AnybodyErrors;
+pub struct RateLimitedErrors;
 
-impl IntoResponses for AnybodyErrors {
+impl IntoResponses for RateLimitedErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         responses(&[
-            ApiError::invalid("email", "must be an e-mail address"),
+            ApiError::invalid("email", "must be an e-mail address with a user and a domain"),
             BODY_TOO_LARGE,
             ApiError::UnsupportedMediaType,
             ApiError::RateLimited(Duration::from_secs(30)),
@@ -366,14 +379,17 @@ impl IntoResponses for AnybodyErrors {
     }
 }
 
-/// The errors of a call with an address and a code.
+/// The errors of the call with an e-mail address and a reset code.
 #[derive(Debug)]
 pub struct ResetErrors;
 
 impl IntoResponses for ResetErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let mut all = AnybodyErrors::responses();
-        let bad = [ApiError::invalid("email", "must be an e-mail address"), ApiError::InvalidResetCode];
+        let mut all = RateLimitedErrors::responses();
+        let bad = [
+            ApiError::invalid("email", "must be an e-mail address with a user and a domain"),
+            ApiError::InvalidResetCode,
+        ];
         all.extend(responses(&bad));
         all
     }
@@ -399,11 +415,11 @@ pub struct QueryErrors;
 
 impl IntoResponses for QueryErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        responses(&[ApiError::invalid("limit", "must be a number from 1 to 100")])
+        responses(&[ApiError::invalid("limit", "must be an integer from 1 to 100")])
     }
 }
 
-/// The error of a call that names a token.
+/// The error of a call with a token id in its path.
 #[derive(Debug)]
 pub struct TokenErrors;
 
@@ -420,7 +436,7 @@ pub struct ConflictErrors;
 impl IntoResponses for ConflictErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         responses(&[ApiError::Conflict(
-            "Another number of tokens is active than `expected_count` says; none was revoked.",
+            "The number of active tokens differs from `expected_count`; nothing was revoked. Check with `dry_run`.",
         )])
     }
 }

@@ -1,10 +1,11 @@
-//! Secrets: the tokens we mint, their formats and checksums, and what of them may be stored or shown.
+//! Secrets: how tokens and reset codes are generated, parsed, hashed and shown.
 //!
 //! This is the only module that generates or hashes a secret.
 //!
 //! # Format
 //!
-//! A token is a prefix that names its kind, random characters, and a checksum of everything before it:
+//! A token is a prefix that names its kind, random characters, and a checksum of everything before
+//! it:
 //!
 //! | kind | prefix | random | checksum |
 //! |---|---|---|---|
@@ -15,12 +16,14 @@
 //! | [`TokenKind::ApiKeyTest`] | `tk_test_` | 56 hex | 8 hex |
 //! | [`TokenKind::BotApiKey`] | `shisho_apikey_` | 37 base62 | 6 base62 |
 //!
-//! Base62 is `0-9A-Za-z` in this order. The checksum is CRC-32 (IEEE, as in zlib) of the ASCII bytes before it, most
-//! significant digit first, left-padded with `0`. It keeps no secret: it lets a mistyped or made-up token be refused
-//! without touching the database, and gives secret scanners a precise pattern.
+//! Base62 is `0-9A-Za-z` in this order. The checksum is CRC-32 (IEEE, as in zlib) of the ASCII
+//! bytes before it, most significant digit first, left-padded with `0`. It is not a secret: it lets
+//! the service refuse a mistyped or made-up token without a database read, and gives secret
+//! scanners a precise pattern.
 //!
-//! 36 base62 characters are 214 bits, 56 hex characters 224. What is shown of a token again
-//! ([`Token::shown_prefix`]) leaves at least 166 of them unknown (190 where we chose its length ourselves).
+//! 36 base62 characters have 214 bits, 56 hex characters 224. The prefix that is shown again
+//! ([`Token::shown_prefix`]) leaves at least 166 bits unknown: 166 for `oat_`, 190 or more for the
+//! other kinds.
 
 use std::fmt;
 
@@ -34,15 +37,15 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 const HEX: &[u8; 16] = b"0123456789abcdef";
 const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// The operating system's random number generator did not answer. Nothing is minted then.
+/// The operating system's random number generator failed. No secret is generated.
 #[derive(Debug, thiserror::Error)]
 #[error("the operating system's random number generator failed")]
 pub struct RandomnessUnavailable;
 
-/// What a token is for; its prefix says so.
+/// The kind of a token, which its prefix tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenKind {
-    /// `tg_anon_`: one person, known by e-mail.
+    /// `tg_anon_`: a person, verified by e-mail.
     EmailVerified,
     /// `tg_org_`: a member of an organization.
     OrgUser,
@@ -52,11 +55,11 @@ pub enum TokenKind {
     ApiKeyLive,
     /// `tk_test_`: a tool of an organization, in development.
     ApiKeyTest,
-    /// `shisho_apikey_`: the API key of a bot. It counts only together with the bot's id.
+    /// `shisho_apikey_`: the API key of a bot. Valid only together with the bot's id.
     BotApiKey,
 }
 
-/// The shape of what follows the prefix.
+/// The format of the part after the prefix.
 struct Body {
     alphabet: &'static [u8],
     random: usize,
@@ -64,7 +67,7 @@ struct Body {
 }
 
 impl TokenKind {
-    /// Every kind there is.
+    /// Every kind.
     pub const ALL: [TokenKind; 6] = [
         TokenKind::EmailVerified,
         TokenKind::OrgUser,
@@ -74,7 +77,7 @@ impl TokenKind {
         TokenKind::BotApiKey,
     ];
 
-    /// The characters every token of this kind starts with.
+    /// The prefix of every token of this kind.
     pub const fn prefix(self) -> &'static str {
         match self {
             TokenKind::EmailVerified => "tg_anon_",
@@ -96,8 +99,8 @@ impl TokenKind {
         }
     }
 
-    /// How many characters after the prefix may be shown again. Reference 004 shows 8 of an `oat_`; of the others
-    /// we show what leaves at least 190 bits unknown.
+    /// How many characters after the prefix may be shown again. 8 for `oat_`, for compatibility;
+    /// for the others at most as many as leave 190 bits unknown.
     const fn shown(self) -> usize {
         match self {
             TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::BotApiKey => 4,
@@ -106,10 +109,23 @@ impl TokenKind {
     }
 }
 
-/// A token in plain text: shown once to whom it is minted for, received with each use, never stored.
+/// A token in plain text: shown once when it is issued, received with each use, never stored.
 ///
-/// `Debug` is redacted and there is no `Display` or `Serialize`; [`Token::expose`] is the one way to the characters, and
-/// [`ShownOnce`] the one to an answer.
+/// `Debug` is redacted, and there is no `Display` or `Serialize`. Only [`Token::expose`] returns
+/// the characters, and only [`ShownOnce`] serializes them.
+///
+/// ```
+/// use shared::secret::{Token, TokenKind};
+///
+/// let token = Token::generate(TokenKind::OrgUser)?;
+/// assert!(token.expose().starts_with("tg_org_"));
+/// assert_eq!(Token::parse(token.expose()).map(|same| same.hash()), Some(token.hash()));
+/// // The checksum refuses a mistyped token without a read.
+/// assert!(Token::parse(&format!("{}x", token.expose())).is_none());
+/// // `Debug` is redacted, so no log line shows a token.
+/// assert!(!format!("{token:?}").contains(&token.expose()[12..]));
+/// # Ok::<(), shared::secret::RandomnessUnavailable>(())
+/// ```
 #[derive(Clone)]
 pub struct Token {
     kind: TokenKind,
@@ -117,7 +133,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// Mints a token from the operating system's generator.
+    /// Generates a token from the operating system's random number generator.
     pub fn generate(kind: TokenKind) -> Result<Self, RandomnessUnavailable> {
         let body = kind.body();
         let mut plain = String::with_capacity(kind.prefix().len() + body.random + body.checksum);
@@ -128,7 +144,7 @@ impl Token {
         Ok(Self { kind, plain: plain.into() })
     }
 
-    /// Reads a token that somebody sent. `None` unless prefix, length, alphabet and checksum are right.
+    /// Parses a received token. `None` unless prefix, length, alphabet and checksum are correct.
     pub fn parse(text: &str) -> Option<Self> {
         let kind = TokenKind::ALL.into_iter().find(|kind| text.starts_with(kind.prefix()))?;
         let body = kind.body();
@@ -136,27 +152,28 @@ impl Token {
         if characters.len() != body.random + body.checksum || !characters.iter().all(|c| body.alphabet.contains(c)) {
             return None;
         }
-        // All bytes are ASCII from here on, so the split cannot fall into a character.
+        // All bytes are ASCII here, so the split is at a character boundary.
         let (signed, given) = text.split_at(text.len() - body.checksum);
         (checksum(signed, &body) == given).then(|| Self { kind, plain: text.to_owned().into() })
     }
 
-    /// What the token is for.
+    /// The kind of the token.
     pub fn kind(&self) -> TokenKind {
         self.kind
     }
 
-    /// What is stored of it: SHA-256 of the whole token. A fast hash is right here: nobody can guess 190 random bits.
+    /// The hash to store: SHA-256 of the whole token. A fast hash suffices, since 190 random bits
+    /// cannot be guessed.
     pub fn hash(&self) -> TokenHash {
         TokenHash::of_text(self.plain.expose_secret())
     }
 
-    /// The beginning that may be shown again, so that people can tell their tokens apart.
+    /// The first characters, which may be shown again so that people can recognize their tokens.
     pub fn shown_prefix(&self) -> String {
         self.plain.expose_secret()[..self.kind.prefix().len() + self.kind.shown()].to_owned()
     }
 
-    /// The token itself: for the one answer or mail that hands it over, and nothing else.
+    /// The token in full: only for the one response or mail that delivers it.
     pub fn expose(&self) -> &str {
         self.plain.expose_secret()
     }
@@ -168,7 +185,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// A token in the one answer that hands it over: the only form in which it can be serialized.
+/// A token in the one response that delivers it: the only form that can be serialized.
 #[derive(Debug, Clone)]
 pub struct ShownOnce(pub Token);
 
@@ -178,13 +195,13 @@ impl serde::Serialize for ShownOnce {
     }
 }
 
-/// A token that somebody sent in a body. What cannot be one is [`Received::Malformed`], not an error: whether it cannot
-/// be one or is not known is for nobody to tell apart.
+/// A token received in a body. A malformed one is not an error: malformed and unknown must look
+/// identical.
 #[derive(Debug, Clone)]
 pub enum Received {
-    /// It has the form of a token.
+    /// A well-formed token.
     Token(Token),
-    /// It has not.
+    /// Anything else.
     Malformed,
 }
 
@@ -195,9 +212,9 @@ impl<'de> serde::Deserialize<'de> for Received {
     }
 }
 
-/// SHA-256 of a [`Token`]: what the table is searched by. Not a secret, yet kept out of logs all the same.
+/// SHA-256 of a [`Token`], its key in the table. Not a secret, but kept out of logs.
 ///
-/// Equality takes the same time wherever the two differ.
+/// Compared in constant time.
 #[derive(Clone, Copy)]
 pub struct TokenHash([u8; 32]);
 
@@ -207,28 +224,17 @@ impl TokenHash {
         Self(Sha256::digest(text.as_bytes()).into())
     }
 
-    /// 64 lower-case hex digits, as in the table.
+    /// 64 lower-case hex digits, as stored.
     pub fn to_hex(self) -> String {
-        let mut hex = String::with_capacity(64);
-        for byte in self.0 {
-            hex.push(char::from(HEX[usize::from(byte >> 4)]));
-            hex.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-        hex
+        hex::encode(self.0)
     }
 
-    /// Reads what [`TokenHash::to_hex`] wrote.
-    pub fn from_hex(hex: &str) -> Option<Self> {
-        let digits = hex.as_bytes();
-        if digits.len() != 64 {
-            return None;
-        }
+    /// Parses the output of [`TokenHash::to_hex`].
+    pub fn from_hex(digits: &str) -> Option<Self> {
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let value = |digit: u8| HEX.iter().position(|c| *c == digit);
-            *byte = u8::try_from(value(pair[0])? * 16 + value(pair[1])?).ok()?;
-        }
-        Some(Self(bytes))
+        hex::decode_to_slice(digits, &mut bytes).ok()?;
+        // One hash has one spelling: `hex` alone would also read upper case.
+        Some(Self(bytes)).filter(|hash| hash.to_hex() == digits)
     }
 }
 
@@ -259,21 +265,21 @@ impl<'de> serde::Deserialize<'de> for TokenHash {
     }
 }
 
-/// A one-time code that proves that somebody reads an address's mail: 16 characters of Crockford's base 32, 80 bits.
+/// A one-time code that proves access to a mailbox: 16 characters of Crockford's base 32, 80 bits.
 ///
-/// `Debug` is redacted; [`ResetCode::expose`] is for the one mail that carries it.
+/// `Debug` is redacted. [`ResetCode::expose`] is only for the mail that delivers it.
 #[derive(Clone)]
 pub struct ResetCode(SecretString);
 
 impl ResetCode {
-    /// Makes a code from the operating system's generator.
+    /// Generates a code from the operating system's random number generator.
     pub fn generate() -> Result<Self, RandomnessUnavailable> {
         let mut plain = String::with_capacity(16);
         push_random(&mut plain, CROCKFORD, 16)?;
         Ok(Self(plain.into()))
     }
 
-    /// Reads a code that somebody typed: case and dashes do not matter, `I` and `L` are read as 1, `O` as 0.
+    /// Parses a typed code. Ignores case and dashes; reads `I` and `L` as 1, `O` as 0.
     pub fn parse(text: &str) -> Option<Self> {
         let read = |character: char| match character.to_ascii_uppercase() {
             'I' | 'L' => '1',
@@ -285,7 +291,8 @@ impl ResetCode {
         is_code.then(|| Self(plain.into()))
     }
 
-    /// What is stored of it. A fast hash is right here: 80 random bits cannot be tried out within the hour that it lives.
+    /// The hash to store. A fast hash suffices: 80 random bits cannot be guessed within the code's
+    /// lifetime of an hour.
     pub fn hash(&self) -> TokenHash {
         TokenHash::of_text(self.0.expose_secret())
     }
@@ -297,8 +304,8 @@ impl ResetCode {
     }
 }
 
-/// A code that somebody sent in a body, if it can be one. That it cannot is not an error of its own: whether a code
-/// cannot be one or does not count is for nobody to tell apart.
+/// A code received in a body; `None` if malformed. That is not an error: malformed and wrong must
+/// look identical.
 #[derive(Debug, Clone)]
 pub struct TypedCode(pub Option<ResetCode>);
 
@@ -315,17 +322,17 @@ impl fmt::Debug for ResetCode {
     }
 }
 
-/// 80 random bits from the operating system's generator, for ids that are not secret.
+/// 80 random bits from the operating system, for ids that are not secret.
 pub(crate) fn random_80_bits() -> Result<u128, RandomnessUnavailable> {
     let mut bytes = [0; 16];
     SysRng.try_fill_bytes(&mut bytes[6..]).map_err(|_| RandomnessUnavailable)?;
     Ok(u128::from_be_bytes(bytes))
 }
 
-/// Appends `count` characters, each of the alphabet equally likely.
+/// Appends `count` characters, drawn uniformly from the alphabet.
 fn push_random(text: &mut String, alphabet: &[u8], count: usize) -> Result<(), RandomnessUnavailable> {
-    // A byte at or above the largest multiple of the alphabet's length is thrown away: taking it modulo the length
-    // would make the first characters of the alphabet more likely.
+    // Rejection sampling: bytes at or above the largest multiple of the alphabet's length would
+    // favour its first characters.
     let fair = 256 / alphabet.len() * alphabet.len();
     let mut missing = count;
     let mut bytes = [0; 64];
@@ -339,7 +346,7 @@ fn push_random(text: &mut String, alphabet: &[u8], count: usize) -> Result<(), R
     Ok(())
 }
 
-/// The checksum of `text`, written in the body's own alphabet.
+/// The checksum of `text`, in the alphabet of the body.
 fn checksum(text: &str, body: &Body) -> String {
     let base = body.alphabet.len();
     let mut rest = crc32fast::hash(text.as_bytes()) as usize;
@@ -361,9 +368,10 @@ mod tests {
         prop::sample::select(TokenKind::ALL.to_vec())
     }
 
-    /// Computed with Python's `zlib.crc32`, so that format and byte order are pinned by somebody else's code.
+    /// Computed with Python's `zlib.crc32`, so that independent code pins the format and byte
+    /// order.
     #[test]
-    fn tokens_with_checksums_made_by_zlib_are_accepted() {
+    fn tokens_with_checksums_from_zlib_are_accepted() {
         for token in [
             "tg_org_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ0vAgUq",
             "tg_anon_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ25DLYQ",
@@ -377,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_have_the_length_of_the_contract() {
+    fn token_bodies_have_the_documented_length() {
         let length = |kind: TokenKind| Token::generate(kind).unwrap().expose().len() - kind.prefix().len();
         assert_eq!(length(TokenKind::EmailVerified), 42);
         assert_eq!(length(TokenKind::OrgUser), 42);
@@ -388,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_keeps_190_random_bits() {
+    fn every_kind_has_at_least_190_random_bits() {
         for kind in TokenKind::ALL {
             let body = kind.body();
             let bits = body.random as f64 * (body.alphabet.len() as f64).log2();
@@ -397,18 +405,19 @@ mod tests {
     }
 
     #[test]
-    fn random_characters_use_the_whole_alphabet_evenly() {
+    fn random_characters_are_uniformly_distributed() {
         let mut text = String::new();
         push_random(&mut text, BASE62, 62_000).unwrap();
         for character in BASE62 {
             let count = text.bytes().filter(|c| c == character).count();
-            // 1,000 expected with a deviation of 31: eight deviations either way fail once in 10^13 runs.
-            assert!((750..1_250).contains(&count), "{} came {count} times", char::from(*character));
+            // Expected 1,000 with a standard deviation of 31: eight deviations fail once in 10^13
+            // runs.
+            assert!((750..1_250).contains(&count), "{} occurs {count} times", char::from(*character));
         }
     }
 
     #[test]
-    fn neither_debug_nor_the_hash_shows_the_secret() {
+    fn debug_output_contains_neither_secret_nor_hash() {
         let token = Token::generate(TokenKind::OrgUser).unwrap();
         let body = &token.expose()[7..];
         let shown = format!("{token:?} {:?}", token.hash());
@@ -416,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_read_however_it_is_typed() {
+    fn reset_code_parses_in_any_typed_form() {
         let code = ResetCode::parse("0123-4567-89AB-CDEF").unwrap();
         assert_eq!(code.expose(), "0123-4567-89AB-CDEF");
         for typed in [
@@ -441,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_has_16_characters_and_does_not_show_in_debug() {
+    fn reset_code_has_16_characters_and_is_redacted_in_debug() {
         let code = ResetCode::generate().unwrap();
         assert_eq!(code.expose().len(), 19);
         assert_eq!(ResetCode::parse(&code.expose()).unwrap().hash(), code.hash());
@@ -449,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_survives_being_stored() {
+    fn hash_round_trips_through_hex() {
         let hash = Token::generate(TokenKind::OrgUser).unwrap().hash();
         assert_eq!(TokenHash::from_hex(&hash.to_hex()), Some(hash));
         assert_eq!(TokenHash::from_hex("zz"), None);
@@ -458,7 +467,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_generated_is_accepted(kind in any_kind()) {
+        fn generated_token_is_accepted(kind in any_kind()) {
             let token = Token::generate(kind).unwrap();
             let parsed = Token::parse(token.expose()).unwrap();
             prop_assert_eq!(parsed.kind(), kind);
@@ -468,7 +477,7 @@ mod tests {
         }
 
         #[test]
-        fn one_wrong_character_is_refused(kind in any_kind(), place in 0..100_usize, replacement in "[ -~]") {
+        fn token_with_one_wrong_character_is_refused(kind in any_kind(), place in 0..100_usize, replacement in "[ -~]") {
             let token = Token::generate(kind).unwrap().expose().to_owned();
             let place = place % token.len();
             prop_assume!(token[place..=place] != replacement);
@@ -477,7 +486,7 @@ mod tests {
         }
 
         #[test]
-        fn a_token_with_something_around_it_is_refused(kind in any_kind(), extra in "[ -~\n\u{e9}]{1,3}") {
+        fn token_with_surrounding_text_is_refused(kind in any_kind(), extra in "[ -~\n\u{e9}]{1,3}") {
             let token = Token::generate(kind).unwrap().expose().to_owned();
             let parsed_before = Token::parse(&format!("{extra}{token}"));
             let parsed_after = Token::parse(&format!("{token}{extra}"));
@@ -485,7 +494,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_a_panic(text in "(tg_org_|tk_live_|oat_|)\\PC{0,80}") {
+        fn arbitrary_text_is_refused_without_a_panic(text in "(tg_org_|tk_live_|oat_|)\\PC{0,80}") {
             prop_assert!(Token::parse(&text).is_none());
         }
     }

@@ -1,4 +1,4 @@
-//! What callers see of things that several functions answer.
+//! Response bodies that several functions share.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,43 +8,44 @@ use crate::domain::{AccessRole, Environment, Name, ProjectId, Scope, TokenState,
 use crate::ids::{BotId, OrgId, TokenId};
 use crate::principal::Principal;
 use crate::secret::ShownOnce;
-use crate::store::api_keys::ApiKey;
-use crate::store::email_tokens::{EmailToken, Replaced};
-use crate::store::org_access_tokens::{AccessConfig, OrgAccessToken};
-use crate::store::org_user_tokens::OrgUserToken;
+use crate::store::email_tokens::Replaced;
+use crate::store::tokens::ApiKey;
+use crate::store::tokens::EmailToken;
+use crate::store::tokens::OrgUserToken;
 use crate::store::tokens::StoredToken;
+use crate::store::tokens::{AccessConfig, OrgAccessToken};
 
-/// An org user token, without the token.
+/// An org user token, without the secret.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OrgUserToken)]
 pub struct OrgUserTokenView {
-    /// Its management id.
+    /// The token's management id.
     pub id: TokenId,
-    /// The beginning of the token, to tell it from others.
+    /// The first characters of the token, to recognize it by.
     #[schema(example = "tg_org_a1B2")]
     pub token_prefix: String,
-    /// Who it is for.
+    /// The user that the token is for.
     pub user_identifier: UserIdentifier,
-    /// Whether it counts.
+    /// Whether the token is active, expired or revoked.
     pub status: TokenState,
-    /// When it was issued.
+    /// When the token was issued.
     pub created_at: Moment,
-    /// The bot that issued it.
+    /// The bot that issued the token.
     pub created_by: BotId,
-    /// When it ends by itself; null if it does not.
+    /// When the token expires; null if it does not.
     pub expires_at: Option<Moment>,
-    /// When it was last used, give or take a minute; null if it never was.
+    /// When the token was last used, accurate to a minute; null if never.
     pub last_used_at: Option<Moment>,
-    /// When it was revoked; only there if it was.
+    /// When the token was revoked. Present only if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Moment>,
-    /// The bot that revoked it; only there if it was revoked.
+    /// The bot that revoked the token. Present only if it was revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<BotId>,
 }
 
 impl OrgUserTokenView {
-    /// What is seen of a token at this moment.
+    /// The view of a token at this moment.
     pub fn new(token: OrgUserToken, now: Moment) -> Self {
         Self {
             status: token.state(now),
@@ -61,13 +62,13 @@ impl OrgUserTokenView {
     }
 }
 
-/// Whether a person is known to have their key.
+/// Whether a person is known to have received their token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EmailTokenStatus {
-    /// The key was mailed, and has not been used yet.
+    /// The token was mailed and has not been used yet.
     Pending,
-    /// The key was used, or asked for with a code from a mail.
+    /// The token was used, or requested with a reset code.
     Active,
 }
 
@@ -77,21 +78,21 @@ impl From<&EmailToken> for EmailTokenStatus {
     }
 }
 
-/// A key that took the place of another.
+/// An email-verified token that replaced another.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = NewEmailToken)]
 pub struct NewEmailTokenView {
-    /// The new key. It is in this answer and never again.
+    /// The new token. Returned only once.
     #[schema(value_type = String, example = "tg_anon_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1", pattern = "^tg_anon_[0-9A-Za-z]{42}$")]
     pub token: ShownOnce,
-    /// Its management id.
+    /// The token's management id.
     pub id: TokenId,
-    /// The beginning of the key, to tell it from others.
+    /// The first characters of the token, to recognize it by.
     #[schema(example = "tg_anon_a1B2")]
     pub token_prefix: String,
-    /// Whether its holder is known to have it.
+    /// Whether its holder is known to have received it.
     pub status: EmailTokenStatus,
-    /// When it was made.
+    /// When the token was created.
     pub created_at: Moment,
 }
 
@@ -103,43 +104,43 @@ impl From<Replaced> for NewEmailTokenView {
     }
 }
 
-/// An API key, without the key.
+/// An API key, without the secret.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ApiKey)]
 pub struct ApiKeyView {
-    /// Its management id.
+    /// The key's management id.
     pub id: TokenId,
-    /// The beginning of the key, to tell it from others.
+    /// The first characters of the key, to recognize it by.
     #[schema(example = "tk_live_a1b2c3d4")]
     pub prefix: String,
-    /// Its name.
+    /// The key's name.
     pub name: Name,
-    /// Where it is used.
+    /// The key's environment.
     #[schema(inline)]
     pub environment: Environment,
-    /// What it may do.
+    /// The key's scopes.
     pub scopes: Vec<Scope>,
-    /// Whether it counts.
+    /// Whether the key is active, expired or revoked.
     pub status: TokenState,
-    /// The bot or API key that created it.
+    /// The bot or API key that created the key.
     #[schema(example = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     pub created_by: String,
-    /// When it was created.
+    /// When the key was created.
     pub created_at: Moment,
-    /// When it ends by itself; null if it does not.
+    /// When the key expires; null if it does not.
     pub expires_at: Option<Moment>,
-    /// When it was last used, give or take a minute; null if it never was.
+    /// When the key was last used, accurate to a minute; null if never.
     pub last_used_at: Option<Moment>,
-    /// When it was revoked; only there if it was.
+    /// When the key was revoked. Present only if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Moment>,
-    /// The bot or API key that revoked it; only there if it was revoked.
+    /// The bot or API key that revoked the key. Present only if it was revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<String>,
 }
 
 impl ApiKeyView {
-    /// What is seen of a key at this moment.
+    /// The view of a key at this moment.
     pub fn new(key: ApiKey, now: Moment) -> Self {
         Self {
             status: key.state(now),
@@ -162,46 +163,47 @@ impl ApiKeyView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OrgAccessToken)]
 pub struct OrgAccessTokenView {
-    /// Its number in the organization.
+    /// The token's number in the organization.
     #[schema(example = 12)]
     pub id: u64,
-    /// Its name, unique in the organization.
+    /// The token's name, unique in the organization.
     pub name: Name,
-    /// The whole token in the answer to its creation; ever after the first 8 characters behind its prefix, and dots.
+    /// The whole token in the response to its creation. Afterwards only the first 8 characters
+    /// after `oat_`, and `...`.
     #[schema(value_type = String, example = "rjm9czn9...")]
     pub token: ShownToken,
-    /// Whether it is switched on.
+    /// Whether the token is enabled.
     pub is_active: bool,
-    /// When it ends by itself; null if it does not.
+    /// When the token expires; null if it does not.
     pub expires_at: Option<Moment>,
-    /// When it was created.
+    /// When the token was created.
     pub created_at: Moment,
-    /// When it was last used, give or take a minute; null if it never was.
+    /// When the token was last used, accurate to a minute; null if never.
     pub last_used_at: Option<Moment>,
-    /// What it may do, and where.
+    /// The token's role and projects.
     #[schema(inline)]
     pub access_config: AccessConfigView,
 }
 
-/// What of a token is shown.
+/// A token in a response.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum ShownToken {
-    /// All of it, this once.
+    /// The whole token, once.
     Whole(ShownOnce),
-    /// Its beginning.
+    /// Its first characters.
     Masked(String),
 }
 
-/// What an organization access token may do, and where.
+/// The role and projects of an organization access token.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AccessConfigView {
-    /// What it may do.
+    /// The token's role.
     #[schema(inline)]
     pub role: AccessRole,
-    /// Everywhere in the organization.
+    /// Whether the token may access every project of the organization.
     pub all_projects: bool,
-    /// Where, unless everywhere; none is nowhere.
+    /// Projects the token may access; ignored if `all_projects` is true. Empty means none.
     pub projects: Vec<ProjectId>,
 }
 
@@ -221,51 +223,53 @@ impl From<OrgAccessToken> for OrgAccessTokenView {
     }
 }
 
-/// What stands for every project of the organization, where projects are listed: no project can have this id.
+/// The wildcard for every project of the organization. No project can have this id.
 pub const ALL_PROJECTS: &str = "*";
 
-/// Who a caller is, as the authorizer hands it on. What does not apply is left out.
+/// The principal behind a credential, as the authorizer passes it on. Fields that do not apply to
+/// its kind are omitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Principal)]
 pub struct PrincipalView {
-    /// What the caller showed: `bot`, `email_token`, `org_user_token`, `api_key` or `org_access_token`.
+    /// The kind of the credential: `bot`, `email_token`, `org_user_token`, `api_key` or
+    /// `org_access_token`.
     #[schema(example = "api_key")]
     pub kind: String,
-    /// The bot's or the token's id; a number for an organization access token.
+    /// The id of the bot or token; a number for an organization access token.
     pub id: Id,
-    /// The organization it belongs to.
+    /// The organization that the credential belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub org_id: Option<OrgId>,
-    /// A bot's roles.
+    /// The roles of a bot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
-    pub roles: Option<Vec<crate::principal::Role>>,
-    /// An API key's scopes.
+    pub roles: Option<Vec<crate::permissions::Role>>,
+    /// The scopes of an API key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<Scope>>,
-    /// An organization access token's role.
+    /// The role of an organization access token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(inline)]
     pub role: Option<AccessRole>,
-    /// The projects that an organization access token reaches; `*` alone stands for every one.
+    /// The projects that an organization access token may access; `["*"]` means every project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projects: Option<Vec<String>>,
-    /// Who an org user token is for.
+    /// The user that an org user token is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_identifier: Option<UserIdentifier>,
-    /// When it ends by itself, if it does.
+    /// When the token expires, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Moment>,
 }
 
-/// A management id: a number for organization access tokens, text for everything else.
+/// A management id: a number for organization access tokens, else a string.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = ManagementId)]
 pub enum Id {
-    /// Of an organization access token.
+    /// Number of an organization access token.
     Number(u64),
-    /// Of everything else.
+    /// ULID of any other token or bot.
     Text(String),
 }
 

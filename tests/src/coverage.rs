@@ -1,7 +1,7 @@
-//! How each operation is called, and with which credentials it must not be: one entry an operation.
+//! The coverage table: how to call each operation, and which credentials it must refuse.
 //!
-//! Whoever adds an operation adds an entry here; `auth_coverage.rs` fails until it is there. The tests that hold for all
-//! operations, of credentials, of the OpenAPI document, of logs, of failures, read this table.
+//! A new operation needs an entry here; `auth_coverage.rs` fails without it. The tests that apply
+//! to every operation (credentials, OpenAPI document, logs, faults) iterate over this table.
 
 use std::sync::LazyLock;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use shared::domain::Scope;
 use shared::email::EmailAddress;
 use shared::ids::{BotId, OrgId};
-use shared::principal::{Operation, Role};
+use shared::permissions::{Operation, Role};
 use shared::secret::{Token, TokenKind};
 use shared::store::email_tokens::Registration;
 
@@ -20,24 +20,24 @@ use crate::{Answer, Bot, Issued, Org, Service, operator};
 /// Who may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
-    /// Everybody: nobody is asked who they are.
+    /// Anyone; no credential is needed.
     None,
     /// A bot with one of the roles of the operation's rule.
     Bot,
-    /// Such a bot, or an API key with the rule's scope.
+    /// A bot with one of the rule's roles, or an API key with the rule's scope.
     Manager,
-    /// The holder of an e-mail-verified token.
+    /// The holder of an email-verified token.
     EmailHolder,
-    /// The holder of an e-mail-verified or an org user token, by `Basic` too: the registries, whose errors have a form of
-    /// their own. `tests/registries.rs` has what holds for all operations elsewhere.
+    /// The holder of an email-verified or org user token, sent as `Bearer` or `Basic`. The
+    /// registries have their own error format, so `registries.rs` tests them separately.
     Registry,
-    /// Whoever the authorizer lets in: the holder of any credential that counts.
+    /// The holder of any active credential, as checked by the authorizer.
     Authorizer,
-    /// It has no route: API Gateway alone calls it.
+    /// Only API Gateway; the operation has no route.
     Gateway,
 }
 
-/// An operation, and a good call of it.
+/// An operation and how to call it successfully.
 #[derive(Debug)]
 pub struct Covered {
     /// The operation.
@@ -46,11 +46,11 @@ pub struct Covered {
     pub guard: Guard,
     /// Its method.
     pub method: Method,
-    /// Its path, as the OpenAPI document writes it; nothing where it has no route.
+    /// Its path as in the OpenAPI document; empty if it has no route.
     pub path: &'static str,
-    /// Makes the body of a good call, if it takes one.
-    pub body: Option<fn(&Stage) -> Value>,
-    /// The status that a good call is answered with.
+    /// Creates a valid request body, if the operation takes one.
+    pub body: Option<fn(&Fixtures) -> Value>,
+    /// The status of a successful response.
     pub success: u16,
 }
 
@@ -59,13 +59,14 @@ const fn covered(
     guard: Guard,
     method: Method,
     path: &'static str,
-    body: Option<fn(&Stage) -> Value>,
+    body: Option<fn(&Fixtures) -> Value>,
     success: u16,
 ) -> Covered {
     Covered { operation, guard, method, path, body, success }
 }
 
-/// Every operation, in the order of [`Operation::ALL`]; one that takes two methods has two entries.
+/// Every operation, in the order of [`Operation::ALL`]. An operation with two methods has two
+/// entries.
 pub const COVERED: &[Covered] = &[
     covered(Operation::DocsOpenapi, Guard::None, Method::GET, "/v1/docs/openapi.json", None, 200),
     covered(Operation::DocsNotFound, Guard::None, Method::GET, "/v1/no-such-route", None, 404),
@@ -91,7 +92,7 @@ pub const COVERED: &[Covered] = &[
         Guard::Bot,
         Method::POST,
         "/api/v2/organization/tokens/",
-        Some(|stage| json!({"name": format!("beside-{}", stage.access_token.id)})),
+        Some(|fixtures| json!({"name": format!("beside-{}", fixtures.access_token.id)})),
         201,
     ),
     covered(
@@ -123,7 +124,7 @@ pub const COVERED: &[Covered] = &[
         Guard::Bot,
         Method::POST,
         "/v1/tokens/introspect",
-        Some(|stage| json!({"token": stage.token.token})),
+        Some(|fixtures| json!({"token": fixtures.token.token})),
         200,
     ),
     covered(Operation::TokensAuthorize, Guard::Gateway, Method::POST, "", None, 200),
@@ -133,7 +134,7 @@ pub const COVERED: &[Covered] = &[
         Guard::None,
         Method::POST,
         "/api/v1/tokens",
-        Some(|stage| json!({"email": format!("else-{}", stage.email), "language": "ja"})),
+        Some(|fixtures| json!({"email": format!("else-{}", fixtures.email), "language": "ja"})),
         202,
     ),
     covered(Operation::EmailTokensStatus, Guard::EmailHolder, Method::GET, "/api/v1/tokens/status", None, 200),
@@ -143,7 +144,7 @@ pub const COVERED: &[Covered] = &[
         Guard::None,
         Method::POST,
         "/api/v1/tokens/reset",
-        Some(|stage| json!({"email": stage.email, "code": stage.reset_code})),
+        Some(|fixtures| json!({"email": fixtures.email, "code": fixtures.reset_code})),
         200,
     ),
     covered(Operation::EmailTokensRevoke, Guard::EmailHolder, Method::DELETE, "/api/v1/tokens", None, 204),
@@ -169,7 +170,7 @@ pub const COVERED: &[Covered] = &[
         Guard::Bot,
         Method::POST,
         "/v1/o/{org_id}/guard/org-user-tokens/probe",
-        Some(|stage| json!({"token": stage.token.token})),
+        Some(|fixtures| json!({"token": fixtures.token.token})),
         200,
     ),
     covered(
@@ -177,40 +178,41 @@ pub const COVERED: &[Covered] = &[
         Guard::Bot,
         Method::POST,
         "/v1/o/{org_id}/guard/org-user-tokens/revoke-by-user",
-        Some(|stage| json!({"user_identifier": stage.token.user_identifier})),
+        Some(|fixtures| json!({"user_identifier": fixtures.token.user_identifier})),
         200,
     ),
 ];
 
-/// The operations that have a route, and so can be called over HTTP; but for the registries.
+/// The operations with a route, except the registries.
 pub fn routed() -> impl Iterator<Item = &'static Covered> {
     COVERED.iter().filter(|covered| !matches!(covered.guard, Guard::Gateway | Guard::Registry))
 }
 
-/// What calls are made on: an organization with an owner and a token of each kind, and a person with a token and a code.
+/// Data for calls: an organization with an owner bot and one token of each kind, and an email user
+/// with a token and a reset code.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Fixtures {
     /// The organization.
     pub org: Org,
-    /// Its owner.
+    /// Its owner bot.
     pub owner: Bot,
-    /// One of its user tokens.
+    /// An org user token.
     pub token: Issued,
-    /// One of its API keys, which may do everything that one may.
+    /// An API key with every scope.
     pub api_key: ApiKey,
-    /// One of its access tokens.
+    /// An organization access token.
     pub access_token: AccessToken,
-    /// A person's address.
+    /// The email user's address.
     pub email: String,
-    /// The person's token.
+    /// The email user's token.
     pub email_token: String,
-    /// A code that the person was mailed.
+    /// The email user's outstanding reset code.
     pub reset_code: String,
 }
 
-impl Stage {
-    /// Sets a new stage.
-    pub async fn set(service: &Service) -> Self {
+impl Fixtures {
+    /// Creates new fixtures in a new organization.
+    pub async fn create(service: &Service) -> Self {
         let (org, owner) = service.org_with_owner().await;
         let identifier = "alice-laptop".to_owned().try_into().unwrap();
         let operator = operator();
@@ -221,7 +223,7 @@ impl Stage {
             token: plain.expose().to_owned(),
             user_identifier: token.user_identifier.as_str().to_owned(),
         };
-        let api_key = service.api_key(&owner.credential, &Scope::ALL.map(Scope::as_str)).await;
+        let api_key = service.api_key(&owner.credential, &all_scopes()).await;
         let access_token = service.access_token(&owner, &json!({"name": "device"})).await;
         let email = format!("{}@example.com", org.id.as_str().to_lowercase());
         let address = EmailAddress::try_from(email.clone()).unwrap();
@@ -230,7 +232,7 @@ impl Stage {
         let (Registration::Welcome { token: email_token, .. }, Registration::Recovery { code, .. }) =
             (welcome, recovery)
         else {
-            panic!("an address is mailed a key, then a code");
+            panic!("expected a welcome mail, then a recovery mail");
         };
         let (email_token, reset_code) = (email_token.expose().to_owned(), code.expose());
         Self { org, owner, token, api_key, access_token, email, email_token, reset_code }
@@ -238,37 +240,38 @@ impl Stage {
 }
 
 impl Covered {
-    /// The path with what is on a stage.
-    pub fn path_on(&self, stage: &Stage) -> String {
-        let number = stage.access_token.id.to_string();
-        let token_id = if self.path.starts_with("/api/v2/") { &number } else { &stage.token.id };
-        let path = self.path.replace("{org_id}", stage.org.id.as_str());
-        // As `Registry::with_widgets` has them.
+    /// The path, filled in from the fixtures.
+    pub fn path_with(&self, fixtures: &Fixtures) -> String {
+        let number = fixtures.access_token.id.to_string();
+        let token_id = if self.path.starts_with("/api/v2/") { &number } else { &fixtures.token.id };
+        let path = self.path.replace("{org_id}", fixtures.org.id.as_str());
+        // The package that `Registry::with_widgets` serves.
         let path = path.replace("{package}", "widgets").replace("{project}", "widgets");
         let file = match self.operation {
             Operation::RegistryNpm => "widgets-1.0.0.tgz",
             _ => "-/packages/widgets-1.0-py3-none-any.whl",
         };
         let path = path.replace("{file}", file);
-        path.replace("{token_id}", token_id).replace("{id}", &stage.api_key.id)
+        path.replace("{token_id}", token_id).replace("{id}", &fixtures.api_key.id)
     }
 
-    /// Begins a good call, as yet without a credential.
-    pub fn request(&self, service: &Service, stage: &Stage) -> RequestBuilder {
-        self.request_in(service, stage, stage.org.id.as_str())
+    /// Builds a valid request without a credential.
+    pub fn request(&self, service: &Service, fixtures: &Fixtures) -> RequestBuilder {
+        self.request_in(service, fixtures, fixtures.org.id.as_str())
     }
 
-    /// Begins a good call but for the organization in its path.
-    pub fn request_in(&self, service: &Service, stage: &Stage, org: &str) -> RequestBuilder {
-        let path = self.path_on(stage).replace(stage.org.id.as_str(), org);
+    /// Builds a valid request with another organization in the path.
+    pub fn request_in(&self, service: &Service, fixtures: &Fixtures, org: &str) -> RequestBuilder {
+        let path = self.path_with(fixtures).replace(fixtures.org.id.as_str(), org);
         let request = service.request(self.method.clone(), &path);
         match self.body {
-            Some(body) => request.json(&body(stage)),
+            Some(body) => request.json(&body(fixtures)),
             None => request,
         }
     }
 
-    /// Whether the OpenAPI document has this status among the operation's. What is no route is not in the document, and 404.
+    /// Whether the OpenAPI document lists this status for the operation. The fallback route is not
+    /// in the document and always returns 404.
     pub fn is_documented(&self, status: u16) -> bool {
         static DOCUMENT: LazyLock<Value> =
             LazyLock::new(|| serde_json::from_str(include_str!("../../openapi.json")).unwrap());
@@ -279,21 +282,21 @@ impl Covered {
         }
     }
 
-    /// Makes a good call with the best credential there is.
-    pub async fn call(&self, service: &Service, stage: &Stage) -> Answer {
-        service.send(self.authorized(self.request(service, stage), stage)).await
+    /// Makes a valid call with a credential that has every permission.
+    pub async fn call(&self, service: &Service, fixtures: &Fixtures) -> Answer {
+        service.send(self.authorized(self.request(service, fixtures), fixtures)).await
     }
 
-    /// Adds the best credential there is.
-    pub fn authorized(&self, request: RequestBuilder, stage: &Stage) -> RequestBuilder {
+    /// Adds a credential that has every permission.
+    pub fn authorized(&self, request: RequestBuilder, fixtures: &Fixtures) -> RequestBuilder {
         match self.guard {
             Guard::None => request,
-            _ => request.bearer_auth(self.credential(stage)),
+            _ => request.bearer_auth(self.credential(fixtures)),
         }
     }
 
-    /// Whether a good call is no good any more once it succeeded: then the next one needs a new stage.
-    pub fn uses_up_its_stage(&self) -> bool {
+    /// Whether a successful call invalidates its own fixtures, so that the next one needs new ones.
+    pub fn consumes_fixtures(&self) -> bool {
         matches!(
             self.operation,
             Operation::EmailTokensRegenerate
@@ -304,36 +307,36 @@ impl Covered {
         )
     }
 
-    /// The best credential there is.
-    pub fn credential<'a>(&self, stage: &'a Stage) -> &'a str {
+    /// A credential with every permission for the operation.
+    pub fn credential<'a>(&self, fixtures: &'a Fixtures) -> &'a str {
         match self.guard {
-            Guard::EmailHolder => &stage.email_token,
-            Guard::Registry => &stage.token.token,
-            _ => &stage.owner.credential,
+            Guard::EmailHolder => &fixtures.email_token,
+            Guard::Registry => &fixtures.token.token,
+            _ => &fixtures.owner.credential,
         }
     }
 }
 
-/// How a credential is refused.
+/// The expected refusal of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// 401 as if none had been sent.
-    NoneSent,
-    /// 401 for one that does not count.
-    NotGood,
-    /// 403 for one that is good for other things.
+    /// 401 without `error`, as for a missing credential.
+    MissingToken,
+    /// 401 with `invalid_token`.
+    InvalidToken,
+    /// 403 for an active credential without the permission.
     Forbidden,
     /// 403 for an organization without Guard.
     NoSubscription,
 }
 
 impl Refusal {
-    /// Checks that an answer is this refusal, down to its challenge (RFC 6750, section 3).
+    /// Asserts that the response is this refusal, including the challenge (RFC 6750, section 3).
     #[track_caller]
     pub fn assert(self, answer: &Answer, what: &str) {
         let (status, code, challenge) = match self {
-            Refusal::NoneSent => (401, "UNAUTHORIZED", r#"Bearer realm="guard-tokens""#),
-            Refusal::NotGood => (401, "UNAUTHORIZED", r#"Bearer realm="guard-tokens", error="invalid_token""#),
+            Refusal::MissingToken => (401, "UNAUTHORIZED", r#"Bearer realm="guard-tokens""#),
+            Refusal::InvalidToken => (401, "UNAUTHORIZED", r#"Bearer realm="guard-tokens", error="invalid_token""#),
             Refusal::Forbidden => (403, "FORBIDDEN", ""),
             Refusal::NoSubscription => (403, "SUBSCRIPTION_REQUIRED", ""),
         };
@@ -346,101 +349,109 @@ impl Refusal {
 
 /// A credential that must be refused.
 #[derive(Debug, Clone)]
-pub struct Wrong {
-    /// What is wrong with it.
+pub struct InvalidCredential {
+    /// Why it is refused.
     pub what: String,
     /// The `Authorization` headers.
     pub headers: Vec<String>,
-    /// The organization in the path, where the path has one.
+    /// The organization in the path, if the path has one.
     pub org: OrgId,
-    /// How it is refused.
+    /// The expected refusal.
     pub refusal: Refusal,
 }
 
-impl Wrong {
-    fn new(what: &str, headers: &[String], stage: &Stage, refusal: Refusal) -> Self {
-        Self { what: what.to_owned(), headers: headers.to_vec(), org: stage.org.id.clone(), refusal }
+impl InvalidCredential {
+    fn new(what: &str, headers: &[String], fixtures: &Fixtures, refusal: Refusal) -> Self {
+        Self { what: what.to_owned(), headers: headers.to_vec(), org: fixtures.org.id.clone(), refusal }
     }
 
-    fn bearer(what: &str, credential: &str, stage: &Stage, refusal: Refusal) -> Self {
-        Self::new(what, &[format!("Bearer {credential}")], stage, refusal)
+    fn bearer(what: &str, credential: &str, fixtures: &Fixtures, refusal: Refusal) -> Self {
+        Self::new(what, &[format!("Bearer {credential}")], fixtures, refusal)
     }
 
-    /// Makes an otherwise good call with it.
-    pub async fn call(&self, covered: &Covered, service: &Service, stage: &Stage) -> Answer {
-        let request = covered.request_in(service, stage, self.org.as_str());
+    /// Makes an otherwise valid call with it.
+    pub async fn call(&self, covered: &Covered, service: &Service, fixtures: &Fixtures) -> Answer {
+        let request = covered.request_in(service, fixtures, self.org.as_str());
         service.send(self.headers.iter().fold(request, |request, value| request.header("authorization", value))).await
     }
 }
 
-/// A secret of this kind that nobody was given.
-pub fn made_up(kind: TokenKind) -> String {
+/// The text of every scope.
+pub fn all_scopes() -> Vec<&'static str> {
+    Scope::ALL.iter().copied().map(Scope::as_str).collect()
+}
+
+/// A well-formed token of this kind that was never issued.
+pub fn unknown_token(kind: TokenKind) -> String {
     Token::generate(kind).unwrap().expose().to_owned()
 }
 
-/// The same text with another last character.
+/// The text with its last character changed, so that the checksum no longer matches.
 pub fn mistyped(text: &str) -> String {
     let (rest, last) = text.split_at(text.len() - 1);
     format!("{rest}{}", if last == "0" { "1" } else { "0" })
 }
 
-/// Everybody who must be refused somewhere, gathered once for all operations.
+/// Every credential that some operation must refuse, created once for all operations.
 #[derive(Debug)]
-pub struct Cast<'a> {
-    stage: &'a Stage,
-    /// What is refused everywhere.
-    dead: Vec<Wrong>,
-    /// A bot with each role, and one with none.
+pub struct InvalidCredentials<'a> {
+    fixtures: &'a Fixtures,
+    /// Refused by every operation.
+    always_refused: Vec<InvalidCredential>,
+    /// A bot with each role, and one without roles.
     bots: Vec<(Option<Role>, Bot)>,
-    /// An API key with all scopes but each.
+    /// For each scope, an API key with all other scopes.
     keys: Vec<(Scope, ApiKey)>,
-    /// Another organization and its owner.
+    /// Another organization and its owner bot.
     foreign: (Org, Bot),
-    /// An organization without Guard and its owner.
-    poor: (Org, Bot),
-    /// An id that no organization has.
-    nowhere: Org,
+    /// An organization with Guard disabled and its owner bot.
+    without_guard: (Org, Bot),
+    /// An organization that does not exist.
+    unknown_org: Org,
 }
 
-impl<'a> Cast<'a> {
-    /// Gathers them around a stage.
-    pub async fn gather(service: &Service, stage: &'a Stage) -> Self {
-        let mut dead = not_credentials(stage);
-        dead.extend(dead_tokens(service, stage).await);
-        dead.extend(dead_bots(service, stage).await);
-        let mut bots = vec![(None, service.bot(&stage.org, &[]).await)];
-        for role in Role::ALL {
-            bots.push((Some(role), service.bot(&stage.org, &[role]).await));
+impl<'a> InvalidCredentials<'a> {
+    /// Creates them in the organization of the fixtures and in others.
+    pub async fn create(service: &Service, fixtures: &'a Fixtures) -> Self {
+        let mut always_refused = malformed_credentials(fixtures);
+        always_refused.extend(inactive_tokens(service, fixtures).await);
+        always_refused.extend(invalid_bot_credentials(service, fixtures).await);
+        let mut bots = vec![(None, service.bot(&fixtures.org, &[]).await)];
+        for &role in Role::ALL {
+            bots.push((Some(role), service.bot(&fixtures.org, &[role]).await));
         }
         let mut keys = Vec::new();
-        for scope in Scope::ALL {
-            let others = Scope::ALL.into_iter().filter(|other| *other != scope).map(Scope::as_str);
-            keys.push((scope, service.api_key(&stage.owner.credential, &others.collect::<Vec<_>>()).await));
+        for &scope in Scope::ALL {
+            let others = Scope::ALL.iter().copied().filter(|other| *other != scope).map(Scope::as_str);
+            keys.push((scope, service.api_key(&fixtures.owner.credential, &others.collect::<Vec<_>>()).await));
         }
-        let (foreign, poor) = (service.org_with_owner().await, service.org_with_owner().await);
-        service.store.set_org(&poor.0.id, None, Some(false), &operator()).await.unwrap().unwrap();
-        let nowhere = Org { id: OrgId::new(&service.clock).unwrap() };
-        Self { stage, dead, bots, keys, foreign, poor, nowhere }
+        let (foreign, without_guard) = (service.org_with_owner().await, service.org_with_owner().await);
+        service.store.set_org(&without_guard.0.id, None, Some(false), &operator()).await.unwrap().unwrap();
+        let unknown_org = Org { id: OrgId::new(&service.clock).unwrap() };
+        Self { fixtures, always_refused, bots, keys, foreign, without_guard, unknown_org }
     }
 
     /// Every credential that this operation must refuse.
-    pub fn against(&self, covered: &Covered) -> Vec<Wrong> {
-        let (guard, rule, stage) = (covered.guard, covered.operation.rule(), self.stage);
+    pub fn for_operation(&self, covered: &Covered) -> Vec<InvalidCredential> {
+        let (guard, rule, fixtures) = (covered.guard, covered.operation.rule(), self.fixtures);
         if matches!(guard, Guard::None | Guard::Gateway) {
             return Vec::new();
         }
-        let mut wrong = self.dead.clone();
+        let mut invalid = self.always_refused.clone();
         let mut refuse = |what: &str, org: &Org, credential: &str, refusal: Refusal| {
-            wrong.push(Wrong { org: org.id.clone(), ..Wrong::bearer(what, credential, stage, refusal) });
+            invalid.push(InvalidCredential {
+                org: org.id.clone(),
+                ..InvalidCredential::bearer(what, credential, fixtures, refusal)
+            });
         };
-        let (own, credential) = (&stage.org, &stage.owner.credential);
+        let (own, credential) = (&fixtures.org, &fixtures.owner.credential);
         if guard != Guard::Authorizer {
             for (what, token, is_wrong) in [
                 ("a bot", credential, rule.roles.is_empty()),
-                ("an API key", &stage.api_key.key, rule.scope.is_none()),
-                ("an organization access token", &stage.access_token.token, true),
-                ("an org user token", &stage.token.token, !rule.registry_tokens),
-                ("an e-mail-verified token", &stage.email_token, !rule.email_tokens && !rule.registry_tokens),
+                ("an API key", &fixtures.api_key.key, rule.scope.is_none()),
+                ("an organization access token", &fixtures.access_token.token, true),
+                ("an org user token", &fixtures.token.token, !rule.registry_tokens),
+                ("an email-verified token", &fixtures.email_token, !rule.email_tokens && !rule.registry_tokens),
             ] {
                 if is_wrong {
                     refuse(what, own, token, Refusal::Forbidden);
@@ -457,101 +468,119 @@ impl<'a> Cast<'a> {
             }
             if covered.path.contains("{org_id}") {
                 refuse("another organization's bot", own, &self.foreign.1.credential, Refusal::Forbidden);
-                refuse(ANOTHER, &self.foreign.0, credential, Refusal::Forbidden);
-                refuse(NOWHERE, &self.nowhere, credential, Refusal::Forbidden);
-                // Whether another organization pays is not told.
-                refuse(ANOTHER_WITHOUT_GUARD, &self.poor.0, credential, Refusal::Forbidden);
+                refuse(OTHER_ORG, &self.foreign.0, credential, Refusal::Forbidden);
+                refuse(UNKNOWN_ORG, &self.unknown_org, credential, Refusal::Forbidden);
+                // Does not reveal whether another organization has Guard.
+                refuse(OTHER_ORG_WITHOUT_GUARD, &self.without_guard.0, credential, Refusal::Forbidden);
             }
-            if rule.needs_guard {
-                refuse("Guard is off", &self.poor.0, &self.poor.1.credential, Refusal::NoSubscription);
+            if rule.needs_subscription {
+                refuse(
+                    "Guard is off",
+                    &self.without_guard.0,
+                    &self.without_guard.1.credential,
+                    Refusal::NoSubscription,
+                );
             }
         }
-        wrong
+        invalid
     }
 }
 
-/// A good credential in another organization's path.
-pub const ANOTHER: &str = "another organization";
-/// A good credential in the path of an organization that does not exist.
-pub const NOWHERE: &str = "an organization that is not";
-/// A good credential in the path of another organization that has no Guard.
-pub const ANOTHER_WITHOUT_GUARD: &str = "another organization without Guard";
+/// An active credential with another organization in the path.
+pub const OTHER_ORG: &str = "another organization";
+/// An active credential with an unknown organization in the path.
+pub const UNKNOWN_ORG: &str = "an organization that does not exist";
+/// An active credential with another organization in the path that has Guard disabled.
+pub const OTHER_ORG_WITHOUT_GUARD: &str = "another organization without Guard";
 
-/// What is no credential at all, or nobody's.
-fn not_credentials(stage: &Stage) -> Vec<Wrong> {
-    let good = &stage.owner.credential;
+/// Missing, malformed and unknown credentials.
+fn malformed_credentials(fixtures: &Fixtures) -> Vec<InvalidCredential> {
+    let good = &fixtures.owner.credential;
     let (key, id) = good.split_once(':').unwrap();
-    let mut wrong: Vec<Wrong> = [
-        ("no header", &[][..], Refusal::NoneSent),
-        ("another scheme", &["Basic dG9rZW46eA==".to_owned()], Refusal::NoneSent),
-        ("a good credential in another scheme", &[format!("Token {good}")], Refusal::NoneSent),
-        ("no scheme", std::slice::from_ref(good), Refusal::NoneSent),
-        ("a scheme alone", &["Bearer".to_owned()], Refusal::NotGood),
-        ("two good credentials", &[format!("Bearer {good}"), format!("Bearer {good}")], Refusal::NotGood),
+    let mut invalid: Vec<InvalidCredential> = [
+        ("no header", &[][..], Refusal::MissingToken),
+        ("another scheme", &["Basic dG9rZW46eA==".to_owned()], Refusal::MissingToken),
+        ("a good credential in another scheme", &[format!("Token {good}")], Refusal::MissingToken),
+        ("no scheme", std::slice::from_ref(good), Refusal::MissingToken),
+        ("only a scheme", &["Bearer".to_owned()], Refusal::InvalidToken),
+        ("two good credentials", &[format!("Bearer {good}"), format!("Bearer {good}")], Refusal::InvalidToken),
     ]
-    .map(|(what, headers, refusal)| Wrong::new(what, headers, stage, refusal))
+    .map(|(what, headers, refusal)| InvalidCredential::new(what, headers, fixtures, refusal))
     .into();
     for (what, credential) in [
         ("malformed", "hunter2".to_owned()),
-        ("a key without a bot's id", key.to_owned()),
-        ("a key and nothing behind the colon", format!("{key}:")),
-        ("a bot's id without a key", format!(":{id}")),
-        ("key and id the wrong way round", format!("{id}:{key}")),
+        ("a key without a bot ID", key.to_owned()),
+        ("a key with an empty bot ID", format!("{key}:")),
+        ("a bot ID without a key", format!(":{id}")),
+        ("key and ID swapped", format!("{id}:{key}")),
         ("a wrong checksum", format!("{}:{id}", mistyped(key))),
-        ("a key cut short", format!("{}:{id}", &key[..key.len() - 1])),
-        ("an unknown key", format!("{}:{id}", made_up(TokenKind::BotApiKey))),
+        ("a truncated key", format!("{}:{id}", &key[..key.len() - 1])),
+        ("an unknown key", format!("{}:{id}", unknown_token(TokenKind::BotApiKey))),
         ("an unknown bot", format!("{key}:{}", BotId::new(&shared::Clock::System).unwrap())),
-        ("a malformed bot's id", format!("{key}:{}", id.to_lowercase())),
-        ("something behind it", format!("{good} x")),
-        ("a token as a bot's key", format!("{}:{id}", stage.token.token)),
-        ("an org user token with a wrong checksum", mistyped(&stage.token.token)),
+        ("a malformed bot ID", format!("{key}:{}", id.to_lowercase())),
+        ("trailing text", format!("{good} x")),
+        ("a token as a bot's key", format!("{}:{id}", fixtures.token.token)),
+        ("an org user token with a wrong checksum", mistyped(&fixtures.token.token)),
     ] {
-        wrong.push(Wrong::bearer(what, &credential, stage, Refusal::NotGood));
+        invalid.push(InvalidCredential::bearer(what, &credential, fixtures, Refusal::InvalidToken));
     }
     for kind in TokenKind::ALL {
-        wrong.push(Wrong::bearer(&format!("an unknown {kind:?}"), &made_up(kind), stage, Refusal::NotGood));
+        invalid.push(InvalidCredential::bearer(
+            &format!("an unknown {kind:?}"),
+            &unknown_token(kind),
+            fixtures,
+            Refusal::InvalidToken,
+        ));
     }
-    wrong
+    invalid
 }
 
-/// Bots whose credential once was good, and an id that is not the key's.
-async fn dead_bots(service: &Service, stage: &Stage) -> Vec<Wrong> {
-    let bot = async || service.bot(&stage.org, &[Role::Owner]).await;
+/// Credentials of deleted and rotated bots, and a key with the ID of another bot.
+async fn invalid_bot_credentials(service: &Service, fixtures: &Fixtures) -> Vec<InvalidCredential> {
+    let bot = async || service.bot(&fixtures.org, &[Role::Owner]).await;
     let (other, deleted, rotated) = (bot().await, bot().await, bot().await);
     assert!(service.store.delete_bot(&deleted.id, &operator()).await.unwrap());
     service.store.rotate_bot_key(&rotated.id, None, &operator()).await.unwrap().unwrap();
-    let (key, _) = stage.owner.credential.split_once(':').unwrap();
+    let (key, _) = fixtures.owner.credential.split_once(':').unwrap();
     [
         ("the id of another bot", &format!("{key}:{}", other.id)),
         ("a deleted bot", &deleted.credential),
         ("a rotated key", &rotated.credential),
     ]
-    .map(|(what, credential)| Wrong::bearer(what, credential, stage, Refusal::NotGood))
+    .map(|(what, credential)| InvalidCredential::bearer(what, credential, fixtures, Refusal::InvalidToken))
     .into()
 }
 
-/// Tokens of every kind that no longer count.
-async fn dead_tokens(service: &Service, stage: &Stage) -> Vec<Wrong> {
-    let owner = &stage.owner;
+/// Inactive tokens of every kind.
+async fn inactive_tokens(service: &Service, fixtures: &Fixtures) -> Vec<InvalidCredential> {
+    let owner = &fixtures.owner;
     let issue = async |expires_at| {
         let identifier = "carol-laptop".to_owned().try_into().unwrap();
-        // Through the store, which does not mind: an endpoint issues nothing that has expired.
-        service.store.issue_org_user_token(&stage.org.id, &owner.id, identifier, expires_at, &operator()).await.unwrap()
+        // Through the store, since the endpoint refuses an expiry in the past.
+        service
+            .store
+            .issue_org_user_token(&fixtures.org.id, &owner.id, identifier, expires_at, &operator())
+            .await
+            .unwrap()
     };
     let ((revoked_token, revoked), (_, expired)) = (issue(None).await, issue(Some(service.clock.now())).await);
-    service.store.revoke_org_user_token(&stage.org.id, &revoked_token.id, Some(&owner.id), &operator()).await.unwrap();
+    service
+        .store
+        .revoke_org_user_token(&fixtures.org.id, &revoked_token.id, Some(&owner.id), &operator())
+        .await
+        .unwrap();
 
     let revoked_key = service.api_key(&owner.credential, &["org:read"]).await;
     service.revoke_api_key(&owner.credential, &revoked_key.id).await;
 
-    let make = async || service.access_token(owner, &json!({"name": made_up(TokenKind::OrgAccess)})).await;
+    let make = async || service.access_token(owner, &json!({"name": unknown_token(TokenKind::OrgAccess)})).await;
     let (deleted, switched_off) = (make().await, make().await);
     assert_eq!(service.call(Method::DELETE, &deleted.path(), &owner.credential).await.status, 204);
     let off = json!({"is_active": false});
     let answer = service.send_json(Method::PATCH, &switched_off.path(), &owner.credential, &off).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
 
-    let email = format!("carol-{}@example.com", made_up(TokenKind::OrgAccess));
+    let email = format!("carol-{}@example.com", unknown_token(TokenKind::OrgAccess));
     let regenerated = service.email_token(&email).await;
     let answer = service.call(Method::POST, "/api/v1/tokens/regenerate", &regenerated).await;
     let revoked_email = answer.json()["token"].as_str().unwrap().to_owned();
@@ -562,10 +591,10 @@ async fn dead_tokens(service: &Service, stage: &Stage) -> Vec<Wrong> {
         ("an expired org user token", expired.expose()),
         ("a revoked API key", &revoked_key.key),
         ("a deleted organization access token", &deleted.token),
-        ("an organization access token that is switched off", &switched_off.token),
-        ("a regenerated e-mail-verified token", &regenerated),
-        ("a revoked e-mail-verified token", &revoked_email),
+        ("a disabled organization access token", &switched_off.token),
+        ("a regenerated email-verified token", &regenerated),
+        ("a revoked email-verified token", &revoked_email),
     ]
-    .map(|(what, token)| Wrong::bearer(what, token, stage, Refusal::NotGood))
+    .map(|(what, token)| InvalidCredential::bearer(what, token, fixtures, Refusal::InvalidToken))
     .into()
 }

@@ -1,7 +1,7 @@
-//! A DynamoDB that fails on demand: a proxy in front of the real one, told before each call what to do to it.
+//! A proxy in front of DynamoDB that injects faults on demand.
 //!
-//! The embedded DynamoDB never throttles, never loses an answer and has no conflicts. DynamoDB does all of that, so here
-//! it is made to happen, at any call of a request.
+//! The embedded DynamoDB never throttles, loses a response or reports a conflict. The real one
+//! does, so tests inject these faults at any call of a request.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,57 +20,58 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
-/// How long the service waits for an answer before it tries again: short, since tests wait it out.
-const PATIENCE: Duration = Duration::from_millis(1_200);
+/// Timeout of one attempt. Short, since tests wait for it.
+const CALL_TIMEOUT: Duration = Duration::from_millis(1_200);
 
-/// What can happen to a call.
+/// A fault to inject into a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Another transaction is under way on one of its items: it is cancelled.
+    /// The transaction is cancelled: another one holds one of its items.
     Conflict,
-    /// The same transaction is still under way.
+    /// The same transaction is still in progress.
     InProgress,
-    /// A transaction is cancelled since one of its items has no capacity left.
+    /// The transaction is cancelled because of throttling.
     ConflictByThrottling,
-    /// The table's capacity is used up.
+    /// The table's throughput is exceeded.
     NoCapacity,
-    /// The account calls too often.
+    /// The account's request rate is exceeded.
     Throttled,
-    /// DynamoDB has a problem of its own.
+    /// DynamoDB returns an internal error.
     ServerError,
-    /// The connection breaks before anything is done.
+    /// The connection breaks before the call takes effect.
     LostBefore,
-    /// It is done, and the connection breaks before the answer.
+    /// The call takes effect, but the connection breaks before the response.
     LostAfter,
-    /// There is never an answer, and nothing is done.
+    /// No response ever arrives and the call has no effect.
     Hang,
-    /// It is done, and there is never an answer.
+    /// No response ever arrives, but the call takes effect.
     HangAfter,
-    /// Of a batch nothing is read: the caller is to ask again.
+    /// A batch read returns all keys as unprocessed.
     NothingRead,
-    /// Of a batch one half is read.
+    /// A batch read returns half of the keys as unprocessed.
     HalfRead,
-    /// No fault: it waits until another call waits too. Of calls one after the other the first waits in vain.
-    Together,
+    /// Not a fault: the call waits until a second call arrives. Proves that two calls are
+    /// concurrent, since sequential calls would hang.
+    WaitForAnother,
 }
 
-/// The ways in which faults are alike.
+/// Classes of faults, as reported in docs/FAULTS.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Way {
-    /// It fails before it takes effect.
+pub enum FaultClass {
+    /// The call fails without effect.
     Fails,
-    /// It takes effect, and the answer is lost.
-    Unheard,
-    /// There is no capacity for it.
+    /// The call takes effect and the response is lost.
+    AnswerLost,
+    /// The call is throttled.
     Throttled,
-    /// It is in the way of something else.
+    /// The call conflicts with another one.
     Conflicts,
-    /// Its answer does not come in time.
+    /// The call times out.
     Late,
 }
 
 impl Fault {
-    /// Every fault there is.
+    /// Every fault.
     pub const ALL: [Fault; 12] = [
         Fault::Conflict,
         Fault::InProgress,
@@ -86,51 +87,51 @@ impl Fault {
         Fault::HalfRead,
     ];
 
-    /// The way in which it strikes.
-    pub fn way(self) -> Way {
+    /// The class of this fault.
+    pub fn class(self) -> FaultClass {
         match self {
-            Fault::ServerError | Fault::LostBefore | Fault::Together => Way::Fails,
-            Fault::LostAfter => Way::Unheard,
-            Fault::ConflictByThrottling | Fault::NoCapacity | Fault::Throttled => Way::Throttled,
-            Fault::NothingRead | Fault::HalfRead => Way::Throttled,
-            Fault::Conflict | Fault::InProgress => Way::Conflicts,
-            Fault::Hang | Fault::HangAfter => Way::Late,
+            Fault::ServerError | Fault::LostBefore | Fault::WaitForAnother => FaultClass::Fails,
+            Fault::LostAfter => FaultClass::AnswerLost,
+            Fault::ConflictByThrottling | Fault::NoCapacity | Fault::Throttled => FaultClass::Throttled,
+            Fault::NothingRead | Fault::HalfRead => FaultClass::Throttled,
+            Fault::Conflict | Fault::InProgress => FaultClass::Conflicts,
+            Fault::Hang | Fault::HangAfter => FaultClass::Late,
         }
     }
 
-    /// Whether a call that it strikes takes effect all the same.
+    /// Whether the call takes effect despite the fault.
     pub fn takes_effect(self) -> bool {
         matches!(self, Fault::LostAfter | Fault::HangAfter)
     }
 
-    /// Whether it can happen to a call of this operation, and is another matter there than its likes: outside of
-    /// transactions a call is refused in one way as in the other.
-    pub fn matters_to(self, operation: &str) -> bool {
+    /// Whether the fault applies to this operation and differs from the other faults there. Outside
+    /// transactions several faults are equivalent.
+    pub fn applies_to(self, operation: &str) -> bool {
         let is_like_another = matches!(self, Fault::Throttled | Fault::LostBefore) && operation != "TransactWriteItems";
-        self.can_strike(operation) && self != Fault::Together && !is_like_another
+        self.can_affect(operation) && self != Fault::WaitForAnother && !is_like_another
     }
 
-    fn can_strike(self, operation: &str) -> bool {
+    fn can_affect(self, operation: &str) -> bool {
         match self {
             Fault::Conflict | Fault::InProgress | Fault::ConflictByThrottling => operation == "TransactWriteItems",
             Fault::NothingRead | Fault::HalfRead => operation == "BatchGetItem",
-            // A read has no effect that could come late.
+            // Reads have no effect, so this equals `Hang`.
             Fault::HangAfter => !matches!(operation, "GetItem" | "BatchGetItem" | "Query"),
             _ => true,
         }
     }
 }
 
-/// What to do to the calls to come.
+/// The faults to inject into upcoming calls.
 #[derive(Debug, Default)]
 struct Plan {
-    /// How many calls pass first.
+    /// Number of calls that pass first.
     passing: usize,
-    /// What happens to the calls after those, one after the other.
+    /// Faults for the calls after those, one per call.
     faults: Vec<Fault>,
-    /// What happens to all further ones.
+    /// Fault for all further calls.
     then: Option<Fault>,
-    /// The operations of the calls since the plan was made.
+    /// Operations called since the plan was set.
     seen: Vec<String>,
 }
 
@@ -138,7 +139,7 @@ impl Plan {
     fn next(&mut self, operation: &str) -> Option<Fault> {
         self.seen.push(operation.to_owned());
         let behind = self.seen.len().checked_sub(self.passing + 1)?;
-        self.faults.get(behind).copied().or(self.then).filter(|fault| fault.can_strike(operation))
+        self.faults.get(behind).copied().or(self.then).filter(|fault| fault.can_affect(operation))
     }
 }
 
@@ -153,7 +154,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Starts the proxy in front of a DynamoDB. Until told otherwise every call passes.
+    /// Starts the proxy in front of a DynamoDB endpoint. All calls pass until [`Faults::arm`].
     pub async fn start(upstream: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let faults = Self {
@@ -168,10 +169,12 @@ impl Faults {
         faults
     }
 
-    /// A client like that of a deployed function, with as many tries, in less time.
+    /// A client with the retries of a deployed function but shorter timeouts.
     pub fn client(&self) -> Client {
-        let timeouts =
-            TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).operation_timeout(PATIENCE * 5).build();
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(CALL_TIMEOUT)
+            .operation_timeout(CALL_TIMEOUT * 5)
+            .build();
         let retries = RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(1));
         let tries = RetryPartition::custom(self.endpoint.clone()).token_bucket(TokenBucket::unlimited());
         let config = aws_sdk_dynamodb::Config::builder()
@@ -181,18 +184,19 @@ impl Faults {
             .credentials_provider(Credentials::new("test", "test", None, None, "test"))
             .timeout_config(timeouts)
             .retry_config(retries)
-            // Deployed, the tries of a process come out of one budget, so that an outage is not made worse. Here one
-            // failure must not use up the next one's.
+            // A deployed process shares one retry budget, so that retries do not worsen an outage.
+            // Here it is unlimited, so that one injected fault does not affect the next.
             .retry_partition(tries.build());
         Client::from_conf(config.build())
     }
 
-    /// Lets some calls pass, does something to the ones after them, and something else to all further ones.
+    /// Lets `passing` calls pass, then injects `faults` one per call, then `then` into all further
+    /// ones.
     pub fn arm(&self, passing: usize, faults: &[Fault], then: Option<Fault>) {
         *self.lock() = Plan { passing, faults: faults.to_vec(), then, seen: Vec::new() };
     }
 
-    /// Lets every call pass again. The answer is the operations of the calls since [`Faults::arm`].
+    /// Lets all calls pass again. Returns the operations called since [`Faults::arm`].
     pub fn disarm(&self) -> Vec<String> {
         std::mem::take(&mut *self.lock()).seen
     }
@@ -215,7 +219,7 @@ async fn answer(State(faults): State<Faults>, request: Request) -> Response {
     let fault = faults.lock().next(&operation);
     let (status, answer) = match fault {
         None => faults.forward(parts.headers, body).await,
-        Some(Fault::Together) => {
+        Some(Fault::WaitForAnother) => {
             faults.pair.wait().await;
             faults.forward(parts.headers, body).await
         }
@@ -261,7 +265,7 @@ async fn answer(State(faults): State<Faults>, request: Request) -> Response {
     (status, [("content-type", "application/x-amz-json-1.0")], Body::from(answer.to_string())).into_response()
 }
 
-/// What DynamoDB answers when a transaction's first write is in the way of something.
+/// DynamoDB's response when the first write of a transaction is cancelled.
 fn cancelled(code: &str, message: &str) -> (StatusCode, Value) {
     let body = json!({
         "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
@@ -275,8 +279,8 @@ fn refused(code: &str) -> (StatusCode, Value) {
     (StatusCode::BAD_REQUEST, json!({"__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": ""}))
 }
 
-/// Ends the task that serves the connection, and with it the connection, without a byte of an answer. Unlike a panic
-/// this writes nothing to the test's output.
+/// Ends the connection's task and so the connection, without sending a response. Unlike a panic it
+/// prints nothing.
 fn break_connection() -> ! {
     std::panic::resume_unwind(Box::new("the connection breaks"))
 }

@@ -1,7 +1,7 @@
-//! What holds of the two tables at any moment, whatever has failed and whoever raced: every item is checked against the
-//! one that is the truth about it, and an item that nothing explains is a finding.
+//! Invariants of the two tables that hold at any time, after any fault or race. Every item is
+//! checked against its source of truth; an item that nothing explains is a finding.
 //!
-//! Every test service is checked when its test ends, see [`crate::Service`].
+//! Every test service is checked when its test ends; see [`crate::Service`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,14 +14,15 @@ use crate::table::text;
 /// The states in which org user tokens and API keys are listed.
 const STATES: [&str; 3] = ["ACTIVE", "EXPIRED", "REVOKED"];
 
-/// How many mails an address is sent in an hour.
+/// Maximum mails to an address per hour.
 const MAILS_PER_HOUR: u64 = 5;
 
-/// How long entries of the audit log and of the installation log live, in seconds.
+/// TTL of audit log and installation log entries, in seconds.
 const AUDITED: i64 = 400 * 24 * 60 * 60;
 const LOGGED: i64 = 14 * 24 * 60 * 60;
 
-/// What does not hold, in words; empty where all does. `copied` are tokens that a test put there without a history.
+/// Describes every violated invariant; empty if there are none. `copied` are IDs of tokens that a
+/// test inserted without audit entries.
 pub fn findings(items: &[Value], installations: &[Value], copied: &BTreeSet<String>) -> Vec<String> {
     let mut tokens_table = TokensTable::new(items, copied);
     tokens_table.check();
@@ -36,10 +37,10 @@ pub fn findings(items: &[Value], installations: &[Value], copied: &BTreeSet<Stri
 
 struct TokensTable<'a> {
     items: BTreeMap<(&'a str, &'a str), &'a Value>,
-    /// What the audit logs say was done: by log and id of the target, the actions.
+    /// Audited actions by log and target ID.
     done: BTreeMap<(&'a str, &'a str), Vec<&'a str>>,
     copied: &'a BTreeSet<String>,
-    /// The keys of items that have been checked.
+    /// Keys of items that are accounted for.
     explained: BTreeSet<(String, String)>,
     findings: Vec<String>,
 }
@@ -73,17 +74,17 @@ impl<'a> TokensTable<'a> {
                 (["CALLS", _] | ["MAILS"], _) => self.counter(item, "count", 1..=u64::MAX, true),
                 (["USAGE", _], day) => self.usage(item, day),
                 (["ORG" | "EMAIL", _, "AUDIT"], _) => self.entry(item),
-                // Pointers are explained by what they lead to.
+                // Pointers are checked from the items they point to.
                 _ => {}
             }
-            self.holds_no_secret(item, item);
+            self.check_secrets(item, item);
         }
         for ((pk, sk), item) in &self.items {
             if !self.explained.contains(&((*pk).to_owned(), (*sk).to_owned())) {
-                self.findings.push(format!("{pk} {sk}: nothing explains {item}"));
+                self.findings.push(format!("{pk} {sk}: unexplained item {item}"));
             }
         }
-        self.deleted_things_have_a_history();
+        self.check_deletions();
     }
 
     fn found(&mut self, item: &Value, what: &str) {
@@ -94,8 +95,8 @@ impl<'a> TokensTable<'a> {
         self.explained.insert((text(item, "pk").to_owned(), text(item, "sk").to_owned()));
     }
 
-    /// Looks where a pointer must be if it is: whether there is one, which then must be this.
-    fn points(&mut self, owner: &Value, pk: &str, sk: &str, pointer: &Value) -> bool {
+    /// Looks up an optional pointer. If it exists, its content must match.
+    fn check_pointer(&mut self, owner: &Value, pk: &str, sk: &str, pointer: &Value) -> bool {
         self.explained.insert((pk.to_owned(), sk.to_owned()));
         let Some(item) = self.items.get(&(pk, sk)) else { return false };
         let mut body = (*item).clone();
@@ -103,28 +104,29 @@ impl<'a> TokensTable<'a> {
             body.as_object_mut().unwrap().remove(name);
         }
         if body != *pointer {
-            self.found(owner, &format!("its pointer {pk} {sk} is {body}, and not {pointer}"));
+            self.found(owner, &format!("pointer {pk} {sk} is {body}, expected {pointer}"));
         }
         true
     }
 
-    fn is_pointed_at(&mut self, owner: &Value, pk: &str, sk: &str, pointer: &Value) {
-        if !self.points(owner, pk, sk, pointer) {
-            self.found(owner, &format!("it has no pointer {pk} {sk}"));
+    fn require_pointer(&mut self, owner: &Value, pk: &str, sk: &str, pointer: &Value) {
+        if !self.check_pointer(owner, pk, sk, pointer) {
+            self.found(owner, &format!("pointer {pk} {sk} is missing"));
         }
     }
 
-    /// Checks that the log tells of so many of each of these deeds, and of the first one once.
-    fn history(&mut self, owner: &Value, log: &str, id: &str, deeds: &[(&str, usize)]) {
+    /// Checks that the log has exactly the given number of entries for each action.
+    fn check_log(&mut self, owner: &Value, log: &str, id: &str, expected_actions: &[(&str, usize)]) {
         if self.copied.contains(id) {
             return;
         }
-        let told = self.done.get(&(log, id)).cloned().unwrap_or_default();
-        for (deed, times) in deeds {
-            // `revoke` is told of by `revoke` and by `revoke_by_user`.
-            let found = told.iter().filter(|action| action.rsplit('.').next().unwrap().starts_with(deed)).count();
+        let logged = self.done.get(&(log, id)).cloned().unwrap_or_default();
+        for (expected_action, times) in expected_actions {
+            // `revoke` matches `revoke` and `revoke_by_user`.
+            let found =
+                logged.iter().filter(|action| action.rsplit('.').next().unwrap().starts_with(expected_action)).count();
             if found != *times {
-                self.found(owner, &format!("its log tells {found} times of {deed}, and not {times}"));
+                self.found(owner, &format!("the log has {found} entries of {expected_action}, expected {times}"));
             }
         }
     }
@@ -138,157 +140,157 @@ impl<'a> TokensTable<'a> {
             "api_key" => self.api_key(hash, token),
             "org_access" => self.org_access_token(hash, token),
             "email_verified" => self.email_token(token),
-            _ => self.found(token, "it is of no kind"),
+            _ => self.found(token, "unknown kind"),
         }
     }
 
     fn org_user_token(&mut self, hash: &str, token: &Value) {
         let (org, id, user) = (text(token, "org_id"), text(token, "id"), text(token, "user_identifier"));
         let pointer = pointer_to(token, json!({"id": id, "user_identifier": user, "hash": hash}));
-        self.is_pointed_at(token, &format!("ORG#{org}#USER_TOKEN"), id, &pointer);
+        self.require_pointer(token, &format!("ORG#{org}#USER_TOKEN"), id, &pointer);
         let listings = STATES.map(|state| (format!("ORG#{org}#USER_TOKENS#{state}"), format!("{user}#{id}")));
-        let listed = listings.map(|(pk, sk)| self.points(token, &pk, &sk, &pointer));
-        self.is_listed_as_it_is(token, listed, &format!("ORG#{org}#USER_TOKENS#EXPIRY"), &pointer);
+        let listed = listings.map(|(pk, sk)| self.check_pointer(token, &pk, &sk, &pointer));
+        self.check_lists(token, listed, &format!("ORG#{org}#USER_TOKENS#EXPIRY"), &pointer);
         let revoked = usize::from(token.get("revoked_at").is_some());
-        self.history(token, &format!("ORG#{org}#AUDIT"), id, &[("issue", 1), ("revoke", revoked)]);
-        self.belongs_to_an_org(token, org);
+        self.check_log(token, &format!("ORG#{org}#AUDIT"), id, &[("issue", 1), ("revoke", revoked)]);
+        self.require_org(token, org);
     }
 
     fn api_key(&mut self, hash: &str, key: &Value) {
         let (org, id, environment) = (text(key, "org_id"), text(key, "id"), text(key, "environment"));
         let pointer = pointer_to(key, json!({"id": id, "environment": environment, "hash": hash}));
-        self.is_pointed_at(key, &format!("ORG#{org}#API_KEY"), id, &pointer);
+        self.require_pointer(key, &format!("ORG#{org}#API_KEY"), id, &pointer);
         let environment = environment.to_uppercase();
         let listings = STATES.map(|state| format!("ORG#{org}#API_KEYS#{state}#{environment}"));
-        let listed = listings.map(|pk| self.points(key, &pk, id, &pointer));
-        self.is_listed_as_it_is(key, listed, &format!("ORG#{org}#API_KEYS#EXPIRY"), &pointer);
+        let listed = listings.map(|pk| self.check_pointer(key, &pk, id, &pointer));
+        self.check_lists(key, listed, &format!("ORG#{org}#API_KEYS#EXPIRY"), &pointer);
         let revoked = usize::from(key.get("revoked_at").is_some());
-        self.history(key, &format!("ORG#{org}#AUDIT"), id, &[("create", 1), ("revoke", revoked)]);
-        self.belongs_to_an_org(key, org);
+        self.check_log(key, &format!("ORG#{org}#AUDIT"), id, &[("create", 1), ("revoke", revoked)]);
+        self.require_org(key, org);
         let counter = self.items.get(&(format!("ORG#{org}").as_str(), "API_KEY_COUNT")).copied();
         if counter.is_none() {
-            self.found(key, "its organization does not count its API keys");
+            self.found(key, "organization has no API key counter");
         }
     }
 
-    /// A token is in the listing of one state, which knows whether it was revoked; and while it is listed as active, in
-    /// the order of expiries too.
-    fn is_listed_as_it_is(&mut self, token: &Value, listed: [bool; 3], expiries: &str, pointer: &Value) {
+    /// A token is in the listing of exactly one state, consistent with its revocation. While listed
+    /// as active, it is also in the expiry index if it expires.
+    fn check_lists(&mut self, token: &Value, listed: [bool; 3], expiries: &str, pointer: &Value) {
         if listed.iter().filter(|listed| **listed).count() != 1 {
-            self.found(token, &format!("it is not in exactly one of the listings {STATES:?}: {listed:?}"));
+            self.found(token, &format!("not in exactly one list of {STATES:?}: {listed:?}"));
         }
         let [is_active, _, is_revoked] = listed;
         if is_revoked != token.get("revoked_at").is_some() {
-            self.found(token, "its listing says otherwise about its revocation");
+            self.found(token, "list and revocation disagree");
         }
         let expiry = token["expires_at"].as_str().and_then(Moment::parse).map(Moment::epoch_seconds);
         if expiry.is_some() != token.get("expires_at").is_some() {
-            self.found(token, "it expires at no moment");
+            self.found(token, "malformed expiry");
         }
         let is_due = expiry.is_some_and(|at| {
             let place = format!("{at:012}#{}", text(token, "id"));
-            self.points(token, expiries, &place, pointer)
+            self.check_pointer(token, expiries, &place, pointer)
         });
         if is_due != (is_active && expiry.is_some()) {
-            self.found(token, "the order of expiries has it while it is not active, or has it not while it is");
+            self.found(token, "expiry index and active list disagree");
         }
     }
 
     fn org_access_token(&mut self, hash: &str, token: &Value) {
         let (org, id, name) = (text(token, "org_id"), token["id"].as_u64().unwrap(), text(token, "name"));
         let pointer = json!({"id": id, "hash": hash});
-        self.is_pointed_at(token, &format!("ORG#{org}#ACCESS_TOKENS"), &format!("{id:020}"), &pointer);
-        self.is_pointed_at(token, &format!("ORG#{org}#ACCESS_TOKEN_NAMES"), name, &pointer);
+        self.require_pointer(token, &format!("ORG#{org}#ACCESS_TOKENS"), &format!("{id:020}"), &pointer);
+        self.require_pointer(token, &format!("ORG#{org}#ACCESS_TOKEN_NAMES"), name, &pointer);
         let last = self.items.get(&(format!("ORG#{org}").as_str(), "ACCESS_TOKEN_LAST_ID")).copied();
         if last.is_none_or(|last| id > last["count"].as_u64().unwrap()) {
-            self.found(token, "its number was never given away");
+            self.found(token, "ID is beyond the ID counter");
         }
         let changes = usize::try_from(token["revision"].as_u64().unwrap()).unwrap();
-        let deeds = [("create", 1), ("update", changes), ("delete", 0)];
-        self.history(token, &format!("ORG#{org}#AUDIT"), &id.to_string(), &deeds);
-        self.belongs_to_an_org(token, org);
+        let expected_actions = [("create", 1), ("update", changes), ("delete", 0)];
+        self.check_log(token, &format!("ORG#{org}#AUDIT"), &id.to_string(), &expected_actions);
+        self.require_org(token, org);
     }
 
     fn email_token(&mut self, token: &Value) {
         let address = text(token, "address");
         match self.items.get(&(format!("EMAIL#{address}").as_str(), "ADDRESS")).copied() {
-            None => self.found(token, "it has no address"),
+            None => self.found(token, "address is missing"),
             Some(item) => {
                 if format!("TOKEN#{}", text(item, "token")) != text(token, "pk") || item["token_id"] != token["id"] {
-                    self.found(token, &format!("its address has another key: {item}"));
+                    self.found(token, &format!("address has another token: {item}"));
                 }
             }
         }
         let log = format!("EMAIL#{address}#AUDIT");
-        let told = self.done.get(&(log.as_str(), text(token, "id"))).cloned().unwrap_or_default();
-        if told.is_empty() || told.contains(&"email_token.revoke") {
-            self.found(token, &format!("its log tells of {told:?}"));
+        let logged = self.done.get(&(log.as_str(), text(token, "id"))).cloned().unwrap_or_default();
+        if logged.is_empty() || logged.contains(&"email_token.revoke") {
+            self.found(token, &format!("the log has {logged:?}"));
         }
     }
 
     fn address(&mut self, hash: &str, address: &Value) {
         self.explain(address);
         match self.items.get(&(format!("TOKEN#{}", text(address, "token")).as_str(), "TOKEN")).copied() {
-            None => self.found(address, "its key is not there"),
-            Some(token) if text(token, "address") != hash => self.found(address, "its key is another address's"),
+            None => self.found(address, "token is missing"),
+            Some(token) if text(token, "address") != hash => self.found(address, "token belongs to another address"),
             Some(_) => {}
         }
     }
 
     fn org(&mut self, id: &str, org: &Value) {
         self.explain(org);
-        self.is_pointed_at(org, "ORGS", id, &json!({}));
-        self.history(org, &format!("ORG#{id}#AUDIT"), id, &[("create", 1)]);
+        self.require_pointer(org, "ORGS", id, &json!({}));
+        self.check_log(org, &format!("ORG#{id}#AUDIT"), id, &[("create", 1)]);
         if text(org, "id") != id {
-            self.found(org, "it lies in another's place");
+            self.found(org, "stored under another ID");
         }
     }
 
-    fn belongs_to_an_org(&mut self, item: &Value, org: &str) {
+    fn require_org(&mut self, item: &Value, org: &str) {
         if !self.items.contains_key(&(format!("ORG#{org}").as_str(), "ORG")) {
-            self.found(item, "its organization is not there");
+            self.found(item, "organization is missing");
         }
     }
 
     fn bot(&mut self, id: &str, bot: &Value) {
         self.explain(bot);
         let org = text(bot, "org_id");
-        self.is_pointed_at(bot, &format!("ORG#{org}"), &format!("BOT#{id}"), &json!({}));
+        self.require_pointer(bot, &format!("ORG#{org}"), &format!("BOT#{id}"), &json!({}));
         let rotations = usize::try_from(bot["revision"].as_u64().unwrap()).unwrap();
-        let deeds = [("create", 1), ("rotate_key", rotations), ("delete", 0)];
-        self.history(bot, &format!("ORG#{org}#AUDIT"), id, &deeds);
-        self.belongs_to_an_org(bot, org);
+        let expected_actions = [("create", 1), ("rotate_key", rotations), ("delete", 0)];
+        self.check_log(bot, &format!("ORG#{org}#AUDIT"), id, &expected_actions);
+        self.require_org(bot, org);
     }
 
     fn project(&mut self, org: &str, place: &str) {
         let pk = format!("ORG#{org}");
         let item = *self.items.get(&(pk.as_str(), place)).unwrap();
         self.explain(item);
-        self.belongs_to_an_org(item, org);
+        self.require_org(item, org);
     }
 
-    /// The counter is the number of keys that are listed as active.
+    /// The counter equals the number of keys listed as active.
     fn api_key_count(&mut self, org: &str, count: &Value) {
         self.explain(count);
         let active = format!("ORG#{org}#API_KEYS#ACTIVE#");
         let listed = self.items.keys().filter(|(pk, _)| pk.starts_with(&active)).count();
         if count["active"].as_u64() != u64::try_from(listed).ok() {
-            self.found(count, &format!("{listed} API keys are active"));
+            self.found(count, &format!("the counter differs from {listed} listed API keys"));
         }
     }
 
     fn last_access_token(&mut self, org: &str, last: &Value) {
         self.explain(last);
-        self.belongs_to_an_org(last, org);
+        self.require_org(last, org);
     }
 
     fn counter(&mut self, item: &Value, name: &str, allowed: std::ops::RangeInclusive<u64>, ends: bool) {
         self.explain(item);
         if !item[name].as_u64().is_some_and(|count| allowed.contains(&count)) {
-            self.found(item, &format!("{name} is not among {allowed:?}"));
+            self.found(item, &format!("{name} is not in {allowed:?}"));
         }
         if ends != item["ttl"].as_i64().is_some() {
-            self.found(item, "its end is missing, or too much");
+            self.found(item, "TTL is missing or unexpected");
         }
     }
 
@@ -296,16 +298,16 @@ impl<'a> TokensTable<'a> {
         self.explain(item);
         for ecosystem in ["npm", "pypi"] {
             if item.get(ecosystem).is_some_and(|count| count.as_u64().is_none_or(|count| count == 0)) {
-                self.found(item, &format!("{ecosystem} is no number of downloads"));
+                self.found(item, &format!("{ecosystem} is not a download count"));
             }
         }
         let is_day = Moment::parse(&format!("{day}T00:00:00Z")).is_some();
         if day != "TOTAL" && !is_day {
-            self.found(item, "it is neither of a day nor the total");
+            self.found(item, "sort key is neither a day nor TOTAL");
         }
     }
 
-    /// An entry lies under its id, and is in the indexes of its own log alone.
+    /// An entry is stored under its ID and indexed only in its own log.
     fn entry(&mut self, entry: &Value) {
         self.explain(entry);
         let (log, actor, action) = (text(entry, "pk"), text(&entry["actor"], "id"), text(entry, "action"));
@@ -324,45 +326,45 @@ impl<'a> TokensTable<'a> {
             }
         }
         if entry["outcome"] != "done" && entry["outcome"] != "refused" {
-            self.found(entry, "it has no outcome");
+            self.found(entry, "outcome is missing");
         }
     }
 
-    /// What the log says was made, and is not there, was deleted once.
-    fn deleted_things_have_a_history(&mut self) {
-        for ((log, id), told) in &self.done {
+    /// Everything that was created according to the log and no longer exists was deleted once.
+    fn check_deletions(&mut self) {
+        for ((log, id), logged) in &self.done {
             let Some(org) = log.strip_prefix("ORG#").and_then(|log| log.strip_suffix("#AUDIT")) else { continue };
-            let (made, deleted, place) = if told.contains(&"org_access_token.create") {
+            let (made, deleted, place) = if logged.contains(&"org_access_token.create") {
                 let number: u64 = id.parse().unwrap();
                 let place = (format!("ORG#{org}#ACCESS_TOKENS"), format!("{number:020}"));
                 ("org_access_token.create", "org_access_token.delete", place)
-            } else if told.contains(&"bot.create") {
+            } else if logged.contains(&"bot.create") {
                 ("bot.create", "bot.delete", (format!("BOT#{id}"), "BOT".to_owned()))
             } else {
                 continue;
             };
-            let count = |action: &str| told.iter().filter(|told| **told == action).count();
+            let count = |action: &str| logged.iter().filter(|logged| **logged == action).count();
             let is_there = self.items.contains_key(&(place.0.as_str(), place.1.as_str()));
             if (count(made), count(deleted)) != (1, usize::from(!is_there)) {
-                self.findings.push(format!("{log}: {id} is there: {is_there}, and the log says {told:?}"));
+                self.findings.push(format!("{log}: {id} exists: {is_there}, but the log has {logged:?}"));
             }
         }
     }
 
-    /// No text of an item is a plain token, but what callers have chosen themselves.
-    fn holds_no_secret(&mut self, item: &Value, value: &Value) {
+    /// No text of an item is a plaintext token, except text that callers chose themselves.
+    fn check_secrets(&mut self, item: &Value, value: &Value) {
         let pk = text(item, "pk");
-        let is_place_of_chosen = pk.ends_with("#ACCESS_TOKEN_NAMES") || pk.contains("#USER_TOKENS#");
-        let is_chosen =
-            |field: &str| matches!(field, "name" | "user_identifier") || field == "sk" && is_place_of_chosen;
+        let is_key_with_caller_text = pk.ends_with("#ACCESS_TOKEN_NAMES") || pk.contains("#USER_TOKENS#");
+        let is_caller_text =
+            |field: &str| matches!(field, "name" | "user_identifier") || field == "sk" && is_key_with_caller_text;
         match value {
             Value::String(text) if text.split('#').any(|part| Token::parse(part).is_some()) => {
-                self.found(item, "it holds a plain token")
+                self.found(item, "contains a plaintext token")
             }
-            Value::Array(values) => values.iter().for_each(|value| self.holds_no_secret(item, value)),
+            Value::Array(values) => values.iter().for_each(|value| self.check_secrets(item, value)),
             Value::Object(fields) => {
-                let fields = fields.iter().filter(|(name, _)| !is_chosen(name));
-                fields.for_each(|(_, value)| self.holds_no_secret(item, value));
+                let fields = fields.iter().filter(|(name, _)| !is_caller_text(name));
+                fields.for_each(|(_, value)| self.check_secrets(item, value));
             }
             _ => {}
         }
@@ -377,7 +379,7 @@ fn pointer_to(token: &Value, mut pointer: Value) -> Value {
     pointer
 }
 
-/// What is wrong with an entry of the installation log.
+/// Describes what is wrong with an entry of the installation log, if anything.
 fn installation(entry: &Value) -> Option<String> {
     let pk = text(entry, "pk");
     let hash = u128::from_str_radix(pk, 16).ok().filter(|_| pk.len() == 32);
@@ -405,7 +407,7 @@ fn installation(entry: &Value) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// The least that is sound: an organization, and a token that expires.
+    /// The smallest consistent table: an organization and an expiring token.
     fn sound() -> Vec<Value> {
         let org = "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
         let (id, hash) = ("01KAJ8M4R2X7Z9V5T3Q1N6P8WC", "ab".repeat(32));
@@ -440,22 +442,22 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_missing_or_changed_is_found() {
+    fn every_missing_or_altered_item_is_reported() {
         assert_eq!(found(&sound()), Vec::<String>::new());
         for place in 0..sound().len() {
             let mut items = sound();
             let removed = items.remove(place);
-            assert!(!found(&items).is_empty(), "nobody misses {removed}");
+            assert!(!found(&items).is_empty(), "missing {removed} is not reported");
             for name in removed.as_object().unwrap().keys() {
                 let mut items = sound();
                 items[place][name] = json!("something else");
-                assert!(!found(&items).is_empty(), "{name} may be anything in {removed}");
+                assert!(!found(&items).is_empty(), "altered {name} in {removed} is not reported");
             }
         }
     }
 
     #[test]
-    fn an_item_that_nothing_explains_is_found_and_so_is_a_secret() {
+    fn unexplained_items_and_stored_secrets_are_reported() {
         let secret = Token::generate(shared::secret::TokenKind::OrgUser).unwrap();
         for more in [
             json!({"pk": "ORG#OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC#USER_TOKENS#REVOKED", "sk": "bob#1"}),

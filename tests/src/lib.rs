@@ -1,6 +1,8 @@
-//! The house of the black-box tests: a whole service per test, on a port of its own, with a table of its own.
+//! Support for the black-box tests: each test gets its own service, on its own port, with its own
+//! tables.
 //!
-//! Real parts only: the routes that are deployed, over HTTP, on the embedded DynamoDB over the real SDK.
+//! Nothing is mocked: tests call the deployed routes over HTTP, and the service calls the embedded
+//! DynamoDB through the real SDK.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
@@ -11,6 +13,7 @@ pub mod invariants;
 pub mod log;
 pub mod mail_faults;
 pub mod management;
+pub mod paging;
 pub mod shell;
 pub mod table;
 pub mod upstream;
@@ -26,11 +29,12 @@ use local::dynamodb::DynamoDb;
 use local::outbox::{Outbox, SES_PATH};
 use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde_json::{Value, json};
-use shared::app::{Limits, dynamodb_at, ses_at};
+use shared::app::Limits;
+use shared::aws::dynamodb_at;
 use shared::cost::Cost;
 use shared::domain::Plan;
-use shared::mail::{MailConfig, Mailer};
-use shared::principal::Role;
+use shared::mail::{MailConfig, Mailer, ses_at};
+use shared::permissions::Role;
 use shared::registry::{PublicUrl, Registries, Settings};
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
@@ -42,94 +46,100 @@ use crate::faults::Faults;
 use crate::mail_faults::Ses;
 use crate::table::{INSTALLATIONS, TABLE, Table};
 
-/// The header in which a test service, and only that, says what a request cost.
+/// Response header with the cost of a request; test services only.
 const COST: &str = "x-test-cost";
 
-/// A running service.
+/// A running service under test.
 #[derive(Debug)]
 pub struct Service {
-    /// Where it listens.
+    /// Its base URL.
     pub base_url: String,
-    /// Its table, to set up what no endpoint can.
+    /// Its store, to set up what no endpoint can.
     pub store: Store,
     /// Its installation log.
     pub installation_log: InstallationLog,
-    /// The same table from outside, past the code under test.
+    /// Direct access to its tables, bypassing the code under test.
     pub table: Table,
     /// Its clock.
     pub clock: Clock,
-    /// The mails it sent.
+    /// The mails that were sent.
     pub outbox: Outbox,
     http: reqwest::Client,
     _dynamodb: DynamoDb,
 }
 
 impl Service {
-    /// Starts a service with an empty table and the machine's clock.
+    /// Starts a service with empty tables and the system clock.
     pub async fn start() -> Self {
         Self::start_with(Clock::System, unlimited()).await
     }
 
-    /// Starts a service whose clock stands at `2026-11-21T10:00:00Z` until the test advances it.
+    /// Starts a service whose clock stays at `2026-11-21T10:00:00Z` until the test advances it.
     pub async fn start_with_manual_clock() -> Self {
         Self::start_with(manual_clock(), unlimited()).await
     }
 
-    /// Starts a service with a clock and limits of its own.
+    /// Starts a service with the given clock and limits.
     pub async fn start_with(clock: Clock, limits: Limits) -> Self {
-        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), clock, limits, None, Surroundings::default()).await
+        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), clock, limits, None, Dependencies::default()).await
     }
 
-    /// Starts a service with a manual clock, whose mails hold commands that lead to the service itself.
-    pub async fn start_with_mails_that_lead_home() -> Self {
-        let (dynamodb, around) =
-            (DynamoDb::in_memory(0).await.unwrap(), Surroundings { lead_home: true, ..Surroundings::default() });
-        Self::start_on(dynamodb, manual_clock(), unlimited(), None, around).await
+    /// Starts a service with a manual clock, whose mails contain commands that call the service
+    /// itself.
+    pub async fn start_with_mail_links_to_itself() -> Self {
+        let (dynamodb, dependencies) = (
+            DynamoDb::in_memory(0).await.unwrap(),
+            Dependencies { mail_links_to_service: true, ..Dependencies::default() },
+        );
+        Self::start_on(dynamodb, manual_clock(), unlimited(), None, dependencies).await
     }
 
-    /// Starts a service with a manual clock, whose SES fails as the test says; its outbox has what SES took.
+    /// Starts a service with a manual clock and an SES that injects faults. The outbox holds what
+    /// SES accepted.
     pub async fn start_with_mail_faults(limits: Limits) -> (Self, Ses) {
         let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
         let ses = Ses::start(&clock).await;
-        let around = Surroundings { ses: Some(ses.clone()), ..Surroundings::default() };
-        (Self::start_on(dynamodb, clock, limits, None, around).await, ses)
+        let dependencies = Dependencies { ses: Some(ses.clone()), ..Dependencies::default() };
+        (Self::start_on(dynamodb, clock, limits, None, dependencies).await, ses)
     }
 
-    /// Starts a service with a manual clock and such registries, whose table and whose SES fail as the test says.
+    /// Starts a service with a manual clock and these registries; DynamoDB and SES inject faults.
     pub async fn start_with_all_faults(limits: Limits, registries: Settings) -> (Self, Faults, Ses) {
         let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
         let (faults, ses) = (Faults::start(&dynamodb.endpoint).await, Ses::start(&clock).await);
         let served = Store::new(faults.client(), TABLE, clock.clone());
-        let around = Surroundings { ses: Some(ses.clone()), registries, ..Surroundings::default() };
-        (Self::start_on(dynamodb, clock, limits, Some(served), around).await, faults, ses)
+        let dependencies = Dependencies { ses: Some(ses.clone()), registries, ..Dependencies::default() };
+        (Self::start_on(dynamodb, clock, limits, Some(served), dependencies).await, faults, ses)
     }
 
-    /// Starts a service with a manual clock, whose table fails as the test says; `store` and `table` go past that.
+    /// Starts a service with a manual clock whose DynamoDB injects faults. `store` and `table`
+    /// bypass them.
     pub async fn start_with_faults() -> (Self, Faults) {
         let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
         let faults = Faults::start(&dynamodb.endpoint).await;
         let served = Store::new(faults.client(), TABLE, clock.clone());
-        (Self::start_on(dynamodb, clock, unlimited(), Some(served), Surroundings::default()).await, faults)
+        (Self::start_on(dynamodb, clock, unlimited(), Some(served), Dependencies::default()).await, faults)
     }
 
-    /// Starts a service with a manual clock, whose registries have these settings.
+    /// Starts a service with a manual clock and these registries.
     pub async fn start_with_registries(registries: Settings) -> Self {
         Self::start_with_registries_and_limits(registries, unlimited()).await
     }
 
-    /// The same with limits.
+    /// Like [`Self::start_with_registries`], with limits.
     pub async fn start_with_registries_and_limits(registries: Settings, limits: Limits) -> Self {
-        let around = Surroundings { registries, ..Surroundings::default() };
-        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), manual_clock(), limits, None, around).await
+        let dependencies = Dependencies { registries, ..Dependencies::default() };
+        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), manual_clock(), limits, None, dependencies).await
     }
 
-    /// The same as [`Self::start_with_registries`], whose table fails as the test says; `store` and `table` go past that.
+    /// Like [`Self::start_with_registries`], with faults in DynamoDB. `store` and `table` bypass
+    /// them.
     pub async fn start_with_registries_and_faults(registries: Settings) -> (Self, Faults) {
         let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
         let faults = Faults::start(&dynamodb.endpoint).await;
         let served = Store::new(faults.client(), TABLE, clock.clone());
-        let around = Surroundings { registries, ..Surroundings::default() };
-        (Self::start_on(dynamodb, clock, unlimited(), Some(served), around).await, faults)
+        let dependencies = Dependencies { registries, ..Dependencies::default() };
+        (Self::start_on(dynamodb, clock, unlimited(), Some(served), dependencies).await, faults)
     }
 
     async fn start_on(
@@ -137,7 +147,7 @@ impl Service {
         clock: Clock,
         limits: Limits,
         served: Option<Store>,
-        around: Surroundings,
+        dependencies: Dependencies,
     ) -> Self {
         let store = Store::new(dynamodb_at(&dynamodb.endpoint), TABLE, clock.clone());
         store.create_table().await.unwrap();
@@ -145,11 +155,11 @@ impl Service {
         installation_log.create_table().await.unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let (outbox, ses) = match &around.ses {
+        let (outbox, ses) = match &dependencies.ses {
             Some(ses) => (ses.outbox.clone(), ses.client()),
             None => (Outbox::new(clock.clone()), ses_at(&format!("{base_url}{SES_PATH}"))),
         };
-        let public_url = if around.lead_home { &base_url } else { "https://guard.example.com" };
+        let public_url = if dependencies.mail_links_to_service { &base_url } else { "https://guard.example.com" };
         let mail = MailConfig {
             from: "guard-tokens <no-reply@guard-tokens.example>".to_owned(),
             reply_to: Some("support@guard-tokens.example".to_owned()),
@@ -159,41 +169,41 @@ impl Service {
         let mailer = Mailer::new(ses, mail);
         let served = served.unwrap_or_else(|| store.clone());
         let served_log = served.installation_log(INSTALLATIONS);
-        let app = App::new(served, clock.clone());
-        let app = app.with_limits(limits).with_installation_log(served_log).with_mailer(mailer);
-        let app = app.with_registries(Registries::new(around.registries).unwrap());
-        let router = local::api::router(app).layer(from_fn(show_cost)).merge(outbox.clone().router());
+        let app = App::new(served, clock.clone()).with_limits(limits);
+        let registries = Registries::new(dependencies.registries).unwrap();
+        let service = local::api::Service { app, log: served_log, mailer, registries };
+        let router = local::api::router(service).layer(from_fn(show_cost)).merge(outbox.clone().router());
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().build().unwrap();
         let table = Table::new(&dynamodb);
         Self { base_url, store, installation_log, table, clock, outbox, http, _dynamodb: dynamodb }
     }
 
-    /// Makes an organization with Guard enabled.
+    /// Creates an organization with Guard enabled.
     pub async fn org(&self) -> Org {
         let org = self.store.create_org("Example", Plan::Pro, true, &operator()).await.unwrap();
         Org { id: org.id }
     }
 
-    /// Makes a bot with these roles. The answer is its credential.
+    /// Creates a bot with these roles.
     pub async fn bot(&self, org: &Org, roles: &[Role]) -> Bot {
         let (bot, key) = self.store.create_bot(&org.id, "test", roles, &operator()).await.unwrap();
         Bot { credential: format!("{}:{}", key.expose(), bot.id), id: bot.id }
     }
 
-    /// Makes an organization with Guard enabled and an owner bot.
+    /// Creates an organization with Guard enabled, and an owner bot.
     pub async fn org_with_owner(&self) -> (Org, Bot) {
         let org = self.org().await;
         let owner = self.bot(&org, &[Role::Owner]).await;
         (org, owner)
     }
 
-    /// Issues a token through the service.
+    /// Issues an org user token through the service.
     pub async fn issue(&self, org: &Org, bot: &Bot, user_identifier: &str) -> Issued {
         self.issue_with(org, bot, &json!({"user_identifier": user_identifier})).await
     }
 
-    /// Issues a token that expires through the service.
+    /// Issues an expiring org user token through the service.
     pub async fn issue_until(&self, org: &Org, bot: &Bot, user_identifier: &str, expires_at: &str) -> Issued {
         self.issue_with(org, bot, &json!({"user_identifier": user_identifier, "expires_at": expires_at})).await
     }
@@ -204,43 +214,43 @@ impl Service {
         Issued::from_json(&answer.json())
     }
 
-    /// Revokes a token through the service.
+    /// Revokes an org user token through the service.
     pub async fn revoke(&self, org: &Org, bot: &Bot, token: &Issued) {
         let path = org.org_user_tokens(&format!("/by-id/{}", token.id));
         let answer = self.call(Method::DELETE, &path, &bot.credential).await;
         assert_eq!(answer.status, 204, "{}", answer.text);
     }
 
-    /// Lists tokens through the service; `query` begins with `?`, or is empty.
+    /// Lists org user tokens; `query` is empty or starts with `?`.
     pub async fn list(&self, org: &Org, bot: &Bot, query: &str) -> Value {
         let answer = self.call(Method::GET, &org.org_user_tokens(query), &bot.credential).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.json()
     }
 
-    /// The ids of the tokens that a list answers.
+    /// The IDs of the listed tokens.
     pub async fn listed_ids(&self, org: &Org, bot: &Bot, query: &str) -> Vec<String> {
         ids(&self.list(org, bot, query).await["tokens"])
     }
 
-    /// Asks the service whether a token is active, and answers all that it says.
+    /// Probes a token and returns the response body.
     pub async fn probe(&self, org: &Org, bot: &Bot, token: &str) -> Value {
         let answer = self.post(&org.org_user_tokens("/probe"), &bot.credential, &json!({"token": token})).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.json()
     }
 
-    /// A client of the service's DynamoDB, to put there what no endpoint can yet.
+    /// A client of the service's DynamoDB, to store what no endpoint can.
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         dynamodb_at(&self._dynamodb.endpoint)
     }
 
-    /// Begins a request.
+    /// Builds a request.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base_url))
     }
 
-    /// Sends a request and reads the answer.
+    /// Sends a request and reads the response.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
@@ -258,41 +268,42 @@ impl Service {
     }
 }
 
-/// Every test ends with a look at its tables: whatever it was about, they must be sound.
+/// Every test ends with a check of the tables' invariants.
 impl Drop for Service {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.table.check_at_the_end();
+            self.table.final_check();
         }
     }
 }
 
-/// What a service has around it.
+/// What the service under test depends on.
 #[derive(Debug)]
-struct Surroundings {
-    /// The SES that mails go through; the service's own outbox unless said.
+struct Dependencies {
+    /// The SES to send mails with; the service's own outbox by default.
     ses: Option<Ses>,
-    /// Whether the commands in mails lead to the service itself, so that they can be run; else to guard.example.com.
-    lead_home: bool,
-    /// Where packages come from; from nowhere unless said.
+    /// Whether the commands in mails call the service itself, so that tests can run them; otherwise
+    /// guard.example.com.
+    mail_links_to_service: bool,
+    /// The registries; none by default.
     registries: Settings,
 }
 
-impl Default for Surroundings {
+impl Default for Dependencies {
     fn default() -> Self {
-        Self { ses: None, lead_home: false, registries: no_upstreams() }
+        Self { ses: None, mail_links_to_service: false, registries: no_upstreams() }
     }
 }
 
-/// Registries as they are deployed, but without an upstream, and called without TLS.
+/// Registry settings as deployed, but without upstreams and TLS.
 pub fn no_upstreams() -> Settings {
     Settings {
         npm: None,
         pypi: None,
         pypi_file_hosts: Vec::new(),
         anonymous_access: false,
-        public_url: PublicUrl::AsCalled("http"),
-        patience: Duration::from_secs(2),
+        public_url: PublicUrl::FromHostHeader("http"),
+        timeout: Duration::from_secs(2),
     }
 }
 
@@ -304,7 +315,7 @@ pub struct Org {
 }
 
 impl Org {
-    /// The path of its org user tokens, with something behind it.
+    /// The path of its org user tokens, plus `rest`.
     pub fn org_user_tokens(&self, rest: &str) -> String {
         format!("/v1/o/{}/guard/org-user-tokens{rest}", self.id)
     }
@@ -315,18 +326,18 @@ impl Org {
 pub struct Bot {
     /// Its id.
     pub id: shared::ids::BotId,
-    /// API key and id, joined by a colon.
+    /// API key and ID, joined by a colon.
     pub credential: String,
 }
 
-/// A token as it was issued.
+/// An issued org user token.
 #[derive(Debug, Clone)]
 pub struct Issued {
-    /// Its management id.
+    /// Its management ID.
     pub id: String,
     /// The token itself.
     pub token: String,
-    /// Who it is for.
+    /// Its user identifier.
     pub user_identifier: String,
 }
 
@@ -337,7 +348,7 @@ impl Issued {
     }
 }
 
-/// An answer of the service.
+/// A response of the service.
 #[derive(Debug)]
 pub struct Answer {
     /// Its status.
@@ -354,12 +365,12 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {}", self.text))
     }
 
-    /// A header, or nothing.
+    /// A header, or an empty string.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The error's code, in either form.
+    /// The error code, in either error format.
     pub fn code(&self) -> String {
         let json = self.json();
         json["error"]["code"].as_str().or(json["code"].as_str()).unwrap_or_default().to_owned()
@@ -372,7 +383,7 @@ impl Answer {
         Cost { read: next(), write: next(), calls: next() as u32 }
     }
 
-    /// Checks that this is an error of the contract, with its envelope and headers.
+    /// Asserts that this is the given error, with the documented envelope and headers.
     #[track_caller]
     pub fn assert_error(&self, status: u16, code: &str) {
         assert_eq!((self.status.as_u16(), self.code().as_str()), (status, code), "{}", self.text);
@@ -384,7 +395,7 @@ impl Answer {
         assert_eq!(self.header("www-authenticate").is_empty(), status != 401, "{:?}", self.headers);
     }
 
-    /// Checks that this is a 400 that names this field and does not repeat what was sent.
+    /// Asserts that this is a 400 that names the field.
     #[track_caller]
     pub fn assert_invalid(&self, field: &str) {
         self.assert_error(400, "BAD_REQUEST");
@@ -392,7 +403,7 @@ impl Answer {
     }
 }
 
-/// The `id` of each of these, or the ids themselves where they are a list of such.
+/// The IDs in a list of objects with `id`, or in a list of IDs.
 pub fn ids(list: &Value) -> Vec<String> {
     let entries = list.as_array().unwrap().iter();
     entries.map(|entry| entry["id"].as_str().or(entry.as_str()).unwrap().to_owned()).collect()
@@ -402,12 +413,12 @@ fn manual_clock() -> Clock {
     Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap())
 }
 
-/// The operator, for what `guardctl` does.
+/// The operator who runs `guardctl`.
 pub fn operator() -> Caller {
     Caller { actor: Subject::new("operator", "test"), source_ip: None, request_id: "test".to_owned() }
 }
 
-/// No limits, and no waiting: all tests call from one address.
+/// No rate limits and no minimum response time, since all tests call from one address.
 pub fn unlimited() -> Limits {
     Limits { calls_per_minute: None, mails_per_hour: None, registration_time: Duration::ZERO }
 }

@@ -1,4 +1,4 @@
-//! A log that a test reads.
+//! Captures logs for assertions.
 
 use std::io::{Result, Write};
 use std::sync::{Arc, Mutex};
@@ -7,18 +7,18 @@ use shared::lambda::{json_logs, log_filter_at};
 use tracing::Subscriber;
 use tracing_subscriber::filter::LevelFilter;
 
-/// What was logged so far.
+/// The captured log.
 #[derive(Debug, Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Writes into this log as a deployed function does into its own, at this level.
+    /// A subscriber that logs like a deployed function, at this level.
     pub fn subscriber(&self, level: LevelFilter) -> impl Subscriber + Send + Sync + use<> {
         let log = self.clone();
         json_logs(log_filter_at(level), move || log.clone())
     }
 
-    /// Its lines.
+    /// Everything logged so far.
     pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }

@@ -1,4 +1,4 @@
-//! An SES that fails on demand: the local outbox on a port of its own, told before each call what to do to it.
+//! An SES that injects faults on demand: the local outbox on its own port.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,40 +12,40 @@ use axum::response::{IntoResponse, Response};
 use local::outbox::{Outbox, SES_PATH};
 use serde_json::json;
 use shared::Clock;
-use shared::app::ses_at;
+use shared::mail::ses_at;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-/// How long the service waits for an answer: short, since tests wait it out, and long for a machine that is busy.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+/// Timeout of one call. Short, since tests wait for it, but long enough for a busy machine.
+const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// What can happen to a mail on its way into SES.
+/// A fault to inject when a mail is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MailFault {
-    /// SES refuses it: the address is on its suppression list, say.
+    /// SES rejects the mail, for example because the address is suppressed.
     Rejected,
-    /// The account may not send any more today.
+    /// The account's sending quota is exceeded.
     LimitExceeded,
-    /// The account sends too fast.
+    /// The account's sending rate is exceeded.
     Throttled,
-    /// SES has a problem of its own.
+    /// SES returns an internal error.
     ServerError,
-    /// SES is down.
+    /// SES is unavailable.
     Down,
-    /// The connection breaks before SES has it.
+    /// The connection breaks before SES accepts the mail.
     LostBefore,
-    /// SES has it, and the connection breaks before the answer.
+    /// SES accepts the mail, but the connection breaks before the response.
     LostAfter,
-    /// There is never an answer, and SES does not have it.
+    /// No response ever arrives and SES does not accept the mail.
     HangBefore,
-    /// There is never an answer, and SES has it.
+    /// No response ever arrives, but SES accepts the mail.
     HangAfter,
-    /// SES refuses it, but only once it has taken another.
+    /// SES rejects the mail only after it has accepted a later one.
     RejectedLate,
 }
 
 impl MailFault {
-    /// Every fault that can happen to a mail on its own.
+    /// Every fault that does not depend on a second mail.
     pub const ALL: [MailFault; 9] = [
         MailFault::Rejected,
         MailFault::LimitExceeded,
@@ -58,69 +58,69 @@ impl MailFault {
         MailFault::HangAfter,
     ];
 
-    /// Whether the mail goes out all the same.
-    pub fn takes_the_mail(self) -> bool {
+    /// Whether the mail is sent despite the fault.
+    pub fn delivers(self) -> bool {
         matches!(self, MailFault::LostAfter | MailFault::HangAfter)
     }
 }
 
 #[derive(Debug, Default)]
 struct Plan {
-    /// What happens to the calls to come, one after the other; `None` lets one pass.
+    /// Faults for the next calls, one per call; `None` lets a call pass.
     faults: Vec<Option<MailFault>>,
-    /// What happens to all further ones.
+    /// Fault for all further calls.
     then: Option<MailFault>,
-    /// How many calls came since the plan was made.
+    /// Number of calls since the plan was set.
     calls: usize,
 }
 
-/// The SES.
+/// The fake SES.
 #[derive(Debug, Clone)]
 pub struct Ses {
-    /// The mails that it took.
+    /// The mails it accepted.
     pub outbox: Outbox,
     endpoint: String,
     plan: Arc<Mutex<Plan>>,
-    /// Told of a mail that waits for another, and of a mail that was taken.
+    /// Notified when a mail is held back, and when a mail is accepted.
     waiting: Arc<Notify>,
     taken: Arc<Notify>,
 }
 
 impl Ses {
-    /// Starts it. Until told otherwise it takes every mail.
+    /// Starts it. All mails are accepted until [`Ses::arm`].
     pub async fn start(clock: &Clock) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let endpoint = format!("http://{}{SES_PATH}", listener.local_addr().unwrap());
         let outbox = Outbox::new(clock.clone());
         let ses = Self { outbox, endpoint, plan: Arc::default(), waiting: Arc::default(), taken: Arc::default() };
-        let router = ses.outbox.clone().router().layer(from_fn_with_state(ses.clone(), strike));
+        let router = ses.outbox.clone().router().layer(from_fn_with_state(ses.clone(), inject));
         tokio::spawn(async move { axum::serve(listener, router).await });
         ses
     }
 
-    /// A client like that of a deployed function, with less patience.
+    /// A client like that of a deployed function, with shorter timeouts.
     pub fn client(&self) -> Client {
-        let patience = TimeoutConfig::builder().operation_timeout(PATIENCE).build();
-        Client::from_conf(ses_at(&self.endpoint).config().to_builder().timeout_config(patience).build())
+        let timeouts = TimeoutConfig::builder().operation_timeout(CALL_TIMEOUT).build();
+        Client::from_conf(ses_at(&self.endpoint).config().to_builder().timeout_config(timeouts).build())
     }
 
-    /// Does something to each of the calls to come, and something to all further ones.
+    /// Injects `faults` into the next calls, one per call, then `then` into all further ones.
     pub fn arm(&self, faults: &[Option<MailFault>], then: Option<MailFault>) {
         *self.lock() = Plan { faults: faults.to_vec(), then, calls: 0 };
     }
 
-    /// Does the same to every call to come.
+    /// Injects one fault into every call.
     pub fn fail(&self, fault: MailFault) {
         self.arm(&[], Some(fault));
     }
 
-    /// Takes every mail again. The answer is how many calls came since [`Ses::arm`].
+    /// Accepts all mails again. Returns the number of calls since [`Ses::arm`].
     pub fn recover(&self) -> usize {
         std::mem::take(&mut *self.lock()).calls
     }
 
-    /// Resolves once a mail waits for another: [`MailFault::RejectedLate`].
-    pub async fn holds_a_mail(&self) {
+    /// Resolves once a mail is held back by [`MailFault::RejectedLate`].
+    pub async fn wait_for_held_mail(&self) {
         self.waiting.notified().await;
     }
 
@@ -135,7 +135,7 @@ impl Ses {
     }
 }
 
-async fn strike(State(ses): State<Ses>, request: Request, next: Next) -> Response {
+async fn inject(State(ses): State<Ses>, request: Request, next: Next) -> Response {
     match ses.next() {
         None => {
             let response = next.run(request).await;
@@ -153,7 +153,7 @@ async fn strike(State(ses): State<Ses>, request: Request, next: Next) -> Respons
             break_connection()
         }
         Some(MailFault::RejectedLate) => {
-            // Listens before it says so: what is taken from here on is heard.
+            // Subscribes before announcing the wait, so that no accepted mail is missed.
             let taken = ses.taken.notified();
             ses.waiting.notify_one();
             taken.await;
@@ -168,13 +168,13 @@ async fn strike(State(ses): State<Ses>, request: Request, next: Next) -> Respons
 }
 
 fn refused(status: u16, code: &str) -> Response {
-    // What SES says of a mail may quote its address: a log that repeats it is found out.
+    // SES may quote the address in its error. Tests detect a log that repeats it.
     let message = json!({"message": "Address is on the suppression list: person@example.com"});
     (StatusCode::from_u16(status).unwrap(), [("x-amzn-errortype", code)], axum::Json(message)).into_response()
 }
 
-/// Ends the task that serves the connection, and with it the connection, without a byte of an answer. Unlike a panic
-/// this writes nothing to the test's output.
+/// Ends the connection's task and so the connection, without sending a response. Unlike a panic it
+/// prints nothing.
 fn break_connection() -> ! {
     std::panic::resume_unwind(Box::new("the connection breaks"))
 }

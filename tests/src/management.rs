@@ -1,12 +1,13 @@
-//! What tests of API keys, organization access tokens and the places that check tokens do again and again.
+//! Helpers for API keys, organization access tokens, introspection and the logs.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::domain::Plan;
 use shared::email::EmailAddress;
-use shared::principal::Role;
+use shared::permissions::Role;
 use shared::store::email_tokens::Registration;
 
+use crate::paging::List;
 use crate::table::text;
 use crate::{Answer, Bot, Org, Service, ids, operator};
 
@@ -20,7 +21,7 @@ pub const INTROSPECT: &str = "/v1/tokens/introspect";
 /// An API key as it was created.
 #[derive(Debug, Clone)]
 pub struct ApiKey {
-    /// Its management id.
+    /// Its management ID.
     pub id: String,
     /// The key itself.
     pub key: String,
@@ -29,7 +30,7 @@ pub struct ApiKey {
 /// An organization access token as it was created.
 #[derive(Debug, Clone)]
 pub struct AccessToken {
-    /// Its number.
+    /// Its ID.
     pub id: u64,
     /// The token itself.
     pub token: String,
@@ -43,7 +44,7 @@ impl AccessToken {
 }
 
 impl Service {
-    /// Makes an organization on this plan, and an owner bot.
+    /// Creates an organization with this plan, and an owner bot.
     pub async fn org_on(&self, plan: Plan) -> (Org, Bot) {
         let org = self.store.create_org("Example", plan, true, &operator()).await.unwrap();
         let org = Org { id: org.id };
@@ -51,7 +52,7 @@ impl Service {
         (org, owner)
     }
 
-    /// Puts an organization on another plan.
+    /// Changes the plan of an organization.
     pub async fn set_plan(&self, org: &Org, plan: Plan) {
         self.store.set_org(&org.id, Some(plan), None, &operator()).await.unwrap().unwrap();
     }
@@ -80,37 +81,28 @@ impl Service {
         assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
     }
 
-    /// Lists API keys through the service; `query` begins with `?`, or is empty.
+    /// Lists API keys; `query` is empty or starts with `?`.
     pub async fn api_keys(&self, credential: &str, query: &str) -> Value {
         let answer = self.call(Method::GET, &format!("{API_KEYS}{query}"), credential).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.json()
     }
 
-    /// The ids of all API keys that a query lists, page by page; `query` is what stands behind `?limit=…`.
-    pub async fn all_api_keys(&self, credential: &str, limit: usize, query: &str) -> Vec<String> {
-        let (mut found, mut cursor) = (Vec::new(), String::new());
-        loop {
-            let page = self.api_keys(credential, &format!("?limit={limit}{query}{cursor}")).await;
-            let on_page = ids(&page["api_keys"]);
-            assert!(on_page.len() <= limit);
-            found.extend(on_page);
-            match page["next_cursor"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => return found,
-            }
-        }
+    /// The IDs of the API keys on all pages; `filter` follows `?limit=…`.
+    pub async fn all_api_keys(&self, credential: &str, limit: usize, filter: &str) -> Vec<String> {
+        let keys = List::new(self, API_KEYS, credential, "api_keys").all(limit, filter).await;
+        ids(&Value::from(keys))
     }
 
-    /// Checks that what the plan counts is what is listed and what lies in the table. The answer is that number.
+    /// Returns the number of active API keys, after checking that plan, list and table agree on it.
     pub async fn active_api_keys(&self, org: &Org, credential: &str) -> u64 {
         let listed = self.all_api_keys(credential, 100, "").await.len() as u64;
         let counted = self.api_keys(credential, "?limit=1").await["plan"]["active_api_keys"].as_u64().unwrap();
-        assert_eq!(counted, listed, "the counter and the list disagree");
+        assert_eq!(counted, listed, "plan counter and list disagree");
         let items = self.table.items().await;
         let prefix = format!("ORG#{}#API_KEYS#ACTIVE#", org.id);
-        let lying = items.iter().filter(|item| text(item, "pk").starts_with(&prefix)).count() as u64;
-        assert_eq!(counted, lying, "the counter and the table disagree");
+        let stored = items.iter().filter(|item| text(item, "pk").starts_with(&prefix)).count() as u64;
+        assert_eq!(counted, stored, "plan counter and table disagree");
         counted
     }
 
@@ -129,23 +121,23 @@ impl Service {
         answer.json().as_array().unwrap().clone()
     }
 
-    /// Adds projects to an organization, as `guardctl` does.
+    /// Adds projects to an organization, like `guardctl`.
     pub async fn projects(&self, org: &Org, names: &[&str]) {
         for name in names {
             assert!(self.store.add_project(&org.id, name, &operator()).await.unwrap());
         }
     }
 
-    /// Makes an e-mail-verified token, past the mail it would arrive in.
+    /// Creates an email-verified token without sending a mail.
     pub async fn email_token(&self, email: &str) -> String {
         let address = EmailAddress::try_from(email.to_owned()).unwrap();
         match self.store.register(&address, None, &operator()).await.unwrap() {
             Registration::Welcome { token, .. } => token.expose().to_owned(),
-            _ => panic!("the address has a token already"),
+            _ => panic!("the address already has a token"),
         }
     }
 
-    /// Asks who a credential belongs to.
+    /// Calls `GET /v1/whoami`.
     pub async fn whoami(&self, credential: &str) -> Answer {
         self.call(Method::GET, "/v1/whoami", credential).await
     }
@@ -157,14 +149,14 @@ impl Service {
         answer.json()
     }
 
-    /// Reads an organization's installation log through the service; `query` begins with `?`, or is empty.
+    /// Reads an organization's installation log; `query` is empty or starts with `?`.
     pub async fn installations(&self, org: &Org, credential: &str, query: &str) -> Value {
         let answer = self.call(Method::GET, &org.installations(query), credential).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.json()
     }
 
-    /// Reads an organization's audit log through the service; `query` begins with `?`, or is empty.
+    /// Reads an organization's audit log; `query` is empty or starts with `?`.
     pub async fn audit_log(&self, org: &Org, credential: &str, query: &str) -> Value {
         let answer = self.call(Method::GET, &org.audit_log(query), credential).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -173,12 +165,12 @@ impl Service {
 }
 
 impl Org {
-    /// The path of its installation log, with something behind it.
+    /// The path of its installation log, plus `rest`.
     pub fn installations(&self, rest: &str) -> String {
         format!("/v1/o/{}/guard/installations{rest}", self.id)
     }
 
-    /// The path of its audit log, with something behind it.
+    /// The path of its audit log, plus `rest`.
     pub fn audit_log(&self, rest: &str) -> String {
         format!("/v1/o/{}/audit-log{rest}", self.id)
     }

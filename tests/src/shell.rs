@@ -1,4 +1,4 @@
-//! A shell of a person who has nothing configured: commands are run as they would be pasted.
+//! A shell in an empty home folder, which runs commands as a user would paste them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,13 +7,13 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// A shell with a home of its own. Commands run in an empty project inside it.
+/// A shell with its own home folder. Commands run in an empty project folder.
 #[derive(Debug)]
 pub struct Shell {
     folder: TempDir,
 }
 
-/// A program that was called, and its arguments.
+/// A called program and its arguments.
 pub type Call = Vec<String>;
 
 impl Default for Shell {
@@ -23,18 +23,18 @@ impl Default for Shell {
 }
 
 impl Shell {
-    /// A shell in whose home there is nothing yet.
+    /// Creates a shell with an empty home folder.
     pub fn new() -> Self {
         let shell = Self { folder: tempfile::tempdir().unwrap() };
         for folder in ["bin", "home", "project"] {
             fs::create_dir(shell.path(folder)).unwrap();
         }
-        // curl's own settings leave the command as it is: the body, then the status on a line of its own.
+        // Makes curl print the body, then the status on its own line, without changing the command.
         shell.write("home/.curlrc", "silent\nshow-error\nwrite-out = \"\\n%{http_code}\"\n");
         shell
     }
 
-    /// Puts programs in the place of others, that only note how they are called.
+    /// Replaces programs by stubs that only record their arguments.
     pub fn stub(&self, programs: &[&str]) {
         for program in programs {
             let note = format!("#!/bin/sh\nprintf '%s\\0' {program} \"$@\" >>\"$CALLS\"\nprintf '\\n' >>\"$CALLS\"\n");
@@ -51,12 +51,12 @@ impl Shell {
         fs::write(path, content).unwrap();
     }
 
-    /// Reads a file; nothing where there is none.
+    /// Reads a file; empty if it does not exist.
     pub fn read(&self, path: &str) -> String {
         fs::read_to_string(self.path(path)).unwrap_or_default()
     }
 
-    /// Runs what was pasted, and answers what it printed.
+    /// Runs a pasted command and returns its output.
     #[track_caller]
     pub fn run(&self, pasted: &str) -> String {
         let output = self.output(pasted);
@@ -64,19 +64,19 @@ impl Shell {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs what was pasted, and answers what it printed, whether or not its last program found what it looked for.
+    /// Runs a pasted command and returns its output, even if its last program failed.
     pub fn look(&self, pasted: &str) -> String {
         String::from_utf8(self.output(pasted).stdout).unwrap()
     }
 
-    /// Runs curl as it was pasted, and answers the status and the body.
+    /// Runs a pasted curl command and returns status and body.
     pub fn curl(&self, pasted: &str) -> (u16, String) {
         let printed = self.run(pasted);
         let (body, status) = printed.rsplit_once('\n').unwrap();
         (status.parse().unwrap(), body.to_owned())
     }
 
-    /// The calls of stubs since the last look.
+    /// Takes the calls of stubs since the last time.
     pub fn calls(&self) -> Vec<Call> {
         let noted = self.read("calls");
         self.write("calls", "");
@@ -87,7 +87,7 @@ impl Shell {
     fn output(&self, pasted: &str) -> Output {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(pasted).current_dir(self.path("project"));
-        // Nothing of the machine's own settings, but for where its programs are.
+        // Keeps nothing of the machine's environment except `PATH`.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name != "PATH") {
             shell.env_remove(name);
         }

@@ -1,5 +1,5 @@
-//! The table from outside: read past the code under test, so that what the service says
-//! of its table can be compared with what lies in it.
+//! Direct access to the tables, bypassing the code under test, to compare what the service returns
+//! with what it stored.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,17 +15,17 @@ use shared::secret::{Token, TokenKind};
 
 use crate::{Issued, invariants};
 
-/// The name of the table of every test service.
+/// The tokens table of every test service.
 pub const TABLE: &str = "tokens";
 
-/// The name of the table of every test service's installation log.
+/// The installation log's table of every test service.
 pub const INSTALLATIONS: &str = "installations";
 
-/// The emulator wants a signature and verifies none.
+/// The emulator requires a signature but does not verify it.
 const SIGNATURE: &str =
     "AWS4-HMAC-SHA256 Credential=test/20261121/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0";
 
-/// A reader of one table.
+/// Reads the tables of one service.
 #[derive(Clone)]
 pub struct Table {
     endpoint: String,
@@ -34,12 +34,12 @@ pub struct Table {
     exceptions: Arc<Mutex<Exceptions>>,
 }
 
-/// What of the tables a test has made by hand, so that it is not measured by what the service makes.
+/// What the final check must ignore because a test created it by hand.
 #[derive(Default)]
 struct Exceptions {
-    /// The ids of tokens that have no history.
+    /// IDs of tokens without audit entries.
     copied: BTreeSet<String>,
-    /// Whether nothing is checked at all.
+    /// Whether the final check is skipped.
     unchecked: bool,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Debug for Table {
 }
 
 impl Table {
-    /// A reader of the table at this DynamoDB.
+    /// Reads the tables of this DynamoDB.
     pub fn new(dynamodb: &DynamoDb) -> Self {
         let (endpoint, database) = (dynamodb.endpoint.clone(), dynamodb.database.clone());
         Self { endpoint, database, http: reqwest::Client::new(), exceptions: Arc::default() }
@@ -66,7 +66,7 @@ impl Table {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Every item as DynamoDB writes it. Only tests read a whole table; the service has no permission to.
+    /// Every item in DynamoDB's JSON. Only tests scan a table; the service has no permission to.
     fn raw_items(&self, table: &str) -> Vec<Value> {
         let mut items = Vec::new();
         let mut request = json!({"TableName": table, "ConsistentRead": true});
@@ -84,14 +84,14 @@ impl Table {
         self.raw_items(table).iter().map(plain_item).collect()
     }
 
-    /// Every item, as plain JSON, in the order of their keys.
+    /// Every item as plain JSON, ordered by key.
     pub async fn items(&self) -> Vec<Value> {
         let mut items: Vec<Value> = self.plain_items(TABLE);
         items.sort_by_key(|item| (text(item, "pk").to_owned(), text(item, "sk").to_owned()));
         items
     }
 
-    /// What DynamoDB says of a table.
+    /// DynamoDB's description of a table.
     pub async fn describe(&self, table: &str) -> Value {
         self.ask("DescribeTable", &json!({ "TableName": table })).await["Table"].take()
     }
@@ -101,7 +101,7 @@ impl Table {
         self.plain_items(INSTALLATIONS)
     }
 
-    /// Every item but those of audit logs: what a refused call must leave as it was.
+    /// Every item except audit entries: what a refused call must leave unchanged.
     pub async fn items_without_audit(&self) -> Vec<Value> {
         let mut items = self.items().await;
         items.retain(|item| !text(item, "pk").ends_with("#AUDIT"));
@@ -117,19 +117,19 @@ impl Table {
             "ExpressionAttributeValues": {":pk": {"S": format!("ORG#{org}#AUDIT")}},
         });
         let answer = self.ask("Query", &request).await;
-        assert!(answer.get("LastEvaluatedKey").is_none(), "a log of more than a megabyte: read it in pages");
+        assert!(answer.get("LastEvaluatedKey").is_none(), "the log exceeds one query page");
         answer["Items"].as_array().unwrap().iter().map(plain_item).collect()
     }
 
-    /// The entries of an organization's audit log that are about org user tokens, oldest first.
+    /// An organization's audit entries about org user tokens, oldest first.
     pub async fn audited_tokens(&self, org: &OrgId) -> Vec<Value> {
         let mut entries = self.audit_entries(org).await;
         entries.retain(|entry| text(entry, "action").starts_with("org_user_token."));
         entries
     }
 
-    /// Makes copies of a token, in the state it is in, one for each identifier: thousands in the time in which the
-    /// service issues dozens. The items are those that the service wrote, with other ids; audit entries have no copies.
+    /// Copies a token in its current state, once per identifier, which is far faster than issuing.
+    /// Copies have new IDs and no audit entries.
     pub async fn copies(&self, original: &Issued, identifiers: Vec<String>) -> Vec<Issued> {
         let original_token = Token::parse(&original.token).unwrap();
         let original_hash = original_token.hash().to_hex();
@@ -143,7 +143,7 @@ impl Table {
             let id = TokenId::new(&Clock::System).unwrap().to_string();
             for item in &items {
                 let copy = item.replace(&original_hash, &token.hash().to_hex()).replace(&original.id, &id);
-                // As a whole value, and as the beginning of a place.
+                // Both as a whole value and as the prefix of a sort key.
                 let copy = ["\"", "#"].iter().fold(copy, |copy, end| {
                     copy.replace(&format!("\"{}{end}", original.user_identifier), &format!("\"{user_identifier}{end}"))
                 });
@@ -153,31 +153,31 @@ impl Table {
             self.exceptions().copied.insert(id.clone());
             copies.push(Issued { id, token: token.expose().to_owned(), user_identifier });
         }
-        // Not over HTTP: of tens of thousands of items most of the time would be spent on the way.
+        // Bypasses HTTP, which would dominate the time for tens of thousands of items.
         let imported = self.database.import_items(TABLE, writes, ImportOptions::default()).unwrap();
         assert_eq!(imported.items_imported, copies.len() * items.len());
         copies
     }
 
-    /// What does not hold of the tables: see [`invariants`].
+    /// Violated invariants of the tables; see [`invariants`].
     pub fn findings(&self) -> Vec<String> {
         let installations = self.plain_items(INSTALLATIONS);
         invariants::findings(&self.plain_items(TABLE), &installations, &self.exceptions().copied)
     }
 
-    /// Checks that there are no [`Table::findings`].
+    /// Asserts that there are no [`Table::findings`].
     #[track_caller]
     pub fn assert_sound(&self) {
         assert_eq!(self.findings(), Vec::<String>::new());
     }
 
-    /// Leaves the tables unchecked at the end: they take too long to go through.
-    pub fn leave_unchecked(&self) {
+    /// Skips the check at the end, for tables that are too large.
+    pub fn skip_final_check(&self) {
         self.exceptions().unchecked = true;
     }
 
-    /// Checks the tables when a test ends, unless it said not to.
-    pub(crate) fn check_at_the_end(&self) {
+    /// Checks the tables at the end of a test, unless skipped.
+    pub(crate) fn final_check(&self) {
         if !self.exceptions().unchecked {
             self.assert_sound();
         }
@@ -188,7 +188,7 @@ impl Table {
     }
 }
 
-/// A text attribute, or nothing.
+/// A text attribute, or an empty string.
 pub fn text<'a>(item: &'a Value, name: &str) -> &'a str {
     item[name].as_str().unwrap_or_default()
 }
@@ -197,7 +197,7 @@ fn plain_item(item: &Value) -> Value {
     Value::Object(item.as_object().unwrap().iter().map(|(name, value)| (name.clone(), plain(value))).collect())
 }
 
-/// `{"S": "x"}` is `"x"`, and so on.
+/// Turns DynamoDB's `{"S": "x"}` into `"x"`, and so on.
 fn plain(value: &Value) -> Value {
     let (kind, value) = value.as_object().and_then(|value| value.iter().next()).unwrap();
     match kind.as_str() {

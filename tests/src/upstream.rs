@@ -1,4 +1,4 @@
-//! A registry for the service's registries to stand before: it answers what a test says, and remembers what it was asked.
+//! A fake upstream registry that returns stubbed replies and records the requests it receives.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -19,12 +19,12 @@ use tokio::net::TcpListener;
 
 use crate::no_upstreams;
 
-/// A request that came in.
+/// A request that the registry received.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct ReceivedRequest {
     /// Its method.
     pub method: Method,
-    /// Its path and query, as they were sent.
+    /// Its path and query, as sent.
     pub path: String,
     /// Its headers.
     pub headers: HeaderMap,
@@ -32,18 +32,18 @@ pub struct Asked {
     pub body: Bytes,
 }
 
-/// An answer.
+/// A stubbed reply.
 #[derive(Debug, Clone)]
-pub struct Says {
+pub struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     delay: Duration,
 }
 
-impl Says {
-    /// 200 with a body of this type.
-    pub fn found(content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+impl Reply {
+    /// 200 with a body of this content type.
+    pub fn ok(content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         let headers = vec![("content-type".to_owned(), content_type.to_owned())];
         Self { status: 200, headers, body: body.into(), delay: Duration::ZERO }
     }
@@ -53,87 +53,87 @@ impl Says {
         Self { status, headers: Vec::new(), body: Vec::new(), delay: Duration::ZERO }
     }
 
-    /// The same with a header more.
-    pub fn with(mut self, name: &str, value: &str) -> Self {
+    /// Adds a header.
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// The same, late.
-    pub fn after(self, delay: Duration) -> Self {
+    /// Delays the reply.
+    pub fn delayed(self, delay: Duration) -> Self {
         Self { delay, ..self }
     }
 
-    /// The same, compressed.
+    /// Compresses the body with gzip.
     pub fn compressed(self) -> Self {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(&self.body).unwrap();
-        Self { body: encoder.finish().unwrap(), ..self }.with("content-encoding", "gzip")
+        Self { body: encoder.finish().unwrap(), ..self }.with_header("content-encoding", "gzip")
     }
 }
 
 #[derive(Debug, Default)]
-struct Memory {
-    says: HashMap<String, Says>,
-    asked: Vec<Asked>,
+struct Inner {
+    replies: HashMap<String, Reply>,
+    requests: Vec<ReceivedRequest>,
 }
 
-/// The registry.
+/// The fake registry.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    /// Its root, without a slash at the end: on a host that is not the service's.
+    /// Its base URL without trailing slash, on another host name than the service's.
     pub url: String,
-    memory: Arc<Mutex<Memory>>,
+    inner: Arc<Mutex<Inner>>,
 }
 
 impl Registry {
-    /// Starts one that knows nothing.
+    /// Starts a registry that returns 404 for everything.
     pub async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let url = format!("http://localhost:{}", listener.local_addr().unwrap().port());
-        let registry = Self { url, memory: Arc::default() };
+        let registry = Self { url, inner: Arc::default() };
         let router = Router::new().fallback(answer).with_state(registry.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         registry
     }
 
-    /// Starts one that is an npm registry and a simple index, each with the package `widgets`.
+    /// Starts an npm registry and simple index, each with the package `widgets`.
     pub async fn with_widgets() -> Self {
         let registry = Self::start().await;
         let tarball = format!("{}/npm/widgets/-/widgets-1.0.0.tgz", registry.url);
         let packument = json!({"name": "widgets", "versions": {"1.0.0": {"dist": {"tarball": tarball}}}});
-        registry.says("/npm/widgets", Says::found("application/json", packument.to_string()));
+        registry.stub("/npm/widgets", Reply::ok("application/json", packument.to_string()));
         let page = r#"<a href="/packages/widgets-1.0-py3-none-any.whl#sha256=00">widgets</a>"#;
-        registry.says("/simple/widgets/", Says::found("text/html", page));
+        registry.stub("/simple/widgets/", Reply::ok("text/html", page));
         registry
     }
 
-    /// The settings of a service before both registries of [`Self::with_widgets`].
+    /// Settings for a service in front of [`Self::with_widgets`].
     pub fn settings(&self) -> Settings {
         Settings { npm: self.upstream("/npm/"), pypi: self.upstream("/simple/"), ..no_upstreams() }
     }
 
-    /// The same as an upstream, with this path behind its root.
+    /// This registry as an upstream, with a path below its base URL.
     pub fn upstream(&self, path: &str) -> Option<upstream::Upstream> {
         upstream::Upstream::parse(&format!("{}{path}", self.url))
     }
 
-    /// What it says at a path, from now on.
-    pub fn says(&self, path: &str, says: Says) {
-        self.memory.lock().unwrap().says.insert(path.to_owned(), says);
+    /// Sets the reply for a path.
+    pub fn stub(&self, path: &str, reply: Reply) {
+        self.inner.lock().unwrap().replies.insert(path.to_owned(), reply);
     }
 
-    /// What it was asked since the last call of this.
-    pub fn asked(&self) -> Vec<Asked> {
-        std::mem::take(&mut self.memory.lock().unwrap().asked)
+    /// Takes the requests received since the last call.
+    pub fn take_requests(&self) -> Vec<ReceivedRequest> {
+        std::mem::take(&mut self.inner.lock().unwrap().requests)
     }
 
-    /// The one thing that it was asked since the last call of this or of [`Self::asked`].
+    /// Takes the only request received since the last call; panics if there is not exactly one.
     #[track_caller]
-    pub fn asked_once(&self) -> Asked {
-        let asked = self.asked();
-        assert_eq!(asked.len(), 1, "{asked:?}");
-        asked[0].clone()
+    pub fn take_one_request(&self) -> ReceivedRequest {
+        let requests = self.take_requests();
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        requests[0].clone()
     }
 }
 
@@ -141,19 +141,19 @@ async fn answer(State(registry): State<Registry>, request: Request) -> Response 
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    let asked = Asked { method: parts.method, path: path.clone(), headers: parts.headers.clone(), body };
-    let says = {
-        let mut memory = registry.memory.lock().unwrap();
-        memory.asked.push(asked);
-        memory.says.get(&path).cloned().unwrap_or_else(|| Says::status(404))
+    let received = ReceivedRequest { method: parts.method, path: path.clone(), headers: parts.headers.clone(), body };
+    let reply = {
+        let mut inner = registry.inner.lock().unwrap();
+        inner.requests.push(received);
+        inner.replies.get(&path).cloned().unwrap_or_else(|| Reply::status(404))
     };
-    tokio::time::sleep(says.delay).await;
-    let tag = says.headers.iter().find(|(name, _)| name == "etag").map(|(_, tag)| tag.as_str());
+    tokio::time::sleep(reply.delay).await;
+    let tag = reply.headers.iter().find(|(name, _)| name == "etag").map(|(_, tag)| tag.as_str());
     let known = parts.headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
     let is_known = tag.is_some() && tag == known;
-    let status = if is_known { StatusCode::NOT_MODIFIED } else { StatusCode::from_u16(says.status).unwrap() };
-    let mut response = (status, Body::from(if is_known { Vec::new() } else { says.body })).into_response();
-    for (name, value) in says.headers {
+    let status = if is_known { StatusCode::NOT_MODIFIED } else { StatusCode::from_u16(reply.status).unwrap() };
+    let mut response = (status, Body::from(if is_known { Vec::new() } else { reply.body })).into_response();
+    for (name, value) in reply.headers {
         let name: header::HeaderName = name.parse().unwrap();
         response.headers_mut().insert(name, value.parse().unwrap());
     }

@@ -1,7 +1,7 @@
-//! What is logged at the noisiest level while everything is called, rightly and wrongly: one line a request, with ids
-//! and figures, and nothing that was sent.
+//! Logs at the most verbose level during valid and invalid calls to everything: one line per
+//! request with IDs and figures, and no secrets.
 //!
-//! One test, because there is one log in a process.
+//! A single test, because the log is global to a process.
 
 use std::collections::BTreeMap;
 
@@ -11,45 +11,45 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use shared::domain::Ecosystem;
 use shared::ids::TokenId;
-use shared::principal::Operation;
+use shared::permissions::Operation;
 use shared::registry::Settings;
 use shared::secret::{Token, TokenKind};
 use shared::store::installations::{Download, Recorded};
-use tests::coverage::{Cast, Covered, Guard, Stage, made_up, mistyped, routed};
+use tests::coverage::{Covered, Fixtures, Guard, InvalidCredentials, mistyped, routed, unknown_token};
 use tests::faults::{Fault, Faults};
 use tests::log::Log;
 use tests::table::text;
-use tests::upstream::{Registry, Says};
+use tests::upstream::{Registry, Reply};
 use tests::{Answer, Service, no_upstreams};
 use tracing_subscriber::filter::LevelFilter;
 
-/// Something that must not be logged, in places where nobody would send it.
+/// A secret that must not be logged, sent in unusual places.
 const SECRET: &str = "hunter2-Correct-Horse-9F3A";
 
-/// The requests made, and what of them must not be logged.
+/// The requests made, and the secrets they contained.
 #[derive(Default)]
-struct Tour {
-    /// Each with what its line must say: method, route, principal where known.
-    made: Vec<(Answer, Method, Option<&'static str>, Option<String>)>,
+struct Recorder {
+    /// Each response with the expected method, route and, if known, principal of its log line.
+    requests: Vec<(Answer, Method, Option<&'static str>, Option<String>)>,
     secrets: Vec<String>,
 }
 
-impl Tour {
+impl Recorder {
     fn add(&mut self, covered: &Covered, principal: Option<&str>, answer: Answer) {
         if !answer.text.is_empty() && answer.status.is_success() {
             let body = answer.json();
             for field in ["token", "key"] {
-                // The shortened token of a list may be shown, so it may be logged.
+                // The masked token of a list is not a secret.
                 if let Some(secret) = body[field].as_str().filter(|secret| Token::parse(secret).is_some()) {
                     self.secret(secret);
                 }
             }
         }
         let route = (covered.success != 404).then_some(covered.path);
-        self.made.push((answer, covered.method.clone(), route, principal.map(str::to_owned)));
+        self.requests.push((answer, covered.method.clone(), route, principal.map(str::to_owned)));
     }
 
-    /// A secret must not show, nor its hash, nor what is left of it where a beginning is shown.
+    /// Records a secret with its hash and the part after its shown prefix.
     fn secret(&mut self, secret: &str) {
         self.secrets.push(secret.to_owned());
         for part in secret.split(':') {
@@ -60,47 +60,48 @@ impl Tour {
         }
     }
 
-    fn stage(&mut self, stage: &Stage) {
-        let credentials = [&stage.owner.credential, &stage.token.token, &stage.api_key.key, &stage.access_token.token];
+    fn add_fixtures(&mut self, fixtures: &Fixtures) {
+        let credentials =
+            [&fixtures.owner.credential, &fixtures.token.token, &fixtures.api_key.key, &fixtures.access_token.token];
         credentials.into_iter().for_each(|secret| self.secret(secret));
-        [&stage.email_token, &stage.reset_code, &stage.email, &stage.token.user_identifier]
+        [&fixtures.email_token, &fixtures.reset_code, &fixtures.email, &fixtures.token.user_identifier]
             .into_iter()
             .for_each(|secret| self.secret(secret));
-        self.secret(&stage.reset_code.replace('-', ""));
+        self.secret(&fixtures.reset_code.replace('-', ""));
     }
 }
 
 #[tokio::test]
-async fn a_log_says_what_happened_and_nothing_that_was_sent() {
+async fn each_request_logs_one_line_without_secrets() {
     let log = Log::default();
     tracing::subscriber::set_global_default(log.subscriber(LevelFilter::TRACE)).unwrap();
 
     let (service, faults) = Service::start_with_faults().await;
-    let mut tour = Tour::default();
-    tour.secret(SECRET);
+    let mut recorder = Recorder::default();
+    recorder.secret(SECRET);
     for covered in routed() {
-        good_and_bad(&service, &mut tour, covered).await;
+        good_and_bad(&service, &mut recorder, covered).await;
     }
-    wrong_credentials(&service, &mut tour).await;
-    failing_table(&service, &faults, &mut tour).await;
-    installation_log(&service, &mut tour).await;
-    registries(&mut tour).await;
-    tour.secrets.extend(["bobby-laptop", "carol-laptop", "Authorization", "Bearer "].map(str::to_owned));
-    tour.secrets.extend(service.outbox.mails().into_iter().map(|mail| mail.to));
+    wrong_credentials(&service, &mut recorder).await;
+    failing_table(&service, &faults, &mut recorder).await;
+    installation_log(&service, &mut recorder).await;
+    registries(&mut recorder).await;
+    recorder.secrets.extend(["bobby-laptop", "carol-laptop", "Authorization", "Bearer "].map(str::to_owned));
+    recorder.secrets.extend(service.outbox.mails().into_iter().map(|mail| mail.to));
 
     let log = log.text();
-    check_lines(&tour, &log);
-    for secret in &tour.secrets {
+    check_lines(&recorder, &log);
+    for secret in &recorder.secrets {
         if let Some(line) = log.lines().find(|line| line.contains(secret.as_str())) {
             panic!("{secret} is in the log: {line}");
         }
     }
 }
 
-/// An installation in whose every word is something that must not be logged, and a search for it.
-async fn installation_log(service: &Service, tour: &mut Tour) {
-    let stage = Stage::set(service).await;
-    tour.stage(&stage);
+/// An installation with the secret in every field, and searches for it.
+async fn installation_log(service: &Service, recorder: &mut Recorder) {
+    let fixtures = Fixtures::create(service).await;
+    recorder.add_fixtures(&fixtures);
     let said = || Some(SECRET.to_owned());
     let download = Download {
         ecosystem: Ecosystem::Npm,
@@ -108,7 +109,7 @@ async fn installation_log(service: &Service, tour: &mut Tour) {
         version: SECRET.to_owned(),
         file: SECRET.to_owned(),
         user_identifier: SECRET.to_owned(),
-        token_id: TokenId::parse(&stage.token.id).unwrap(),
+        token_id: TokenId::parse(&fixtures.token.id).unwrap(),
         client: said(),
         client_version: said(),
         command: said(),
@@ -116,32 +117,32 @@ async fn installation_log(service: &Service, tour: &mut Tour) {
         source_ip: None,
     };
     for recorded in [Recorded::New, Recorded::Repeated] {
-        assert_eq!(service.installation_log.record(Some(&stage.org.id), &download).await, Ok(recorded));
+        assert_eq!(service.installation_log.record(Some(&fixtures.org.id), &download).await, Ok(recorded));
     }
     let covered = routed().find(|covered| covered.operation == Operation::InstallationsList).unwrap();
     for query in [format!("?package={SECRET}"), format!("?user_identifier={SECRET}")] {
-        let path = stage.org.installations(&query);
-        let answer = service.call(Method::GET, &path, &stage.owner.credential).await;
+        let path = fixtures.org.installations(&query);
+        let answer = service.call(Method::GET, &path, &fixtures.owner.credential).await;
         assert!(answer.text.contains(SECRET), "{}", answer.text);
-        tour.add(covered, Some(stage.owner.id.as_str()), answer);
+        recorder.add(covered, Some(fixtures.owner.id.as_str()), answer);
     }
 }
 
-/// Downloads and failures at the registries, with a secret in whatever a package manager sends, and in what the upstream
-/// answers.
-async fn registries(tour: &mut Tour) {
+/// Downloads and failures at the registries, with secrets in everything that a package manager
+/// sends and the upstream returns.
+async fn registries(recorder: &mut Recorder) {
     let registry = Registry::start().await;
     let page = format!("<a href=\"https://{SECRET}.example/{SECRET}-1.0.zip?{SECRET}\">{SECRET}</a>{{");
-    registry.says("/simple/widgets/", Says::found("text/html", page.clone()));
-    registry.says("/npm/widgets", Says::found("application/json", page));
-    registry.says("/npm/broken", Says::status(302).with("location", &format!("http://localhost:1/{SECRET}")));
+    registry.stub("/simple/widgets/", Reply::ok("text/html", page.clone()));
+    registry.stub("/npm/widgets", Reply::ok("application/json", page));
+    registry.stub("/npm/broken", Reply::status(302).with_header("location", &format!("http://localhost:1/{SECRET}")));
     let settings = Settings { npm: registry.upstream("/npm/"), pypi: registry.upstream("/simple/"), ..no_upstreams() };
     let service = Service::start_with_registries(settings).await;
-    let stage = Stage::set(&service).await;
-    tour.stage(&stage);
-    let token = &stage.token.token;
+    let fixtures = Fixtures::create(&service).await;
+    recorder.add_fixtures(&fixtures);
+    let token = &fixtures.token.token;
     let password = BASE64.encode(format!("token:{token}"));
-    tour.secret(&password);
+    recorder.secret(&password);
     let logout = format!("/npm/-/user/token/{token}");
     for path in [
         "/npm/widgets",
@@ -153,8 +154,8 @@ async fn registries(tour: &mut Tour) {
         &logout,
     ] {
         for (authorization, principal) in [
-            (format!("Bearer {token}"), Some(stage.token.id.clone())),
-            (format!("Basic {password}"), Some(stage.token.id.clone())),
+            (format!("Bearer {token}"), Some(fixtures.token.id.clone())),
+            (format!("Basic {password}"), Some(fixtures.token.id.clone())),
             (format!("Basic {password}x"), None),
         ] {
             let request = service.request(Method::GET, &format!("{path}?{SECRET}={token}"));
@@ -163,38 +164,38 @@ async fn registries(tour: &mut Tour) {
             let request = request.header("npm-session", SECRET).header("npm-command", SECRET).header("referer", SECRET);
             let answer = service.send(request.header("if-none-match", format!("\"{SECRET}\""))).await;
             let route = if path.starts_with("/npm") { "/npm/{*path}" } else { "/pypi/{*path}" };
-            tour.made.push((answer, Method::GET, Some(route), principal));
+            recorder.requests.push((answer, Method::GET, Some(route), principal));
         }
     }
 }
 
-/// Calls during which DynamoDB fails: what it was asked must not be in what is logged about it.
-async fn failing_table(service: &Service, faults: &Faults, tour: &mut Tour) {
-    let stage = Stage::set(service).await;
-    tour.stage(&stage);
-    for covered in routed().filter(|covered| !covered.uses_up_its_stage()) {
+/// Calls while DynamoDB fails: errors must not log the request to DynamoDB.
+async fn failing_table(service: &Service, faults: &Faults, recorder: &mut Recorder) {
+    let fixtures = Fixtures::create(service).await;
+    recorder.add_fixtures(&fixtures);
+    for covered in routed().filter(|covered| !covered.consumes_fixtures()) {
         for (passing, then) in [(0, Fault::ServerError), (1, Fault::NoCapacity)] {
             faults.arm(passing, &[Fault::LostBefore], Some(then));
-            tour.add(covered, None, covered.call(service, &stage).await);
+            recorder.add(covered, None, covered.call(service, &fixtures).await);
         }
         faults.arm(2, &[Fault::Conflict, Fault::LostAfter], None);
-        tour.add(covered, None, covered.call(service, &stage).await);
+        recorder.add(covered, None, covered.call(service, &fixtures).await);
         faults.disarm();
     }
 }
 
-/// A good call, and calls with secrets wherever somebody might put them by mistake.
-async fn good_and_bad(service: &Service, tour: &mut Tour, covered: &Covered) {
-    let stage = Stage::set(service).await;
-    tour.stage(&stage);
-    let token = made_up(TokenKind::OrgUser);
-    tour.secret(&token);
-    let path = covered.path_on(&stage);
-    let send = async |request| service.send(covered.authorized(request, &stage)).await;
+/// A valid call, and calls with secrets wherever someone might put them by mistake.
+async fn good_and_bad(service: &Service, recorder: &mut Recorder, covered: &Covered) {
+    let fixtures = Fixtures::create(service).await;
+    recorder.add_fixtures(&fixtures);
+    let token = unknown_token(TokenKind::OrgUser);
+    recorder.secret(&token);
+    let path = covered.path_with(&fixtures);
+    let send = async |request| service.send(covered.authorized(request, &fixtures)).await;
     let method = || covered.method.clone();
 
     for query in [format!("?{SECRET}={token}"), format!("?limit={SECRET}"), format!("?cursor={token}")] {
-        tour.add(covered, None, send(service.request(method(), &format!("{path}{query}"))).await);
+        recorder.add(covered, None, send(service.request(method(), &format!("{path}{query}"))).await);
     }
     for body in [
         SECRET.to_owned(),
@@ -205,59 +206,59 @@ async fn good_and_bad(service: &Service, tour: &mut Tour, covered: &Covered) {
         ),
     ] {
         let request = service.request(method(), &path).header("content-type", "application/json");
-        tour.add(covered, None, send(request.body(body)).await);
+        recorder.add(covered, None, send(request.body(body)).await);
     }
     if let Some(body) = covered.body {
-        for (field, _) in body(&stage).as_object().unwrap() {
+        for (field, _) in body(&fixtures).as_object().unwrap() {
             for value in [json!(SECRET), json!({SECRET: token})] {
-                let mut body = body(&stage);
+                let mut body = body(&fixtures);
                 body[field] = value;
-                tour.add(covered, None, send(service.request(method(), &path).json(&body)).await);
+                recorder.add(covered, None, send(service.request(method(), &path).json(&body)).await);
             }
         }
     }
-    // What used something up above must be good once more.
-    let stage = if covered.uses_up_its_stage() { Stage::set(service).await } else { stage };
-    tour.stage(&stage);
+    // Replaces fixtures that were consumed above.
+    let fixtures = if covered.consumes_fixtures() { Fixtures::create(service).await } else { fixtures };
+    recorder.add_fixtures(&fixtures);
     let principal = match covered.guard {
         Guard::None | Guard::Gateway | Guard::Registry => None,
-        // Of the holder of an e-mail-verified token the management id is known to nobody here.
+        // The ID of an email-verified token is not known here.
         Guard::EmailHolder => None,
-        Guard::Bot | Guard::Manager | Guard::Authorizer => Some(stage.owner.id.as_str()),
+        Guard::Bot | Guard::Manager | Guard::Authorizer => Some(fixtures.owner.id.as_str()),
     };
-    let answer = covered.call(service, &stage).await;
+    let answer = covered.call(service, &fixtures).await;
     assert_eq!(answer.status, covered.success, "{}: {}", covered.operation.name(), answer.text);
-    tour.add(covered, principal, answer);
+    recorder.add(covered, principal, answer);
 }
 
-/// Every credential that is refused, and secrets in paths and in headers of no meaning.
-async fn wrong_credentials(service: &Service, tour: &mut Tour) {
-    let stage = Stage::set(service).await;
-    tour.stage(&stage);
-    let cast = Cast::gather(service, &stage).await;
+/// Every invalid credential, and secrets in paths and meaningless headers.
+async fn wrong_credentials(service: &Service, recorder: &mut Recorder) {
+    let fixtures = Fixtures::create(service).await;
+    recorder.add_fixtures(&fixtures);
+    let invalid_credentials = InvalidCredentials::create(service, &fixtures).await;
     let covered = routed().find(|covered| covered.path.contains("by-id")).unwrap();
-    for wrong in cast.against(covered) {
-        for header in &wrong.headers {
-            // `Bearer` alone is no secret.
+    for invalid in invalid_credentials.for_operation(covered) {
+        for header in &invalid.headers {
+            // `Bearer` alone is not a secret.
             if let Some((_, credential)) = header.split_once(' ') {
-                tour.secret(credential);
+                recorder.secret(credential);
             }
         }
-        tour.add(covered, None, wrong.call(covered, service, &stage).await);
+        recorder.add(covered, None, invalid.call(covered, service, &fixtures).await);
     }
-    let secret = mistyped(&stage.token.token);
-    tour.secret(&secret);
-    let path = covered.path_on(&stage).replace(&stage.token.id, &secret);
-    tour.add(covered, None, service.call(Method::DELETE, &path, &stage.owner.credential).await);
-    let nowhere = routed().find(|covered| covered.success == 404).unwrap();
-    tour.add(nowhere, None, service.call(Method::GET, &format!("/{secret}?{secret}"), &secret).await);
-    let request = service.request(Method::GET, nowhere.path).header("x-api-key", &secret);
+    let secret = mistyped(&fixtures.token.token);
+    recorder.secret(&secret);
+    let path = covered.path_with(&fixtures).replace(&fixtures.token.id, &secret);
+    recorder.add(covered, None, service.call(Method::DELETE, &path, &fixtures.owner.credential).await);
+    let unknown_route = routed().find(|covered| covered.success == 404).unwrap();
+    recorder.add(unknown_route, None, service.call(Method::GET, &format!("/{secret}?{secret}"), &secret).await);
+    let request = service.request(Method::GET, unknown_route.path).header("x-api-key", &secret);
     let request = request.header("cookie", format!("session={secret}")).header("x-request-id", &secret);
-    tour.add(nowhere, None, service.send(request.header("user-agent", &secret)).await);
+    recorder.add(unknown_route, None, service.send(request.header("user-agent", &secret)).await);
 }
 
-/// Checks that each request has exactly one line, which says what it must.
-fn check_lines(tour: &Tour, log: &str) {
+/// Asserts that each request has exactly one complete log line.
+fn check_lines(recorder: &Recorder, log: &str) {
     let mut lines: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for line in log.lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"));
@@ -265,8 +266,8 @@ fn check_lines(tour: &Tour, log: &str) {
             lines.entry(text(&line, "request_id").to_owned()).or_default().push(line);
         }
     }
-    assert!(tour.made.len() > 300);
-    for (answer, method, route, principal) in &tour.made {
+    assert!(recorder.requests.len() > 300);
+    for (answer, method, route, principal) in &recorder.requests {
         let found = lines.get(answer.header("x-request-id")).map_or(&[][..], Vec::as_slice);
         let [line] = found else { panic!("{} lines for {method} {route:?}", found.len()) };
         assert_eq!(line["method"], method.as_str(), "{line}");

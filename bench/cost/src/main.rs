@@ -1,20 +1,22 @@
-//! What each call takes of DynamoDB, in organizations of the sizes that are named: JSON, for `bench/run` to put into money.
+//! The DynamoDB capacity of each call, for organizations of the given sizes. Prints JSON;
+//! `bench/run` computes prices.
 //!
 //! ```text
 //! cost 10 1000 100000
 //! ```
 //!
-//! The calls are made over HTTP, of the whole service on the embedded DynamoDB; what they cost is what the service itself
-//! counts and logs. Tokens beyond the first are copies written past the service, which would take minutes to issue them.
+//! Calls the whole service over HTTP, on the embedded DynamoDB, and reports the cost that the
+//! service logs. Tokens after the first are copied directly into the table, since issuing them
+//! would take minutes.
 
-#![allow(clippy::unwrap_used)] // A measurement that cannot go on has failed.
+#![allow(clippy::unwrap_used)] // A benchmark may panic.
 
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 use shared::app::Limits;
-use tests::coverage::Stage;
+use tests::coverage::Fixtures;
 use tests::management::{ACCESS_TOKENS, API_KEYS, INTROSPECT};
 use tests::upstream::Registry;
 use tests::{Answer, Service};
@@ -28,28 +30,28 @@ async fn main() {
     println!("{}", Value::Object(found));
 }
 
-/// Every call of the service once, in an organization of this size.
+/// Makes every call once, in an organization of this size.
 async fn calls(size: usize) -> Vec<Value> {
     let registry = Registry::with_widgets().await;
-    // Limits have counters, which cost as well.
+    // Rate limits stay on: their counters cost too.
     let limits = Limits { registration_time: Duration::ZERO, ..Limits::default() };
     let service = Service::start_with_registries_and_limits(registry.settings(), limits).await;
-    service.table.leave_unchecked();
+    service.table.skip_final_check();
     let mut calls = Calls { service, found: Vec::new() };
-    let stage = fill(&calls.service, size).await;
-    of_organizations(&mut calls, &stage).await;
-    of_registries(&mut calls, &stage).await;
-    of_people(&mut calls, &stage).await;
+    let fixtures = fill(&calls.service, size).await;
+    of_organizations(&mut calls, &fixtures).await;
+    of_registries(&mut calls, &fixtures).await;
+    of_people(&mut calls, &fixtures).await;
     calls.found
 }
 
-/// A stage whose organization has so many org user tokens.
-async fn fill(service: &Service, size: usize) -> Stage {
-    let stage = Stage::set(service).await;
-    let original = service.issue(&stage.org, &stage.owner, "person").await;
+/// Creates fixtures and gives their organization this many org user tokens.
+async fn fill(service: &Service, size: usize) -> Fixtures {
+    let fixtures = Fixtures::create(service).await;
+    let original = service.issue(&fixtures.org, &fixtures.owner, "person").await;
     let identifiers = (2..size).map(|number| format!("person-{number:06}")).collect();
     service.table.copies(&original, identifiers).await;
-    stage
+    fixtures
 }
 
 /// The calls so far.
@@ -59,7 +61,7 @@ struct Calls {
 }
 
 impl Calls {
-    /// Makes one.
+    /// Makes a call and records its cost.
     async fn call(&mut self, operation: &str, what: &str, request: RequestBuilder) -> Answer {
         let answer = self.service.send(request).await;
         assert!(!answer.status.is_client_error() && !answer.status.is_server_error(), "{operation}: {}", answer.text);
@@ -69,7 +71,7 @@ impl Calls {
         answer
     }
 
-    /// Makes one with a credential.
+    /// Makes a call with a credential.
     async fn of(
         &mut self,
         who: &str,
@@ -85,10 +87,10 @@ impl Calls {
     }
 }
 
-async fn of_organizations(calls: &mut Calls, stage: &Stage) {
-    let (owner, path) = (stage.owner.credential.as_str(), |rest: &str| stage.org.org_user_tokens(rest));
-    let token = stage.token.token.as_str();
-    // The authorizer's whole work is done for this path; what stands behind it reads nothing.
+async fn of_organizations(calls: &mut Calls, fixtures: &Fixtures) {
+    let (owner, path) = (fixtures.owner.credential.as_str(), |rest: &str| fixtures.org.org_user_tokens(rest));
+    let token = fixtures.token.token.as_str();
+    // Whoami itself reads nothing, so this is the cost of the authorizer.
     let first = "a token, its first use in a minute";
     calls.of(token, "tokens-authorize", first, Method::GET, "/v1/whoami", None).await;
     calls.of(token, "tokens-authorize", "a token", Method::GET, "/v1/whoami", None).await;
@@ -121,13 +123,13 @@ async fn of_organizations(calls: &mut Calls, stage: &Stage) {
     calls.of(owner, "org-access-tokens-update", "its role", Method::PATCH, &by_id, Some(change)).await;
     calls.of(owner, "org-access-tokens-delete", "a token", Method::DELETE, &by_id, None).await;
 
-    let log = stage.org.audit_log("?limit=10");
+    let log = fixtures.org.audit_log("?limit=10");
     calls.of(owner, "audit-log-list", "10 entries", Method::GET, &log, None).await;
 }
 
-async fn of_registries(calls: &mut Calls, stage: &Stage) {
-    let token = stage.token.token.as_str();
-    // Whether the organization may install is known from here on, for a minute.
+async fn of_registries(calls: &mut Calls, fixtures: &Fixtures) {
+    let token = fixtures.token.token.as_str();
+    // Warms the cache of Guard's state, which lasts a minute.
     calls.service.call(Method::GET, "/npm/widgets", token).await;
     calls.of(token, "registry-npm", "metadata", Method::GET, "/npm/widgets", None).await;
     let file = calls.service.request(Method::GET, "/npm/widgets/-/widgets-1.0.0.tgz").bearer_auth(token);
@@ -135,22 +137,23 @@ async fn of_registries(calls: &mut Calls, stage: &Stage) {
     calls.of(token, "registry-pypi", "metadata", Method::GET, "/pypi/simple/widgets/", None).await;
     let file = "/pypi/files/widgets/-/packages/widgets-1.0-py3-none-any.whl";
     calls.of(token, "registry-pypi", "a file", Method::GET, file, None).await;
-    let log = stage.org.installations("?limit=10");
-    calls.of(&stage.owner.credential, "installations-list", "2 entries", Method::GET, &log, None).await;
+    let log = fixtures.org.installations("?limit=10");
+    calls.of(&fixtures.owner.credential, "installations-list", "2 entries", Method::GET, &log, None).await;
 }
 
-async fn of_people(calls: &mut Calls, stage: &Stage) {
+async fn of_people(calls: &mut Calls, fixtures: &Fixtures) {
     let json = |method, path, body: Value| calls.service.request(method, path).json(&body);
     let new = json(Method::POST, "/api/v1/tokens", json!({"email": "somebody@example.com"}));
-    let reset = json(Method::POST, "/api/v1/tokens/reset", json!({"email": stage.email, "code": stage.reset_code}));
+    let reset =
+        json(Method::POST, "/api/v1/tokens/reset", json!({"email": fixtures.email, "code": fixtures.reset_code}));
     calls.call("email-tokens-register", "a new address", new).await;
-    let key = stage.email_token.as_str();
-    calls.of(key, "email-tokens-status", "a key", Method::GET, "/api/v1/tokens/status", None).await;
+    let key = fixtures.email_token.as_str();
+    calls.of(key, "email-tokens-status", "a token", Method::GET, "/api/v1/tokens/status", None).await;
     let told = calls.call("email-tokens-reset", "with a code", reset).await.json();
     let key = told["token"].as_str().unwrap();
     let other =
-        calls.of(key, "email-tokens-regenerate", "a key", Method::POST, "/api/v1/tokens/regenerate", None).await;
+        calls.of(key, "email-tokens-regenerate", "a token", Method::POST, "/api/v1/tokens/regenerate", None).await;
     let told = other.json();
     let key = told["token"].as_str().unwrap();
-    calls.of(key, "email-tokens-revoke", "a key", Method::DELETE, "/api/v1/tokens", None).await;
+    calls.of(key, "email-tokens-revoke", "a token", Method::DELETE, "/api/v1/tokens", None).await;
 }

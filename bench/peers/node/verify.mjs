@@ -1,6 +1,6 @@
-// What functions/tokens/authorize does for an org user token, on Node.js: refuses what cannot be a token by its checksum,
-// looks up the rest by its hash in one strongly consistent read, and answers API Gateway. Noting the use, which happens
-// once a minute, is left out.
+// The check of an org user token that functions/tokens/authorize makes, for Node.js: verifies the checksum, looks up the
+// token by its hash in one strongly consistent read, and responds to API Gateway. Omits the update of `last_used_at`,
+// which happens once a minute.
 
 import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";

@@ -1,11 +1,13 @@
-//! An API of another team: one handler, behind the authorizer of guard-tokens. `docs/PROTECT_YOUR_API.md` tells the rest.
+//! An example API behind the guard-tokens authorizer, with one handler. See
+//! `docs/PROTECT_YOUR_API.md`.
 
 use lambda_http::request::RequestContext;
 use lambda_http::{Body, Error, Request, RequestExt, Response};
 use serde_json::{Value, json};
 
-/// Answers `GET /reports` with the reports of the caller's organization: to API keys with the scope `shield:read`, and to
-/// organization access tokens that are operators at least. Whoever else the authorizer let in is answered 403.
+/// Handles `GET /reports`: returns the reports of the caller's organization. Requires an API key
+/// with the scope `shield:read`, or an organization access token with the role `operator` or
+/// `manager`; else 403.
 pub async fn handle(request: Request) -> Result<Response<Body>, Error> {
     let caller = caller(&request);
     let may = match caller["kind"].as_str() {
@@ -15,12 +17,16 @@ pub async fn handle(request: Request) -> Result<Response<Body>, Error> {
     };
     let (status, body) = match may {
         true => (200, json!({ "org_id": caller["org_id"], "reports": [] })),
-        false => (403, json!({ "error": "The credential may not read reports." })),
+        false => (
+            403,
+            json!({ "error": "The credential lacks permission to read reports. Use an API key with the scope shield:read, or an access token with the role operator or manager." }),
+        ),
     };
     Ok(Response::builder().status(status).header("content-type", "application/json").body(body.to_string().into())?)
 }
 
-/// Who calls, as the authorizer found out. Null for a request that came another way: it may do nothing.
+/// The principal from the authorizer's context. Null if the request bypassed the authorizer, which
+/// grants nothing.
 fn caller(request: &Request) -> Value {
     match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => {

@@ -1,6 +1,6 @@
-//! The example with a real service behind the authorizer; only API Gateway's part is played here.
+//! Runs the example with a real service behind the authorizer. Only API Gateway is simulated.
 
-#![allow(clippy::unwrap_used)] // An example that cannot be run has failed.
+#![allow(clippy::unwrap_used)] // A test may panic.
 
 use lambda_http::Body;
 use serde_json::{Value, json};
@@ -20,8 +20,8 @@ async fn api_key(service: &Service, owner: &Bot, scope: &str) -> Value {
     create(service, "/v1/api-keys", owner, &body).await
 }
 
-/// Calls `GET /reports` as API Gateway does: asks the authorizer first, and hands on what that says. The answer is the
-/// status, and the body where the handler was reached.
+/// Calls `GET /reports` as API Gateway does: invokes the authorizer, then the handler with its
+/// context. Returns the status, and the body if the handler was reached.
 async fn get_reports(service: &Service, credential: &str) -> (u16, Value) {
     let mut event = json!({
         "version": "2.0",
@@ -53,7 +53,7 @@ async fn call_handler(event: &Value) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn a_key_with_the_scope_reads_until_it_is_revoked_and_not_once_more() {
+async fn api_key_with_the_scope_reads_reports_until_it_is_revoked() {
     let service = Service::start().await;
     let (org, owner) = service.org_with_owner().await;
     let key = api_key(&service, &owner, "shield:read").await;
@@ -68,16 +68,24 @@ async fn a_key_with_the_scope_reads_until_it_is_revoked_and_not_once_more() {
 }
 
 #[tokio::test]
-async fn a_key_without_the_scope_is_let_in_and_refused() {
+async fn api_key_without_the_scope_gets_403_from_the_handler() {
     let service = Service::start().await;
     let (_, owner) = service.org_with_owner().await;
     let key = api_key(&service, &owner, "shield:write").await;
     let (status, body) = get_reports(&service, key["key"].as_str().unwrap()).await;
-    assert_eq!((status, &body["error"]), (403, &json!("The credential may not read reports.")));
+    assert_eq!(
+        (status, &body["error"]),
+        (
+            403,
+            &json!(
+                "The credential lacks permission to read reports. Use an API key with the scope shield:read, or an access token with the role operator or manager."
+            )
+        )
+    );
 }
 
 #[tokio::test]
-async fn an_access_token_needs_the_role() {
+async fn access_token_below_operator_gets_403() {
     let service = Service::start().await;
     let (_, owner) = service.org_with_owner().await;
     for (role, expected) in [("readonly", 403), ("operator", 200), ("manager", 200)] {
@@ -88,15 +96,23 @@ async fn an_access_token_needs_the_role() {
 }
 
 #[tokio::test]
-async fn whom_the_handler_does_not_know_it_refuses() {
+async fn other_principals_and_forged_headers_get_403() {
     let service = Service::start().await;
     let (org, owner) = service.org_with_owner().await;
     let user = service.issue(&org, &owner, "alice").await;
     for credential in [owner.credential.as_str(), user.token.as_str()] {
         let (status, body) = get_reports(&service, credential).await;
-        assert_eq!((status, &body["error"]), (403, &json!("The credential may not read reports.")));
+        assert_eq!(
+            (status, &body["error"]),
+            (
+                403,
+                &json!(
+                    "The credential lacks permission to read reports. Use an API key with the scope shield:read, or an access token with the role operator or manager."
+                )
+            )
+        );
     }
-    // Past the authorizer, with what it would have said in a header: the caller's to write, so not looked at.
+    // Without the authorizer's context, a header with the same content grants nothing.
     let event = json!({
         "version": "2.0",
         "rawPath": "/reports",

@@ -1,5 +1,5 @@
-//! Which package manager calls, and for which command: what it says of itself, for the installation log. Anybody can
-//! say anything, so nothing is decided by it.
+//! Detects the package manager and its command from request headers, for the installation log.
+//! Callers can forge these headers, so nothing else may depend on them.
 
 use http::HeaderMap;
 use http::header::USER_AGENT;
@@ -7,24 +7,24 @@ use serde::Deserialize;
 
 use crate::secret::Token;
 
-/// How much is kept of each of these.
-const LONGEST: usize = 64;
+/// The maximum length of each field.
+const MAX_LENGTH: usize = 64;
 
 /// A package manager.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Client {
-    /// Its name, as its `User-Agent` begins: `npm`.
+    /// The name at the start of its `User-Agent`: `npm`.
     pub name: Option<String>,
     /// Its version: `11.5.2`.
     pub version: Option<String>,
-    /// What it was told to do, where it says so: `install`.
+    /// Its command, if the client sends it: `install`.
     pub command: Option<String>,
-    /// Which run of it this is, where it says so.
+    /// The ID of its run, if the client sends one.
     pub session: Option<String>,
 }
 
 impl Client {
-    /// Reads what a request says.
+    /// Reads a request's headers.
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let agent = header(headers, USER_AGENT.as_str()).unwrap_or_default();
         let (product, details) = agent.split_once(' ').unwrap_or((agent, ""));
@@ -41,7 +41,7 @@ impl Client {
     }
 }
 
-/// What uv says of itself behind its name, in JSON, as far as it is of interest.
+/// The JSON in uv's `User-Agent`. Other fields are ignored.
 #[derive(Deserialize)]
 struct Details {
     installer: Installer,
@@ -52,23 +52,24 @@ struct Installer {
     subcommand: Vec<String>,
 }
 
-/// The command as uv says it: `["pip", "install"]`.
+/// The command in uv's `User-Agent`: `["pip", "install"]`.
 fn subcommand(details: &str) -> Option<String> {
     let details: Details = serde_json::from_str(details).ok()?;
     let words: Option<Vec<String>> = details.installer.subcommand.iter().map(|part| word(part)).collect();
     let command = words?.join(" ");
-    (1..=LONGEST).contains(&command.len()).then_some(command)
+    (1..=MAX_LENGTH).contains(&command.len()).then_some(command)
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// A word of letters, digits and a few signs, cut to a length; no token that somebody put into the wrong place.
+/// Accepts letters, digits and `.-_+`, and truncates to [`MAX_LENGTH`]. A token in the wrong header
+/// must not get into the log.
 fn word(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+');
     (!text.is_empty() && text.chars().all(allowed) && Token::parse(text).is_none())
-        .then(|| text.chars().take(LONGEST).collect())
+        .then(|| text.chars().take(MAX_LENGTH).collect())
 }
 
 #[cfg(test)]
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn package_managers_are_told_apart_by_what_they_say_first() {
+    fn name_and_version_come_from_the_start_of_the_user_agent() {
         for (agent, name, version) in [
             ("npm/11.5.2 node/v20.20.2 linux x64 workspaces/false", "npm", Some("11.5.2")),
             ("Bun/1.3.0", "bun", Some("1.3.0")),
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_is_known_where_a_client_says_it() {
+    fn command_comes_from_npm_and_uv_headers() {
         let uv = r#"uv/0.13.9 {"installer":{"name":"uv","version":"0.13.9","subcommand":["pip","install"]},"ci":true}"#;
         let headers = HeaderMap::from_iter([(USER_AGENT, uv.parse().unwrap())]);
         assert_eq!(Client::from_headers(&headers).command.as_deref(), Some("pip install"));
@@ -113,13 +114,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_word_is_left_out_and_what_is_long_is_cut() {
+    fn invalid_values_and_tokens_are_dropped_and_long_ones_truncated() {
         for agent in ["", " ", "=cmd()/1", "<script>"] {
             assert_eq!(client(agent).0, None, "{agent}");
         }
-        assert_eq!(client(&"a".repeat(1000)).0.unwrap().len(), LONGEST);
+        assert_eq!(client(&"a".repeat(1000)).0.unwrap().len(), MAX_LENGTH);
         assert_eq!(client("npm/1;2"), (Some("npm".to_owned()), None));
-        // A token in the wrong place is nobody's session.
+        // A token in the wrong header must not be recorded.
         let token = Token::generate(TokenKind::OrgUser).unwrap();
         let headers = HeaderMap::from_iter(
             ["npm-session", "npm-command", "user-agent"]

@@ -1,4 +1,4 @@
-//! Answers with a file's place, and the log of it.
+//! Redirects to files at the upstream registry, and records downloads in the installation log.
 
 use std::time::Duration;
 
@@ -9,94 +9,92 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
 
 use super::client::Client;
-use super::holder_name;
-use super::upstream::is_web_place;
-use crate::app::App;
-use crate::auth::RegistryUser;
+use super::upstream::is_plain_http_url;
+use super::{RegistryApp, RegistryUser, holder_name};
 use crate::domain::Ecosystem;
 use crate::error::ApiError;
-use crate::http::Origin;
+use crate::observe::Origin;
 use crate::principal::Holder;
 use crate::store::StoreError;
 use crate::store::installations::{Download, Recorded};
 use crate::store::tokens::StoredToken;
 
-/// How long the log may hold up an answer.
-const RECORDING: Duration = Duration::from_millis(500);
+/// How long recording a download may delay the response.
+const RECORD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A file of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageFile {
-    /// Whose package.
+    /// The ecosystem.
     pub ecosystem: Ecosystem,
-    /// The package, as its ecosystem writes it: Python's normalised.
+    /// The package name; for Python the normalized one.
     pub package: String,
-    /// Its version, as the file's name has it.
+    /// The version in the file name.
     pub version: String,
-    /// The file's name.
+    /// The file name.
     pub name: String,
 }
 
-/// Sends a caller on to where a file lies, and notes that it was taken.
+/// Redirects to a file of a package, and records the download. A failure to record is only logged.
 ///
 /// # Errors
 ///
-/// 502 where the file lies at no place that a caller can be sent to.
-pub async fn send_on<O>(
-    app: &App,
+/// 502 if clients must not be redirected to this URL.
+pub(super) async fn redirect_to_file<O>(
+    app: &RegistryApp,
     user: &RegistryUser<O>,
     parts: &Parts,
     file: PackageFile,
-    place: &Url,
+    target: &Url,
 ) -> Result<Response, ApiError> {
-    let answer = to_place(app, parts, place)?;
+    let answer = redirect(app, parts, target)?;
     if let Some(holder) = &user.holder
         && is_download(&parts.method, &parts.headers)
     {
         let client = Client::from_headers(&parts.headers);
-        let recording = tokio::time::timeout(RECORDING, record(app, holder, &user.origin, client, file));
+        let recording = tokio::time::timeout(RECORD_TIMEOUT, record(app, holder, &user.origin, client, file));
         if !matches!(recording.await, Ok(Ok(()))) {
-            // An alarm counts these lines.
+            // A metric filter in template.yaml matches this message.
             tracing::error!(principal = holder.token.id(), "a download was not logged");
         }
     }
     Ok(answer)
 }
 
-/// Sends a caller on to something that is no file of a package, such as the metadata beside one.
+/// Redirects without recording a download, such as to a file's metadata.
 ///
 /// # Errors
 ///
-/// As [`send_on`].
-pub fn to_place(app: &App, parts: &Parts, place: &Url) -> Result<Response, ApiError> {
-    if app.registries()?.is_on_our_host(&parts.headers, place) {
+/// As [`redirect_to_file`].
+pub(super) fn redirect(app: &RegistryApp, parts: &Parts, target: &Url) -> Result<Response, ApiError> {
+    if app.registries.is_on_our_host(&parts.headers, target) {
         return Err(ApiError::BadGateway(ON_OUR_HOST));
     }
-    redirect(place)
+    found(target)
 }
 
-fn redirect(place: &Url) -> Result<Response, ApiError> {
-    let location = HeaderValue::from_str(place.as_str()).ok().filter(|_| is_web_place(place));
-    let location = location.ok_or(ApiError::BadGateway(NOWHERE))?;
+fn found(target: &Url) -> Result<Response, ApiError> {
+    let location = HeaderValue::from_str(target.as_str()).ok().filter(|_| is_plain_http_url(target));
+    let location = location.ok_or(ApiError::BadGateway(UNUSABLE_URL))?;
     Ok((StatusCode::FOUND, [(LOCATION, location)]).into_response())
 }
 
-const NOWHERE: &str = "The registry behind this one names no place for this file that a client could fetch it from.";
+const UNUSABLE_URL: &str = "The upstream registry returned no usable URL for this file.";
 
 const ON_OUR_HOST: &str =
-    "The registry behind this one has the same host name, and clients would send it their tokens: call one by another.";
+    "The upstream uses this service's own host name, so clients would send it their tokens. Configure a different one.";
 
-/// How much of a file's end resolvers read, in bytes, to find a wheel's metadata in it.
-const PEEK: u64 = 1024 * 1024;
+/// The largest range at a file's end that counts as a look at a wheel's metadata, in bytes.
+const MAX_PEEK: u64 = 1024 * 1024;
 
-/// Whether a request takes a file: not where it asks about it, or looks into it as resolvers do for a wheel's metadata.
-/// Where that is not sure, it does.
+/// Whether a request is recorded as a download. `HEAD` is not, nor is a resolver's range request
+/// for a wheel's metadata; doubtful ranges are.
 fn is_download(method: &Method, headers: &HeaderMap) -> bool {
     let range = headers.get(RANGE).and_then(|range| range.to_str().ok());
     method == Method::GET && !range.is_some_and(is_peek)
 }
 
-/// Whether a range is a piece from the inside, or a small one from the end.
+/// Whether a range is bounded and starts inside the file, or is a small one at its end.
 fn is_peek(range: &str) -> bool {
     let Some((first, last)) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
         return false;
@@ -104,13 +102,13 @@ fn is_peek(range: &str) -> bool {
     let number = |text: &str| text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
     match (number(first), number(last)) {
         (Some(first), Some(last)) => first > 0 && first <= last,
-        (None, Some(last)) => first.is_empty() && last <= PEEK,
+        (None, Some(last)) => first.is_empty() && last <= MAX_PEEK,
         _ => false,
     }
 }
 
 async fn record(
-    app: &App,
+    app: &RegistryApp,
     holder: &Holder,
     origin: &Origin,
     client: Client,
@@ -119,7 +117,7 @@ async fn record(
     let (org, token_id) = match &holder.token {
         StoredToken::OrgUser(token) => (Some(&token.org_id), &token.id),
         StoredToken::EmailVerified(token) => (None, &token.id),
-        // The guard lets no other kind in.
+        // The guard refuses these kinds.
         StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(StoreError::Defect),
     };
     let download = Download {
@@ -127,7 +125,7 @@ async fn record(
         package: file.package,
         version: file.version,
         file: file.name,
-        user_identifier: holder_name(app, &holder.token).await?,
+        user_identifier: holder_name(&app.app, &holder.token).await?,
         token_id: token_id.clone(),
         client: client.name,
         client_version: client.version,
@@ -135,11 +133,10 @@ async fn record(
         session: client.session,
         source_ip: origin.source_ip,
     };
-    let log = app.installation_log().map_err(|_| StoreError::Defect)?;
-    let recorded = log.record(org, &download).await?;
-    // What an organization's tokens are used for, its log says.
+    let recorded = app.log.record(org, &download).await?;
+    // Org user tokens have no counters: their organization's log has every download.
     let is_counted = recorded == Recorded::New && org.is_none();
-    if is_counted && app.store().count_download(token_id, file.ecosystem).await.is_err() {
+    if is_counted && app.app.store().count_download(token_id, file.ecosystem).await.is_err() {
         tracing::warn!(principal = holder.token.id(), "a download was not counted");
     }
     Ok(())
@@ -150,12 +147,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_taken_by_a_get_from_its_beginning() {
+    fn only_a_get_from_the_start_counts_as_a_download() {
         let with = |range: &str| HeaderMap::from_iter([(RANGE, HeaderValue::from_str(range).unwrap())]);
         assert!(is_download(&Method::GET, &HeaderMap::new()));
         assert!(is_download(&Method::GET, &with("bytes=0-")));
         assert!(is_download(&Method::GET, &with("bytes=0-99999999")));
-        // These get all of it, or as good as all.
+        // These return the whole file or nearly all of it, or are invalid.
         for range in
             ["bytes=-99999999999", "bytes=1-", "items=1-2", "x", "bytes=5-2", "bytes=+1-2", "bytes=1-2,3-4", ""]
         {
@@ -167,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_sent_to_what_is_no_place_on_the_web() {
-        for place in ["https://files.example.com/a.whl", "http://localhost:8080/a.tgz"] {
-            let answer = redirect(&Url::parse(place).unwrap()).unwrap();
+    fn redirects_lead_only_to_http_urls_without_credentials() {
+        for target in ["https://files.example.com/a.whl", "http://localhost:8080/a.tgz"] {
+            let answer = found(&Url::parse(target).unwrap()).unwrap();
             assert_eq!(answer.status(), StatusCode::FOUND);
-            assert_eq!(answer.headers()[LOCATION], place);
+            assert_eq!(answer.headers()[LOCATION], target);
         }
-        for place in ["file:///etc/passwd", "javascript:alert(1)", "https://user:pw@files.example.com/a.whl"] {
-            assert!(redirect(&Url::parse(place).unwrap()).is_err(), "{place}");
+        for target in ["file:///etc/passwd", "javascript:alert(1)", "https://user:pw@files.example.com/a.whl"] {
+            assert!(found(&Url::parse(target).unwrap()).is_err(), "{target}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Answers with metadata.
+//! Metadata responses: entity tags, compression and Lambda's size limit.
 
 use std::io::Write;
 
@@ -13,23 +13,26 @@ use sha2::{Digest, Sha256};
 use crate::accept;
 use crate::error::ApiError;
 
-/// How large an answer of a Lambda function may be, in bytes as they are handed to the runtime, less what its headers take.
-const LARGEST: usize = 6 * 1024 * 1024 - 16 * 1024;
+/// The maximum size of an encoded body, in bytes: Lambda's response limit less room for the
+/// headers.
+const MAX_ENCODED: usize = 6 * 1024 * 1024 - 16 * 1024;
 
-/// Below this, compression gains nothing worth the time.
-const WORTH_COMPRESSING: usize = 1_024;
+/// Smaller bodies are not compressed.
+const MIN_COMPRESSED: usize = 1_024;
 
-const TOO_LARGE: &str = "This package has more metadata than one answer can hold; a client that takes gzip gets more.";
+const TOO_LARGE: &str =
+    "The metadata of this package is too large for one response. Clients that accept gzip can receive more.";
 
-/// What an answer depends on besides what the upstream has: when that changes, what callers kept is no longer right.
+/// A checksum of everything but the upstream's document that a response depends on. It is part of
+/// our entity tags, so a change of settings or code invalidates the callers' caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Form(u32);
+pub struct Variant(u32);
 
-impl Form {
-    /// Changed with the code that changes metadata, so that nobody keeps what an older version of it made.
+impl Variant {
+    /// Increment this when the code that rewrites metadata changes.
     const VERSION: &[u8] = b"1";
 
-    /// The form of answers that are made with these.
+    /// The variant of responses that depend on these values.
     pub fn of(parts: &[&str]) -> Self {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(Self::VERSION);
@@ -40,13 +43,14 @@ impl Form {
         Self(hasher.finalize())
     }
 
-    /// What the caller has already, by the upstream's entity tag; nothing where it has something of another form. When it
-    /// was last modified is not asked: that says nothing of the form.
-    pub fn known(self, headers: &HeaderMap) -> Option<HeaderValue> {
+    /// The upstream's entity tag of the caller's copy, if that is of this variant.
+    /// `If-Modified-Since` is ignored: it does not tell the variant.
+    pub fn cached_etag(self, headers: &HeaderMap) -> Option<HeaderValue> {
         headers.get(IF_NONE_MATCH).and_then(|tag| self.upstream_tag(tag))
     }
 
-    /// Our entity tag for something of the upstream's. It is weak: compressed or not, the answer has the same one.
+    /// Our entity tag for an upstream's. It is weak, because compressed and plain responses share
+    /// it.
     fn tag(self, upstream: &HeaderValue) -> Option<HeaderValue> {
         let tag = upstream.to_str().ok()?;
         let (strength, opaque) = match tag.strip_prefix("W/") {
@@ -57,16 +61,16 @@ impl Form {
         HeaderValue::from_str(&format!("W/\"{opaque}~{strength}{:08x}\"", self.0)).ok()
     }
 
-    /// The upstream's entity tag that ours was made from.
+    /// The upstream's entity tag in ours.
     fn upstream_tag(self, ours: &HeaderValue) -> Option<HeaderValue> {
         let tag = ours.to_str().ok()?;
         let tag = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
-        let (opaque, form) = tag.rsplit_once('~')?;
-        // More than one tag, or none of ours.
+        let (opaque, variant) = tag.rsplit_once('~')?;
+        // A list of tags, or not one of ours.
         if opaque.contains('"') {
             return None;
         }
-        let strength = form.strip_suffix(&format!("{:08x}", self.0))?;
+        let strength = variant.strip_suffix(&format!("{:08x}", self.0))?;
         match strength {
             "s" => HeaderValue::from_str(&format!("\"{opaque}\"")).ok(),
             "w" => HeaderValue::from_str(&format!("W/\"{opaque}\"")).ok(),
@@ -75,64 +79,66 @@ impl Form {
     }
 }
 
-/// The answer that what the caller has is still right, by the upstream's entity tag.
-pub fn not_modified(form: Form, etag: Option<&HeaderValue>) -> Response {
-    described(StatusCode::NOT_MODIFIED.into_response(), form, etag)
+/// A 304 response with our entity tag for the upstream's.
+pub fn not_modified(variant: Variant, etag: Option<&HeaderValue>) -> Response {
+    with_headers(StatusCode::NOT_MODIFIED.into_response(), variant, etag)
 }
 
-/// The answer with this metadata, compressed if the caller takes that. It must be UTF-8, and of a type that says so.
+/// A response with this metadata, compressed if the caller accepts gzip; or 304 if the caller's
+/// copy is current. The body must be UTF-8 and of a text type.
 ///
 /// # Errors
 ///
-/// 502 where it is larger than a Lambda function can answer.
+/// 502 if it is too large for a Lambda response.
 pub fn answer(
     headers: &HeaderMap,
-    form: Form,
+    variant: Variant,
     etag: Option<HeaderValue>,
     content_type: &'static str,
     body: Vec<u8>,
 ) -> Result<Response, ApiError> {
-    // One that is none, as some upstreams have it, is as good as none.
-    let etag = etag.filter(|etag| form.tag(etag).is_some()).unwrap_or_else(|| digest(&body));
-    if form.known(headers).as_ref() == Some(&etag) {
-        return Ok(not_modified(form, Some(&etag)));
+    // Some upstreams send malformed ETags: treat them as absent.
+    let etag = etag.filter(|etag| variant.tag(etag).is_some()).unwrap_or_else(|| digest(&body));
+    if variant.cached_etag(headers).as_ref() == Some(&etag) {
+        return Ok(not_modified(variant, Some(&etag)));
     }
-    let (body, is_compressed) = carried(body, accept::takes_gzip(headers))?;
+    let (body, is_compressed) = encode(body, accept::accepts_gzip(headers))?;
     let mut response = ([(CONTENT_TYPE, content_type)], Body::from(body)).into_response();
     if is_compressed {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    Ok(described(response, form, Some(&etag)))
+    Ok(with_headers(response, variant, Some(&etag)))
 }
 
-/// An entity tag for what an upstream gives none.
+/// An entity tag for a document that the upstream sent without one.
 fn digest(body: &[u8]) -> HeaderValue {
     let digest = Sha256::digest(body);
-    let digits: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex::encode(&digest[..16]);
     HeaderValue::from_str(&format!("\"{digits}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-fn described(mut response: Response, form: Form, etag: Option<&HeaderValue>) -> Response {
+fn with_headers(mut response: Response, variant: Variant, etag: Option<&HeaderValue>) -> Response {
     let headers = response.headers_mut();
-    // To be kept by the caller alone, and asked about each time: the token may be dead by then.
+    // Shared caches must not store it, and callers must revalidate: the token may be revoked by
+    // then.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-    if let Some(tag) = etag.and_then(|tag| form.tag(tag)) {
+    if let Some(tag) = etag.and_then(|tag| variant.tag(tag)) {
         headers.insert(ETAG, tag);
     }
     response
 }
 
-/// A body as it can be carried, and whether it is compressed.
-fn carried(body: Vec<u8>, takes_gzip: bool) -> Result<(Bytes, bool), ApiError> {
-    if takes_gzip && body.len() >= WORTH_COMPRESSING {
+/// Encodes a body within Lambda's limit. Returns whether it is compressed.
+fn encode(body: Vec<u8>, accepts_gzip: bool) -> Result<(Bytes, bool), ApiError> {
+    if accepts_gzip && body.len() >= MIN_COMPRESSED {
         for level in [Compression::fast(), Compression::best()] {
             let compressed = gzip(&body, level)?;
-            if in_base64(compressed.len()) <= LARGEST {
+            if base64_length(compressed.len()) <= MAX_ENCODED {
                 return Ok((compressed.into(), true));
             }
         }
-    } else if in_json(&body) <= LARGEST {
+    } else if json_length(&body) <= MAX_ENCODED {
         return Ok((body.into(), false));
     }
     Err(ApiError::BadGateway(TOO_LARGE))
@@ -141,18 +147,18 @@ fn carried(body: Vec<u8>, takes_gzip: bool) -> Result<(Bytes, bool), ApiError> {
 fn gzip(body: &[u8], level: Compression) -> Result<Vec<u8>, ApiError> {
     let mut encoder = GzEncoder::new(Vec::new(), level);
     encoder.write_all(body).and_then(|()| encoder.finish()).map_err(|error| {
-        tracing::error!(%error, "cannot compress");
+        tracing::error!(%error, "gzip compression failed");
         ApiError::Internal
     })
 }
 
-/// How many bytes the runtime makes of this many that are no text.
-fn in_base64(bytes: usize) -> usize {
+/// The length of binary data in the runtime's response, which is Base64.
+fn base64_length(bytes: usize) -> usize {
     bytes.div_ceil(3) * 4
 }
 
-/// How many bytes the runtime makes of a text: it hands it on as a JSON string.
-fn in_json(text: &[u8]) -> usize {
+/// The length of a text in the runtime's response, which is a JSON string.
+fn json_length(text: &[u8]) -> usize {
     let extra = |byte: &u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
         0..=0x1f => 5,
@@ -170,38 +176,38 @@ mod tests {
     }
 
     #[test]
-    fn an_entity_tag_goes_out_and_comes_back() {
-        let form = Form::of(&["https://guard.example.com"]);
+    fn entity_tags_round_trip() {
+        let variant = Variant::of(&["https://guard.example.com"]);
         for upstream in ["\"abc\"", "W/\"abc\"", "\"a~b\"", "\"\""] {
-            let ours = form.tag(&value(upstream)).unwrap();
+            let ours = variant.tag(&value(upstream)).unwrap();
             assert!(ours.to_str().unwrap().starts_with("W/\""));
-            assert_eq!(form.upstream_tag(&ours), Some(value(upstream)));
-            // As a proxy that drops the weakness hands it back.
+            assert_eq!(variant.upstream_tag(&ours), Some(value(upstream)));
+            // A proxy may have made it strong.
             let strong = value(ours.to_str().unwrap().trim_start_matches("W/"));
-            assert_eq!(form.upstream_tag(&strong), Some(value(upstream)));
+            assert_eq!(variant.upstream_tag(&strong), Some(value(upstream)));
         }
     }
 
     #[test]
-    fn what_was_made_in_another_form_is_not_taken_for_the_same() {
-        let ours = Form::of(&["https://a.example"]).tag(&value("\"abc\"")).unwrap();
-        let other = Form::of(&["https://b.example"]);
+    fn entity_tags_of_other_variants_are_ignored() {
+        let ours = Variant::of(&["https://a.example"]).tag(&value("\"abc\"")).unwrap();
+        let other = Variant::of(&["https://b.example"]);
         for tag in [ours.to_str().unwrap(), "\"abc\"", "*", "abc", "\"a\", \"b~s00000000\"", ""] {
             assert_eq!(other.upstream_tag(&value(tag)), None, "{tag}");
         }
-        assert_eq!(other.known(&HeaderMap::from_iter([(IF_NONE_MATCH, ours)])), None);
+        assert_eq!(other.cached_etag(&HeaderMap::from_iter([(IF_NONE_MATCH, ours)])), None);
     }
 
     #[test]
-    fn an_answer_is_as_large_as_lambda_carries_and_no_larger() {
-        let fits = vec![b'a'; LARGEST];
-        assert!(!carried(fits.clone(), false).unwrap().1);
-        assert!(carried([fits.clone(), vec![b'a']].concat(), false).is_err());
-        // Quotes count twice, as the runtime writes them.
-        assert!(carried(vec![b'"'; LARGEST / 2 + 1], false).is_err());
-        let (compressed, is_compressed) = carried(fits, true).unwrap();
-        assert!(is_compressed && compressed.len() < LARGEST / 100);
-        assert_eq!(in_base64(4), 8);
-        assert_eq!(in_json(b"\"a\x01\""), serde_json::to_string("\"a\x01\"").unwrap().len() - 2);
+    fn bodies_up_to_lambdas_limit_are_accepted() {
+        let fits = vec![b'a'; MAX_ENCODED];
+        assert!(!encode(fits.clone(), false).unwrap().1);
+        assert!(encode([fits.clone(), vec![b'a']].concat(), false).is_err());
+        // The runtime escapes quotes, which doubles them.
+        assert!(encode(vec![b'"'; MAX_ENCODED / 2 + 1], false).is_err());
+        let (compressed, is_compressed) = encode(fits, true).unwrap();
+        assert!(is_compressed && compressed.len() < MAX_ENCODED / 100);
+        assert_eq!(base64_length(4), 8);
+        assert_eq!(json_length(b"\"a\x01\""), serde_json::to_string("\"a\x01\"").unwrap().len() - 2);
     }
 }

@@ -1,20 +1,23 @@
 //! The registries: what `registry-npm` and `registry-pypi` share.
 //!
-//! A registry answers metadata from an upstream with the places of files changed to its own, and sends whoever asks for a
-//! file on to where the upstream keeps it: files never pass through. Both ask for a token first, and note who took what.
+//! A registry authenticates the caller, passes on metadata from the upstream registry with file
+//! URLs rewritten to its own, redirects downloads to the upstream's files and records them. Files
+//! never pass through.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`upstream`] | which upstream, and the requests to it; nothing that a caller sent as a credential goes there |
-//! | [`metadata`] | answers with metadata: compression, conditions, the size that Lambda can carry |
-//! | [`splice`] | texts in which places change, and not another byte |
-//! | [`client`] | which package manager calls, and for which command |
-//! | [`download`] | answers with a file's place, and the log of it |
+//! | [`upstream`] | upstream URLs and requests to them; a caller's credential is never forwarded |
+//! | [`metadata`] | metadata responses: compression, entity tags, Lambda's size limit |
+//! | [`splice`] | replacement of strings in JSON without changing any other byte |
+//! | [`client`] | detection of the package manager and its command |
+//! | [`download`] | redirects to files, and their records in the installation log |
 //!
-//! The guard is [`crate::auth::RegistryUser`].
+//! [`RegistryUser`] is the guard, [`Call`] a request that it let in.
 
+mod call;
 pub mod client;
 pub mod download;
+mod guard;
 pub mod metadata;
 pub mod splice;
 pub mod upstream;
@@ -24,61 +27,120 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::extract::FromRef;
 use http::HeaderMap;
 use http::header::HOST;
 use http::uri::Authority;
 use url::Url;
 
+pub use self::call::Call;
+pub use self::guard::{RegistryUser, credential_in};
 use self::upstream::Upstream;
-use crate::app::App;
+use crate::app::{App, InstallationsApp};
 use crate::clock::Moment;
+use crate::config::{self, MissingSetting};
 use crate::error::ApiError;
 use crate::ids::OrgId;
 use crate::store::StoreError;
+use crate::store::installations::InstallationLog;
 use crate::store::tokens::StoredToken;
 
-/// How long it may go unnoticed that an organization's Guard was switched. Tokens themselves are always looked up.
-const GUARD_MEMORY: Duration = Duration::from_secs(60);
+/// How long an organization's subscription is cached. Tokens are never cached.
+const SUBSCRIPTION_TTL: Duration = Duration::from_secs(60);
 
-/// How long a whole answer of an upstream may take: well before API Gateway gives up, at 30 seconds.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The timeout of a whole upstream response, well below API Gateway's 30 seconds.
+pub const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How many organizations one process remembers.
-const REMEMBERED_ORGS: usize = 10_000;
+/// The maximum number of cached subscriptions per process.
+const MAX_CACHED_SUBSCRIPTIONS: usize = 10_000;
 
-/// What a deployment decides about its registries.
+/// The registry settings of a deployment.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where npm packages come from.
+    /// The upstream npm registry.
     pub npm: Option<Upstream>,
-    /// Where Python packages come from: a simple index.
+    /// The upstream simple index of Python packages.
     pub pypi: Option<Upstream>,
-    /// Other hosts than the index's that its files may lie on. A file elsewhere is looked up in the index once more.
+    /// The hosts of the index's files, besides its own. The URL of a file on any other host is
+    /// looked up in the index at each download.
     pub pypi_file_hosts: Vec<String>,
-    /// Whether a caller without a token is let through, unlogged.
+    /// Whether callers without a token are let in. Their downloads are not recorded.
     pub anonymous_access: bool,
-    /// How callers reach the registries.
+    /// The public URL of the service.
     pub public_url: PublicUrl,
-    /// How long a whole answer of an upstream may take.
-    pub patience: Duration,
+    /// The timeout of a whole upstream response.
+    pub timeout: Duration,
 }
 
-/// How callers reach the service: what the places of files begin with.
+impl Settings {
+    /// Reads `NPM_UPSTREAM` or `PYPI_UPSTREAM` (each function has its own), `PYPI_FILE_HOSTS`
+    /// (comma-separated), `ANONYMOUS_ACCESS` (`allow` or `deny`) and `PUBLIC_URL`, which is needed
+    /// only if the `Host` header is not the public name.
+    fn from_env() -> Result<Self, MissingSetting> {
+        let upstream = |name: &'static str| match config::optional(name) {
+            Some(url) => Upstream::parse(&url).map(Some).ok_or(MissingSetting(name)),
+            None => Ok(None),
+        };
+        let hosts = config::optional("PYPI_FILE_HOSTS").unwrap_or_default();
+        let hosts = hosts.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty());
+        Ok(Self {
+            npm: upstream("NPM_UPSTREAM")?,
+            pypi: upstream("PYPI_UPSTREAM")?,
+            pypi_file_hosts: hosts.collect(),
+            anonymous_access: match config::optional("ANONYMOUS_ACCESS").as_deref() {
+                None | Some("deny") => false,
+                Some("allow") => true,
+                Some(_) => return Err(MissingSetting("ANONYMOUS_ACCESS")),
+            },
+            timeout: UPSTREAM_TIMEOUT,
+            public_url: match config::optional("PUBLIC_URL") {
+                Some(url) => PublicUrl::Fixed(url.trim_end_matches('/').to_owned()),
+                None => PublicUrl::FromHostHeader("https"),
+            },
+        })
+    }
+}
+
+/// The public URL of the service, which file URLs begin with.
 #[derive(Debug, Clone)]
 pub enum PublicUrl {
-    /// At this URL, without a slash at its end, by whatever name they call.
+    /// This URL, without a trailing slash.
     Fixed(String),
-    /// By the name that they call, with this scheme.
-    AsCalled(&'static str),
+    /// This scheme with the request's `Host` header.
+    FromHostHeader(&'static str),
 }
 
-/// What both registries work with. Made once per process.
+/// The state of the registries.
+#[derive(Debug, Clone, FromRef)]
+pub struct RegistryApp {
+    /// The state that every function needs.
+    pub app: App,
+    /// The installation log.
+    pub log: InstallationLog,
+    /// The settings and clients of the registries.
+    pub registries: Registries,
+}
+
+impl RegistryApp {
+    /// Configures the state from the environment.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is missing or malformed, or this machine has no root certificates.
+    pub async fn from_env() -> Result<Self, lambda_http::Error> {
+        let registries = Registries::new(Settings::from_env()?)?;
+        let InstallationsApp { app, log } = InstallationsApp::from_env().await?;
+        Ok(Self { app, log, registries })
+    }
+}
+
+/// What both registries use. Created once per process.
 #[derive(Clone)]
 pub struct Registries {
-    /// What the deployment decides.
+    /// The settings.
     pub settings: Settings,
     http: reqwest::Client,
-    guarded: Arc<Mutex<HashMap<OrgId, (bool, Moment)>>>,
+    subscriptions: Arc<Mutex<HashMap<OrgId, (bool, Moment)>>>,
 }
 
 impl fmt::Debug for Registries {
@@ -87,11 +149,12 @@ impl fmt::Debug for Registries {
     }
 }
 
-/// Who a token is for: an org user token's identifier, or the masked address of an e-mail-verified one.
+/// The name of a token's holder: the identifier of an org user token, or the masked address of an
+/// email-verified token.
 ///
 /// # Errors
 ///
-/// Where the address cannot be read, and for tokens of kinds that no registry takes.
+/// If the address cannot be read, or the registries do not accept this kind of token.
 pub async fn holder_name(app: &App, token: &StoredToken) -> Result<String, StoreError> {
     match token {
         StoredToken::OrgUser(token) => Ok(token.user_identifier.as_str().to_owned()),
@@ -103,8 +166,8 @@ pub async fn holder_name(app: &App, token: &StoredToken) -> Result<String, Store
     }
 }
 
-/// The name and port that a caller used, if they are a name and a port.
-fn called_host(headers: &HeaderMap) -> Option<Authority> {
+/// The `Host` header, if it is valid.
+fn host_header(headers: &HeaderMap) -> Option<Authority> {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok())?.parse::<Authority>().ok();
     host.filter(|host| !host.as_str().contains('@'))
 }
@@ -114,55 +177,55 @@ impl Registries {
     ///
     /// # Errors
     ///
-    /// Where this machine has no certificates to trust.
+    /// If this machine has no root certificates.
     pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
-        let http = upstream::client(settings.patience)?;
-        Ok(Self { settings, http, guarded: Arc::default() })
+        let http = upstream::client(settings.timeout)?;
+        Ok(Self { settings, http, subscriptions: Arc::default() })
     }
 
-    /// What the URLs in an answer to this request begin with: no slash at the end.
+    /// The public URL of the service for this request, without a trailing slash.
     pub fn base_url(&self, headers: &HeaderMap) -> Result<String, ApiError> {
         match &self.settings.public_url {
             PublicUrl::Fixed(url) => Ok(url.clone()),
-            PublicUrl::AsCalled(scheme) => {
+            PublicUrl::FromHostHeader(scheme) => {
                 let host =
-                    called_host(headers).ok_or(ApiError::Malformed("The `Host` header is missing or is no host."))?;
+                    host_header(headers).ok_or(ApiError::Malformed("The `Host` header is missing or invalid."))?;
                 Ok(format!("{scheme}://{host}"))
             }
         }
     }
 
-    /// Whether a place is on our host, by the name that the caller uses or the one that is public. npm and its kin take their
-    /// token along when they are sent on within a host, whatever the port.
-    pub(crate) fn is_on_our_host(&self, headers: &HeaderMap, place: &Url) -> bool {
-        let called = called_host(headers).map(|host| format!("http://{host}"));
+    /// Whether a URL has our host name, as in the `Host` header or the public URL. npm clients send
+    /// their token along on redirects within a host name, even to another port.
+    pub(crate) fn is_on_our_host(&self, headers: &HeaderMap, target: &Url) -> bool {
+        let requested = host_header(headers).map(|host| format!("http://{host}"));
         let public = match &self.settings.public_url {
             PublicUrl::Fixed(url) => Some(url.clone()),
-            PublicUrl::AsCalled(_) => None,
+            PublicUrl::FromHostHeader(_) => None,
         };
-        let mut ours = called.into_iter().chain(public).filter_map(|url| Url::parse(&url).ok());
-        ours.any(|ours| ours.host() == place.host())
+        let mut ours = requested.into_iter().chain(public).filter_map(|url| Url::parse(&url).ok());
+        ours.any(|ours| ours.host() == target.host())
     }
 
-    /// Whether an organization has Guard, as of a minute ago at the most.
-    pub(crate) async fn has_guard(&self, app: &App, org: &OrgId) -> Result<bool, ApiError> {
+    /// Whether an organization has Guard. The answer is up to [`SUBSCRIPTION_TTL`] old.
+    pub(crate) async fn is_subscribed(&self, app: &App, org: &OrgId) -> Result<bool, ApiError> {
         let now = app.clock().now();
-        let oldest = now.minus(GUARD_MEMORY);
-        let known = self.memory().get(org).filter(|(_, since)| *since > oldest).map(|(guard, _)| *guard);
-        if let Some(guard) = known {
+        let oldest = now.minus(SUBSCRIPTION_TTL);
+        let cached = self.subscriptions().get(org).filter(|(_, since)| *since > oldest).map(|(guard, _)| *guard);
+        if let Some(guard) = cached {
             return Ok(guard);
         }
         let guard = app.store().org(org).await?.is_some_and(|org| org.guard);
-        let mut memory = self.memory();
-        if memory.len() >= REMEMBERED_ORGS {
-            memory.clear();
+        let mut subscriptions = self.subscriptions();
+        if subscriptions.len() >= MAX_CACHED_SUBSCRIPTIONS {
+            subscriptions.clear();
         }
-        memory.insert(org.clone(), (guard, now));
+        subscriptions.insert(org.clone(), (guard, now));
         Ok(guard)
     }
 
-    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<OrgId, (bool, Moment)>> {
-        // Whoever panicked while holding it left a whole map.
-        self.guarded.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn subscriptions(&self) -> std::sync::MutexGuard<'_, HashMap<OrgId, (bool, Moment)>> {
+        // The map is consistent even if another thread panicked while holding the lock.
+        self.subscriptions.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -1,4 +1,7 @@
-//! The upstream of a registry, and the requests to it.
+//! Upstream registries and the requests to them.
+//!
+//! Requests are built from parsed paths with our own headers: no credential of a caller is
+//! forwarded. Redirects are followed only to hosts that are safe to reach from inside a function.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,16 +16,17 @@ use url::{Host, Position, Url};
 use super::Registries;
 use crate::error::ApiError;
 
-/// How long a connection to an upstream may take.
-const CONNECTING: Duration = Duration::from_secs(4);
+/// The timeout for connecting to an upstream.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How much metadata is taken from an upstream, in bytes, uncompressed. The largest packages have some 40 MB.
-const LARGEST: usize = 64 * 1024 * 1024;
+/// The maximum size of upstream metadata in bytes, uncompressed. The largest packages have some 40
+/// MB.
+const MAX_DOCUMENT: usize = 64 * 1024 * 1024;
 
-/// How often an upstream may send us on.
-const REDIRECTS: usize = 5;
+/// The maximum number of redirects.
+const MAX_REDIRECTS: usize = 5;
 
-/// A registry that packages come from.
+/// The base URL of an upstream registry.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Upstream(Url);
 
@@ -33,7 +37,8 @@ impl fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    /// Reads a URL: `http` or `https`, without credentials, since callers are sent on to it; without query and fragment.
+    /// Parses an `http` or `https` URL without query and fragment. It must not have credentials,
+    /// since callers are redirected to it.
     pub fn parse(text: &str) -> Option<Self> {
         let mut url = Url::parse(text).ok()?;
         let is_plain = url.username().is_empty() && url.password().is_none();
@@ -41,80 +46,81 @@ impl Upstream {
         if !is_plain || !is_base {
             return None;
         }
-        // What is joined to it lies below it.
+        // Joined paths must be below this one.
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
         Some(Self(url))
     }
 
-    /// The URL, with a slash at its end.
+    /// The URL, with a trailing slash.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// The place of something below it. The path must be percent-encoded.
+    /// The URL for a path below the base URL. The path must be percent-encoded.
     pub fn join(&self, path: &str) -> Url {
         let mut url = self.0.clone();
         url.set_path(&format!("{}{path}", self.0.path()));
         url
     }
 
-    /// The place of something on its host. The path must be percent-encoded, and begins with a slash.
+    /// The URL for an absolute path on the upstream's host. The path must be percent-encoded.
     pub fn on_host(&self, path: &str) -> Url {
         let mut url = self.0.clone();
         url.set_path(path);
         url
     }
 
-    /// What of this URL lies below it, percent-encoded as it is there; none where it does not.
+    /// The path of this URL relative to the base URL, still percent-encoded. `None` if the URL is
+    /// not below it.
     pub fn path_below<'a>(&self, url: &'a Url) -> Option<&'a str> {
         self.path_on_host(url)?;
         url.path().strip_prefix(self.0.path())
     }
 
-    /// The path of this URL where it lies on the same host, and is all that there is to it.
+    /// The path of this URL, if it has the same scheme, host and port, and no query.
     pub fn path_on_host<'a>(&self, url: &'a Url) -> Option<&'a str> {
         let is_same = url[..Position::BeforePath] == self.0[..Position::BeforePath];
         (is_same && url.query().is_none()).then(|| url.path())
     }
 }
 
-/// Whether an upstream may send callers there: a place on the web, without credentials.
-pub fn is_web_place(url: &Url) -> bool {
+/// Whether callers may be redirected to this URL: `http` or `https`, without credentials.
+pub fn is_plain_http_url(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none()
 }
 
-/// A client for upstreams.
+/// An HTTP client for upstreams.
 ///
 /// # Errors
 ///
-/// Where this machine has no certificates to trust.
-pub(super) fn client(patience: Duration) -> reqwest::Result<Client> {
+/// If this machine has no root certificates.
+pub(super) fn client(timeout: Duration) -> reqwest::Result<Client> {
     Client::builder()
         .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECTING)
-        .timeout(patience)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(timeout)
         .redirect(Policy::custom(follow))
         .referer(false)
         .build()
 }
 
-/// Follows an upstream to where it sends us, if we may go there.
+/// The redirect policy.
 fn follow(attempt: Attempt<'_>) -> Action {
-    let may = attempt.previous().first().is_some_and(|asked| may_follow(asked, attempt.url()));
-    if may && attempt.previous().len() <= REDIRECTS { attempt.follow() } else { attempt.stop() }
+    let is_allowed = attempt.previous().first().is_some_and(|first| may_follow(first, attempt.url()));
+    if is_allowed && attempt.previous().len() <= MAX_REDIRECTS { attempt.follow() } else { attempt.stop() }
 }
 
-/// Whether an upstream that was asked there may send us there: not out of TLS, and not into this machine or its network,
-/// where Lambda has the events of other callers to tell and AWS the function's credentials.
-fn may_follow(asked: &Url, next: &Url) -> bool {
-    let keeps_tls = next.scheme() == "https" || next.scheme() == asked.scheme();
-    keeps_tls && (is_inside(asked) || !is_inside(next))
+/// Whether a redirect is allowed: not from `https` to `http`, and not to internal addresses, where
+/// Lambda serves other callers' events and AWS the function's credentials.
+fn may_follow(first: &Url, next: &Url) -> bool {
+    let keeps_tls = next.scheme() == "https" || next.scheme() == first.scheme();
+    keeps_tls && (is_internal(first) || !is_internal(next))
 }
 
-/// Whether a URL names this machine, or an address that has a meaning in this network alone.
-fn is_inside(url: &Url) -> bool {
+/// Whether a URL's host is this machine or an address of its private network.
+fn is_internal(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(address)) => {
@@ -132,65 +138,70 @@ fn is_inside(url: &Url) -> bool {
     }
 }
 
-/// An answer of an upstream with metadata.
+/// An upstream's response.
 #[derive(Debug)]
 pub enum Fetched {
-    /// It is as the caller has it, by this entity tag.
+    /// The caller's copy is current; it has this entity tag.
     NotModified(Option<HeaderValue>),
-    /// What it is.
+    /// The document.
     Document(Document),
 }
 
-/// Metadata as the upstream has it.
+/// A document from an upstream.
 #[derive(Debug)]
 pub struct Document {
-    /// Where it was in the end: what it names relatively, lies relative to this.
+    /// Its URL after redirects, the base for relative URLs in it.
     pub url: Url,
-    /// Its type, without parameters, in lower case.
+    /// The content type in lower case, without parameters.
     pub content_type: String,
-    /// By what it is known again.
+    /// The entity tag.
     pub etag: Option<HeaderValue>,
-    /// What it says.
+    /// The body.
     pub body: Vec<u8>,
 }
 
 impl Registries {
-    /// Asks an upstream for metadata. Nothing that the caller sent is passed on but the entity
-    /// tag of what it has already.
+    /// Fetches a document from an upstream. Of the caller's headers, only the entity tag of its
+    /// copy is forwarded.
     ///
     /// # Errors
     ///
-    /// 404 where the upstream says so, and only there: package managers remember that. Everything else that goes wrong is
-    /// 502, or 504 where it took too long.
-    pub async fn fetch(&self, url: Url, accept: &'static str, known: Option<HeaderValue>) -> Result<Fetched, ApiError> {
+    /// 404 only if the upstream says so, since package managers cache it; 504 after a timeout, 502
+    /// for every other failure.
+    pub async fn fetch(
+        &self,
+        url: Url,
+        accept: &'static str,
+        cached: Option<HeaderValue>,
+    ) -> Result<Fetched, ApiError> {
         let mut request = self.http.get(url).header(ACCEPT, accept);
-        if let Some(etag) = &known {
+        if let Some(etag) = &cached {
             request = request.header(IF_NONE_MATCH, etag);
         }
         let response = request.send().await.map_err(failure)?;
         match response.status() {
             StatusCode::OK => Ok(Fetched::Document(document(response).await?)),
-            // What has not changed since we do not know when, is no answer.
-            StatusCode::NOT_MODIFIED if known.is_some() => {
+            // A 304 to an unconditional request is an error.
+            StatusCode::NOT_MODIFIED if cached.is_some() => {
                 Ok(Fetched::NotModified(response.headers().get(ETAG).cloned()))
             }
             status => Err(refusal(status)),
         }
     }
 
-    /// Asks an upstream for metadata that the caller has not.
+    /// Fetches a document from an upstream unconditionally.
     ///
     /// # Errors
     ///
     /// As [`Self::fetch`].
-    pub async fn fetch_whole(&self, url: Url, accept: &'static str) -> Result<Document, ApiError> {
+    pub async fn fetch_document(&self, url: Url, accept: &'static str) -> Result<Document, ApiError> {
         match self.fetch(url, accept, None).await? {
             Fetched::Document(document) => Ok(document),
             Fetched::NotModified(_) => Err(ApiError::BadGateway(UNEXPECTED)),
         }
     }
 
-    /// Hands a body that holds no credential on to an upstream, and its answer back.
+    /// Posts a body to an upstream. The body must not contain a credential.
     ///
     /// # Errors
     ///
@@ -210,10 +221,10 @@ impl Registries {
     }
 }
 
-const UNREACHABLE: &str = "The registry behind this one cannot be reached; try again.";
-const FAILED: &str = "The registry behind this one failed; try again.";
-const UNEXPECTED: &str = "The registry behind this one answered what this one cannot pass on.";
-const TOO_LARGE: &str = "The registry behind this one has more metadata of this package than can be passed on.";
+const UNREACHABLE: &str = "The upstream registry cannot be reached. Try again.";
+const FAILED: &str = "The upstream registry failed. Try again.";
+const UNEXPECTED: &str = "The upstream registry returned an unexpected response.";
+const TOO_LARGE: &str = "The upstream registry's metadata of this package is too large to serve.";
 
 async fn document(mut response: Response) -> Result<Document, ApiError> {
     let headers = response.headers();
@@ -222,7 +233,7 @@ async fn document(mut response: Response) -> Result<Document, ApiError> {
     let (etag, url) = (headers.get(ETAG).cloned(), response.url().clone());
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failure)? {
-        if body.len() + chunk.len() > LARGEST {
+        if body.len() + chunk.len() > MAX_DOCUMENT {
             return Err(ApiError::BadGateway(TOO_LARGE));
         }
         body.extend_from_slice(&chunk);
@@ -230,9 +241,9 @@ async fn document(mut response: Response) -> Result<Document, ApiError> {
     Ok(Document { url, content_type, etag, body })
 }
 
-/// What an upstream's status means to our caller.
+/// Our error for an upstream's error status.
 fn refusal(status: StatusCode) -> ApiError {
-    tracing::warn!(upstream_status = status.as_u16(), "the upstream did not answer with metadata");
+    tracing::warn!(upstream_status = status.as_u16(), "the upstream returned an error status");
     match status {
         StatusCode::NOT_FOUND | StatusCode::GONE => ApiError::PackageNotFound,
         StatusCode::GATEWAY_TIMEOUT => ApiError::GatewayTimeout,
@@ -240,11 +251,11 @@ fn refusal(status: StatusCode) -> ApiError {
     }
 }
 
-/// What it means that an upstream did not answer.
+/// Our error for a failed request to an upstream.
 fn failure(error: reqwest::Error) -> ApiError {
-    // Its text has the URL in it, which the caller knows and the log need not.
+    // Keeps URLs out of the log.
     let error = error.without_url();
-    tracing::warn!(%error, "the upstream did not answer");
+    tracing::warn!(%error, "the upstream request failed");
     if error.is_timeout() { ApiError::GatewayTimeout } else { ApiError::BadGateway(UNREACHABLE) }
 }
 
@@ -253,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_upstream_is_a_plain_url() {
+    fn only_plain_http_urls_are_accepted_as_upstreams() {
         for (text, url) in [
             ("https://packages.example.com", "https://packages.example.com/"),
             ("http://localhost:4873/npm", "http://localhost:4873/npm/"),
@@ -275,12 +286,12 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_leads_neither_out_of_tls_nor_into_our_network() {
-        let may = |asked: &str, next: &str| may_follow(&Url::parse(asked).unwrap(), &Url::parse(next).unwrap());
-        let (asked, elsewhere) = ("https://packages.example.com/a", "https://cdn.example.net/a");
-        assert!(may(asked, elsewhere));
-        assert!(may("http://packages.example.com/a", elsewhere));
-        assert!(may("http://localhost:4873/a", "http://localhost:4873/b"));
+    fn redirects_to_plain_http_or_internal_addresses_are_not_followed() {
+        let allowed = |first: &str, next: &str| may_follow(&Url::parse(first).unwrap(), &Url::parse(next).unwrap());
+        let (first, elsewhere) = ("https://packages.example.com/a", "https://cdn.example.net/a");
+        assert!(allowed(first, elsewhere));
+        assert!(allowed("http://packages.example.com/a", elsewhere));
+        assert!(allowed("http://localhost:4873/a", "http://localhost:4873/b"));
         for next in [
             "http://packages.example.com/a",
             "http://127.0.0.1:9001/2018-06-01/runtime/invocation/next",
@@ -289,13 +300,13 @@ mod tests {
             "https://10.0.0.1/",
             "ftp://packages.example.com/a",
         ] {
-            assert!(!may(asked, next), "{next}");
+            assert!(!allowed(first, next), "{next}");
         }
-        assert!(!may("http://packages.example.com/a", "http://127.0.0.1:9001/"));
+        assert!(!allowed("http://packages.example.com/a", "http://127.0.0.1:9001/"));
     }
 
     #[test]
-    fn what_means_something_in_here_alone_is_inside() {
+    fn loopback_and_private_addresses_are_internal() {
         for url in [
             "http://localhost:1/",
             "http://127.0.0.1:9001/2018-06-01/runtime/invocation/next",
@@ -307,14 +318,14 @@ mod tests {
             "http://[fd00:ec2::254]/",
             "http://[::ffff:127.0.0.1]/",
         ] {
-            assert!(is_inside(&Url::parse(url).unwrap()), "{url}");
+            assert!(is_internal(&Url::parse(url).unwrap()), "{url}");
         }
-        assert!(!is_inside(&Url::parse("https://packages.example.com/").unwrap()));
-        assert!(!is_inside(&Url::parse("https://203.0.113.7/").unwrap()));
+        assert!(!is_internal(&Url::parse("https://packages.example.com/").unwrap()));
+        assert!(!is_internal(&Url::parse("https://203.0.113.7/").unwrap()));
     }
 
     #[test]
-    fn what_lies_elsewhere_is_not_below_it() {
+    fn only_urls_below_the_base_url_have_a_relative_path() {
         let upstream = Upstream::parse("https://packages.example.com/npm/").unwrap();
         let below = |text: &str| upstream.path_below(&Url::parse(text).unwrap()).map(str::to_owned);
         assert_eq!(below("https://packages.example.com/npm/a/-/a-1.tgz").as_deref(), Some("a/-/a-1.tgz"));

@@ -1,84 +1,39 @@
-//! API keys: scoped keys of an organization's tools, as many active ones as its plan allows.
+//! API keys: scoped keys for an organization's tools, limited in number by its plan.
 //!
-//! They go the way of org user tokens, from active over expired to revoked (see [`super::org_user_tokens`]), and beside
-//! them lies one counter of the active ones. Whatever makes or unmakes an active key changes the counter in the same
-//! transaction, so it is the number of pointers in the active listing at any time:
+//! Their states are those of org user tokens: active, expired, revoked (see
+//! [`super::org_user_tokens`]). A counter holds the number of active keys. Every transaction that
+//! adds or removes an active key also updates the counter, so it always equals the number of
+//! pointers in the active listing:
 //!
-//! - create: a pointer and one more, if the counter is below the plan's limit, and the plan still what it was read as;
-//! - revoke of an active key: the pointer goes, and one less;
-//! - expiry: the next create or list moves what is due, and counts it off.
+//! - create adds a pointer and increments the counter, if it is below the plan's limit and the plan
+//!   has not changed;
+//! - revoking an active key removes the pointer and decrements the counter;
+//! - the next create or list after an expiry moves the expired keys and decrements the counter.
 
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, Key};
 use super::orgs::Org;
-use super::tokens::StoredToken;
-use super::{Committed, Places, Range, Store, StoreError};
+use super::tokens::{ApiKey, StoredToken};
+use super::{Committed, Range, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::domain::{Environment, Name, Plan, Scopes, StateFilter, TokenState};
 use crate::ids::{OrgId, TokenId};
 use crate::secret::{Token, TokenHash, TokenKind};
 
-/// The kind of these keys in the audit log.
-pub const SUBJECT: &str = "api_key";
-
-/// How many keys whose time is over one transaction moves, three writes each, and how many one call does. Where more are
-/// due the caller is asked to repeat, and finds fewer left.
+/// Expired keys moved per transaction (three writes each) and per call. If more are due, the call
+/// fails as retryable, and each retry has fewer left to move.
 const DUE_PER_TRANSACTION: usize = 30;
 const DUE_PER_CALL: usize = 600;
 
-/// How often a listing reads on where keys have moved since.
+/// Maximum reads per listing if keys change state in the meantime.
 const ROUNDS: usize = 10;
 
-/// How often a create that lost a race against a change of plan looks again.
-const RACES: usize = 8;
+/// Maximum attempts of a create that races with a plan change.
+const MAX_ATTEMPTS: usize = 8;
 
-/// An API key, as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApiKey {
-    /// Its management id.
-    pub id: TokenId,
-    /// The organization it belongs to.
-    pub org_id: OrgId,
-    /// Its beginning, which may be shown.
-    pub prefix: String,
-    /// Its name, for people.
-    pub name: Name,
-    /// Where it is used.
-    pub environment: Environment,
-    /// What it may do.
-    pub scopes: Scopes,
-    /// Since when it exists.
-    pub created_at: Moment,
-    /// The bot or API key that created it.
-    pub created_by: String,
-    /// The moment from which it no longer counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Moment>,
-    /// When it was last used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_used_at: Option<Moment>,
-    /// When it was revoked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_at: Option<Moment>,
-    /// The bot or API key that revoked it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_by: Option<String>,
-}
-
-impl ApiKey {
-    /// Whether it counts at this moment.
-    pub fn state(&self, now: Moment) -> TokenState {
-        match (self.revoked_at, self.expires_at) {
-            (Some(_), _) => TokenState::Revoked,
-            (None, Some(expires_at)) if expires_at <= now => TokenState::Expired,
-            (None, _) => TokenState::Active,
-        }
-    }
-}
-
-/// What leads to an API key from its id, from a listing or from the order of expiries: nothing in it ever changes.
+/// An immutable pointer to an API key, stored by ID, in a listing and in expiry order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Pointer {
     id: TokenId,
@@ -98,61 +53,62 @@ impl Pointer {
     }
 }
 
-/// How many API keys of an organization are active.
+/// The counter of an organization's active API keys.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Active {
     active: u64,
 }
 
-/// What a new API key is to be.
+/// The properties of a new API key.
 #[derive(Debug)]
 pub struct NewApiKey {
     /// Its name.
     pub name: Name,
-    /// Where it is used.
+    /// The environment it is for.
     pub environment: Environment,
-    /// What it may do.
+    /// Its scopes.
     pub scopes: Scopes,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Option<Moment>,
 }
 
-/// How the creation of an API key ended.
+/// The result of creating an API key.
 #[derive(Debug)]
 pub enum Created {
-    /// It is there. The plain key is in the answer this once.
+    /// It was created. The plain key is returned only here.
     Done(Box<ApiKey>, Token),
-    /// The plan's keys are used up.
+    /// The plan's limit of active keys is reached.
     PlanLimitReached,
-    /// The API key that asked was revoked meanwhile: it must not outlive its revocation in another.
+    /// The API key that made the call was revoked in the meantime, so it must not create another
+    /// key.
     CallerRevoked,
 }
 
-/// A part of a listing.
+/// A page of a listing.
 #[derive(Debug, Default)]
 pub struct Page {
     /// The keys, newest first.
     pub keys: Vec<ApiKey>,
-    /// The id behind which the next part begins; `None` where this was the last.
+    /// The ID after which the next page starts; `None` on the last page.
     pub next: Option<TokenId>,
 }
 
-/// Which keys to list, and from where on.
+/// Filters and start of a listing.
 #[derive(Debug, Clone)]
 pub struct Listing<'a> {
-    /// In which states.
+    /// In these states.
     pub states: StateFilter,
-    /// Of this environment only.
+    /// Only in this environment.
     pub environment: Option<Environment>,
-    /// Behind this id.
+    /// After this ID.
     pub after: Option<&'a TokenId>,
-    /// At most so many, at least one.
+    /// Maximum number of results, at least 1.
     pub limit: usize,
 }
 
 impl Store {
-    /// Creates an API key, if the organization's plan has room for one more. However many callers compete for the last
-    /// place, one gets it. `by` is the API key that asks, if it is one.
+    /// Creates an API key if the plan's limit allows it, exactly, even with concurrent calls. `by`
+    /// is the calling API key, if the caller is one.
     pub async fn create_api_key(
         &self,
         org: &OrgId,
@@ -184,9 +140,9 @@ impl Store {
             expires_at: key.expires_at,
             hash: plain.hash(),
         };
-        let entry = Entry::done(&self.clock, caller, "api_key.create", Subject::new(SUBJECT, &key.id))?;
-        for _ in 0..RACES {
-            // Keys whose time is over hold no place.
+        let entry = Entry::done(&self.clock, caller, "api_key.create", Subject::new(ApiKey::SUBJECT, &key.id))?;
+        for _ in 0..MAX_ATTEMPTS {
+            // Expired keys do not count towards the limit.
             self.move_due_api_keys(org).await?;
             let Some(Org { plan, .. }) = self.org(org).await? else { return Err(StoreError::Defect) };
             let mut transaction = self.transaction();
@@ -214,16 +170,16 @@ impl Store {
             }
             match transaction.commit().await? {
                 Committed::Yes => return Ok(Created::Done(Box::new(key), plain)),
-                Committed::No(place) if place == asking => return Ok(Created::CallerRevoked),
+                Committed::No(index) if index == asking => return Ok(Created::CallerRevoked),
                 Committed::No(0) => return Ok(Created::PlanLimitReached),
-                // The plan changed since it was read: look again what it allows.
+                // The plan changed in the meantime: read it again.
                 Committed::No(_) => {}
             }
         }
         Err(StoreError::Unavailable)
     }
 
-    /// Lists API keys, newest first. What the last answered change did is in it.
+    /// Lists API keys, newest first, including all completed changes.
     pub async fn list_api_keys(&self, org: &OrgId, listing: &Listing<'_>) -> Result<Page, StoreError> {
         let mut page = Page::default();
         let mut after = listing.after.map(ToString::to_string);
@@ -234,11 +190,12 @@ impl Store {
         for round in 0.. {
             let wanted = listing.limit - page.keys.len();
             let mut pointers: Vec<Pointer> = Vec::new();
-            // One after the other, in the order in which keys move: see `TokenState::ALL`.
+            // Sequentially, in the order in which keys change state (see `TokenState::ALL`), so
+            // that none is missed.
             for state in listing.states.states() {
                 for environment in environments {
                     let pk = keys::api_keys_in(org, *state, *environment);
-                    let range = Range::new(&pk, Places::All).behind(after.as_deref()).newest_first();
+                    let range = Range::new(&pk, SortKeys::All).start_after(after.as_deref()).newest_first();
                     let found = self.query::<Pointer>(range, wanted + 1).await?;
                     pointers.extend(found.into_iter().map(|(_, pointer)| pointer));
                 }
@@ -257,7 +214,7 @@ impl Store {
                     page.keys.push(key);
                 }
             }
-            // A key may have expired or moved since: then the page is filled up from behind, some rounds long.
+            // Keys may have changed state since the query: fill the page with further reads.
             if !more || page.keys.len() == listing.limit || round == ROUNDS {
                 page.next = after.filter(|_| more).and_then(|id| TokenId::parse(&id));
                 break;
@@ -267,25 +224,25 @@ impl Store {
         Ok(page)
     }
 
-    /// The organization's plan, and how many of its API keys are active.
+    /// The organization's plan and its number of active API keys.
     pub async fn api_key_plan(&self, org: &OrgId) -> Result<(Plan, u64), StoreError> {
         self.move_due_api_keys(org).await?;
         let (org, count) = futures::try_join!(self.org(org), self.get::<Active>(keys::api_key_count(org)))?;
         Ok((org.ok_or(StoreError::Defect)?.plan, count.unwrap_or_default().active))
     }
 
-    /// Moves keys whose time is over from the active to the expired listing, and counts them off. One transaction after
-    /// the other: all of them write the counter, and would only get in each other's way.
+    /// Moves expired keys from the active to the expired listing and decrements the counter.
+    /// Transactions run sequentially, because they all write the counter and would conflict.
     async fn move_due_api_keys(&self, org: &OrgId) -> Result<(), StoreError> {
-        let end = keys::expiry_place(self.clock.now().plus(std::time::Duration::from_secs(1)));
+        let end = keys::expiry_sort_key_prefix(self.clock.now().plus(std::time::Duration::from_secs(1)));
         let pk = keys::api_key_expiries(org);
-        let due: Vec<(String, Pointer)> = self.query(Range::new(&pk, Places::Before(&end)), DUE_PER_CALL).await?;
+        let due: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::Before(&end)), DUE_PER_CALL).await?;
         let due: Vec<Pointer> = due.into_iter().map(|(_, pointer)| pointer).collect();
         for batch in due.chunks(DUE_PER_TRANSACTION) {
             if self.move_expired_api_keys(org, batch).await? == Committed::Yes {
                 continue;
             }
-            // Another call has moved or revoked one of them: those that are left are moved one by one.
+            // Another call moved or revoked one of them: move the rest one by one.
             for pointer in batch {
                 let _moved_by_another = self.move_expired_api_keys(org, std::slice::from_ref(pointer)).await?;
             }
@@ -307,13 +264,14 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Revokes an API key of this organization by its id. False if there is none; a second time changes nothing.
+    /// Revokes an API key of this organization by ID. Idempotent; false if there is no such key.
     pub async fn revoke_api_key(&self, org: &OrgId, id: &TokenId, caller: &Caller) -> Result<bool, StoreError> {
         let pointer: Option<Pointer> = self.get(keys::api_key_by_id(org, id)).await?;
         let Some(pointer) = pointer else { return Ok(false) };
-        let entry = Entry::done(&self.clock, caller, "api_key.revoke", Subject::new(SUBJECT, id))?;
+        let entry = Entry::done(&self.clock, caller, "api_key.revoke", Subject::new(ApiKey::SUBJECT, id))?;
         let values = [(":now", self.clock.now().to_string()), (":by", caller.actor.id.clone())];
-        // Whether it holds a place in the plan, its listing says: first as if it were active, then as if expired.
+        // Only an active key counts towards the plan. Its listing tells: try active first, then
+        // expired.
         for state in [TokenState::Active, TokenState::Expired] {
             let mut transaction = self.transaction();
             transaction
@@ -335,12 +293,12 @@ impl Store {
                 return Ok(true);
             }
         }
-        // In neither listing: it was revoked before, and `revoked_at` stays what it was.
+        // In neither listing: it is already revoked, and `revoked_at` stays unchanged.
         Ok(true)
     }
 }
 
-/// The attribute of [`Active`].
+/// The attribute name in [`Active`].
 const ACTIVE: &str = "active";
 
 #[cfg(test)]
@@ -367,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stored_shapes_are_pinned() {
+    fn stored_items_match_their_snapshots() {
         let hash = TokenHash::from_hex(&"ab".repeat(32)).unwrap();
         let ApiKey { id, environment, expires_at, .. } = key();
         insta::assert_json_snapshot!("api_key", StoredToken::ApiKey(key()));

@@ -1,94 +1,80 @@
-//! The audit log: who did what to which thing, written in the transaction of the deed. Kept 400 days.
+//! The audit log: who did what to which resource. Entries are written in the transaction of the
+//! change and kept for 400 days.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Index, Places, Range, Store, StoreError, keys};
+use super::keys::Log;
+use super::{Index, Range, SortKeys, Store, StoreError, keys};
 use crate::clock::{Clock, Moment};
-use crate::email::AddressHash;
-use crate::ids::{AuditId, OrgId};
+use crate::ids::AuditId;
 use crate::secret::RandomnessUnavailable;
 
-/// How long an entry is kept.
+/// How long entries are kept.
 pub const RETENTION: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
-/// A thing and its id: who acted, or what was acted on. The id is a management id, never a secret or an address.
+/// The actor or target of an entry: a kind and a management ID, never a secret or an email address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
-    /// Which kind of thing: `bot`, `operator`, `org_user_token`, `organization`…
+    /// Its kind: `bot`, `operator`, `org_user_token`, `organization`…
     pub kind: String,
-    /// Its id.
+    /// Its ID.
     pub id: String,
 }
 
 impl Subject {
-    /// A thing of this kind.
+    /// A subject of this kind.
     pub fn new(kind: &str, id: impl ToString) -> Self {
         Self { kind: kind.to_owned(), id: id.to_string() }
     }
 }
 
-/// Who asks for a change, and from where.
+/// The caller of a change, for its audit entry.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The principal.
     pub actor: Subject,
-    /// The address the request came from; the operator's command has none.
+    /// The source address of the request; `None` for `guardctl`.
     pub source_ip: Option<IpAddr>,
-    /// The id of the request.
+    /// The request ID.
     pub request_id: String,
 }
 
-/// Whether the deed was done.
+/// Whether the action succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It was.
+    /// It succeeded.
     Done,
-    /// It was refused, for role or plan.
+    /// It was refused because of a role or plan.
     Refused,
 }
 
-/// Whose log an entry is in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Log {
-    /// An organization's: what its auditors read.
-    Org(OrgId),
-    /// An e-mail address's: tokens of persons belong to no organization. Read by the operator alone.
-    Address(AddressHash),
-}
-
-impl From<&OrgId> for Log {
-    fn from(org: &OrgId) -> Self {
-        Log::Org(org.clone())
-    }
-}
-
-/// An entry of the audit log.
+/// An audit log entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its id, which sorts by time.
+    /// Its ID, which sorts by time.
     pub id: AuditId,
-    /// When.
+    /// The time of the action.
     pub at: Moment,
-    /// Who.
+    /// Who acted.
     pub actor: Subject,
-    /// What: `<resource>.<verb>`, after the function's name.
+    /// The action: `<resource>.<verb>`, after the function's name.
     pub action: String,
-    /// To what.
+    /// What was acted on.
     pub target: Subject,
-    /// With which outcome.
+    /// Whether it succeeded.
     pub outcome: Outcome,
-    /// From where.
+    /// The source address of the request.
     pub source_ip: Option<IpAddr>,
-    /// In which request.
+    /// The request ID.
     pub request_id: String,
 }
 
 impl Entry {
-    /// An entry for what is being done now.
+    /// An entry for an action that happens now.
     pub fn done(clock: &Clock, caller: &Caller, action: &str, target: Subject) -> Result<Self, RandomnessUnavailable> {
         Ok(Self {
             id: AuditId::new(clock)?,
@@ -102,13 +88,13 @@ impl Entry {
         })
     }
 
-    /// The same entry for what is being refused now.
+    /// The same entry for a refused action.
     pub fn refused(self) -> Self {
         Self { outcome: Outcome::Refused, ..self }
     }
 }
 
-/// An entry with what the indexes and the time to live look at.
+/// An entry with its index partition keys and TTL.
 #[derive(Serialize)]
 pub(super) struct Stored<'a> {
     #[serde(flatten)]
@@ -131,44 +117,44 @@ pub(super) fn stored<'a>(log: &Log, entry: &'a Entry) -> Stored<'a> {
     }
 }
 
-/// How many times one call reads on for entries that all filters let through, and how many it looks at each time. A call
-/// that finds too few answers a page that is not full, with a cursor.
+/// Maximum reads per call if filters drop most entries, and entries per read. After that, the call
+/// returns a partial page with a cursor.
 const ROUNDS: usize = 10;
 const ROUND: usize = 100;
 
-/// Which entries to read, and from where on. What is given must all hold.
+/// A search with filters, all of which must match.
 #[derive(Debug, Clone, Default)]
 pub struct Search<'a> {
-    /// By this actor's id.
+    /// By this actor ID.
     pub actor: Option<&'a str>,
     /// Of this action.
     pub action: Option<&'a str>,
-    /// To the target of this id.
+    /// On the target with this ID.
     pub target: Option<&'a str>,
-    /// At this moment or later.
+    /// At this time or later.
     pub from: Option<Moment>,
-    /// Before this moment.
+    /// Before this time.
     pub to: Option<Moment>,
-    /// Behind this entry.
+    /// After this entry, in page order.
     pub after: Option<&'a AuditId>,
-    /// At most so many, at least one.
+    /// Maximum number of results, at least 1.
     pub limit: usize,
 }
 
-/// A part of a log.
+/// A page of a log.
 #[derive(Debug, Default)]
 pub struct Page {
     /// The entries, newest first.
     pub entries: Vec<Entry>,
-    /// The entry behind which the next part begins; `None` where this was the last.
+    /// The entry after which the next page starts; `None` on the last page.
     pub next: Option<AuditId>,
 }
 
 impl Search<'_> {
-    /// The index that holds the fewest entries besides those searched for, and its partition.
+    /// The most selective index for this search, and its partition.
     fn index(&self, log: &Log) -> Option<(Index, String)> {
         let ((name, pk), values) = match (self.actor, self.action, self.target) {
-            // Few things are acted on more than a handful of times; an organization is, by refusals.
+            // Most targets have only a few entries. Organizations have many, because of refusals.
             (_, _, Some(target)) => (keys::AUDIT_BY_TARGET, vec![target]),
             (Some(actor), Some(action), None) => (keys::AUDIT_BY_ACTOR_AND_ACTION, vec![actor, action]),
             (Some(actor), None, None) => (keys::AUDIT_BY_ACTOR, vec![actor]),
@@ -179,7 +165,7 @@ impl Search<'_> {
         Some((index, keys::audit_index(log, &values)))
     }
 
-    fn finds(&self, entry: &Entry) -> bool {
+    fn matches(&self, entry: &Entry) -> bool {
         self.actor.is_none_or(|actor| entry.actor.id == actor)
             && self.action.is_none_or(|action| entry.action == action)
             && self.target.is_none_or(|target| entry.target.id == target)
@@ -187,10 +173,10 @@ impl Search<'_> {
 }
 
 impl Store {
-    /// Reads a log, newest first. Without a filter what the last answered change left is in it; the indexes behind the
-    /// filters follow within seconds.
+    /// Reads a log, newest first. Without filters the result is strongly consistent; with filters
+    /// it is eventually consistent, within seconds.
     pub async fn audit_log(&self, log: &Log, search: &Search<'_>) -> Result<Page, StoreError> {
-        // Ids sort by the time they were made at, so a time is a place.
+        // IDs sort by creation time, so a time maps to a sort key.
         let first = search.from.map_or(AuditId::first_at(Moment::EPOCH), AuditId::first_at);
         let last = match search.to {
             Some(to) if to <= Moment::EPOCH => return Ok(Page::default()),
@@ -204,11 +190,12 @@ impl Store {
         let mut page = Page::default();
         let mut after = search.after.cloned();
         for round in 0..ROUNDS {
-            // One more than wanted tells whether there is a next page. Where a filter lets little through, more at a time.
+            // One extra entry shows whether there is a next page. Later rounds read more, because
+            // the filter drops most.
             let wanted = search.limit - page.entries.len();
             let asked = if round == 0 { wanted + 1 } else { wanted.max(ROUND) + 1 };
-            let places = Places::Between(first.as_str(), last.as_str());
-            let range = Range::new(&pk, places).behind(after.as_ref().map(AuditId::as_str)).newest_first();
+            let sort_keys = SortKeys::Between(first.as_str(), last.as_str());
+            let range = Range::new(&pk, sort_keys).start_after(after.as_ref().map(AuditId::as_str)).newest_first();
             let found: Vec<(String, Entry)> = self.query(Range { index: index.clone(), ..range }, asked).await?;
             let (count, mut looked_at) = (found.len(), 0);
             for (_, entry) in found {
@@ -217,7 +204,7 @@ impl Store {
                 }
                 looked_at += 1;
                 after = Some(entry.id.clone());
-                if search.finds(&entry) {
+                if search.matches(&entry) {
                     page.entries.push(entry);
                 }
             }
@@ -228,12 +215,12 @@ impl Store {
                 break;
             }
         }
-        // The page is full, or enough was looked at for one call: what is left is behind the cursor.
+        // The page is full, or this call has read enough: the cursor leads to the rest.
         page.next = after;
         Ok(page)
     }
 
-    /// Leaves an entry on its own: for refusals, which change nothing else.
+    /// Writes an entry without a change, for refused actions.
     pub async fn record_refusal(&self, log: impl Into<Log>, entry: &Entry) -> Result<(), StoreError> {
         self.transaction().audit(log, entry).commit().await.map(|_| ())
     }
@@ -242,9 +229,10 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::OrgId;
 
     #[test]
-    fn the_stored_shape_is_pinned() {
+    fn stored_item_matches_its_snapshot() {
         let clock = Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap());
         let entry = Entry {
             id: AuditId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),

@@ -1,8 +1,8 @@
-//! Bots: the credentials that manage everything else.
+//! Bots: the credentials that manage tokens.
 //!
-//! A bot is one item under its id, with its roles and the hashes of its API keys in it. Its credential names the id,
-//! so one read answers whether the key belongs to the bot and what the bot may do; a new role, a rotated key or the
-//! bot's deletion is one write to one item, and holds for the very next use.
+//! A bot is one item with its roles and the hashes of its API keys. The credential contains the bot
+//! ID, so one read authenticates and authorizes it. Changing roles, rotating the key or deleting
+//! the bot is one write to that item and takes effect at the next use.
 
 use std::time::Duration;
 
@@ -10,29 +10,40 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::keys;
-use super::{Committed, Places, Store, StoreError};
+use super::{Committed, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::ids::{BotId, OrgId};
-use crate::principal::{Bot, Role};
+use crate::permissions::Role;
 use crate::secret::{Token, TokenHash, TokenKind};
 
-/// A bot, as it is stored.
+/// A stored bot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredBot {
-    /// Its id.
+    /// Its ID.
     pub id: BotId,
-    /// The one organization it belongs to.
+    /// The organization it belongs to.
     pub org_id: OrgId,
-    /// Its name, for people.
+    /// Its display name.
     pub name: String,
-    /// Its roles, as they are written. One that this version does not know grants nothing.
+    /// Its roles as stored. Roles unknown to this version grant nothing.
     pub roles: Vec<String>,
-    /// Its API keys: the current one, and while a rotation overlaps the one before.
+    /// Its API keys: the current one and, during a rotation overlap, the previous one.
     pub keys: Vec<BotKey>,
-    /// Since when it exists.
+    /// When it was created.
     pub created_at: Moment,
-    /// Counts changes of `keys`, so that of two rotations at once one starts over.
+    /// Incremented when `keys` change. A concurrent rotation then starts over.
     pub revision: u64,
+}
+
+/// An authenticated bot.
+#[derive(Debug, Clone)]
+pub struct Bot {
+    /// Its ID.
+    pub id: BotId,
+    /// The organization it belongs to.
+    pub org_id: OrgId,
+    /// Its roles.
+    pub roles: Vec<Role>,
 }
 
 /// An API key of a bot.
@@ -40,7 +51,7 @@ pub struct StoredBot {
 pub struct BotKey {
     /// The hash of the whole key.
     pub hash: TokenHash,
-    /// The moment from which it no longer counts.
+    /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Moment>,
 }
@@ -50,24 +61,25 @@ impl StoredBot {
         self.roles.iter().filter_map(|role| Role::parse(role)).collect()
     }
 
-    /// Every key is compared, and each in constant time.
-    fn holds(&self, key: TokenHash, now: Moment) -> bool {
+    /// Compares all keys, each in constant time.
+    fn accepts(&self, key: TokenHash, now: Moment) -> bool {
         self.keys.iter().fold(false, |held, candidate| {
             held | ((candidate.hash == key) & candidate.expires_at.is_none_or(|expires_at| now < expires_at))
         })
     }
 }
 
-/// The entry of a bot in its organization: the key says it all.
+/// The entry of a bot in its organization. All data is in the key.
 #[derive(Serialize)]
 struct Member {}
 
 impl Store {
-    /// The bot that this credential is good for, in one read. `None` for every way in which it is not.
+    /// The bot that this credential authenticates, with one read. `None` if the credential is
+    /// invalid in any way.
     pub async fn authenticate_bot(&self, id: &BotId, key: &Token) -> Result<Option<Bot>, StoreError> {
         let bot: Option<StoredBot> = self.get(keys::bot(id)).await?;
         let now = self.clock.now();
-        Ok(bot.filter(|bot| bot.holds(key.hash(), now)).map(|bot| Bot {
+        Ok(bot.filter(|bot| bot.accepts(key.hash(), now)).map(|bot| Bot {
             roles: bot.roles(),
             id: bot.id,
             org_id: bot.org_id,
@@ -79,10 +91,10 @@ impl Store {
         self.get(keys::bot(id)).await
     }
 
-    /// An organization's bots, by id: so by age.
+    /// An organization's bots, oldest first.
     pub async fn bots(&self, org: &OrgId) -> Result<Vec<StoredBot>, StoreError> {
         let (pk, prefix) = keys::org_bots(org);
-        let ids = self.names_in(&pk, Places::BeginningWith(prefix)).await?;
+        let ids = self.names_in(&pk, SortKeys::StartingWith(prefix)).await?;
         let mut bots: Vec<StoredBot> = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(100) {
             let ids = chunk.iter().filter_map(|id| BotId::parse(id));
@@ -92,7 +104,7 @@ impl Store {
         Ok(bots)
     }
 
-    /// Makes a bot and its first API key. The key is in the answer this once.
+    /// Creates a bot and its first API key. The plain key is returned only here.
     pub async fn create_bot(
         &self,
         org: &OrgId,
@@ -105,7 +117,7 @@ impl Store {
             id: BotId::new(&self.clock)?,
             org_id: org.clone(),
             name: name.to_owned(),
-            roles: written(roles),
+            roles: role_names(roles),
             keys: vec![BotKey { hash: key.hash(), expires_at: None }],
             created_at: self.clock.now(),
             revision: 0,
@@ -115,7 +127,7 @@ impl Store {
         transaction.put_new(keys::bot(&bot.id), &bot).put_new(keys::org_bot(org, &bot.id), &Member {});
         match transaction.audit(org, &entry).commit().await? {
             Committed::Yes => Ok((bot, key)),
-            // 80 random bits came twice: the generator is broken.
+            // A collision of 80 random bits: the generator is broken.
             Committed::No(_) => Err(StoreError::Defect),
         }
     }
@@ -130,7 +142,7 @@ impl Store {
         let Some(bot) = self.bot(id).await? else { return Ok(None) };
         let entry = Entry::done(&self.clock, caller, "bot.set_roles", Subject::new("bot", id))?;
         let mut transaction = self.transaction();
-        let values = [(":roles", written(roles))];
+        let values = [(":roles", role_names(roles))];
         transaction.update(keys::bot(id), "SET #roles = :roles", "attribute_exists(pk)", &values);
         match transaction.audit(&bot.org_id, &entry).commit().await? {
             Committed::Yes => self.bot(id).await,
@@ -138,8 +150,9 @@ impl Store {
         }
     }
 
-    /// Gives a bot a new API key, in the answer this once. The one before counts for `overlap` longer; without, and
-    /// any older one, no more. `None` if there is no such bot.
+    /// Creates a new API key for a bot, returned only here. The previous key stays valid for
+    /// `overlap`; without it, it stops working at once, as all older keys do. `None` if there is no
+    /// such bot.
     pub async fn rotate_bot_key(
         &self,
         id: &BotId,
@@ -161,14 +174,14 @@ impl Store {
             ];
             let mut transaction = self.transaction();
             transaction.update(keys::bot(id), "SET #keys = :keys, #revision = :new", "#revision = :old", &values);
-            // Another rotation came first, or the bot is gone: look again.
+            // Another rotation won, or the bot was deleted: read it again.
             if transaction.audit(&bot.org_id, &entry).commit().await? == Committed::Yes {
                 return Ok(Some(key));
             }
         }
     }
 
-    /// Removes a bot; its keys no longer count. False if there is no such bot.
+    /// Deletes a bot and with it its API keys. False if there is no such bot.
     pub async fn delete_bot(&self, id: &BotId, caller: &Caller) -> Result<bool, StoreError> {
         let Some(bot) = self.bot(id).await? else { return Ok(false) };
         let entry = Entry::done(&self.clock, caller, "bot.delete", Subject::new("bot", id))?;
@@ -178,7 +191,7 @@ impl Store {
     }
 }
 
-fn written(roles: &[Role]) -> Vec<String> {
+fn role_names(roles: &[Role]) -> Vec<String> {
     roles.iter().map(|role| role.as_str().to_owned()).collect()
 }
 
@@ -203,27 +216,27 @@ mod tests {
     }
 
     #[test]
-    fn the_stored_shape_is_pinned() {
+    fn stored_item_matches_its_snapshot() {
         let hash = TokenHash::from_hex(&"ab".repeat(32)).unwrap();
         let expires_at = Some(moment("2026-11-22T10:00:00Z"));
         insta::assert_json_snapshot!(bot(vec![BotKey { hash, expires_at: None }, BotKey { hash, expires_at }]));
     }
 
     #[test]
-    fn a_role_of_a_later_version_grants_nothing() {
+    fn unknown_role_grants_nothing() {
         assert_eq!(bot(vec![]).roles(), [Role::Owner]);
     }
 
     #[test]
-    fn a_key_counts_until_the_moment_its_overlap_ends() {
+    fn previous_key_is_valid_until_its_overlap_ends() {
         let [current, before, foreign] = [1, 2, 3].map(|_| Token::generate(TokenKind::BotApiKey).unwrap().hash());
         let bot = bot(vec![
             BotKey { hash: current, expires_at: None },
             BotKey { hash: before, expires_at: Some(moment("2026-11-21T11:00:00Z")) },
         ]);
-        assert!(bot.holds(current, moment("2030-01-01T00:00:00Z")));
-        assert!(bot.holds(before, moment("2026-11-21T10:59:59Z")));
-        assert!(!bot.holds(before, moment("2026-11-21T11:00:00Z")));
-        assert!(!bot.holds(foreign, moment("2026-11-21T10:00:00Z")));
+        assert!(bot.accepts(current, moment("2030-01-01T00:00:00Z")));
+        assert!(bot.accepts(before, moment("2026-11-21T10:59:59Z")));
+        assert!(!bot.accepts(before, moment("2026-11-21T11:00:00Z")));
+        assert!(!bot.accepts(foreign, moment("2026-11-21T10:00:00Z")));
     }
 }

@@ -1,153 +1,133 @@
-//! E-mail-verified tokens: the whole life of an address.
+//! Email-verified tokens and the states of an email address.
 //!
-//! ```text
-//!                        register: welcome mail, with a key
-//!        ┌─────────────────────────────────────────────────────────────┐
-//!        │                                                             ▼
-//!   no living key ◀───────────────── revoke ─────────────────── living key, no code ◀─┐ regenerate: another key,
-//!        ▲                                                        │         ▲   └─────┘ key-changed mail
-//!        │                  register: recovery mail, with a code  │         │
-//!        │                                                        ▼         │ reset with the code: another key,
-//!        └───────────────────── revoke ─────────────────── living key, code ┘ key-changed mail;
-//!                                                            │      ▲          or the hour is over
-//!                                                            └──────┘ register: another code; regenerate: another key
-//! ```
+//! | state | event | next state | effect |
+//! |---|---|---|---|
+//! | no token | register | token | welcome mail with a new token |
+//! | token, with or without code | register | token and code | recovery mail with a new reset code |
+//! | token, with or without code | regenerate | unchanged | new token, *key changed* mail |
+//! | token and code | reset | token | new token, *key changed* mail |
+//! | token and code | the code expires | token | |
+//! | token, with or without code | revoke | no token | |
 //!
-//! An address that has a living key is one item: where mail goes, and the hashes of the key and of the code. The key
-//! itself is an item under its hash, like every token. Each arrow is one transaction over both, conditional on the key
-//! (and the code) that it started from: of two at once one wins, and the other looks again.
+//! An address with a token is one item: the email address and the hashes of the token and the reset
+//! code. The token itself is an item under its hash, like every token. Each transition is one
+//! transaction over both items, conditional on the token (and code) it started from. Of two
+//! concurrent transitions one wins and the other starts over.
 //!
-//! Nobody but the holder of the key or the reader of the mail gets past *living key*: registering somebody else's
-//! address sends them a mail, at most [`MAILS_PER_HOUR`] an hour, and changes nothing they depend on.
+//! Only the holder of the token or the reader of the mail can change or revoke the token.
+//! Registering someone else's address sends them a mail, at most [`MAILS_PER_HOUR`] an hour, and
+//! changes nothing else for them.
 //!
-//! Mail goes out after the transaction. If SES surely did not take the welcome mail, the registration is undone, so that
-//! the next call sends another; if nobody knows, the key stays, and the next call sends the recovery mail. Likewise a
-//! code dies only for a newer one whose mail may have been sent. Either way repeating the call leads to a key, and a key
-//! that was mailed counts.
+//! Mail is sent after the transaction. If the welcome mail was definitely not sent, the
+//! registration is undone and the next call sends a new one. If that is unknown, the token stays
+//! and the next call sends the recovery mail. Likewise, a code is replaced only by a newer one
+//! whose mail may have been sent. Retrying therefore always leads to a token, and a mailed token is
+//! always active.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::audit::{Caller, Entry, Log, Subject};
+use super::audit::{Caller, Entry, Subject};
 use super::keys;
-use super::tokens::StoredToken;
+use super::keys::Log;
+use super::tokens::{EmailToken, StoredToken};
 use super::{Committed, Store, StoreError};
 use crate::clock::Moment;
 use crate::email::{AddressHash, EmailAddress, Language};
 use crate::ids::TokenId;
 use crate::secret::{ResetCode, Token, TokenHash, TokenKind};
 
-/// How many mails an address is sent in an hour, *key changed* aside.
+/// Maximum mails per address and hour, not counting *key changed* mails.
 pub const MAILS_PER_HOUR: u64 = 5;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// How long a reset code lives.
+/// How long a reset code is valid.
 pub const CODE_LIFETIME: Duration = HOUR;
 
-/// The kind of these tokens in the audit log.
-pub const SUBJECT: &str = "email_token";
-
-/// An e-mail-verified token, as it is stored under its hash. It is there as long as it counts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EmailToken {
-    /// Its management id.
-    pub id: TokenId,
-    /// Whose it is.
-    pub address: AddressHash,
-    /// Its beginning, which may be shown.
-    pub token_prefix: String,
-    /// Since when it exists.
-    pub created_at: Moment,
-    /// Whether its holder is known to have it: the one before was used to make it, or a code from the mail.
-    pub confirmed: bool,
-    /// When it was last used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_used_at: Option<Moment>,
-}
-
-/// An address with a living key, as it is stored.
+/// A stored address that has a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
-    /// Where mail goes: the spelling that the key was first sent to, whatever others type later.
+    /// The address in the spelling of the first registration, whatever later calls use.
     pub email: EmailAddress,
-    /// What mail is written in, unless a request says otherwise.
+    /// The language of mails, unless a request specifies another.
     pub language: Language,
-    /// The living key.
+    /// The hash of the token.
     token: TokenHash,
-    /// The living key's management id.
+    /// The management ID of the token.
     token_id: TokenId,
-    /// The code that was sent last, until it is used.
+    /// The most recent reset code, until it is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     code: Option<StoredCode>,
 }
 
-/// A reset code, as it is stored.
+/// A stored reset code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredCode {
     hash: TokenHash,
     expires_at: Moment,
-    /// What mail is to be written in once the code comes back.
+    /// The language of mails once the code is used.
     language: Language,
 }
 
-/// How many mails an address was sent in the hour that the first of them began.
+/// The number of mails sent to an address within one hour of the first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mails {
     count: u64,
-    /// When the hour is over, in seconds since 1970.
+    /// When the hour ends, in seconds since the Unix epoch.
     ttl: i64,
 }
 
-/// What a registration asks to be mailed.
+/// The mail to send after a registration.
 #[derive(Debug)]
 pub enum Registration {
-    /// A key, to an address that had none.
+    /// A token, for an address that had none.
     Welcome {
-        /// Where the mail goes.
+        /// The recipient.
         to: EmailAddress,
-        /// What it is written in.
+        /// The language of the mail.
         language: Language,
-        /// The key.
+        /// The token.
         token: Token,
     },
-    /// A code, to an address that has a key.
+    /// A reset code, for an address that has a token.
     Recovery {
-        /// Where the mail goes: the spelling that the key was sent to.
+        /// The recipient, in the spelling of the first registration.
         to: EmailAddress,
-        /// What it is written in.
+        /// The language of the mail.
         language: Language,
-        /// The code.
+        /// The reset code.
         code: ResetCode,
-        /// The code that it took the place of.
+        /// The code that it replaced.
         before: Option<StoredCode>,
     },
-    /// Nothing: the address was sent enough for this hour.
+    /// No mail: the address has reached its hourly limit.
     Limited,
 }
 
-/// A key that took the place of another.
+/// A token that replaced another one.
 #[derive(Debug)]
 pub struct Replaced {
-    /// The new key, as it is stored.
+    /// The new token as stored.
     pub stored: EmailToken,
-    /// The new key.
+    /// The new token.
     pub token: Token,
-    /// Where the *key changed* mail goes.
+    /// The recipient of the *key changed* mail.
     pub to: EmailAddress,
-    /// What it is written in.
+    /// The language of the mail.
     pub language: Language,
 }
 
 impl Store {
-    /// Whether a registration of this address would send a mail now: lets the caller look before it counts the mail.
+    /// Whether registering this address now would send a mail. Checked before the mail is counted.
     pub async fn may_mail(&self, address: AddressHash) -> Result<bool, StoreError> {
         let mails: Option<Mails> = self.get(keys::address_mails(address)).await?;
-        Ok(mails.is_none_or(|mails| self.one_more(Some(&mails)).is_some()))
+        Ok(mails.is_none_or(|mails| self.next_mail_count(Some(&mails)).is_some()))
     }
 
-    /// Registers an address. What is answered is to be mailed, and to be told to [`Store::mail_failed`] if that fails.
+    /// Registers an address. The caller sends the returned mail and calls [`Store::mail_failed`] if
+    /// that fails.
     pub async fn register(
         &self,
         email: &EmailAddress,
@@ -155,12 +135,12 @@ impl Store {
         caller: &Caller,
     ) -> Result<Registration, StoreError> {
         let hash = email.hash();
-        for _ in 0..RACES {
+        for _ in 0..MAX_ATTEMPTS {
             let (address, mails) = futures::try_join!(
                 self.get::<Address>(keys::address(hash)),
                 self.get::<Mails>(keys::address_mails(hash)),
             )?;
-            let Some(counted) = self.one_more(mails.as_ref()) else { return Ok(Registration::Limited) };
+            let Some(counted) = self.next_mail_count(mails.as_ref()) else { return Ok(Registration::Limited) };
             let mut transaction = self.transaction();
             match &mails {
                 None => transaction.put_new(keys::address_mails(hash), &counted),
@@ -214,21 +194,22 @@ impl Store {
         Err(StoreError::Unavailable)
     }
 
-    /// Takes back what a registration did for a mail that was not sent. `surely` says whether the mail cannot have been
-    /// sent: only then is a key that nobody has removed, so that the next registration makes another, and is the code
-    /// that was sent before put back in its place.
+    /// Undoes a registration whose mail failed. Only if the mail was definitely not sent
+    /// (`definitely_not_sent`), the token is deleted, so that the next registration creates
+    /// another, or the previous code is restored.
     pub async fn mail_failed(
         &self,
         email: &EmailAddress,
         registration: &Registration,
-        surely: bool,
+        definitely_not_sent: bool,
     ) -> Result<(), StoreError> {
         let hash = email.hash();
-        if surely {
+        if definitely_not_sent {
             let mut transaction = self.transaction();
             match registration {
                 Registration::Welcome { token, .. } => {
-                    // A code means that another registration has mailed this address since: then its key must stay.
+                    // If there is a code, a later registration has mailed this address: keep its
+                    // token.
                     let condition = "#token = :token AND attribute_not_exists(#code)";
                     transaction
                         .delete_where(keys::address(hash), condition, &[(":token", token.hash())])
@@ -255,7 +236,8 @@ impl Store {
         Ok(())
     }
 
-    /// Puts a new key in the place of this one. `None` if this one no longer counts: of callers at once, one wins.
+    /// Replaces this token with a new one. `None` if it is no longer active. Of concurrent callers,
+    /// one wins.
     pub async fn regenerate(
         &self,
         old: &EmailToken,
@@ -282,7 +264,7 @@ impl Store {
         Ok(won.then_some(Replaced { stored, token, to: address.email, language: address.language }))
     }
 
-    /// Swaps a code for a new key in the place of the address's. `None` for every way in which the code does not count.
+    /// Uses a reset code to replace the address's token. `None` if the code is invalid in any way.
     pub async fn reset(
         &self,
         email: &EmailAddress,
@@ -290,11 +272,11 @@ impl Store {
         caller: &Caller,
     ) -> Result<Option<Replaced>, StoreError> {
         let hash = email.hash();
-        for _ in 0..RACES {
+        for _ in 0..MAX_ATTEMPTS {
             let address: Option<Address> = self.get(keys::address(hash)).await?;
             let Some(address) = address else { return Ok(None) };
             let now = self.clock.now();
-            // Compared in constant time: see `TokenHash`.
+            // Compared in constant time (see `TokenHash`).
             let live = address.code.as_ref().filter(|live| (live.hash == code.hash()) & (now < live.expires_at));
             let Some(live) = live else { return Ok(None) };
             let token = Token::generate(TokenKind::EmailVerified)?;
@@ -320,13 +302,13 @@ impl Store {
             if transaction.commit().await? == Committed::Yes {
                 return Ok(Some(Replaced { stored, token, to: address.email, language: live.language }));
             }
-            // The key was regenerated or the code used meanwhile: look again which.
+            // The token was regenerated or the code was used in the meantime: read again.
         }
         Err(StoreError::Unavailable)
     }
 
-    /// Removes a key and all that is known of its address, an outstanding code included. False if the key no longer
-    /// counts.
+    /// Deletes a token and its address, including a pending reset code. False if the token is no
+    /// longer active.
     pub async fn revoke_email_token(
         &self,
         token: &EmailToken,
@@ -342,20 +324,20 @@ impl Store {
         Ok(transaction.commit().await? == Committed::Yes)
     }
 
-    /// The address that a key belongs to. `None` if the key was replaced or revoked meanwhile.
+    /// The address that a token belongs to. `None` if it was replaced or revoked in the meantime.
     pub async fn address_of(&self, token: &EmailToken) -> Result<Option<Address>, StoreError> {
         let address: Option<Address> = self.get(keys::address(token.address)).await?;
         Ok(address.filter(|address| address.token_id == token.id))
     }
 
-    /// The count of mails with one more; `None` where the hour's are used up.
-    fn one_more(&self, mails: Option<&Mails>) -> Option<Mails> {
+    /// The mail count plus one; `None` if the hourly limit is reached.
+    fn next_mail_count(&self, mails: Option<&Mails>) -> Option<Mails> {
         let now = self.clock.now();
         match mails {
             Some(mails) if now.epoch_seconds() < mails.ttl => {
                 (mails.count < MAILS_PER_HOUR).then_some(Mails { count: mails.count + 1, ttl: mails.ttl })
             }
-            // The hour is over, whether or not the item was removed.
+            // The hour is over, even if TTL has not deleted the item yet.
             _ => Some(Mails { count: 1, ttl: now.plus(HOUR).epoch_seconds() }),
         }
     }
@@ -372,12 +354,17 @@ impl Store {
     }
 
     fn email_token_entry(&self, caller: &Caller, verb: &str, id: &TokenId) -> Result<Entry, StoreError> {
-        Ok(Entry::done(&self.clock, caller, &format!("{SUBJECT}.{verb}"), Subject::new(SUBJECT, id))?)
+        Ok(Entry::done(
+            &self.clock,
+            caller,
+            &format!("{}.{verb}", EmailToken::SUBJECT),
+            Subject::new(EmailToken::SUBJECT, id),
+        )?)
     }
 }
 
-/// How often a call that lost a race looks again before it asks the caller to.
-const RACES: usize = 8;
+/// Maximum attempts of a call that loses races, before it fails as retryable.
+const MAX_ATTEMPTS: usize = 8;
 
 fn json<T: Serialize>(value: &T) -> Result<serde_json::Value, StoreError> {
     serde_json::to_value(value).map_err(|_| StoreError::Defect)
@@ -388,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stored_shapes_are_pinned() {
+    fn stored_items_match_their_snapshots() {
         let email = EmailAddress::try_from("You@example.com".to_owned()).unwrap();
         let moment = |text| Moment::parse(text).unwrap();
         let hash = TokenHash::from_hex(&"ab".repeat(32)).unwrap();

@@ -1,31 +1,33 @@
-//! The installation log: which file was downloaded with which token. A table of its own, in which an entry lives 14 days.
+//! The installation log: which file was downloaded with which token. It is a separate table that
+//! keeps entries for 14 days.
 //!
 //! # Keys
 //!
-//! An entry lies under a hash of what makes it one: token, package, file, and the client command it belongs to. So the
-//! entry is its own check for duplicates: a retry meets it and is not logged again. A command is known by the session
-//! that its client sends; without one, a minute stands for it.
+//! The key of an entry is a hash of token, package, file and client command. A retry therefore hits
+//! the existing entry and is not logged again. The session that the client sends identifies a
+//! command; without a session, the minute does.
 //!
-//! Nothing is read by that key. Three indexes list an organization's entries by id, which sorts by time:
+//! Lists do not use that key. Three indexes list an organization's entries by ID, which sorts by
+//! time:
 //!
-//! | index | partition | what is asked |
+//! | index | partition | question |
 //! |---|---|---|
 //! | `by_org` | `ORG#<org>#<ecosystem>#<shard>` | all of them |
 //! | `by_user` | `ORG#<org>#USER#<user_identifier>#<ecosystem>#<shard>` | what did this user install? |
 //! | `by_package` | `ORG#<org>#PACKAGE#<package>#<ecosystem>#<shard>` | who installed this package? |
 //!
-//! DynamoDB takes 1,000 units a second for one key. `SHARDS`, eight keys, take eight times that, should an organization
-//! download just one package with just one token. The downloads of tokens that belong to no organization are in no index:
-//! nobody lists them.
+//! DynamoDB accepts 1,000 write units per second and partition key. Eight partitions (`SHARDS`)
+//! accept eight times that, even if an organization downloads a single package with a single token.
+//! Downloads with tokens outside organizations are in no index, because nobody lists them.
 //!
 //! # Cost
 //!
-//! | what | units |
+//! | operation | units |
 //! |---|---|
-//! | an entry, with its places in three indexes | 4 write units; of a person's token 1; each once more per further KB |
-//! | a retry | 1 write unit |
-//! | either, without a session | 1 read unit more |
-//! | a page | half a read unit for each partition and 4 KB of it: 4 to 8 for a short page, 8 to 12 for 50 entries, whatever the log's length |
+//! | new entry with three index entries | 4 write units, or 1 for an email-verified token; the same again per additional KB |
+//! | retry | 1 write unit |
+//! | either of them without a session | 1 additional read unit |
+//! | page | half a read unit per partition and 4 KB: 4 to 8 for a short page, 8 to 12 for 50 entries, regardless of the log's size |
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -45,13 +47,13 @@ use crate::cost::{self, Units};
 use crate::domain::Ecosystem;
 use crate::ids::{InstallationId, OrgId, TokenId};
 
-/// How long an entry is kept.
+/// How long entries are kept.
 pub const RETENTION: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// How many partitions each list of each ecosystem is spread over.
+/// Partitions per list and ecosystem.
 const SHARDS: u8 = 8;
 
-/// How long downloads without a session are taken for one, in milliseconds.
+/// Window in which repeated downloads without a session are one entry, in milliseconds.
 const WINDOW: u64 = 60_000;
 
 /// The sort key of the indexes.
@@ -63,65 +65,67 @@ const BY_USER: (&str, &str) = ("by_user", "user_pk");
 /// The index by package, and its partition key.
 const BY_PACKAGE: (&str, &str) = ("by_package", "package_pk");
 
-/// A download of a file, as it happens.
+/// A download to log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Download {
-    /// Whose package.
+    /// The ecosystem of the package.
     pub ecosystem: Ecosystem,
-    /// Which package. PyPI's are logged under their normalized name.
+    /// The package. PyPI packages are logged under their normalized name.
     pub package: String,
-    /// Which version.
+    /// The version.
     pub version: String,
-    /// Which file.
+    /// The file.
     pub file: String,
-    /// For whom: an org user token's `user_identifier`, or the masked address of an e-mail-verified one.
+    /// The `user_identifier` of an org user token, or the masked address of an email-verified
+    /// token.
     pub user_identifier: String,
-    /// With which token.
+    /// The management ID of the token.
     pub token_id: TokenId,
-    /// With which client, as it says itself: `npm`.
+    /// The client as it reports itself, such as `npm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// With which version of it, as it says itself.
+    /// The reported client version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_version: Option<String>,
-    /// By which of its commands, as it says itself: `ci`.
+    /// The reported client command, such as `ci`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// In which of its runs, as it says itself.
+    /// The reported session, one per run of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// From which address.
+    /// The source address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_ip: Option<IpAddr>,
 }
 
 impl Download {
-    /// The same as it is logged. What comes from outside is cut to a length that keeps an ordinary entry below 1 KB, and
-    /// has no control characters.
+    /// The download as logged: client input is truncated, so that a typical entry stays below 1 KB,
+    /// and stripped of control characters.
     fn logged(&self) -> Self {
-        let said = |text: &Option<String>| text.as_deref().map(|text| cut(text, 64)).filter(|text| !text.is_empty());
+        let reported =
+            |text: &Option<String>| text.as_deref().map(|text| truncated(text, 64)).filter(|text| !text.is_empty());
         Self {
             ecosystem: self.ecosystem,
-            package: cut(&self.ecosystem.normalized(&self.package), 255),
-            version: cut(&self.version, 255),
-            file: cut(&self.file, 255),
-            user_identifier: cut(&self.user_identifier, 255),
+            package: truncated(&self.ecosystem.normalized(&self.package), 255),
+            version: truncated(&self.version, 255),
+            file: truncated(&self.file, 255),
+            user_identifier: truncated(&self.user_identifier, 255),
             token_id: self.token_id.clone(),
-            client: said(&self.client),
-            client_version: said(&self.client_version),
-            command: said(&self.command),
-            session: said(&self.session),
+            client: reported(&self.client),
+            client_version: reported(&self.client_version),
+            command: reported(&self.command),
+            session: reported(&self.session),
             source_ip: self.source_ip,
         }
     }
 
-    /// A hash of what makes the entry one: token, file, and this command.
+    /// The hash of token, package, file and command that identifies an entry.
     fn hash(&self, command: [&str; 2]) -> Hash {
         let Self { ecosystem, token_id, .. } = self;
         let package = ecosystem.normalized(&self.package);
         let mut hasher = Sha256::new();
         for part in [token_id.as_str(), ecosystem.as_str(), &package, &self.file].into_iter().chain(command) {
-            // The length in front keeps ("ab", "c") and ("a", "bc") apart.
+            // The length prefix distinguishes ("ab", "c") from ("a", "bc").
             hasher.update((part.len() as u64).to_be_bytes());
             hasher.update(part.as_bytes());
         }
@@ -131,8 +135,8 @@ impl Download {
     }
 }
 
-/// At most so many bytes of a text, without control characters.
-fn cut(text: &str, most: usize) -> String {
+/// Truncates a text to this many bytes and removes control characters.
+fn truncated(text: &str, most: usize) -> String {
     let mut kept = String::new();
     for character in text.chars().filter(|character| !character.is_control()) {
         if kept.len() + character.len_utf8() > most {
@@ -143,48 +147,48 @@ fn cut(text: &str, most: usize) -> String {
     kept
 }
 
-/// Names an entry: nobody can find two with the same one.
+/// The collision-resistant hash that identifies an entry.
 #[derive(Clone, Copy)]
 struct Hash(u128);
 
 impl Hash {
-    /// The partition of the table.
+    /// The partition key in the table.
     fn pk(self) -> String {
         format!("{:032x}", self.0)
     }
 
-    /// Which shard of each list the entry is in.
+    /// The shard of the entry in each list.
     fn shard(self) -> u8 {
         u8::try_from(self.0 % u128::from(SHARDS)).unwrap_or(0)
     }
 }
 
-/// An entry of the log.
+/// A log entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installation {
-    /// Its id, which sorts by time.
+    /// Its ID, which sorts by time.
     pub id: InstallationId,
-    /// When.
+    /// The time of the download.
     pub time: Moment,
-    /// What.
+    /// The download.
     #[serde(flatten)]
     pub download: Download,
 }
 
-/// An entry with its keys, and what the time to live looks at.
+/// An entry with its keys and TTL.
 #[derive(Serialize)]
 struct Stored<'a> {
     pk: String,
     #[serde(flatten)]
     installation: &'a Installation,
     #[serde(flatten)]
-    places: Option<Places>,
+    index_keys: Option<IndexKeys>,
     ttl: i64,
 }
 
-/// An entry's partition in each index.
+/// The partition keys of an entry in the indexes.
 #[derive(Serialize)]
-struct Places {
+struct IndexKeys {
     org_pk: String,
     user_pk: String,
     package_pk: String,
@@ -196,7 +200,7 @@ fn stored<'a>(org: Option<&OrgId>, hash: Hash, installation: &'a Installation) -
     Stored {
         pk: hash.pk(),
         installation,
-        places: org.map(|org| Places {
+        index_keys: org.map(|org| IndexKeys {
             org_pk: partition(of_org(org)),
             user_pk: partition(of_user(org, user_identifier)),
             package_pk: partition(of_package(org, package)),
@@ -225,47 +229,47 @@ fn partition(list: &str, ecosystem: Ecosystem, shard: u8) -> String {
     format!("{list}#{ecosystem}#{shard}")
 }
 
-/// What became of a download that was to be logged.
+/// The result of logging a download.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
-    /// It has an entry.
+    /// A new entry was written.
     New,
-    /// It is a retry of one that has an entry.
+    /// It repeats a download that is already logged.
     Repeated,
 }
 
-/// How many times one call reads on for entries that all filters let through, and how many of each partition each time.
-/// A call that finds too few answers a page that is not full, with a cursor.
+/// Maximum reads per call if filters drop most entries, and entries per partition and read. After
+/// that, the call returns a partial page with a cursor.
 const ROUNDS: usize = 10;
 const ROUND: usize = 32;
 
-/// Which entries to read, and from where on. What is given must all hold.
+/// A search with filters, all of which must match.
 #[derive(Debug, Clone, Default)]
 pub struct Search<'a> {
-    /// Of this package, in any spelling that its ecosystem knows.
+    /// Of this package, in any spelling that is equivalent in its ecosystem.
     pub package: Option<&'a str>,
     /// Of this ecosystem.
     pub ecosystem: Option<Ecosystem>,
     /// For this user.
     pub user_identifier: Option<&'a str>,
-    /// At this moment or later.
+    /// At this time or later.
     pub from: Option<Moment>,
-    /// Before this moment.
+    /// Before this time.
     pub to: Option<Moment>,
-    /// Behind this entry.
+    /// After this entry, in page order.
     pub after: Option<&'a InstallationId>,
-    /// At most so many, at least one.
+    /// Maximum number of results, at least 1.
     pub limit: usize,
 }
 
 impl Search<'_> {
-    /// The index that holds the fewest entries besides those searched for, and the partitions to read of it.
+    /// The most selective index for this search, and its partitions to read.
     fn partitions(&self, org: &OrgId) -> ((&'static str, &'static str), Vec<String>) {
-        let ecosystems = Ecosystem::ALL.into_iter().filter(|each| self.ecosystem.is_none_or(|only| only == *each));
+        let ecosystems = Ecosystem::ALL.iter().copied().filter(|each| self.ecosystem.is_none_or(|only| only == *each));
         let all = ecosystems.flat_map(|ecosystem| (0..SHARDS).map(move |shard| (ecosystem, shard)));
         match (self.package, self.user_identifier) {
-            // One run of one client downloads hundreds of packages, but each just once.
+            // One run of a client downloads hundreds of packages, but each only once.
             (Some(package), _) => {
                 let list = |ecosystem: Ecosystem| of_package(org, &ecosystem.normalized(package));
                 (BY_PACKAGE, all.map(|(each, shard)| partition(&list(each), each, shard)).collect())
@@ -278,43 +282,43 @@ impl Search<'_> {
         }
     }
 
-    /// Whether an entry of these partitions is searched for.
-    fn finds(&self, entry: &Installation) -> bool {
+    /// Whether an entry of these partitions matches all filters.
+    fn matches(&self, entry: &Installation) -> bool {
         self.user_identifier.is_none_or(|user| entry.download.user_identifier == user)
     }
 
-    /// How many entries of each partition to read at a time.
-    fn portion(&self, round: usize) -> usize {
+    /// Entries to read per partition in this round.
+    fn entries_per_round(&self, round: usize) -> usize {
         if round > 0 && self.package.is_some() && self.user_identifier.is_some() {
             return ROUND;
         }
-        // An even share, and twice the square root of it: shards are filled by chance, and seldom have more.
+        // An even share plus twice its square root: shards fill randomly and rarely hold more.
         let share = (self.limit + 1).div_ceil(usize::from(SHARDS));
         share + 2 * share.isqrt()
     }
 }
 
-/// A part of the log.
+/// A page of the log.
 #[derive(Debug, Default)]
 pub struct Page {
     /// The entries, newest first.
     pub installations: Vec<Installation>,
-    /// The entry behind which the next part begins; `None` where this was the last.
+    /// The entry after which the next page starts; `None` on the last page.
     pub next: Option<InstallationId>,
 }
 
-/// A partition of an index while it is being read, newest first.
+/// An index partition that is being read, newest first.
 struct Shard {
     pk: String,
-    /// What was read and not yet looked at.
+    /// Entries read but not yet processed.
     entries: VecDeque<Installation>,
-    /// Up to where it has not been read; `None` once all was.
+    /// Where to continue reading; `None` once everything is read.
     unread: Option<InstallationId>,
 }
 
 impl Shard {
-    /// Whether it must be read on before it can be said which entry of the log is next.
-    fn is_dry(&self) -> bool {
+    /// Whether more must be read before the next entry of the log is known.
+    fn needs_more(&self) -> bool {
         self.entries.is_empty() && self.unread.is_some()
     }
 }
@@ -328,22 +332,23 @@ pub struct InstallationLog {
 }
 
 impl Store {
-    /// The installation log in the table of this name, beside this one.
+    /// The installation log in this table.
     pub fn installation_log(&self, table: impl Into<String>) -> InstallationLog {
         InstallationLog { client: self.client.clone(), table: table.into(), clock: self.clock.clone() }
     }
 }
 
 impl InstallationLog {
-    /// Creates the table, with its indexes and time to live, unless it is there. True if it was not.
+    /// Creates the table with its indexes and TTL. False if it already exists.
     pub async fn create_table(&self) -> Result<bool, StoreError> {
         let indexes = [BY_ORG, BY_USER, BY_PACKAGE].map(|(name, pk)| (name, pk, ID));
         table::create(&self.client, &self.table, (PK, None), &indexes).await
     }
 
-    /// Logs a download with a token of this organization, or of none, unless it repeats one: the same file with the same
-    /// token in the same session, or, where the client sends none, in the same minute. Two clients at once get one entry.
-    /// Without a session they may get two if they call within milliseconds on both sides of a full minute.
+    /// Logs a download with a token of this organization, or of none. The same file with the same
+    /// token in the same session, or without a session in the same minute, is logged once, even
+    /// with concurrent calls. Without a session, two calls within milliseconds around a full minute
+    /// may both be logged.
     pub async fn record(&self, org: Option<&OrgId>, download: &Download) -> Result<Recorded, StoreError> {
         let id = InstallationId::new(&self.clock)?;
         let (now, time) = (id.milliseconds(), self.clock.now());
@@ -363,7 +368,7 @@ impl InstallationLog {
         let installation = Installation { id, time, download };
         let item = serde_dynamo::to_item(stored(org, hash, &installation)).map_err(|_| StoreError::Defect)?;
         let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
-        // One that has outlived its time is none, whether it was removed yet or not.
+        // Expired entries are overwritten, even if TTL has not deleted them yet.
         let request = request.condition_expression("attribute_not_exists(pk) OR #ttl <= :now");
         let request = request.expression_attribute_names("#ttl", TTL);
         let now = AttributeValue::N(time.epoch_seconds().to_string());
@@ -380,12 +385,12 @@ impl InstallationLog {
             return Err(failure(error));
         };
         cost::add(Units::Write, &[]);
-        // Where an answer was lost and the SDK tried again, it meets what the first attempt wrote.
+        // If a response was lost, the SDK's retry finds the entry of the first attempt.
         let there = failed.item.clone().map(read_item::<Installation>).transpose()?;
         Ok(if there.is_some_and(|there| there.id == installation.id) { Recorded::New } else { Recorded::Repeated })
     }
 
-    /// The id of an entry, if there is one.
+    /// The ID of an entry, if it exists.
     async fn entry_id(&self, hash: Hash) -> Result<Option<InstallationId>, StoreError> {
         let request = self.client.get_item().table_name(&self.table).key(PK, AttributeValue::S(hash.pk()));
         let request = request.consistent_read(true).return_consumed_capacity(ReturnConsumedCapacity::Total);
@@ -394,10 +399,11 @@ impl InstallationLog {
         Ok(output.item.map(read_item::<Installation>).transpose()?.map(|entry| entry.id))
     }
 
-    /// Reads an organization's log, newest first. Entries show within about a second: indexes follow the table.
+    /// Reads an organization's log, newest first. Indexes are eventually consistent: entries appear
+    /// within about a second.
     pub async fn list(&self, org: &OrgId, search: &Search<'_>) -> Result<Page, StoreError> {
-        // Ids sort by the time they were made at, so a time is a place. What is older than the log is long is not in it,
-        // whether it was removed yet or not.
+        // IDs sort by creation time, so a time maps to a sort key. Entries past retention are
+        // hidden, even if TTL has not deleted them yet.
         let kept = self.clock.now().minus(RETENTION);
         let first = InstallationId::first_at(search.from.map_or(kept, |from| from.max(kept)));
         let last = match search.to {
@@ -412,34 +418,35 @@ impl InstallationLog {
         let shard = |pk| Shard { pk, entries: VecDeque::new(), unread: Some(last.clone()) };
         let mut shards: Vec<Shard> = partitions.into_iter().map(shard).collect();
         let mut page = Page::default();
-        let mut looked_at = search.after.cloned();
+        let mut last_seen = search.after.cloned();
         for round in 0..ROUNDS {
-            let dry = shards.iter_mut().filter(|shard| shard.is_dry());
-            try_join_all(dry.map(|shard| self.read_on(index, shard, &first, search.portion(round)))).await?;
-            while !shards.iter().any(Shard::is_dry) {
-                // Each partition is in order, so the newest entry is the first of one of them.
+            let incomplete = shards.iter_mut().filter(|shard| shard.needs_more());
+            try_join_all(incomplete.map(|shard| self.read_on(index, shard, &first, search.entries_per_round(round))))
+                .await?;
+            while !shards.iter().any(Shard::needs_more) {
+                // Each partition is sorted, so the newest entry is the first of one of them.
                 let newest = shards.iter_mut().max_by(|a, b| id_of_first(a).cmp(&id_of_first(b)));
                 let Some(entry) = newest.and_then(|shard| shard.entries.pop_front()) else {
                     return Ok(page);
                 };
-                if search.finds(&entry) {
+                if search.matches(&entry) {
                     if page.installations.len() == search.limit {
-                        page.next = looked_at;
+                        page.next = last_seen;
                         return Ok(page);
                     }
-                    looked_at = Some(entry.id.clone());
+                    last_seen = Some(entry.id.clone());
                     page.installations.push(entry);
                 } else {
-                    looked_at = Some(entry.id);
+                    last_seen = Some(entry.id);
                 }
             }
         }
-        // Enough was looked at for one call: what is left is behind the cursor.
-        page.next = looked_at;
+        // This call has read enough: the cursor leads to the rest.
+        page.next = last_seen;
         Ok(page)
     }
 
-    /// Reads up to `count` more entries of a partition, back to `first`.
+    /// Reads up to `count` more entries of a partition, not older than `first`.
     async fn read_on(
         &self,
         (index, pk): (&str, &str),
@@ -470,7 +477,8 @@ impl InstallationLog {
         for item in output.items.unwrap_or_default() {
             shard.entries.push_back(read_item(item)?);
         }
-        // Only a missing key says that there is no more. No two entries have one id, so an id is a place to go on from.
+        // Only a missing key means that there are no more entries. IDs are unique, so reading
+        // continues from an ID.
         let oldest = shard.entries.back().map(|entry| entry.id.before());
         shard.unread = output.last_evaluated_key.and(oldest.or(shard.unread.take())).filter(|last| last >= first);
         Ok(())
@@ -501,7 +509,7 @@ mod tests {
         }
     }
 
-    fn of_org_and_person(download: &Download) -> [serde_json::Value; 2] {
+    fn org_and_personal_items(download: &Download) -> [serde_json::Value; 2] {
         let time = Moment::parse("2026-11-21T10:00:00Z").unwrap();
         let hash = download.hash(["session", "8c1f3e0d52a9b764"]);
         let id = InstallationId::parse("01M7YRRTBV0A12JNPMJ0EEKCFW").unwrap();
@@ -510,20 +518,20 @@ mod tests {
         [Some(&org), None].map(|org| serde_json::to_value(stored(org, hash, &installation)).unwrap())
     }
 
-    /// The size of an item as DynamoDB counts it: names and values.
+    /// The size of an item as DynamoDB counts it: attribute names and values.
     fn size(item: &serde_json::Value) -> usize {
         let attributes = item.as_object().unwrap().iter();
         attributes.map(|(name, value)| name.len() + value.as_str().map_or(8, str::len)).sum()
     }
 
     #[test]
-    fn the_stored_shape_is_pinned() {
-        insta::assert_json_snapshot!(of_org_and_person(&download()));
+    fn stored_item_matches_its_snapshot() {
+        insta::assert_json_snapshot!(org_and_personal_items(&download()));
     }
 
     #[test]
-    fn an_entry_reads_back() {
-        for item in of_org_and_person(&download()) {
+    fn stored_entry_round_trips() {
+        for item in org_and_personal_items(&download()) {
             let read: Installation = serde_json::from_value(item).unwrap();
             assert_eq!(read.download, download());
             assert_eq!(read.id.milliseconds(), read.time.epoch_milliseconds() + 123);
@@ -531,8 +539,8 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_entry_is_smaller_than_a_write_unit_and_none_is_large() {
-        let [ordinary, _] = of_org_and_person(&download());
+    fn typical_entry_fits_one_write_unit_and_largest_fits_three() {
+        let [ordinary, _] = org_and_personal_items(&download());
         assert!(size(&ordinary) < 800, "{}", size(&ordinary));
         let long = |text: Option<String>| text.map(|_| "x".repeat(10_000));
         let endless = Download {
@@ -546,20 +554,20 @@ mod tests {
             session: long(download().session),
             ..download()
         };
-        let [largest, _] = of_org_and_person(&endless);
+        let [largest, _] = org_and_personal_items(&endless);
         assert!(size(&largest) < 3 * 1024, "{}", size(&largest));
     }
 
     #[test]
-    fn what_a_client_says_is_cut_and_cleaned() {
-        assert_eq!(cut("npm\r\n\u{7}\u{0}11", 64), "npm11");
-        assert_eq!(cut("日本語", 7), "日本");
+    fn client_input_is_truncated_and_stripped_of_control_characters() {
+        assert_eq!(truncated("npm\r\n\u{7}\u{0}11", 64), "npm11");
+        assert_eq!(truncated("日本語", 7), "日本");
         let empty = Download { client: Some("\n".to_owned()), ..download() };
         assert_eq!(empty.logged().client, None);
     }
 
     #[test]
-    fn what_makes_an_entry_one_tells_it_from_others() {
+    fn entry_is_identified_by_token_package_file_and_command() {
         let one = download();
         let others = [
             Download { ecosystem: Ecosystem::Pypi, ..one.clone() },

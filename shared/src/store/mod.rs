@@ -1,8 +1,9 @@
-//! The tables: the only code that speaks DynamoDB. [`Store`] is the tokens table, [`installations`] the log beside it.
+//! The DynamoDB tables. No other code calls DynamoDB. [`Store`] is the tokens table,
+//! [`installations`] is the installation log.
 //!
-//! [`keys`] says what lies where and what each access costs; every item kind has a module with its shape and its
-//! transitions. Every change is one transaction of conditional writes with its audit entry among them, so the state
-//! before and after a crash at any line is a legal one.
+//! [`keys`] lists all keys, access patterns and costs. Each kind of item has a module with its
+//! state transitions. Every change is one transaction of conditional writes that includes its audit
+//! entry, so a crash at any point leaves a valid state.
 
 pub mod api_keys;
 pub mod audit;
@@ -38,14 +39,14 @@ use crate::secret::RandomnessUnavailable;
 
 type Item = HashMap<String, AttributeValue>;
 
-/// Why the table could not answer. What a caller may know is in [`ApiError`].
+/// Why a read or write failed. Callers see only the resulting [`ApiError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// DynamoDB is throttled, slow or down. Repeating is safe.
+    /// DynamoDB throttles, times out or is down. Retrying is safe.
     #[error("the table is unavailable")]
     Unavailable,
-    /// A defect: a request that DynamoDB refuses, or an item that cannot be read.
-    #[error("the table and the code disagree")]
+    /// A bug: DynamoDB rejected the request, or an item cannot be deserialized.
+    #[error("the table rejected the request or contains an invalid item")]
     Defect,
 }
 
@@ -60,7 +61,7 @@ impl From<StoreError> for ApiError {
 
 impl From<RandomnessUnavailable> for StoreError {
     fn from(error: RandomnessUnavailable) -> Self {
-        tracing::error!(%error, "nothing was made");
+        tracing::error!(%error, "no randomness available");
         StoreError::Unavailable
     }
 }
@@ -74,12 +75,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store on the table of this name.
+    /// A store on this table.
     pub fn new(client: Client, table: impl Into<String>, clock: Clock) -> Self {
         Self { client, table: table.into(), clock }
     }
 
-    /// Reads one item, strongly consistent.
+    /// Reads one item with a strongly consistent read.
     async fn get<T: DeserializeOwned>(&self, key: Key) -> Result<Option<T>, StoreError> {
         let request = self.client.get_item().table_name(&self.table).set_key(Some(key_item(key)));
         let request = request.consistent_read(true).return_consumed_capacity(ReturnConsumedCapacity::Total);
@@ -88,7 +89,8 @@ impl Store {
         output.item.map(read_item).transpose()
     }
 
-    /// Reads items by key, strongly consistent, in no order; at most 100 in one go. What is not there is left out.
+    /// Reads up to 100 items by key with strongly consistent reads, in no particular order. Missing
+    /// items are left out.
     async fn get_all<T: DeserializeOwned>(&self, keys: Vec<Key>) -> Result<Vec<T>, StoreError> {
         let mut found = Vec::with_capacity(keys.len());
         let mut missing: Vec<Item> = keys.into_iter().map(key_item).collect();
@@ -105,7 +107,7 @@ impl Store {
                     found.push(read_item(item)?);
                 }
             }
-            // DynamoDB hands back what it had no capacity for.
+            // DynamoDB returns the keys that it had no capacity to read.
             if let Some(rest) = output.unprocessed_keys.unwrap_or_default().remove(&self.table) {
                 missing = rest.keys;
                 backoff.pause().await?;
@@ -114,13 +116,14 @@ impl Store {
         Ok(found)
     }
 
-    /// Reads up to `limit` items of a partition in its order: strongly consistent, but from an index.
+    /// Reads up to `limit` items of a partition in sort key order. Reads are strongly consistent,
+    /// except from an index.
     async fn query<T: DeserializeOwned>(&self, range: Range<'_>, limit: usize) -> Result<Vec<(String, T)>, StoreError> {
         let mut found = Vec::new();
         let mut start = range.after.map(|sk| key_item(Key { pk: range.pk.to_owned(), sk: sk.to_owned() }));
         let (index, pk) = range.index.as_ref().map_or((None, PK), |index| (Some(index.name), index.pk));
         if let (Some(start), Some(index)) = (&mut start, &range.index) {
-            // A place in an index is named by its own key and the table's.
+            // A start key in an index consists of the index key and the table key.
             let own = start.insert(PK.to_owned(), AttributeValue::S(index.table_pk.clone()));
             start.extend(own.map(|own| (index.pk.to_owned(), own)));
         }
@@ -138,19 +141,19 @@ impl Store {
                 .expression_attribute_values(":pk", AttributeValue::S(range.pk.to_owned()))
                 .set_exclusive_start_key(start)
                 .limit(missing);
-            let request = match range.places {
-                Places::All => request.key_condition_expression("#pk = :pk"),
-                Places::BeginningWith(prefix) => request
+            let request = match range.sort_keys {
+                SortKeys::All => request.key_condition_expression("#pk = :pk"),
+                SortKeys::StartingWith(prefix) => request
                     .key_condition_expression("#pk = :pk AND begins_with(sk, :prefix)")
                     .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned())),
-                Places::Between(first, last) => request
+                SortKeys::Between(first, last) => request
                     .key_condition_expression("#pk = :pk AND sk BETWEEN :first AND :last")
                     .expression_attribute_values(":first", AttributeValue::S(first.to_owned()))
                     .expression_attribute_values(":last", AttributeValue::S(last.to_owned())),
-                Places::After(start) => request
+                SortKeys::After(start) => request
                     .key_condition_expression("#pk = :pk AND sk > :start")
                     .expression_attribute_values(":start", AttributeValue::S(start.to_owned())),
-                Places::Before(end) => request
+                SortKeys::Before(end) => request
                     .key_condition_expression("#pk = :pk AND sk < :end")
                     .expression_attribute_values(":end", AttributeValue::S(end.to_owned())),
             };
@@ -160,7 +163,7 @@ impl Store {
                 let sk = item.get(SK).and_then(|sk| sk.as_s().ok()).ok_or(StoreError::Defect)?.clone();
                 found.push((sk, read_item(item)?));
             }
-            // A page may end early, at a megabyte; only a missing key says that there is no more.
+            // A page may end early, at 1 MB. Only a missing key means that there are no more items.
             start = output.last_evaluated_key;
             if start.is_none() || found.len() >= limit {
                 return Ok(found);
@@ -168,7 +171,8 @@ impl Store {
         }
     }
 
-    /// Changes an item on its own, if a condition holds of it. Attributes are written `#name`.
+    /// Updates one item outside a transaction if the condition holds. Attributes are written
+    /// `#name`.
     async fn update<V: Serialize>(
         &self,
         key: Key,
@@ -204,16 +208,16 @@ impl Store {
     }
 }
 
-/// A part of a partition.
+/// A range of items in a partition.
 #[derive(Clone)]
 struct Range<'a> {
     pk: &'a str,
-    places: Places<'a>,
-    /// Begin behind this place, which must lie inside `places`.
+    sort_keys: SortKeys<'a>,
+    /// Start after this sort key, which must be within the range.
     after: Option<&'a str>,
-    /// From the end, where ids are places.
+    /// Descending order. Sort keys that are ULIDs ascend by age.
     newest_first: bool,
-    /// Of an index in place of the table.
+    /// Query this index instead of the table.
     index: Option<Index>,
 }
 
@@ -223,16 +227,16 @@ struct Index {
     name: &'static str,
     /// The name of its partition key.
     pk: &'static str,
-    /// The partition of the table that its items lie in.
+    /// The table partition that contains its items.
     table_pk: String,
 }
 
 impl<'a> Range<'a> {
-    fn new(pk: &'a str, places: Places<'a>) -> Self {
-        Self { pk, places, after: None, newest_first: false, index: None }
+    fn new(pk: &'a str, sort_keys: SortKeys<'a>) -> Self {
+        Self { pk, sort_keys, after: None, newest_first: false, index: None }
     }
 
-    fn behind(self, after: Option<&'a str>) -> Self {
+    fn start_after(self, after: Option<&'a str>) -> Self {
         Self { after, ..self }
     }
 
@@ -242,44 +246,45 @@ impl<'a> Range<'a> {
 }
 
 #[derive(Clone, Copy)]
-enum Places<'a> {
+enum SortKeys<'a> {
     All,
     /// Both included.
     Between(&'a str, &'a str),
-    BeginningWith(&'a str),
+    StartingWith(&'a str),
     After(&'a str),
     Before(&'a str),
 }
 
-/// Writes that happen together or not at all.
+/// Writes that are committed atomically.
 struct Transaction<'a> {
     store: &'a Store,
     writes: Vec<TransactWriteItem>,
     defect: bool,
 }
 
-/// How a transaction ended.
+/// The result of a transaction.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 enum Committed {
-    /// All of it happened.
+    /// All writes were committed.
     Yes,
-    /// None of it happened: the condition of the write at this place, counted from 0, did not hold.
+    /// Nothing was written: the condition of the write with this index failed.
     No(usize),
 }
 
 impl Transaction<'_> {
-    /// Writes an item, whatever lay there.
+    /// Writes an item, replacing any existing one.
     fn put<T: Serialize>(&mut self, key: Key, body: &T) -> &mut Self {
         self.put_if(key, body, None)
     }
 
-    /// Writes an item where none lies yet.
+    /// Writes an item that must not exist yet.
     fn put_new<T: Serialize>(&mut self, key: Key, body: &T) -> &mut Self {
         self.put_if(key, body, Some(Condition::plain("attribute_not_exists(pk)")))
     }
 
-    /// Writes an item over one of which a condition holds. Attributes are written `#name`, as in [`Self::update`].
+    /// Replaces an item if the condition holds. Attributes are written `#name`, as in
+    /// [`Self::update`].
     fn put_where<T: Serialize, V: Serialize>(
         &mut self,
         key: Key,
@@ -304,17 +309,18 @@ impl Transaction<'_> {
         self.push(put.map(|put| TransactWriteItem::builder().put(put).build()))
     }
 
-    /// Removes an item if it is there.
+    /// Deletes an item if it exists.
     fn delete(&mut self, key: Key) -> &mut Self {
         self.delete_if(key, Condition::default())
     }
 
-    /// Removes an item that must be there.
+    /// Deletes an item that must exist.
     fn delete_existing(&mut self, key: Key) -> &mut Self {
         self.delete_if(key, Condition::plain("attribute_exists(pk)"))
     }
 
-    /// Removes an item of which a condition holds. Attributes are written `#name`, as in [`Self::update`].
+    /// Deletes an item if the condition holds. Attributes are written `#name`, as in
+    /// [`Self::update`].
     fn delete_where<V: Serialize>(&mut self, key: Key, condition: &str, values: &[(&str, V)]) -> &mut Self {
         match Condition::with_values(condition, values) {
             Ok(condition) => self.delete_if(key, condition),
@@ -330,7 +336,7 @@ impl Transaction<'_> {
         self.push(delete.map(|delete| TransactWriteItem::builder().delete(delete).build()))
     }
 
-    /// Changes an item by an update expression. Attributes are written `#name`: many plain names are reserved.
+    /// Updates an item. Attributes are written `#name`, because DynamoDB reserves many plain names.
     fn update<V: Serialize>(&mut self, key: Key, expression: &str, condition: &str, values: &[(&str, V)]) -> &mut Self {
         let update = attribute_values(values).ok().and_then(|values| {
             let update = Update::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
@@ -341,7 +347,7 @@ impl Transaction<'_> {
         self.push(update.map(|update| TransactWriteItem::builder().update(update).build()))
     }
 
-    /// Adds to a number, which is 0 where there is none yet.
+    /// Adds to a number attribute, which starts at 0.
     fn add(&mut self, key: Key, attribute: &str, amount: i64) -> &mut Self {
         let update = Update::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
         let update = update.update_expression("ADD #attribute :amount");
@@ -350,14 +356,14 @@ impl Transaction<'_> {
         self.push(update.map(|update| TransactWriteItem::builder().update(update).build()))
     }
 
-    /// Lets the transaction happen only if there is an item here.
+    /// Requires that this item exists.
     fn require(&mut self, key: Key) -> &mut Self {
         let check = ConditionCheck::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
         let check = check.condition_expression("attribute_exists(pk)").build().ok();
         self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
     }
 
-    /// Lets the transaction happen only if there is a token here that was not revoked.
+    /// Requires that this token exists and is not revoked.
     fn require_unrevoked(&mut self, key: Key) -> &mut Self {
         let condition = "attribute_exists(pk) AND attribute_not_exists(revoked_at)";
         let check = ConditionCheck::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
@@ -365,7 +371,7 @@ impl Transaction<'_> {
         self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
     }
 
-    /// Lets the transaction happen only if a condition holds of the item here.
+    /// Requires that the condition holds for this item.
     fn require_where<V: Serialize>(&mut self, key: Key, condition: &str, values: &[(&str, V)]) -> &mut Self {
         let check = attribute_values(values).ok().and_then(|values| {
             let check = ConditionCheck::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
@@ -375,8 +381,8 @@ impl Transaction<'_> {
         self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
     }
 
-    /// Leaves an entry in the audit log.
-    fn audit(&mut self, log: impl Into<audit::Log>, entry: &audit::Entry) -> &mut Self {
+    /// Adds an audit log entry.
+    fn audit(&mut self, log: impl Into<keys::Log>, entry: &audit::Entry) -> &mut Self {
         let log = log.into();
         let item = audit::stored(&log, entry);
         self.put(keys::audit_entry(&log, &entry.id), &item)
@@ -390,14 +396,14 @@ impl Transaction<'_> {
         self
     }
 
-    /// Commits. A transaction that another got in the way of is tried again.
+    /// Commits the writes. Retries if another transaction conflicts.
     async fn commit(&mut self) -> Result<Committed, StoreError> {
         if self.defect {
-            tracing::error!("a transaction could not be written down");
+            tracing::error!("cannot build a transaction");
             return Err(StoreError::Defect);
         }
         let mut backoff = Backoff::new();
-        // DynamoDB commits what comes with one token once, so a retry after a lost answer does nothing twice.
+        // The client request token makes retries idempotent if a response is lost.
         let mut token = request_token()?;
         loop {
             let request = self.store.client.transact_write_items().client_request_token(&token);
@@ -411,16 +417,16 @@ impl Transaction<'_> {
                 Err(error) => error,
             };
             match cancellation(&error) {
-                Some(Cancellation::ConditionFailed(place)) => {
+                Some(Cancellation::ConditionFailed(index)) => {
                     cost::add(Units::Write, &[]);
-                    return Ok(Committed::No(place));
+                    return Ok(Committed::No(index));
                 }
-                // It did not happen: the next attempt is another transaction.
+                // Nothing was written: the next attempt is a new transaction.
                 Some(Cancellation::Retry) => {
                     backoff.pause().await?;
                     token = request_token()?;
                 }
-                // An attempt of ours with this token is still under way: ask again how it ended.
+                // An earlier attempt with this token is still in progress: ask for its result.
                 Some(Cancellation::InProgress) => backoff.pause().await?,
                 None => return Err(failure(error)),
             }
@@ -428,7 +434,7 @@ impl Transaction<'_> {
     }
 }
 
-/// What must hold of an item for a write to happen.
+/// A condition on the item that is written.
 #[derive(Default)]
 struct Condition {
     expression: Option<String>,
@@ -452,12 +458,12 @@ enum Cancellation {
     InProgress,
 }
 
-/// A token that no other transaction has.
+/// A unique client request token.
 fn request_token() -> Result<String, StoreError> {
     Ok(format!("{:020x}", crate::secret::random_80_bits()?))
 }
 
-/// What a cancelled transaction says; `None` where it was not cancelled but failed, or for no reason known.
+/// Why a transaction was cancelled. `None` if it failed otherwise, or for an unknown reason.
 fn cancellation(error: &SdkError<TransactWriteItemsError>) -> Option<Cancellation> {
     let cancelled = match error.as_service_error()? {
         TransactWriteItemsError::TransactionCanceledException(cancelled) => cancelled,
@@ -465,14 +471,14 @@ fn cancellation(error: &SdkError<TransactWriteItemsError>) -> Option<Cancellatio
         _ => return None,
     };
     let codes: Vec<&str> = cancelled.cancellation_reasons().iter().map(|r| r.code().unwrap_or("None")).collect();
-    if let Some(place) = codes.iter().position(|code| *code == "ConditionalCheckFailed") {
-        return Some(Cancellation::ConditionFailed(place));
+    if let Some(index) = codes.iter().position(|code| *code == "ConditionalCheckFailed") {
+        return Some(Cancellation::ConditionFailed(index));
     }
-    let passing = ["None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
-    codes.iter().all(|code| passing.contains(code)).then_some(Cancellation::Retry)
+    let retryable = ["None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+    codes.iter().all(|code| retryable.contains(code)).then_some(Cancellation::Retry)
 }
 
-/// Waits between tries: at most 20 ms, then doubling, each wait a random part of it, so that callers who collided part.
+/// Exponential backoff with full jitter between attempts, starting at 20 ms.
 struct Backoff {
     tries: u32,
 }
@@ -487,7 +493,7 @@ impl Backoff {
     async fn pause(&mut self) -> Result<(), StoreError> {
         self.tries += 1;
         if self.tries >= Self::TRIES {
-            tracing::warn!(tries = self.tries, "gave up on a contended or throttled item");
+            tracing::warn!(tries = self.tries, "retries exhausted on a contended or throttled item");
             return Err(StoreError::Unavailable);
         }
         let longest = 10_u64 << self.tries;
@@ -497,7 +503,7 @@ impl Backoff {
     }
 }
 
-/// Sorts an SDK error, and logs its kind: never its text, which may quote what was sent.
+/// Classifies an SDK error and logs its kind, but not its message, which may quote the request.
 fn failure<E: ProvideErrorMetadata + std::fmt::Debug>(error: SdkError<E>) -> StoreError {
     let code = error.code().map(str::to_owned);
     let (kind, result) = match &error {
@@ -518,7 +524,7 @@ fn failure<E: ProvideErrorMetadata + std::fmt::Debug>(error: SdkError<E>) -> Sto
         },
         _ => ("construction", StoreError::Defect),
     };
-    tracing::error!(kind, code, "dynamodb did not do what was asked");
+    tracing::error!(kind, code, "dynamodb request failed");
     result
 }
 
@@ -526,7 +532,7 @@ fn attribute_values<V: Serialize>(values: &[(&str, V)]) -> Result<Item, serde_dy
     values.iter().map(|(name, value)| Ok(((*name).to_owned(), serde_dynamo::to_attribute_value(value)?))).collect()
 }
 
-/// What each `#name` in these expressions stands for: the attribute of this name.
+/// Maps each `#name` in the expressions to the attribute `name`.
 fn names(expressions: &[&str]) -> Option<HashMap<String, String>> {
     let words =
         expressions.iter().flat_map(|text| text.split(|c: char| !(c.is_ascii_alphanumeric() || "#_".contains(c))));
@@ -546,8 +552,8 @@ fn write_item<T: Serialize>(key: Key, body: &T) -> Result<Item, serde_dynamo::Er
 
 fn read_item<T: DeserializeOwned>(item: Item) -> Result<T, StoreError> {
     serde_dynamo::from_item(item).map_err(|_| {
-        // The error would quote the item.
-        tracing::error!(item = std::any::type_name::<T>(), "an item of the table cannot be read");
+        // The error would quote the item, so it is not logged.
+        tracing::error!(item = std::any::type_name::<T>(), "cannot read a stored item");
         StoreError::Defect
     })
 }

@@ -1,129 +1,71 @@
-//! Organization access tokens: for servers and devices, with a role and projects.
+//! Organization access tokens: tokens for servers and devices, with a role and projects.
 //!
-//! The item under the token's hash is the truth. Beside it lie, written in the same transactions, a pointer under its
-//! number, which is also the listing, and one under its name, which makes names unique: two creators or renamers with
-//! one name compete for one item. Deleting a token removes all three, and frees its name.
+//! The item under the token's hash is the source of truth. The same transactions write two
+//! pointers: one by number, which also serves as the listing, and one by name, which makes names
+//! unique because concurrent creates and renames compete for the same item. Deleting a token
+//! deletes all three and frees its name.
 //!
-//! Changes are conditional on the revision they were made from, so that two at once never mix.
+//! Updates are conditional on the revision they read, so concurrent updates never mix.
 
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::rate_limits::COUNT;
-use super::tokens::StoredToken;
-use super::{Committed, Places, Range, Store, StoreError, keys};
+use super::tokens::{AccessConfig, OrgAccessToken, StoredToken};
+use super::{Committed, Range, SortKeys, Store, StoreError, keys};
 use crate::clock::Moment;
-use crate::domain::{AccessRole, Name, ProjectId, TokenState};
+use crate::domain::{Name, ProjectId};
 use crate::ids::OrgId;
 use crate::secret::{Token, TokenHash, TokenKind};
 
-/// The kind of these tokens in the audit log.
-pub const SUBJECT: &str = "org_access_token";
+/// Maximum attempts of a change that loses races.
+const MAX_ATTEMPTS: usize = 8;
 
-/// How often a change that lost a race starts over from what is there by then.
-const RACES: usize = 8;
-
-/// How many tokens one read of the listing asks for; all are read in the end.
+/// Tokens per read of the listing. All pages are read.
 const PAGE: usize = 1_000;
 
-/// What a token may do, and where.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct AccessConfig {
-    /// What it may do.
-    pub role: AccessRole,
-    /// Everywhere in the organization.
-    pub all_projects: bool,
-    /// Where, unless everywhere; none is nowhere.
-    pub projects: Vec<ProjectId>,
-}
-
-impl AccessConfig {
-    /// Whether it reaches this project.
-    pub fn reaches(&self, project: &str) -> bool {
-        self.all_projects || self.projects.iter().any(|known| known.as_str() == project)
-    }
-}
-
-/// An organization access token, as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrgAccessToken {
-    /// Its number in the organization.
-    pub id: u64,
-    /// The organization it belongs to.
-    pub org_id: OrgId,
-    /// The first 8 characters behind its prefix, which may be shown.
-    pub token_prefix: String,
-    /// Its name, unique in the organization.
-    pub name: Name,
-    /// Whether it is switched on.
-    pub is_active: bool,
-    /// The moment from which it no longer counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Moment>,
-    /// What it may do, and where.
-    pub access_config: AccessConfig,
-    /// Since when it exists.
-    pub created_at: Moment,
-    /// When it was last used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_used_at: Option<Moment>,
-    /// Counts its changes.
-    pub revision: u64,
-}
-
-impl OrgAccessToken {
-    /// Whether it counts at this moment. One that is switched off is as good as revoked, until it is switched on.
-    pub fn state(&self, now: Moment) -> TokenState {
-        match self.expires_at {
-            _ if !self.is_active => TokenState::Revoked,
-            Some(expires_at) if expires_at <= now => TokenState::Expired,
-            _ => TokenState::Active,
-        }
-    }
-}
-
-/// What leads to a token from its number, or keeps its name.
+/// A pointer to a token, by number or by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Pointer {
     id: u64,
     hash: TokenHash,
 }
 
-/// What of a token can be chosen.
+/// The properties of a token that callers set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Its name.
     pub name: Name,
-    /// Whether it is switched on.
+    /// Whether it is enabled.
     pub is_active: bool,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Option<Moment>,
-    /// What it may do, and where.
+    /// Its permissions.
     pub access_config: AccessConfig,
 }
 
-/// Why a token cannot be made or become what was asked for.
+/// Why a create or update was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejected {
-    /// Another token of the organization has this name.
+    /// The organization already has a token with this name.
     NameTaken,
-    /// A project is not one of the organization's.
+    /// The organization has no such project.
     UnknownProject,
 }
 
-/// How a change ended.
+/// The result of an update.
 #[derive(Debug)]
 pub enum Changed {
-    /// This is the token now.
+    /// The updated token.
     Done(Box<OrgAccessToken>),
-    /// It cannot become that.
+    /// The update was rejected.
     Rejected(Rejected),
     /// There is no such token.
     NotFound,
 }
 
 impl Store {
-    /// Creates an organization access token. The plain token is in the answer this once.
+    /// Creates an organization access token. The plain token is returned only here.
     pub async fn create_org_access_token(
         &self,
         org: &OrgId,
@@ -131,7 +73,7 @@ impl Store {
         caller: &Caller,
     ) -> Result<Result<(OrgAccessToken, Token), Rejected>, StoreError> {
         let plain = Token::generate(TokenKind::OrgAccess)?;
-        // Taken first: a number that is not used in the end leaves a gap, and numbers may have gaps.
+        // Taken first. If the create fails, the number stays unused; gaps are fine.
         let id = self.next_org_access_token_id(org).await?;
         let token = OrgAccessToken {
             id,
@@ -146,7 +88,8 @@ impl Store {
             revision: 0,
         };
         let pointer = Pointer { id, hash: plain.hash() };
-        let entry = Entry::done(&self.clock, caller, "org_access_token.create", Subject::new(SUBJECT, id))?;
+        let entry =
+            Entry::done(&self.clock, caller, "org_access_token.create", Subject::new(OrgAccessToken::SUBJECT, id))?;
         let mut transaction = self.transaction();
         transaction
             .put_new(keys::org_access_token_name(org, &token.name), &pointer)
@@ -169,8 +112,8 @@ impl Store {
         let pk = keys::org_access_tokens(org);
         let mut pointers: Vec<(String, Pointer)> = Vec::new();
         loop {
-            let after = pointers.last().map(|(place, _)| place.clone());
-            let range = Range::new(&pk, Places::All).behind(after.as_deref()).newest_first();
+            let after = pointers.last().map(|(sort_key, _)| sort_key.clone());
+            let range = Range::new(&pk, SortKeys::All).start_after(after.as_deref()).newest_first();
             let page = self.query::<Pointer>(range, PAGE).await?;
             let full = page.len() == PAGE;
             pointers.extend(page);
@@ -191,7 +134,8 @@ impl Store {
         Ok(tokens)
     }
 
-    /// Changes a token to what `change` makes of it as it is. Where another change comes first, `change` is asked again.
+    /// Applies `change` to a token. If a concurrent update wins, `change` is called again with the
+    /// new state.
     pub async fn change_org_access_token<E>(
         &self,
         org: &OrgId,
@@ -199,7 +143,7 @@ impl Store {
         caller: &Caller,
         change: impl Fn(&OrgAccessToken) -> Result<Settings, E>,
     ) -> Result<Result<Changed, E>, StoreError> {
-        for _ in 0..RACES {
+        for _ in 0..MAX_ATTEMPTS {
             let Some((pointer, token)) = self.org_access_token(org, id).await? else {
                 return Ok(Ok(Changed::NotFound));
             };
@@ -218,7 +162,8 @@ impl Store {
             if (OrgAccessToken { revision: token.revision, ..changed.clone() }) == token {
                 return Ok(Ok(Changed::Done(Box::new(token))));
             }
-            let entry = Entry::done(&self.clock, caller, "org_access_token.update", Subject::new(SUBJECT, id))?;
+            let entry =
+                Entry::done(&self.clock, caller, "org_access_token.update", Subject::new(OrgAccessToken::SUBJECT, id))?;
             let mut transaction = self.transaction();
             transaction.update(
                 keys::token(pointer.hash),
@@ -234,15 +179,15 @@ impl Store {
                 transaction.put_new(keys::org_access_token_name(org, &changed.name), &pointer);
                 transaction.delete(keys::org_access_token_name(org, &token.name));
             }
-            // Projects that the token had already are not in question: one that was removed since must not keep a
-            // compromised token from being switched off.
+            // Only new projects are checked: a project that was removed since must not prevent
+            // disabling a compromised token.
             let added = |project: &&ProjectId| !token.access_config.projects.contains(project);
             for project in changed.access_config.projects.iter().filter(added) {
                 transaction.require(keys::org_project(org, project.as_str()));
             }
             let rejected = match transaction.audit(org, &entry).commit().await? {
                 Committed::Yes => return Ok(Ok(Changed::Done(Box::new(changed)))),
-                // Another change came first, or the token is gone: look again.
+                // A concurrent update won, or the token was deleted: read it again.
                 Committed::No(0) => continue,
                 Committed::No(1) if renamed => Rejected::NameTaken,
                 Committed::No(_) => Rejected::UnknownProject,
@@ -252,14 +197,15 @@ impl Store {
         Err(StoreError::Unavailable)
     }
 
-    /// Deletes a token for good, and frees its name. False if there is none of this number.
+    /// Permanently deletes a token and frees its name. False if there is no token with this number.
     pub async fn delete_org_access_token(&self, org: &OrgId, id: u64, caller: &Caller) -> Result<bool, StoreError> {
-        for _ in 0..RACES {
+        for _ in 0..MAX_ATTEMPTS {
             let Some((pointer, token)) = self.org_access_token(org, id).await? else { return Ok(false) };
-            let entry = Entry::done(&self.clock, caller, "org_access_token.delete", Subject::new(SUBJECT, id))?;
+            let entry =
+                Entry::done(&self.clock, caller, "org_access_token.delete", Subject::new(OrgAccessToken::SUBJECT, id))?;
             let mut transaction = self.transaction();
             transaction
-                // The revision, because the name that is freed must still be the token's own.
+                // Conditional on the revision, so that the freed name is the current one.
                 .delete_where(keys::token(pointer.hash), "#revision = :revision", &[(":revision", token.revision)])
                 .delete(keys::org_access_token(org, id))
                 .delete(keys::org_access_token_name(org, &token.name));
@@ -275,7 +221,7 @@ impl Store {
         let Some(pointer) = pointer else { return Ok(None) };
         Ok(match self.get(keys::token(pointer.hash)).await? {
             Some(StoredToken::OrgAccess(token)) => Some((pointer, token)),
-            // Deleted since.
+            // Deleted in the meantime.
             _ => None,
         })
     }
@@ -285,7 +231,7 @@ impl Store {
     }
 }
 
-/// The values of a change. One that is not in the expression must not be among them.
+/// The values of the update expression. DynamoDB rejects unused values.
 fn values(changed: &OrgAccessToken, revision: u64) -> Result<Vec<(&'static str, serde_json::Value)>, StoreError> {
     let json = |value: serde_json::Result<serde_json::Value>| value.map_err(|_| StoreError::Defect);
     let mut values = vec![
@@ -304,6 +250,7 @@ fn values(changed: &OrgAccessToken, revision: u64) -> Result<Vec<(&'static str, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{AccessRole, TokenState};
 
     fn token() -> OrgAccessToken {
         let moment = |text| Moment::parse(text);
@@ -326,14 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn the_stored_shapes_are_pinned() {
+    fn stored_items_match_their_snapshots() {
         let hash = TokenHash::from_hex(&"ab".repeat(32)).unwrap();
         insta::assert_json_snapshot!("org_access_token", StoredToken::OrgAccess(token()));
         insta::assert_json_snapshot!("org_access_token_pointer", Pointer { id: 12, hash });
     }
 
     #[test]
-    fn no_projects_are_not_all_projects() {
+    fn empty_project_list_grants_no_project() {
         let config = |all_projects, projects| AccessConfig { all_projects, projects, ..AccessConfig::default() };
         let greenhouse = token().access_config.projects;
         assert!(!config(false, vec![]).reaches("prd-greenhouse"));
@@ -343,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_counts_while_it_is_switched_on_and_its_time_is_not_over() {
+    fn token_is_active_while_enabled_and_unexpired() {
         let at = |text| Moment::parse(text).unwrap();
         assert_eq!(token().state(at("2026-12-31T23:59:58Z")), TokenState::Active);
         assert_eq!(token().state(at("2026-12-31T23:59:59Z")), TokenState::Expired);

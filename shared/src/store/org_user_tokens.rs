@@ -1,4 +1,4 @@
-//! Org user tokens: their shape, and their way from active over expired to revoked.
+//! Org user tokens and their states: active, expired, revoked.
 //!
 //! ```text
 //!             issue                     clock (moved by the next listing)
@@ -7,84 +7,44 @@
 //!                      └──────────────────────▶ revoked ◀───────────────────┘
 //! ```
 //!
-//! The item under the token's hash is the truth; the listings are pointers to it. Each arrow is one transaction that
-//! changes the truth and moves the pointer, so a token is in exactly one listing at any time.
+//! The item under the token's hash is the source of truth; listings contain pointers to it. Each
+//! transition is one transaction that updates the item and moves the pointer, so a token is always
+//! in exactly one listing.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, Key};
-use super::tokens::StoredToken;
-use super::{Committed, Places, Range, Store, StoreError};
+use super::tokens::{OrgUserToken, StoredToken};
+use super::{Committed, Range, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::domain::{StateFilter, TokenState, UserIdentifier, UserIdentifierPrefix};
 use crate::ids::{BotId, OrgId, TokenId};
 use crate::secret::{Token, TokenHash, TokenKind};
 
-/// The kind of these tokens in the audit log.
-pub const SUBJECT: &str = "org_user_token";
+/// Maximum concurrent transactions per call.
+const CONCURRENCY: usize = 16;
 
-/// How many transactions of one call run at a time.
-const PARALLEL: usize = 16;
-
-/// How many due tokens a listing of active ones moves before it reads. What is left stays out of the answer all the
-/// same, and is moved by the next.
+/// Expired tokens that a listing of active ones moves first. Any others are filtered out and moved
+/// by the next listing.
 const DUE_PER_LISTING: usize = 100;
 
-/// How many a listing of expired ones moves; the answer would not be whole without all of them, so where more are due
-/// the caller is asked to repeat, and finds fewer left.
+/// Expired tokens that a listing of expired ones moves. It needs all of them to be complete, so if
+/// more are due, the call fails as retryable, and each retry has fewer left to move.
 const DUE_PER_LISTING_OF_EXPIRED: usize = 2_000;
 
-/// How many pointers a listing reads at the least when it reads on, and how often it does.
+/// Minimum pointers per additional read of a listing, and maximum number of these reads.
 const ROUND: usize = 100;
 const ROUNDS: usize = 10;
 
-/// How many active tokens of one identifier are counted: more are as good as this many, and the next call sees them.
-const COUNTED: usize = 10_000;
+/// Maximum active tokens of one identifier that a call counts. The next call sees the rest.
+const MAX_COUNTED: usize = 10_000;
 
-/// How many tokens [`Store::revoke_org_user_tokens_of`] revokes in one call.
+/// Maximum tokens that one call of [`Store::revoke_org_user_tokens_of`] revokes.
 pub const REVOKED_PER_CALL: usize = 1_000;
 
-/// An org user token, as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrgUserToken {
-    /// Its management id.
-    pub id: TokenId,
-    /// The organization it belongs to.
-    pub org_id: OrgId,
-    /// Its beginning, which may be shown.
-    pub token_prefix: String,
-    /// Who it is for.
-    pub user_identifier: UserIdentifier,
-    /// Since when it exists.
-    pub created_at: Moment,
-    /// The bot that issued it.
-    pub created_by: BotId,
-    /// The moment from which it no longer counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Moment>,
-    /// When it was last used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_used_at: Option<Moment>,
-    /// When it was revoked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_at: Option<Moment>,
-    /// The bot that revoked it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_by: Option<BotId>,
-}
-
 impl OrgUserToken {
-    /// Whether it counts at this moment.
-    pub fn state(&self, now: Moment) -> TokenState {
-        match (self.revoked_at, self.expires_at) {
-            (Some(_), _) => TokenState::Revoked,
-            (None, Some(expires_at)) if expires_at <= now => TokenState::Expired,
-            (None, _) => TokenState::Active,
-        }
-    }
-
     fn pointer(&self, hash: TokenHash) -> Pointer {
         Pointer {
             id: self.id.clone(),
@@ -95,7 +55,7 @@ impl OrgUserToken {
     }
 }
 
-/// What leads to a token from its id, from a listing or from the order of expiries: nothing in it ever changes.
+/// An immutable pointer to a token, stored by ID, in a listing and in expiry order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Pointer {
     id: TokenId,
@@ -119,74 +79,74 @@ impl Pointer {
     }
 }
 
-/// Which tokens to list, and from where on.
+/// Filters and start of a listing.
 #[derive(Debug, Clone)]
 pub struct Listing<'a> {
-    /// In which states.
+    /// In these states.
     pub states: StateFilter,
-    /// Of this identifier only.
+    /// Only with this identifier.
     pub user_identifier: Option<&'a UserIdentifier>,
-    /// Of identifiers that begin so only.
+    /// Only with identifiers that start with this prefix.
     pub user_identifier_prefix: Option<&'a UserIdentifierPrefix>,
-    /// Behind this place; see [`Page::next`].
+    /// After this sort key (see [`Page::next`]).
     pub after: Option<&'a str>,
-    /// At most so many, at least one.
+    /// Maximum number of results, at least 1.
     pub limit: usize,
 }
 
 impl Listing<'_> {
-    /// What the places to be listed begin with; `None` where the filters exclude each other.
-    fn places(&self) -> Option<String> {
+    /// The sort key prefix to list; `None` if the filters exclude each other.
+    fn sort_key_prefix(&self) -> Option<String> {
         match (self.user_identifier, self.user_identifier_prefix) {
             (Some(identifier), Some(prefix)) if !identifier.as_str().starts_with(prefix.as_str()) => None,
-            (Some(identifier), _) => Some(keys::org_user_token_places_of(identifier)),
+            (Some(identifier), _) => Some(keys::org_user_token_sort_key_prefix(identifier)),
             (None, Some(prefix)) => Some(prefix.as_str().to_owned()),
             (None, None) => Some(String::new()),
         }
     }
 
-    /// Whether the place to begin behind can be one of this listing's: DynamoDB refuses any other.
-    pub fn begins_inside(&self) -> bool {
+    /// Whether `after` is a valid start key of this listing. DynamoDB rejects any other.
+    pub fn has_valid_start(&self) -> bool {
         self.after.is_none_or(|after| {
-            let is_place = after.rsplit_once('#').is_some_and(|(identifier, id)| {
+            let is_sort_key = after.rsplit_once('#').is_some_and(|(identifier, id)| {
                 UserIdentifier::try_from(identifier.to_owned()).is_ok() && TokenId::parse(id).is_some()
             });
-            is_place && self.places().is_some_and(|places| after.starts_with(&places))
+            is_sort_key && self.sort_key_prefix().is_some_and(|prefix| after.starts_with(&prefix))
         })
     }
 }
 
-/// A part of a listing.
+/// A page of a listing.
 #[derive(Debug, Default)]
 pub struct Page {
     /// The tokens, by identifier, then age.
     pub tokens: Vec<OrgUserToken>,
-    /// The place behind which the next part begins; `None` where this was the last.
+    /// The sort key after which the next page starts; `None` on the last page.
     pub next: Option<String>,
 }
 
-/// What became of the tokens of one identifier.
+/// The tokens of one identifier after a revoke or dry run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RevokedByUser {
-    /// How many were active when the call looked.
+    /// Number of active tokens at the start of the call.
     pub matched: usize,
-    /// Those that it was about: revoked now, or to be revoked in a dry run.
+    /// IDs of the revoked tokens, or in a dry run of those that would be revoked.
     pub ids: Vec<TokenId>,
-    /// How many are active now.
+    /// Number of active tokens at the end of the call.
     pub remaining: usize,
 }
 
-/// Whether revoking the tokens of one identifier went ahead.
+/// The result of revoking the tokens of one identifier.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RevokeByUser {
-    /// It did, or would have.
+    /// They were revoked, or would be in a dry run.
     Done(RevokedByUser),
-    /// Other tokens than the caller expected are there: nothing was revoked.
+    /// The number of active tokens differs from the expected count; nothing was revoked.
     CountDiffers,
 }
 
 impl Store {
-    /// Mints an org user token. It is in the answer this once.
+    /// Issues an org user token. The plain token is returned only here.
     pub async fn issue_org_user_token(
         &self,
         org: &OrgId,
@@ -209,7 +169,7 @@ impl Store {
             revoked_by: None,
         };
         let pointer = token.pointer(plain.hash());
-        let subject = Subject::new(SUBJECT, &token.id);
+        let subject = Subject::new(OrgUserToken::SUBJECT, &token.id);
         let entry = Entry::done(&self.clock, caller, "org_user_token.issue", subject)?;
         let mut transaction = self.transaction();
         transaction
@@ -221,14 +181,14 @@ impl Store {
         }
         match transaction.audit(org, &entry).commit().await? {
             Committed::Yes => Ok((token, plain)),
-            // 80 and 214 random bits came twice: the generator is broken.
+            // A collision of 80 and 214 random bits: the generator is broken.
             Committed::No(_) => Err(StoreError::Defect),
         }
     }
 
-    /// Lists org user tokens by identifier, then age. What the last answered change did is in it.
+    /// Lists org user tokens by identifier, then age, including all completed changes.
     pub async fn list_org_user_tokens(&self, org: &OrgId, listing: &Listing<'_>) -> Result<Page, StoreError> {
-        let Some(places) = listing.places() else { return Ok(Page::default()) };
+        let Some(prefix) = listing.sort_key_prefix() else { return Ok(Page::default()) };
         match listing.states {
             StateFilter::Active => {
                 self.move_due_org_user_tokens(org, DUE_PER_LISTING).await?;
@@ -244,22 +204,23 @@ impl Store {
         let mut page = Page::default();
         let mut after = listing.after.map(str::to_owned);
         for round in 0.. {
-            // A pointer may lead to a token that has expired or moved since: then more are read, some rounds long.
+            // Tokens may have changed state since the query: fill the page with further reads.
             let wanted = if round == 0 { listing.limit } else { (listing.limit - page.tokens.len()).max(ROUND) };
             let mut pointers: Vec<(String, Pointer)> = Vec::new();
-            // One after the other, in the order in which tokens move: see `TokenState::ALL`.
+            // Sequentially, in the order in which tokens change state (see `TokenState::ALL`), so
+            // that none is missed.
             for state in listing.states.states() {
                 let pk = keys::org_user_tokens_in(org, *state);
-                let places = if places.is_empty() { Places::All } else { Places::BeginningWith(&places) };
-                let range = Range::new(&pk, places).behind(after.as_deref());
-                // One more than wanted tells whether there is a next page.
+                let sort_keys = if prefix.is_empty() { SortKeys::All } else { SortKeys::StartingWith(&prefix) };
+                let range = Range::new(&pk, sort_keys).start_after(after.as_deref());
+                // One extra pointer shows whether there is a next page.
                 pointers.extend(self.query::<Pointer>(range, wanted + 1).await?);
             }
             pointers.sort_by(|(a, _), (b, _)| a.cmp(b));
             pointers.dedup_by(|(a, _), (b, _)| a == b);
             let more = pointers.len() > wanted;
             pointers.truncate(wanted);
-            after = pointers.last().map(|(place, _)| place.clone());
+            after = pointers.last().map(|(sort_key, _)| sort_key.clone());
             if listing.states == StateFilter::Active {
                 let now = self.clock.now();
                 pointers.retain(|(_, pointer)| !pointer.has_expired(now));
@@ -268,7 +229,8 @@ impl Store {
             let room = listing.limit - page.tokens.len();
             if followed.len() > room {
                 page.tokens.extend(followed.into_iter().take(room));
-                page.next = page.tokens.last().map(|last| keys::org_user_token_place(&last.user_identifier, &last.id));
+                page.next =
+                    page.tokens.last().map(|last| keys::org_user_token_sort_key(&last.user_identifier, &last.id));
                 break;
             }
             page.tokens.extend(followed);
@@ -280,7 +242,8 @@ impl Store {
         Ok(page)
     }
 
-    /// The tokens that these pointers lead to, in the same order, without those in other states by now.
+    /// The tokens of these pointers in the same order, without those that are no longer in one of
+    /// the states.
     async fn follow(
         &self,
         pointers: &[(String, Pointer)],
@@ -297,24 +260,23 @@ impl Store {
             }
         }
         tokens.retain(|token| states.states().contains(&token.state(now)));
-        tokens.sort_by_cached_key(|token| keys::org_user_token_place(&token.user_identifier, &token.id));
+        tokens.sort_by_cached_key(|token| keys::org_user_token_sort_key(&token.user_identifier, &token.id));
         Ok(tokens)
     }
 
-    /// Moves tokens whose time is over from the active to the expired listing, at most so many. The answer is how many
-    /// there were. Each is moved once in
-    /// its life, so over time a listing pays for it no more than the issue did.
+    /// Moves up to `at_most` expired tokens from the active to the expired listing and returns
+    /// their number. Each token is moved once, so listings pay for it no more than its issue did.
     async fn move_due_org_user_tokens(&self, org: &OrgId, at_most: usize) -> Result<usize, StoreError> {
-        // Everything that expires in this second or before.
-        let end = keys::expiry_place(self.clock.now().plus(std::time::Duration::from_secs(1)));
+        // Everything that expires in this second or earlier.
+        let end = keys::expiry_sort_key_prefix(self.clock.now().plus(std::time::Duration::from_secs(1)));
         let pk = keys::org_user_token_expiries(org);
-        let due: Vec<(String, Pointer)> = self.query(Range::new(&pk, Places::Before(&end)), at_most).await?;
+        let due: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::Before(&end)), at_most).await?;
         let moved = due.len();
         stream::iter(due)
             .map(Ok)
-            .try_for_each_concurrent(PARALLEL, |(_, pointer)| async move {
+            .try_for_each_concurrent(CONCURRENCY, |(_, pointer)| async move {
                 let mut transaction = self.transaction();
-                // If another listing or a revocation moved it first, there is nothing left to do.
+                // If another listing or a revocation moved it first, there is nothing to do.
                 transaction
                     .delete_existing(pointer.listed(org, TokenState::Active))
                     .put(pointer.listed(org, TokenState::Expired), &pointer);
@@ -327,8 +289,8 @@ impl Store {
         Ok(moved)
     }
 
-    /// Revokes a token of this organization by its id, in the name of a bot, or of the operator. False if there is none; a
-    /// second time changes nothing.
+    /// Revokes a token of this organization by ID, on behalf of a bot or the operator. Idempotent;
+    /// false if there is no such token.
     pub async fn revoke_org_user_token(
         &self,
         org: &OrgId,
@@ -350,7 +312,7 @@ impl Store {
         action: &str,
         caller: &Caller,
     ) -> Result<(), StoreError> {
-        let entry = Entry::done(&self.clock, caller, action, Subject::new(SUBJECT, &pointer.id))?;
+        let entry = Entry::done(&self.clock, caller, action, Subject::new(OrgUserToken::SUBJECT, &pointer.id))?;
         let mut values = vec![(":now", self.clock.now().to_string())];
         values.extend(bot.map(|bot| (":bot", bot.to_string())));
         let by = if bot.is_some() { ", #revoked_by = :bot" } else { "" };
@@ -368,11 +330,12 @@ impl Store {
         if let Some(expiry) = pointer.expiry(org) {
             transaction.delete(expiry);
         }
-        // A failed condition means that it was revoked before: `revoked_at` stays what it was.
+        // A failed condition means that it is already revoked: `revoked_at` stays unchanged.
         transaction.audit(org, &entry).commit().await.map(|_| ())
     }
 
-    /// Revokes the active tokens of exactly this identifier, each on its own, at most [`REVOKED_PER_CALL`].
+    /// Revokes the active tokens of exactly this identifier, one transaction each, at most
+    /// [`REVOKED_PER_CALL`].
     pub async fn revoke_org_user_tokens_of(
         &self,
         org: &OrgId,
@@ -393,11 +356,11 @@ impl Store {
         } else {
             stream::iter(batch)
                 .map(Ok)
-                .try_for_each_concurrent(PARALLEL, |pointer| {
+                .try_for_each_concurrent(CONCURRENCY, |pointer| {
                     self.revoke(org, pointer, Some(bot), "org_user_token.revoke_by_user", caller)
                 })
                 .await?;
-            // Looked up, not calculated: a token issued meanwhile must not go unseen.
+            // Queried again, not calculated, to include tokens issued in the meantime.
             self.active_tokens_of(org, user_identifier).await?.len()
         };
         Ok(RevokeByUser::Done(RevokedByUser { matched: matched.len(), ids, remaining }))
@@ -405,10 +368,10 @@ impl Store {
 
     async fn active_tokens_of(&self, org: &OrgId, identifier: &UserIdentifier) -> Result<Vec<Pointer>, StoreError> {
         let pk = keys::org_user_tokens_in(org, TokenState::Active);
-        let prefix = keys::org_user_token_places_of(identifier);
-        let range = Range::new(&pk, Places::BeginningWith(&prefix));
+        let prefix = keys::org_user_token_sort_key_prefix(identifier);
+        let range = Range::new(&pk, SortKeys::StartingWith(&prefix));
         let now = self.clock.now();
-        let pointers = self.query::<Pointer>(range, COUNTED).await?;
+        let pointers = self.query::<Pointer>(range, MAX_COUNTED).await?;
         Ok(pointers.into_iter().map(|(_, pointer)| pointer).filter(|pointer| !pointer.has_expired(now)).collect())
     }
 }
@@ -434,14 +397,14 @@ mod tests {
     }
 
     #[test]
-    fn the_stored_shapes_are_pinned() {
+    fn stored_items_match_their_snapshots() {
         let hash = TokenHash::from_hex(&"ab".repeat(32)).unwrap();
         insta::assert_json_snapshot!("token", StoredToken::OrgUser(token()));
         insta::assert_json_snapshot!("pointer", token().pointer(hash));
     }
 
     #[test]
-    fn a_token_expires_at_its_moment_and_stays_revoked_after_it() {
+    fn token_expires_at_expires_at_and_stays_revoked_afterwards() {
         let active = OrgUserToken { revoked_at: None, ..token() };
         let at = |text| Moment::parse(text).unwrap();
         assert_eq!(active.state(at("2026-12-21T09:59:59Z")), TokenState::Active);

@@ -1,10 +1,10 @@
-//! Organizations and their projects: made and changed by the operator's command, read by every guard.
+//! Organizations and their projects. `guardctl` creates and changes them; the service reads them.
 
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, ORGS};
-use super::{Committed, Places, Range, Store, StoreError};
+use super::{Committed, Range, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::domain::Plan;
 use crate::ids::OrgId;
@@ -12,23 +12,23 @@ use crate::ids::OrgId;
 /// An organization.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Org {
-    /// Its id.
+    /// Its ID.
     pub id: OrgId,
-    /// Its name, for people.
+    /// Its display name.
     pub name: String,
-    /// What it pays for.
+    /// Its plan.
     pub plan: Plan,
     /// Whether its subscription has Guard enabled.
     pub guard: bool,
-    /// Since when it exists.
+    /// When it was created.
     pub created_at: Moment,
 }
 
-/// An organization's entry in the directory of all, and a project's in its organization: the key says it all.
+/// The entry of an organization or project in a list. All data is in the key.
 #[derive(Serialize, Deserialize)]
 struct Named {}
 
-/// How many entries one read of a directory asks for; all are read in the end.
+/// Entries per read of a list. All pages are read.
 const DIRECTORY_PAGE: usize = 1_000;
 
 impl Store {
@@ -37,9 +37,9 @@ impl Store {
         self.get(keys::org(id)).await
     }
 
-    /// All organizations, by id: so by age. For the operator alone.
+    /// All organizations, oldest first. Only for the operator.
     pub async fn orgs(&self) -> Result<Vec<Org>, StoreError> {
-        let ids = self.names_in(ORGS, Places::All).await?;
+        let ids = self.names_in(ORGS, SortKeys::All).await?;
         let mut orgs: Vec<Org> = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(100) {
             let ids = chunk.iter().filter_map(|id| OrgId::parse(id));
@@ -49,7 +49,7 @@ impl Store {
         Ok(orgs)
     }
 
-    /// Makes an organization.
+    /// Creates an organization.
     pub async fn create_org(&self, name: &str, plan: Plan, guard: bool, caller: &Caller) -> Result<Org, StoreError> {
         let id = OrgId::new(&self.clock)?;
         let org = Org { id, name: name.to_owned(), plan, guard, created_at: self.clock.now() };
@@ -58,12 +58,13 @@ impl Store {
         transaction.put_new(keys::org(&org.id), &org).put_new(keys::org_in_directory(&org.id), &Named {});
         match transaction.audit(&org.id, &entry).commit().await? {
             Committed::Yes => Ok(org),
-            // 80 random bits came twice: the generator is broken.
+            // A collision of 80 random bits: the generator is broken.
             Committed::No(_) => Err(StoreError::Defect),
         }
     }
 
-    /// Changes an organization's plan, or whether it has Guard. `None` if there is no such organization.
+    /// Changes an organization's plan, Guard setting or both. `None` if there is no such
+    /// organization.
     pub async fn set_org(
         &self,
         id: &OrgId,
@@ -75,7 +76,7 @@ impl Store {
         let changed = Org { plan: plan.unwrap_or(org.plan), guard: guard.unwrap_or(org.guard), ..org };
         let entry = Entry::done(&self.clock, caller, "org.set", Subject::new("organization", id))?;
         let mut transaction = self.transaction();
-        // Only what was asked for: two operators who change plan and Guard at once both get their way.
+        // Write only the given values, so that concurrent changes of plan and Guard both succeed.
         match (plan, guard) {
             (Some(plan), Some(guard)) => {
                 let guard = serde_json::Value::Bool(guard);
@@ -102,7 +103,7 @@ impl Store {
         }
     }
 
-    /// Adds a project to an organization. False if there was one of this name.
+    /// Adds a project to an organization. False if it already exists.
     pub async fn add_project(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<bool, StoreError> {
         let entry = Entry::done(&self.clock, caller, "project.add", Subject::new("project", name))?;
         let mut transaction = self.transaction();
@@ -110,7 +111,7 @@ impl Store {
         Ok(transaction.commit().await? == Committed::Yes)
     }
 
-    /// Removes a project from an organization. False if there was none of this name.
+    /// Removes a project from an organization. False if it does not exist.
     pub async fn remove_project(&self, org: &OrgId, name: &str, caller: &Caller) -> Result<bool, StoreError> {
         let entry = Entry::done(&self.clock, caller, "project.remove", Subject::new("project", name))?;
         let mut transaction = self.transaction();
@@ -121,19 +122,19 @@ impl Store {
     /// An organization's projects, by name.
     pub async fn projects(&self, org: &OrgId) -> Result<Vec<String>, StoreError> {
         let (pk, prefix) = keys::org_projects(org);
-        self.names_in(&pk, Places::BeginningWith(prefix)).await
+        self.names_in(&pk, SortKeys::StartingWith(prefix)).await
     }
 
-    /// The names under which a directory's entries lie, without what all of them begin with.
-    pub(super) async fn names_in(&self, pk: &str, places: Places<'_>) -> Result<Vec<String>, StoreError> {
-        let prefix = match places {
-            Places::BeginningWith(prefix) => prefix,
+    /// The names in a list: its sort keys without their common prefix.
+    pub(super) async fn names_in(&self, pk: &str, sort_keys: SortKeys<'_>) -> Result<Vec<String>, StoreError> {
+        let prefix = match sort_keys {
+            SortKeys::StartingWith(prefix) => prefix,
             _ => "",
         };
         let mut names: Vec<String> = Vec::new();
         loop {
             let after = names.last().map(|name| format!("{prefix}{name}"));
-            let range = Range::new(pk, places).behind(after.as_deref());
+            let range = Range::new(pk, sort_keys).start_after(after.as_deref());
             let page: Vec<(String, Named)> = self.query(range, DIRECTORY_PAGE).await?;
             let full = page.len() >= DIRECTORY_PAGE;
             names.extend(page.into_iter().map(|(sk, _)| sk[prefix.len()..].to_owned()));
@@ -149,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stored_shape_is_pinned() {
+    fn stored_item_matches_its_snapshot() {
         insta::assert_json_snapshot!(Org {
             id: OrgId::parse("OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
             name: "Example".to_owned(),

@@ -1,4 +1,4 @@
-//! Counters with an end: how often a network may call, and how many mails go out.
+//! Rate limit counters with a TTL: calls per network and mails sent.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,11 +13,12 @@ use crate::email::AddressHash;
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 
-/// The counter of an item that has just one.
+/// The attribute of items with a single counter.
 pub(super) const COUNT: &str = "count";
 
 impl Store {
-    /// Counts a call from this address. Where the minute's limit is used up: how long until the next minute.
+    /// Counts a call from this address. If the limit is exceeded, the error is the time until the
+    /// next minute.
     pub async fn count_call(&self, source: Option<IpAddr>, limit: u64) -> Result<Result<(), Duration>, StoreError> {
         let now = self.clock.now().epoch_seconds();
         let end = (now / MINUTE + 1) * MINUTE;
@@ -26,20 +27,20 @@ impl Store {
         Ok(if count > limit { Err(left) } else { Ok(()) })
     }
 
-    /// Counts a mail of the deployment. The answer is how many there were this hour, with this one.
+    /// Counts a mail of the deployment. Returns the number in this hour, including this one.
     pub async fn count_mail(&self) -> Result<u64, StoreError> {
         let now = self.clock.now().epoch_seconds();
         self.count(keys::all_mails(now / HOUR), COUNT, Some((now / HOUR + 1) * HOUR)).await
     }
 
-    /// Counts a change of an address's key. The answer is how many there were this hour, with this one.
+    /// Counts a change of an address's token. Returns the number in this hour, including this one.
     pub async fn count_change(&self, address: AddressHash) -> Result<u64, StoreError> {
         let now = self.clock.now().epoch_seconds();
         self.count(keys::address_changes(address, now / HOUR), COUNT, Some((now / HOUR + 1) * HOUR)).await
     }
 
-    /// Adds one to a counter of an item, and answers what it is then. At `end`, in seconds since 1970, the item is of no use
-    /// any more.
+    /// Increments a counter and returns its new value. The item expires at `end`, in seconds since
+    /// the Unix epoch.
     pub(super) async fn count(&self, key: Key, counter: &str, end: Option<i64>) -> Result<u64, StoreError> {
         let request = self
             .client
@@ -64,8 +65,8 @@ impl Store {
     }
 }
 
-/// Whom a call is counted for: an IPv4 address, or the /64 of an IPv6 address, which is what one subscriber has. Without
-/// an address all calls are counted together.
+/// The network a call is counted for: an IPv4 address, or the /64 of an IPv6 address, which belongs
+/// to one subscriber. Calls without an address share one counter.
 fn network(source: Option<IpAddr>) -> String {
     match source.map(|source| source.to_canonical()) {
         None => "unknown".to_owned(),
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ipv6_subscriber_has_one_counter() {
+    fn ipv6_addresses_of_one_subscriber_share_a_counter() {
         let of = |text: &str| network(Some(text.parse().unwrap()));
         assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));

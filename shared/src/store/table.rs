@@ -1,4 +1,5 @@
-//! The tables themselves, as `template.yaml` declares them: for the local service and the tests, which have no CloudFormation.
+//! Creates the tables as `template.yaml` declares them, for the local service and tests, which have
+//! no CloudFormation.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::keys::{AUDIT_BY_ACTION, AUDIT_BY_ACTOR, AUDIT_BY_ACTOR_AND_ACTION, AU
 use super::{Store, StoreError, failure};
 
 impl Store {
-    /// Creates the table, with its indexes and time to live, unless it is there. True if it was not.
+    /// Creates the table with its indexes and TTL. False if it already exists.
     pub async fn create_table(&self) -> Result<bool, StoreError> {
         let indexes = [AUDIT_BY_ACTOR, AUDIT_BY_ACTION, AUDIT_BY_ACTOR_AND_ACTION, AUDIT_BY_TARGET];
         let indexes = indexes.map(|(name, pk)| (name, pk, SK));
@@ -21,7 +22,8 @@ impl Store {
     }
 }
 
-/// Creates a table unless it is there. True if it was not. Its key is named first, then each index with its key.
+/// Creates a table with this key and these indexes: name, partition key and sort key. False if it
+/// already exists.
 pub(super) async fn create(
     client: &Client,
     table: &str,
@@ -58,9 +60,9 @@ pub(super) async fn create(
     Ok(true)
 }
 
-/// Waits for a new table to be ready: an emulator's is at once, AWS takes seconds.
+/// Waits until a new table is active: immediately in an emulator, after seconds in AWS.
 async fn until_active(client: &Client, table: &str) -> Result<(), StoreError> {
-    for _ in 0..PATIENCE {
+    for _ in 0..MAX_ROUNDS {
         let described = client.describe_table().table_name(table).send().await.map_err(failure)?;
         if described.table().and_then(|table| table.table_status()) == Some(&TableStatus::Active) {
             return Ok(());
@@ -70,8 +72,8 @@ async fn until_active(client: &Client, table: &str) -> Result<(), StoreError> {
     Err(StoreError::Unavailable)
 }
 
-/// How many seconds a new table may take to be ready.
-const PATIENCE: usize = 120;
+/// Maximum number of seconds to wait for a new table.
+const MAX_ROUNDS: usize = 120;
 
 fn string(name: &str) -> Result<AttributeDefinition, StoreError> {
     let definition = AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S);

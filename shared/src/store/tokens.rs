@@ -1,61 +1,233 @@
-//! Tokens by hash: the one read with which a use of a token is decided.
+//! Stored tokens: one item per token under its hash, and the strongly consistent read that decides
+//! whether a token is accepted. The state transitions of each kind are in `api_keys`,
+//! `email_tokens`, `org_access_tokens` and `org_user_tokens`.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::api_keys::{self, ApiKey};
-use super::email_tokens::{self, EmailToken};
-use super::org_access_tokens::{self, OrgAccessToken};
-use super::org_user_tokens::{self, OrgUserToken};
 use super::{Store, StoreError, keys};
 use crate::clock::Moment;
-use crate::domain::TokenState;
-use crate::ids::OrgId;
+use crate::domain::{AccessRole, Environment, Name, ProjectId, Scopes, TokenState, UserIdentifier};
+use crate::email::AddressHash;
+use crate::ids::{BotId, OrgId, TokenId};
 use crate::secret::{Token, TokenHash};
 
-/// A token of any kind, as it is stored under its hash.
+/// A stored token of any kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StoredToken {
-    /// A tool of an organization.
+    /// An API key, for a tool of an organization.
     ApiKey(ApiKey),
-    /// A person, known by e-mail.
+    /// An email-verified token, for a person.
     EmailVerified(EmailToken),
-    /// A server or device of an organization.
+    /// An organization access token, for a server or device.
     OrgAccess(OrgAccessToken),
-    /// A member of an organization.
+    /// An org user token, for a member of an organization.
     OrgUser(OrgUserToken),
+}
+
+/// A stored API key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// Its management ID.
+    pub id: TokenId,
+    /// The organization it belongs to.
+    pub org_id: OrgId,
+    /// Its first characters, which may be shown.
+    pub prefix: String,
+    /// Its display name.
+    pub name: Name,
+    /// The environment it is for.
+    pub environment: Environment,
+    /// Its scopes.
+    pub scopes: Scopes,
+    /// When it was created.
+    pub created_at: Moment,
+    /// The bot or API key that created it.
+    pub created_by: String,
+    /// When it expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Moment>,
+    /// When it was last used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<Moment>,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Moment>,
+    /// The bot or API key that revoked it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_by: Option<String>,
+}
+
+impl ApiKey {
+    /// The name of this kind in audit entries and responses.
+    pub const SUBJECT: &str = "api_key";
+
+    /// Its state at this time.
+    pub fn state(&self, now: Moment) -> TokenState {
+        match (self.revoked_at, self.expires_at) {
+            (Some(_), _) => TokenState::Revoked,
+            (None, Some(expires_at)) if expires_at <= now => TokenState::Expired,
+            (None, _) => TokenState::Active,
+        }
+    }
+}
+
+/// A stored email-verified token. It is deleted when it is revoked or replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmailToken {
+    /// Its management ID.
+    pub id: TokenId,
+    /// The address it belongs to.
+    pub address: AddressHash,
+    /// Its first characters, which may be shown.
+    pub token_prefix: String,
+    /// When it was created.
+    pub created_at: Moment,
+    /// Whether the holder is known to have received it: it replaced a token that was in use, or a
+    /// reset code was used.
+    pub confirmed: bool,
+    /// When it was last used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<Moment>,
+}
+
+impl EmailToken {
+    /// The name of this kind in audit entries and responses.
+    pub const SUBJECT: &str = "email_token";
+}
+
+/// The permissions of an organization access token.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AccessConfig {
+    /// Its role.
+    pub role: AccessRole,
+    /// Whether it may access all projects of the organization.
+    pub all_projects: bool,
+    /// Projects the token may access; ignored if `all_projects`. Empty means none.
+    pub projects: Vec<ProjectId>,
+}
+
+impl AccessConfig {
+    /// Whether it grants access to this project.
+    pub fn reaches(&self, project: &str) -> bool {
+        self.all_projects || self.projects.iter().any(|known| known.as_str() == project)
+    }
+}
+
+/// A stored organization access token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrgAccessToken {
+    /// Its number in the organization.
+    pub id: u64,
+    /// The organization it belongs to.
+    pub org_id: OrgId,
+    /// The first 8 characters after its prefix, which may be shown.
+    pub token_prefix: String,
+    /// Its name, unique in the organization.
+    pub name: Name,
+    /// Whether it is enabled.
+    pub is_active: bool,
+    /// When it expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Moment>,
+    /// Its permissions.
+    pub access_config: AccessConfig,
+    /// When it was created.
+    pub created_at: Moment,
+    /// When it was last used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<Moment>,
+    /// Incremented by each change.
+    pub revision: u64,
+}
+
+impl OrgAccessToken {
+    /// The name of this kind in audit entries and responses.
+    pub const SUBJECT: &str = "org_access_token";
+
+    /// Its state at this time. A disabled token counts as revoked until it is enabled again.
+    pub fn state(&self, now: Moment) -> TokenState {
+        match self.expires_at {
+            _ if !self.is_active => TokenState::Revoked,
+            Some(expires_at) if expires_at <= now => TokenState::Expired,
+            _ => TokenState::Active,
+        }
+    }
+}
+
+/// A stored org user token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrgUserToken {
+    /// Its management ID.
+    pub id: TokenId,
+    /// The organization it belongs to.
+    pub org_id: OrgId,
+    /// Its first characters, which may be shown.
+    pub token_prefix: String,
+    /// The user it was issued for.
+    pub user_identifier: UserIdentifier,
+    /// When it was created.
+    pub created_at: Moment,
+    /// The bot that issued it.
+    pub created_by: BotId,
+    /// When it expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Moment>,
+    /// When it was last used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<Moment>,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Moment>,
+    /// The bot that revoked it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_by: Option<BotId>,
+}
+
+impl OrgUserToken {
+    /// The name of this kind in audit entries and responses.
+    pub const SUBJECT: &str = "org_user_token";
+
+    /// Its state at this time.
+    pub fn state(&self, now: Moment) -> TokenState {
+        match (self.revoked_at, self.expires_at) {
+            (Some(_), _) => TokenState::Revoked,
+            (None, Some(expires_at)) if expires_at <= now => TokenState::Expired,
+            (None, _) => TokenState::Active,
+        }
+    }
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How long recording a use may hold up what the token is used for.
-const RECORDING: Duration = Duration::from_millis(500);
+/// Timeout for updating `last_used_at`, so that it cannot delay a request for long.
+const RECORD_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl StoredToken {
-    /// Whether it counts at this moment.
-    pub fn counts(&self, now: Moment) -> bool {
+    /// Whether it is active at this time.
+    pub fn is_active(&self, now: Moment) -> bool {
         match self {
             StoredToken::ApiKey(token) => token.state(now) == TokenState::Active,
-            // It is there as long as it counts.
+            // Revoked or replaced ones are deleted.
             StoredToken::EmailVerified(_) => true,
             StoredToken::OrgAccess(token) => token.state(now) == TokenState::Active,
             StoredToken::OrgUser(token) => token.state(now) == TokenState::Active,
         }
     }
 
-    /// What callers know its kind by.
+    /// The name of its kind in responses.
     pub fn kind_name(&self) -> &'static str {
         match self {
-            StoredToken::ApiKey(_) => api_keys::SUBJECT,
-            StoredToken::EmailVerified(_) => email_tokens::SUBJECT,
-            StoredToken::OrgAccess(_) => org_access_tokens::SUBJECT,
-            StoredToken::OrgUser(_) => org_user_tokens::SUBJECT,
+            StoredToken::ApiKey(_) => ApiKey::SUBJECT,
+            StoredToken::EmailVerified(_) => EmailToken::SUBJECT,
+            StoredToken::OrgAccess(_) => OrgAccessToken::SUBJECT,
+            StoredToken::OrgUser(_) => OrgUserToken::SUBJECT,
         }
     }
 
-    /// Its management id; an organization access token's is a number.
+    /// Its management ID, which is a number for organization access tokens.
     pub fn id(&self) -> String {
         match self {
             StoredToken::ApiKey(token) => token.id.to_string(),
@@ -65,7 +237,7 @@ impl StoredToken {
         }
     }
 
-    /// Since when it exists.
+    /// When it was created.
     pub fn created_at(&self) -> Moment {
         match self {
             StoredToken::ApiKey(token) => token.created_at,
@@ -75,7 +247,7 @@ impl StoredToken {
         }
     }
 
-    /// The organization it belongs to; an e-mail-verified one belongs to a person.
+    /// The organization it belongs to; `None` for email-verified tokens.
     pub fn org_id(&self) -> Option<&OrgId> {
         match self {
             StoredToken::ApiKey(token) => Some(&token.org_id),
@@ -97,8 +269,8 @@ impl StoredToken {
 }
 
 impl Store {
-    /// Notes that a token was used, unless that was noted less than a minute ago: a hot token is written once a minute.
-    /// Never moves the time back, never brings back a token that is gone, and never fails what the token was used for.
+    /// Updates `last_used_at`, at most once a minute per token. It never moves the time back, never
+    /// recreates a deleted token, and never fails the request.
     pub async fn record_use(&self, hash: TokenHash, token: &StoredToken) {
         let now = self.clock.now();
         let minute_ago = now.minus(MINUTE);
@@ -112,12 +284,12 @@ impl Store {
             "attribute_exists(pk) AND (attribute_not_exists(#last_used_at) OR #last_used_at <= :minute_ago)",
             &values,
         );
-        if !matches!(tokio::time::timeout(RECORDING, recording).await, Ok(Ok(_))) {
-            tracing::warn!("a use was not recorded");
+        if !matches!(tokio::time::timeout(RECORD_TIMEOUT, recording).await, Ok(Ok(_))) {
+            tracing::warn!("last_used_at was not updated");
         }
     }
 
-    /// Reads what is known of a token, in one strongly consistent read.
+    /// Reads a token with one strongly consistent read.
     pub async fn token(&self, token: &Token) -> Result<Option<StoredToken>, StoreError> {
         self.get(keys::token(token.hash())).await
     }

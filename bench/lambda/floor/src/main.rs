@@ -1,4 +1,4 @@
-//! A function that answers every request with nothing: what the runtime takes by itself.
+//! A function that returns an empty response: measures the overhead of the runtime.
 
 use lambda_http::{Error, Request, Response, service_fn};
 

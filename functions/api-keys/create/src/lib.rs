@@ -7,9 +7,10 @@ use shared::domain::{Environment, Name, Scopes};
 use shared::error::Unauthorized;
 use shared::extract::in_the_future;
 use shared::openapi::{BodyErrors, HolderErrors, PlanErrors, tag};
-use shared::principal::ApiKeysCreate;
+use shared::permissions::ApiKeysCreate;
 use shared::secret::ShownOnce;
-use shared::store::api_keys::{ApiKey, Created, NewApiKey};
+use shared::store::api_keys::{Created, NewApiKey};
+use shared::store::tokens::ApiKey;
 use shared::views::ApiKeyView;
 use shared::{ApiError, App, Json, ManagerWith, Moment, NoQuery};
 use utoipa::ToSchema;
@@ -21,18 +22,18 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(create))
 }
 
-/// What the key is to be.
+/// The settings of the new key.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = CreateApiKey)]
 struct Request {
-    /// Where the key is used, for people; many keys may share a name.
+    /// What the key is for, as shown in lists. Keys may share a name.
     name: Name,
     #[schema(inline)]
     environment: Environment,
-    /// What the key may do; at least one, none twice.
+    /// The key's scopes: at least one, no duplicates.
     scopes: Scopes,
-    /// When the key is to end by itself, which must lie in the future; null or left out, it does not.
+    /// When the key expires. Must be in the future. If null or omitted, the key does not expire.
     #[schema(example = "2099-12-31T23:59:59Z")]
     expires_at: Option<Moment>,
 }
@@ -41,7 +42,7 @@ struct Request {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CreatedApiKey)]
 struct Answer {
-    /// The key itself. It is in this answer and never again.
+    /// The secret key. Returned only once.
     #[schema(value_type = String, pattern = "^tk_(live|test)_[0-9a-f]{64}$")]
     key: ShownOnce,
     #[serde(flatten)]
@@ -50,9 +51,9 @@ struct Answer {
 
 /// Create an API key
 ///
-/// The key is shown in this answer and never again. A caller that is an API key itself makes none that may do more: no
-/// scope that it does not hold, no live key from a test key, no longer life than its own. The plan bounds how many keys
-/// may be active at once.
+/// Returns the secret key only once. An API key cannot create a key with scopes it does not hold, a
+/// live key if it is a test key, or a key that outlives it. The organization's plan limits the
+/// number of active keys.
 #[utoipa::path(
     post,
     path = "/v1/api-keys",
@@ -88,14 +89,18 @@ async fn create(
     }
 }
 
-/// What of a new key goes beyond the key that asks for it.
+/// How the new key exceeds the key that creates it, if it does.
 fn exceeds(new: &NewApiKey, own: &ApiKey) -> Option<&'static str> {
     if !own.scopes.cover(&new.scopes) {
-        return Some("An API key may not create a key with `scopes` that it does not hold itself.");
+        return Some(
+            "An API key cannot grant `scopes` that it does not hold itself. Remove them, or create the key with a bot.",
+        );
     }
     if own.environment == Environment::Test && new.environment == Environment::Live {
-        return Some("An API key of the `environment` test may not create a key of the environment live.");
+        return Some(
+            "An API key with the `environment` test cannot create a live key. Use a live key, or create a test key.",
+        );
     }
     let outlives = own.expires_at.is_some_and(|end| new.expires_at.is_none_or(|expires_at| expires_at > end));
-    outlives.then_some("An API key may not create a key whose `expires_at` lies after its own.")
+    outlives.then_some("An API key cannot create a key that outlives it. Set `expires_at` no later than its own.")
 }

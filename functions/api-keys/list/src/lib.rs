@@ -1,14 +1,15 @@
-//! `GET /v1/api-keys`: lists API keys, without the keys.
+//! `GET /v1/api-keys`: lists API keys, without the secrets.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use shared::cursor::Pages;
 use shared::domain::{Environment, Plan, StateFilter};
 use shared::ids::TokenId;
 use shared::openapi::{HolderErrors, QueryErrors, tag};
-use shared::principal::ApiKeysList;
+use shared::permissions::ApiKeysList;
 use shared::store::api_keys::Listing;
 use shared::views::ApiKeyView;
-use shared::{ApiError, App, Json, Limit, ManagerWith, Query, cursor};
+use shared::{ApiError, App, Json, Limit, ManagerWith, Query};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,7 +19,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list))
 }
 
-/// Which keys to list. Filters that are given together must all hold.
+/// Filters. Keys must match all of them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -30,42 +31,43 @@ struct Filters {
     /// Only keys of this environment.
     #[param(required = false, inline)]
     environment: Option<Environment>,
-    /// At most so many in one answer.
+    /// Maximum entries per page.
     #[serde(default)]
     #[param(required = false, value_type = u32, minimum = 1, maximum = 100, default = 50)]
     limit: Limit,
-    /// The `next_cursor` of the answer before, for the same filters.
+    /// The `next_cursor` of the previous page. Use it with the same filters.
     #[param(required = false, value_type = String)]
     cursor: Option<String>,
 }
 
-/// A page of a list.
+/// A page of keys.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ApiKeyList)]
 struct Page {
-    /// Newest first.
+    /// The keys, newest first.
     api_keys: Vec<ApiKeyView>,
-    /// What to send as `cursor` for the next page; null on the last.
+    /// The `cursor` of the next page; null on the last page.
     next_cursor: Option<String>,
-    /// How many keys there may be.
+    /// The plan and its limit.
     #[schema(inline)]
     plan: PlanView,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 struct PlanView {
-    /// What the organization pays for.
+    /// The organization's plan.
     #[schema(inline)]
     name: Plan,
-    /// How many keys may be active at once; null where there is no limit.
+    /// The maximum number of active keys; null if unlimited.
     max_api_keys: Option<u64>,
-    /// How many are.
+    /// The number of active keys.
     active_api_keys: u64,
 }
 
 /// List API keys
 ///
-/// Newest first. A key is in the list as soon as the call that created it is answered.
+/// Newest first. Strongly consistent: a new key is listed as soon as the call that created it
+/// returns.
 #[utoipa::path(
     get,
     path = "/v1/api-keys",
@@ -80,24 +82,24 @@ async fn list(
     Query(filters): Query<Filters>,
 ) -> Result<Json<Page>, ApiError> {
     let org = &manager.org_id;
-    // Everything that decides what is listed: a cursor is good for just this query. Only the limit may change.
+    // Everything that selects entries: a cursor is valid for this query only. The limit may change
+    // between pages.
     let (status, environment) = (format!("{:?}", filters.status), format!("{:?}", filters.environment));
-    let query = ["api-keys-list", org.as_str(), &status, &environment];
-    let after = filters.cursor.map(|cursor| cursor::read(&query, &cursor)).transpose()?;
-    let after = after.map(|id| TokenId::parse(&id).ok_or_else(cursor::foreign)).transpose()?;
+    let pages = Pages(&["api-keys-list", org.as_str(), &status, &environment]);
+    let after = pages.after(filters.cursor.as_deref(), TokenId::parse)?;
     let listing = Listing {
         states: filters.status,
         environment: filters.environment,
         after: after.as_ref(),
         limit: filters.limit.get(),
     };
-    // First what moves keys whose time is over, so that list and count agree.
+    // Counting first: it moves expired keys, so that the list and the count agree.
     let (plan, active) = app.store().api_key_plan(org).await?;
     let page = app.store().list_api_keys(org, &listing).await?;
     let now = app.clock().now();
     Ok(Json(Page {
         api_keys: page.keys.into_iter().map(|key| ApiKeyView::new(key, now)).collect(),
-        next_cursor: page.next.map(|id| cursor::write(&query, id.as_str())),
+        next_cursor: pages.next(page.next.as_ref().map(TokenId::as_str)),
         plan: PlanView { name: plan, max_api_keys: plan.max_api_keys(), active_api_keys: active },
     }))
 }

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use shared::ids::TokenId;
 use shared::openapi::{HolderErrors, TokenErrors, tag};
-use shared::principal::ApiKeysRevoke;
+use shared::permissions::ApiKeysRevoke;
 use shared::{ApiError, App, ManagerWith, NoContent, NoQuery, PathParams};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -15,8 +15,8 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// Revoke an API key
 ///
-/// It counts no more from the moment of the answer, and there is no undo. Repeating the call changes nothing and answers
-/// 204 again. A key may revoke itself.
+/// The key stops working, permanently, once this call returns. Repeating the call changes nothing
+/// and returns 204 again. A key may revoke itself.
 #[utoipa::path(
     delete,
     path = "/v1/api-keys/{id}",

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use shared::cursor::Pages;
 use shared::ids::AuditId;
 use shared::openapi::{HolderErrors, OrgInPath, QueryErrors, tag};
-use shared::principal::AuditLogList;
-use shared::store::audit::{Entry, Log, Outcome, Search, Subject};
-use shared::{ApiError, App, Json, Limit, ManagerWith, Moment, Query, cursor};
+use shared::permissions::AuditLogList;
+use shared::store::audit::{Entry, Outcome, Search, Subject};
+use shared::store::keys::Log;
+use shared::{ApiError, App, Json, Limit, ManagerWith, Moment, Query};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,36 +20,37 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list))
 }
 
-/// Which entries to read. Filters that are given together must all hold.
+/// Filters. Entries must match all of them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Filters {
-    /// Only what this actor did: its id.
+    /// Only entries with this actor, by id.
     #[param(required = false, value_type = String, min_length = 1, max_length = 100, pattern = r#"^[!"$-~]+$"#, example = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     actor: Option<FilterValue>,
-    /// Only this action: `<resource>.<verb>`.
+    /// Only entries with this action, as `<resource>.<verb>`.
     #[param(required = false, value_type = String, min_length = 1, max_length = 100, pattern = r#"^[!"$-~]+$"#, example = "org_user_token.issue")]
     action: Option<FilterValue>,
-    /// Only what was done to this target: its id.
+    /// Only entries with this target, by id.
     #[param(required = false, value_type = String, min_length = 1, max_length = 100, pattern = r#"^[!"$-~]+$"#)]
     target: Option<FilterValue>,
-    /// Only entries of this moment or later.
+    /// Only entries at or after this time.
     #[param(required = false, value_type = String, format = DateTime)]
     from: Option<Moment>,
-    /// Only entries before this moment.
+    /// Only entries before this time.
     #[param(required = false, value_type = String, format = DateTime)]
     to: Option<Moment>,
-    /// At most so many in one answer.
+    /// Maximum entries per page.
     #[serde(default)]
     #[param(required = false, value_type = u32, minimum = 1, maximum = 100, default = 50)]
     limit: Limit,
-    /// The `next_cursor` of the answer before, for the same filters.
+    /// The `next_cursor` of the previous page. Use it with the same filters.
     #[param(required = false, value_type = String)]
     cursor: Option<String>,
 }
 
-/// A value to search for: 1–100 visible ASCII characters, without `#`. An empty one is most often a variable that was not set.
+/// A filter value: 1–100 visible ASCII characters other than `#`. An empty one usually comes from
+/// an unset variable.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct FilterValue(String);
@@ -60,55 +63,55 @@ impl TryFrom<String> for FilterValue {
         if is_value {
             Ok(Self(text))
         } else {
-            Err("must have 1 to 100 visible ASCII characters but `#`; leave it out to list all")
+            Err("must have 1 to 100 visible ASCII characters other than `#`; omit it to list everything")
         }
     }
 }
 
-/// A page of the log.
+/// A page of the audit log.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditLog)]
 struct Page {
-    /// Newest first.
+    /// The entries, newest first.
     entries: Vec<EntryView>,
-    /// What to send as `cursor` for the next page; null on the last.
+    /// The `cursor` of the next page; null on the last page.
     next_cursor: Option<String>,
 }
 
-/// Who did what to which thing.
+/// One action: who did what to which resource.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 struct EntryView {
-    /// Its id, which sorts by time.
+    /// The entry's id. Ids sort by time.
     id: AuditId,
-    /// When.
+    /// When the action happened.
     at: Moment,
-    /// Who.
+    /// Who performed the action.
     #[schema(inline)]
     actor: SubjectView,
-    /// What: `<resource>.<verb>`.
+    /// The action, as `<resource>.<verb>`.
     #[schema(example = "org_user_token.issue")]
     action: String,
-    /// To what. A refused creation has the organization for its target.
+    /// The resource acted on. For a refused creation, the organization.
     #[schema(inline)]
     target: SubjectView,
-    /// Whether it was done, or refused for role or plan.
+    /// `done`, or `refused` for lack of a role or scope or because of the plan.
     #[schema(value_type = String, example = "done")]
     outcome: Outcome,
-    /// The address the request came from; null for the operator's command.
+    /// The IP address of the caller; null for the operator's command line.
     #[schema(value_type = Option<String>, example = "203.0.113.7")]
     source_ip: Option<IpAddr>,
-    /// The request's `x-request-id`.
+    /// The `x-request-id` of the request.
     request_id: String,
 }
 
-/// A thing and its id.
+/// A resource or principal.
 #[derive(Debug, Serialize, ToSchema)]
 struct SubjectView {
-    /// Which kind of thing.
+    /// The kind of resource.
     #[schema(example = "bot")]
     kind: String,
-    /// Its management id.
+    /// The management id.
     #[schema(example = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     id: String,
 }
@@ -136,8 +139,9 @@ impl From<Entry> for EntryView {
 
 /// Read the audit log
 ///
-/// Newest first. Every creation, change, revocation and reset leaves an entry, in the same transaction; so does a
-/// creation that is refused for role, scope or plan. Entries are kept for 400 days.
+/// Newest first. Every creation, change, revocation and reset writes an entry in the same
+/// transaction. A creation that is refused for its role, scope or plan writes one too. Entries are
+/// kept for 400 days.
 #[utoipa::path(
     get,
     path = "/v1/o/{org_id}/audit-log",
@@ -155,10 +159,10 @@ async fn list(
     let moment = |value: Option<Moment>| value.map(|value| value.to_string()).unwrap_or_default();
     let (actor, action, target) = (text(&filters.actor), text(&filters.action), text(&filters.target));
     let (from, to) = (moment(filters.from), moment(filters.to));
-    // Everything that decides what is listed: a cursor is good for just this query. Only the limit may change.
-    let query = ["audit-log-list", manager.org_id.as_str(), &actor, &action, &target, &from, &to];
-    let after = filters.cursor.map(|cursor| cursor::read(&query, &cursor)).transpose()?;
-    let after = after.map(|id| AuditId::parse(&id).ok_or_else(cursor::foreign)).transpose()?;
+    // Everything that selects entries: a cursor is valid for this query only. The limit may change
+    // between pages.
+    let pages = Pages(&["audit-log-list", manager.org_id.as_str(), &actor, &action, &target, &from, &to]);
+    let after = pages.after(filters.cursor.as_deref(), AuditId::parse)?;
     let search = Search {
         actor: filters.actor.as_ref().map(|value| value.0.as_str()),
         action: filters.action.as_ref().map(|value| value.0.as_str()),
@@ -171,6 +175,6 @@ async fn list(
     let page = app.store().audit_log(&Log::from(&manager.org_id), &search).await?;
     Ok(Json(Page {
         entries: page.entries.into_iter().map(EntryView::from).collect(),
-        next_cursor: page.next.map(|id| cursor::write(&query, id.as_str())),
+        next_cursor: pages.next(page.next.as_ref().map(AuditId::as_str)),
     }))
 }

@@ -1,7 +1,7 @@
-//! `$default`: everything that no other route takes. 404, or 405 where the path takes other methods.
+//! `$default`: the catch-all route. Returns 404, or 405 if the path has other methods.
 //!
-//! API Gateway matches method and path exactly and knows one catch-all route; this function tells the two cases apart
-//! by the paths of the OpenAPI document, which a test holds to the routes of the template.
+//! API Gateway matches method and path together, so this function looks up the path in the OpenAPI
+//! document. A test checks that the document and the template have the same routes.
 
 use std::sync::LazyLock;
 
@@ -17,9 +17,9 @@ static METHODS: LazyLock<Paths<String>> = LazyLock::new(|| {
     for (path, operations) in document["paths"].as_object().into_iter().flatten() {
         let methods = operations.as_object().into_iter().flatten().map(|(method, _)| method.to_uppercase());
         let methods = methods.collect::<Vec<_>>().join(", ");
-        // Where a path is documented with a slash at its end, it is taken without as well.
+        // A path documented with a trailing slash is also served without it.
         for path in [Some(path.as_str()), path.strip_suffix('/')].into_iter().flatten() {
-            // A path that cannot be inserted is one the service could not route either.
+            // A path that cannot be inserted could not be routed either.
             let _ = paths.insert(path, methods.clone());
         }
     }
@@ -31,11 +31,12 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
     OpenApiRouter::new().fallback(not_found)
 }
 
-/// Answers a request that no route takes.
+/// Handles a request that matches no route.
 pub async fn not_found(request: Request) -> ApiError {
     let path = request.uri().path();
     match METHODS.at(path) {
-        // A path that looks like a route and is none, such as one with an empty part, comes here with its method.
+        // A path that only resembles a route, such as one with an empty segment, arrives with an
+        // allowed method.
         Ok(path) if path.value.split(", ").any(|method| method == request.method().as_str()) => ApiError::NotFound,
         Ok(path) => ApiError::MethodNotAllowed(path.value.clone()),
         Err(_) => ApiError::NotFound,

@@ -7,7 +7,7 @@ use shared::openapi::tag;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The document, generated from the code and checked in; a test holds the two together.
+/// The document: generated from the code, checked in, and compared with the code by a test.
 pub const DOCUMENT: &str = include_str!("../../../../openapi.json");
 
 /// The routes of this function.
@@ -15,9 +15,9 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
     OpenApiRouter::new().routes(routes!(openapi))
 }
 
-/// This document
+/// Get the OpenAPI document
 ///
-/// OpenAPI 3.1 of all of the service.
+/// The OpenAPI 3.1 document of the whole service.
 #[utoipa::path(
     get,
     path = "/v1/docs/openapi.json",

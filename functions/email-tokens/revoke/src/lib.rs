@@ -3,7 +3,7 @@
 use axum::extract::State;
 use shared::error::Unauthorized;
 use shared::openapi::{HolderErrors, tag};
-use shared::principal::EmailTokensRevoke;
+use shared::permissions::EmailTokensRevoke;
 use shared::{ApiError, App, EmailHolder, NoContent, NoQuery};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -15,8 +15,8 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// Revoke a token
 ///
-/// It counts no more from the moment of the answer, and never will again; an outstanding reset code neither. The
-/// address may register afresh.
+/// The caller's token stops working, permanently, once this call returns, and so does an
+/// outstanding reset code. The address can register again.
 #[utoipa::path(
     delete,
     path = "/api/v1/tokens",

@@ -1,4 +1,4 @@
-//! `GET /api/v1/tokens/status`: what is known of the caller's own token.
+//! `GET /api/v1/tokens/status`: the status of the caller's token.
 
 use axum::extract::State;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use shared::email::Language;
 use shared::error::Unauthorized;
 use shared::ids::TokenId;
 use shared::openapi::{HolderErrors, tag};
-use shared::principal::EmailTokensStatus;
+use shared::permissions::EmailTokensStatus;
 use shared::store::usage::Usage;
 use shared::views::EmailTokenStatus;
 use shared::{ApiError, App, EmailHolder, Json, Moment, NoQuery};
@@ -19,37 +19,37 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(status))
 }
 
-/// An e-mail-verified token, without the token.
+/// An email-verified token, without the secret.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EmailToken)]
 struct Status {
-    /// Its management id.
+    /// The token's management id.
     id: TokenId,
-    /// Whether its holder is known to have it.
+    /// Whether its holder is known to have received it.
     status: EmailTokenStatus,
-    /// The address it was mailed to, masked.
+    /// The e-mail address of the token, masked.
     #[schema(example = "y***@example.com")]
     email: String,
-    /// What mails are written in.
+    /// The language of mails to this address.
     #[schema(inline)]
     language: Language,
-    /// When it was made.
+    /// When the token was created.
     created_at: Moment,
-    /// When it was last used, give or take a minute; null if it never was.
+    /// When the token was last used, accurate to a minute; null if never.
     last_used_at: Option<Moment>,
-    /// What it was used for.
+    /// Downloads with the token.
     usage: Usage,
 }
 
-/// Check a token's status
+/// Get a token's status
 ///
-/// Reading it is no use of the token.
+/// Returns the status of the caller's token. This call does not update `last_used_at`.
 #[utoipa::path(
     get,
     path = "/api/v1/tokens/status",
     operation_id = "email-tokens-status",
     tag = tag::EMAIL_TOKENS,
-    responses((status = 200, description = "What is known of the token.", body = Status), HolderErrors),
+    responses((status = 200, description = "The token's status.", body = Status), HolderErrors),
 )]
 async fn status(
     State(app): State<App>,
@@ -58,7 +58,7 @@ async fn status(
 ) -> Result<Json<Status>, ApiError> {
     let token = holder.token;
     let (address, usage) = tokio::try_join!(app.store().address_of(&token), app.store().usage(&token.id))?;
-    // Without its address the token was replaced or revoked since the guard looked.
+    // No address: the token was replaced or revoked after it was authenticated.
     let address = address.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
     Ok(Json(Status {
         status: EmailTokenStatus::from(&token),

@@ -1,11 +1,11 @@
-//! The log as CSV (RFC 4180), for spreadsheets and scripts.
+//! The installation log as CSV (RFC 4180), for spreadsheets and scripts.
 
 use csv::{Terminator, WriterBuilder};
 use shared::ApiError;
 
 use crate::InstallationView;
 
-/// The columns: the fields of the JSON.
+/// The columns. They match the fields of the JSON.
 const COLUMNS: [&str; 12] = [
     "time",
     "ecosystem",
@@ -21,15 +21,15 @@ const COLUMNS: [&str; 12] = [
     "source_ip",
 ];
 
-/// Entries as lines below a header line. What is null in JSON is empty here.
+/// Serializes entries as CSV with a header line. Null becomes an empty value.
 pub fn to_csv(entries: &[InstallationView]) -> Result<Vec<u8>, ApiError> {
     let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new());
     let records = std::iter::once(COLUMNS.map(str::to_owned)).chain(entries.iter().map(record));
     let written = records.into_iter().try_for_each(|record| writer.write_record(record));
     let csv = written.map_err(|_| ()).and_then(|()| writer.into_inner().map_err(|_| ()));
     csv.map_err(|()| {
-        // What is written to memory arrives.
-        tracing::error!("a page could not be written as csv");
+        // Writing to memory does not fail.
+        tracing::error!("could not serialize the page as CSV");
         ApiError::Internal
     })
 }
@@ -50,13 +50,13 @@ fn record(entry: &InstallationView) -> [String; 12] {
         text(&entry.session),
         entry.source_ip.map(|ip| ip.to_string()).unwrap_or_default(),
     ]
-    .map(inert)
+    .map(escape_formula)
 }
 
-/// A spreadsheet takes a value that begins like a formula for one, and clients say of themselves what they like. An
-/// apostrophe makes text of it. Names keep theirs, as `@scope/package`: of their characters no formula can be made that
-/// calls a function or reaches beyond its sheet.
-fn inert(value: String) -> String {
+/// Prefixes values that a spreadsheet would run as a formula with an apostrophe: clients choose
+/// some of them freely. Names such as `@scope/package` stay unchanged: their characters cannot form
+/// a call or an external reference.
+fn escape_formula(value: String) -> String {
     let is_name = |value: &str| value.bytes().all(|c| c.is_ascii_alphanumeric() || b"@/._+-~".contains(&c));
     if value.starts_with(['=', '+', '-', '@', '\t', '\r']) && !is_name(&value) { format!("'{value}") } else { value }
 }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_be_a_formula_is_text_and_names_stay_as_they_are() {
+    fn formulas_are_escaped_and_names_are_unchanged() {
         for formula in [
             "=1+1",
             "=",
@@ -76,12 +76,12 @@ mod tests {
             "=HYPERLINK(\"https://example.com\",\"x\")",
             "\t=1",
         ] {
-            assert_eq!(inert(formula.to_owned()), format!("'{formula}"));
+            assert_eq!(escape_formula(formula.to_owned()), format!("'{formula}"));
         }
         for name in
             ["", "@example/left-pad", "-", "-lodash", "@alice", "+81-90", "left-pad", "npm", "a=b", "'x", "1.0+local"]
         {
-            assert_eq!(inert(name.to_owned()), name);
+            assert_eq!(escape_formula(name.to_owned()), name);
         }
     }
 }

@@ -9,53 +9,53 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, LINK, VARY};
 use http::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
+use shared::cursor::Pages;
 use shared::domain::{Ecosystem, UserIdentifier};
 use shared::ids::{InstallationId, TokenId};
 use shared::openapi::{GuardErrors, OrgInPath, QueryErrors, tag};
-use shared::principal::InstallationsList;
+use shared::permissions::InstallationsList;
 use shared::store::installations::{Installation, Search};
-use shared::{ApiError, App, BotWith, Json, Limit, Moment, Query, accept, cursor};
+use shared::{ApiError, BotWith, InstallationsApp, Json, Limit, Moment, Query, accept};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes of this function.
-pub fn routes() -> OpenApiRouter<App> {
+pub fn routes() -> OpenApiRouter<InstallationsApp> {
     OpenApiRouter::new().routes(routes!(list))
 }
 
-/// Which entries to read. Filters that are given together must all hold.
+/// Filters. Entries must match all of them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Filters {
-    /// Only files of this package: its whole name. A Python package is found by any of its spellings.
+    /// Only files of this package, by full name. Python packages match in any spelling.
     #[param(required = false, value_type = String, min_length = 1, max_length = 255, pattern = "^[!-~]+$", example = "@example/left-pad")]
     package: Option<PackageName>,
     /// Only packages of this ecosystem.
     #[param(required = false, value_type = Ecosystem, inline)]
     ecosystem: Option<Ecosystem>,
-    /// Only downloads with tokens of exactly this identifier.
+    /// Only downloads with tokens of exactly this `user_identifier`.
     #[param(required = false, value_type = UserIdentifier)]
     user_identifier: Option<UserIdentifier>,
-    /// Only entries of this moment or later.
+    /// Only entries at or after this time.
     #[param(required = false, value_type = String, format = DateTime)]
     from: Option<Moment>,
-    /// Only entries before this moment.
+    /// Only entries before this time.
     #[param(required = false, value_type = String, format = DateTime)]
     to: Option<Moment>,
-    /// At most so many in one answer.
+    /// Maximum entries per page.
     #[serde(default)]
     #[param(required = false, value_type = u32, minimum = 1, maximum = 100, default = 50)]
     limit: Limit,
-    /// The `next_cursor` of the answer before, for the same filters.
+    /// The `next_cursor` of the previous page. Use it with the same filters.
     #[param(required = false, value_type = String)]
     cursor: Option<String>,
 }
 
 impl Filters {
-    /// What decides which entries are read, as it is written in a query. Only limit and cursor may change between two
-    /// pages.
+    /// The filters as query parameters. Only limit and cursor may change between pages.
     fn given(&self) -> [(&'static str, Option<String>); 5] {
         [
             ("package", self.package.as_ref().map(|package| package.0.clone())),
@@ -67,7 +67,8 @@ impl Filters {
     }
 }
 
-/// The name of a package: 1–255 visible ASCII characters. An empty one is most often a variable that was not set.
+/// A package name: 1–255 visible ASCII characters. An empty one usually comes from an unset
+/// variable.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct PackageName(String);
@@ -79,57 +80,57 @@ impl TryFrom<String> for PackageName {
         if (1..=255).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic()) {
             Ok(Self(text))
         } else {
-            Err("must have 1 to 255 visible ASCII characters; leave it out to list all")
+            Err("must have 1 to 255 visible ASCII characters; omit it to list everything")
         }
     }
 }
 
-/// A page of the log.
+/// A page of the installation log.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = InstallationLog)]
 struct Page {
-    /// Newest first.
+    /// The entries, newest first.
     installations: Vec<InstallationView>,
-    /// What to send as `cursor` for the next page; null on the last.
+    /// The `cursor` of the next page; null on the last page.
     next_cursor: Option<String>,
 }
 
-/// A file, and who has downloaded it with what.
+/// A download of a package file.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Installation)]
 struct InstallationView {
-    /// When.
+    /// When the file was downloaded.
     time: Moment,
-    /// Whose package.
+    /// The package's ecosystem.
     #[schema(inline)]
     ecosystem: Ecosystem,
-    /// Which package; a Python package by its normalized name.
+    /// The package name; normalized for Python packages.
     #[schema(example = "@example/left-pad")]
     package: String,
-    /// Which version.
+    /// The package version.
     #[schema(example = "1.3.0")]
     version: String,
-    /// Which file.
+    /// The file name.
     #[schema(example = "left-pad-1.3.0.tgz")]
     file: String,
-    /// Who: the `user_identifier` of the token.
+    /// The `user_identifier` of the token.
     #[schema(example = "alice-laptop")]
     user_identifier: String,
-    /// With which token.
+    /// The management id of the token.
     token_id: TokenId,
-    /// The client's name, as it says itself; null where it says none.
+    /// The client's name, as it reports itself; null if it reports none.
     #[schema(example = "npm")]
     client: Option<String>,
-    /// The client's version, as it says itself.
+    /// The client's version, as it reports itself.
     #[schema(example = "11.6.2")]
     client_version: Option<String>,
-    /// The client's command, as it says itself.
+    /// The client's command, as it reports itself.
     #[schema(example = "ci")]
     command: Option<String>,
-    /// The run of the client, as it says itself.
+    /// The client's session id, as it reports itself.
     #[schema(example = "8c1f3e0d52a9b764")]
     session: Option<String>,
-    /// The address the request came from.
+    /// The IP address of the client.
     #[schema(value_type = Option<String>, example = "203.0.113.7")]
     source_ip: Option<IpAddr>,
 }
@@ -155,13 +156,14 @@ impl From<Installation> for InstallationView {
 
 /// Read the installation log
 ///
-/// Newest first. Each file that was downloaded from the registries with a token of the organization has an entry: one for
-/// each file, token and run of a client, or for a minute where the client does not name its run. Entries show within about
-/// a second and are kept for 14 days.
+/// Newest first. Lists the files downloaded from the registries with tokens of the organization:
+/// one entry per file, token and client session, or per minute if the client reports no session.
+/// Entries appear within about a second and are kept for 14 days.
 ///
-/// With `Accept: text/csv` the answer is CSV with the same columns and a header line. The next page is then in the header
-/// `Link: <…>; rel="next"`, relative to the URL that was asked; the last page has none. A value that a spreadsheet would
-/// take for a formula has an apostrophe in front.
+/// With `Accept: text/csv` the response is CSV with the same columns and a header line. The next
+/// page is then in the header `Link: <…>; rel="next"`, relative to the request URL; the last page
+/// has no such header. Values that a spreadsheet would run as a formula are prefixed with an
+/// apostrophe.
 #[utoipa::path(
     get,
     path = "/v1/o/{org_id}/guard/installations",
@@ -173,14 +175,14 @@ impl From<Installation> for InstallationView {
             status = 200,
             description = "A page of entries.",
             content((Page = "application/json"), (String = "text/csv")),
-            headers(("vary" = String, description = "`Accept`: it chooses between JSON and CSV.")),
+            headers(("vary" = String, description = "`Accept`, which selects JSON or CSV.")),
         ),
         GuardErrors,
         QueryErrors,
     ),
 )]
 async fn list(
-    State(app): State<App>,
+    State(InstallationsApp { log, .. }): State<InstallationsApp>,
     caller: BotWith<InstallationsList>,
     headers: HeaderMap,
     Query(filters): Query<Filters>,
@@ -189,8 +191,8 @@ async fn list(
     let given = filters.given();
     let values = given.iter().map(|(_, value)| value.as_deref().unwrap_or_default());
     let query: Vec<&str> = ["installations-list", org.as_str()].into_iter().chain(values).collect();
-    let after = filters.cursor.as_ref().map(|cursor| cursor::read(&query, cursor)).transpose()?;
-    let after = after.map(|id| InstallationId::parse(&id).ok_or_else(cursor::foreign)).transpose()?;
+    let pages = Pages(&query);
+    let after = pages.after(filters.cursor.as_deref(), InstallationId::parse)?;
     let search = Search {
         package: filters.package.as_ref().map(|package| package.0.as_str()),
         ecosystem: filters.ecosystem,
@@ -200,16 +202,17 @@ async fn list(
         after: after.as_ref(),
         limit: filters.limit.get(),
     };
-    let page = app.installation_log()?.list(org, &search).await?;
+    let page = log.list(org, &search).await?;
     let installations = page.installations.into_iter().map(InstallationView::from).collect();
-    let page = Page { installations, next_cursor: page.next.map(|id| cursor::write(&query, id.as_str())) };
-    let wants_csv = accept::wanted(&headers, &["text/csv"]) > accept::wanted(&headers, &["application/json"]);
+    let page = Page { installations, next_cursor: pages.next(page.next.as_ref().map(InstallationId::as_str)) };
+    let wants_csv =
+        accept::media_weight(&headers, &["text/csv"]) > accept::media_weight(&headers, &["application/json"]);
     let mut response = if wants_csv { csv(&page, &filters)? } else { Json(page).into_response() };
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
 
-/// The page as CSV, and in a header where the next one is.
+/// The page as CSV, with a `Link` header to the next page.
 fn csv(page: &Page, filters: &Filters) -> Result<Response, ApiError> {
     let mut response = export::to_csv(&page.installations)?.into_response();
     let headers = response.headers_mut();
@@ -218,7 +221,7 @@ fn csv(page: &Page, filters: &Filters) -> Result<Response, ApiError> {
         let given = filters.given().into_iter().filter_map(|(name, value)| Some((name, value?)));
         let paging = [("limit", filters.limit.get().to_string()), ("cursor", cursor.clone())];
         let next = serde_html_form::to_string(given.chain(paging).collect::<Vec<_>>());
-        // Relative to the URL that was asked: only the caller knows by which name they reach us.
+        // Relative to the request URL: only the caller knows the host name it used.
         let link = next.ok().and_then(|query| HeaderValue::from_str(&format!("<?{query}>; rel=\"next\"")).ok());
         headers.insert(LINK, link.ok_or(ApiError::Internal)?);
     }

@@ -4,23 +4,23 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use shared::openapi::{BodyErrors, HolderErrors, tag};
-use shared::org_access_tokens::{Replacement, rejected};
-use shared::principal::OrgAccessTokensCreate;
+use shared::org_access_token_request::{Replacement, rejected};
+use shared::permissions::OrgAccessTokensCreate;
 use shared::secret::ShownOnce;
 use shared::views::{OrgAccessTokenView, ShownToken};
 use shared::{ApiError, App, BotWith, Json, NoQuery};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The routes of this function: with the slash, and without.
+/// The routes of this function, with and without the trailing slash.
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(create)).route("/api/v2/organization/tokens", post(create))
 }
 
 /// Create an organization access token
 ///
-/// The token is shown in this answer and never again. Its name must be unique in the organization, and its projects
-/// must exist.
+/// Returns the token only once. Its name must be unique in the organization, and its projects must
+/// exist.
 #[utoipa::path(
     post,
     path = "/api/v2/organization/tokens/",

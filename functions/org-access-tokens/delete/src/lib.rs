@@ -3,13 +3,13 @@
 use axum::extract::State;
 use axum::routing;
 use shared::openapi::{HolderErrors, TokenErrors, tag};
-use shared::org_access_tokens::token_id;
-use shared::principal::OrgAccessTokensDelete;
+use shared::org_access_token_request::token_id;
+use shared::permissions::OrgAccessTokensDelete;
 use shared::{ApiError, App, BotWith, NoContent, NoQuery, PathParams};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The routes of this function: with the slash, and without.
+/// The routes of this function, with and without the trailing slash.
 pub fn routes() -> OpenApiRouter<App> {
     let without_slash = "/api/v2/organization/tokens/{token_id}";
     OpenApiRouter::new().routes(routes!(delete)).route(without_slash, routing::delete(delete))
@@ -17,7 +17,7 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// Delete an organization access token
 ///
-/// It counts no more from the moment of the answer, and never comes back; its name is free again.
+/// The token stops working, permanently, once this call returns. Its name can be used again.
 #[utoipa::path(
     delete,
     path = "/api/v2/organization/tokens/{token_id}/",

@@ -3,20 +3,20 @@
 use axum::extract::State;
 use axum::routing::get;
 use shared::openapi::{HolderErrors, tag};
-use shared::principal::OrgAccessTokensList;
+use shared::permissions::OrgAccessTokensList;
 use shared::views::OrgAccessTokenView;
 use shared::{ApiError, App, BotWith, Json, NoQuery};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The routes of this function: with the slash, and without.
+/// The routes of this function, with and without the trailing slash.
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).route("/api/v2/organization/tokens", get(list))
 }
 
 /// List organization access tokens
 ///
-/// All of them, newest first.
+/// Returns all tokens, newest first, with their secrets masked.
 #[utoipa::path(
     get,
     path = "/api/v2/organization/tokens/",

@@ -6,23 +6,24 @@ use serde::Deserialize;
 use shared::domain::{AccessRole, Name, ProjectId};
 use shared::extract::{present, present_object};
 use shared::openapi::{BodyErrors, HolderErrors, TokenErrors, tag};
-use shared::org_access_tokens::{Replacement, checked, rejected, token_id};
-use shared::principal::OrgAccessTokensUpdate;
-use shared::store::org_access_tokens::{AccessConfig, Changed, OrgAccessToken, Settings};
+use shared::org_access_token_request::{Replacement, checked, rejected, token_id};
+use shared::permissions::OrgAccessTokensUpdate;
+use shared::store::org_access_tokens::{Changed, Settings};
+use shared::store::tokens::{AccessConfig, OrgAccessToken};
 use shared::views::OrgAccessTokenView;
 use shared::{ApiError, App, BotWith, Json, Moment, NoQuery, PathParams};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The routes of this function: with the slash, and without.
+/// The routes of this function, with and without the trailing slash.
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(replace, merge))
         .route("/api/v2/organization/tokens/{token_id}", put(replace).patch(merge))
 }
 
-/// What is to change; what is left out stays as it is.
+/// The settings to change. Omitted fields stay unchanged.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = MergeOrgAccessToken)]
@@ -30,11 +31,11 @@ struct Merge {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$", nullable = false)]
     name: Option<Name>,
-    /// False switches the token off: it answers 401 until it is switched on again.
+    /// `false` disables the token: it is refused with 401 until it is enabled again.
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     is_active: Option<bool>,
-    /// When the token is to end by itself, which must lie in the future; null, it does not.
+    /// When the token expires. Must be in the future. If null, the token does not expire.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Moment>)]
     expires_at: Option<Option<Moment>>,
@@ -43,7 +44,7 @@ struct Merge {
     access_config: Option<MergeAccessConfig>,
 }
 
-/// What of the access is to change; what is left out stays as it is.
+/// The access settings to change. Omitted fields stay unchanged.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct MergeAccessConfig {
@@ -59,7 +60,7 @@ struct MergeAccessConfig {
 }
 
 impl Merge {
-    /// What becomes of a token.
+    /// The token's settings after the change.
     fn onto(&self, token: &OrgAccessToken, now: Moment) -> Result<Settings, ApiError> {
         let OrgAccessToken { access_config: AccessConfig { role, all_projects, projects }, .. } = token;
         let access = self.access_config.as_ref();
@@ -73,7 +74,8 @@ impl Merge {
                 projects: access.and_then(|access| access.projects.clone()).unwrap_or_else(|| projects.clone()),
             },
         };
-        // An expiry that is not touched may be over: an expired token can be renamed and switched off.
+        // An unchanged `expires_at` may be in the past: an expired token can still be renamed or
+        // disabled.
         let untouched = self.expires_at.is_none();
         let expires_at = merged.expires_at;
         let checked = checked(Settings { expires_at: expires_at.filter(|_| !untouched), ..merged }, now)?;
@@ -83,7 +85,7 @@ impl Merge {
 
 /// Replace an organization access token's settings
 ///
-/// What is left out falls to its default, as in a creation.
+/// Replaces all settings. Omitted fields get their default, as on creation.
 #[utoipa::path(
     put,
     path = "/api/v2/organization/tokens/{token_id}/",
@@ -92,7 +94,7 @@ impl Merge {
     params(("token_id" = u64, Path, description = "The token's `id`", example = 12)),
     request_body = Replacement,
     responses(
-        (status = 200, description = "The token as it is now.", body = OrgAccessTokenView),
+        (status = 200, description = "The updated token.", body = OrgAccessTokenView),
         HolderErrors,
         BodyErrors,
         TokenErrors,
@@ -111,8 +113,8 @@ async fn replace(
 
 /// Change an organization access token
 ///
-/// What is left out stays as it is; an empty object changes nothing. Use it to rotate permissions, or to switch off a
-/// compromised token without deleting it.
+/// Changes only the given fields; an empty object changes nothing. Use it to rotate permissions, or
+/// to disable a compromised token without deleting it.
 #[utoipa::path(
     patch,
     path = "/api/v2/organization/tokens/{token_id}/",
@@ -121,7 +123,7 @@ async fn replace(
     params(("token_id" = u64, Path, description = "The token's `id`", example = 12)),
     request_body = Merge,
     responses(
-        (status = 200, description = "The token as it is now.", body = OrgAccessTokenView),
+        (status = 200, description = "The updated token.", body = OrgAccessTokenView),
         HolderErrors,
         BodyErrors,
         TokenErrors,

@@ -1,4 +1,4 @@
-//! `POST /v1/o/{org_id}/guard/org-user-tokens`: mints an org user token.
+//! `POST /v1/o/{org_id}/guard/org-user-tokens`: issues an org user token.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::domain::UserIdentifier;
 use shared::extract::in_the_future;
 use shared::openapi::{BodyErrors, GuardErrors, OrgInPath, tag};
-use shared::principal::OrgUserTokensIssue;
+use shared::permissions::OrgUserTokensIssue;
 use shared::secret::ShownOnce;
 use shared::views::OrgUserTokenView;
 use shared::{ApiError, App, BotWith, Json, Moment, NoQuery};
@@ -19,13 +19,14 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(issue))
 }
 
-/// Who the token is for.
+/// The user of the token, and its expiry.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = IssueOrgUserToken)]
 struct Request {
     user_identifier: UserIdentifier,
-    /// When the token is to end by itself, which must lie in the future; null or left out, it does not.
+    /// When the token expires. Must be in the future. If null or omitted, the token does not
+    /// expire.
     #[schema(example = "2099-12-31T23:59:59Z")]
     expires_at: Option<Moment>,
 }
@@ -34,7 +35,7 @@ struct Request {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = IssuedOrgUserToken)]
 struct Issued {
-    /// The token itself. It is in this answer and never again.
+    /// The token. Returned only once.
     #[schema(value_type = String, example = "tg_org_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1", pattern = "^tg_org_[0-9A-Za-z]{42}$")]
     token: ShownOnce,
     #[serde(flatten)]
@@ -43,7 +44,7 @@ struct Issued {
 
 /// Issue an org user token
 ///
-/// The token is shown in this answer and never again. Many tokens may share one `user_identifier`.
+/// Returns the token only once. Tokens may share a `user_identifier`.
 #[utoipa::path(
     post,
     path = "/v1/o/{org_id}/guard/org-user-tokens",

@@ -1,13 +1,14 @@
-//! `POST /v1/o/{org_id}/guard/org-user-tokens/probe`: says whether a token is active and the organization's own.
+//! `POST /v1/o/{org_id}/guard/org-user-tokens/probe`: tells whether a token is active in the
+//! organization.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::domain::{TokenState, UserIdentifier};
 use shared::ids::TokenId;
 use shared::openapi::{BodyErrors, GuardErrors, OrgInPath, tag};
-use shared::principal::OrgUserTokensProbe;
+use shared::permissions::OrgUserTokensProbe;
 use shared::secret::Received;
-use shared::store::org_user_tokens::OrgUserToken;
+use shared::store::tokens::OrgUserToken;
 use shared::store::tokens::StoredToken;
 use shared::{ApiError, App, BotWith, Json, Moment, NoQuery};
 use utoipa::ToSchema;
@@ -19,12 +20,12 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(probe))
 }
 
-/// The token in question.
+/// The token to probe.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ProbeOrgUserToken)]
 struct Request {
-    /// The token in plain text. Anything that is no active token of the organization is answered alike.
+    /// The token in plain text.
     #[schema(value_type = String, example = "tg_org_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1")]
     token: Received,
 }
@@ -33,26 +34,26 @@ struct Request {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProbedOrgUserToken)]
 struct Probed {
-    /// Whether it counts, and is the organization's own.
+    /// Whether the token is active and belongs to the organization.
     active: bool,
-    /// What is known of it, if it is active.
+    /// The token, if it is active.
     #[serde(flatten)]
     about: Option<About>,
 }
 
-/// What is known of an active token.
+/// An active org user token.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ActiveOrgUserToken)]
 struct About {
-    /// Its management id.
+    /// The token's management id.
     id: TokenId,
-    /// Who it is for.
+    /// The user that the token is for.
     user_identifier: UserIdentifier,
-    /// When it was issued.
+    /// When the token was issued.
     created_at: Moment,
-    /// When it ends by itself; null if it does not.
+    /// When the token expires; null if it does not.
     expires_at: Option<Moment>,
-    /// When it was last used; null if it never was.
+    /// When the token was last used, accurate to a minute; null if never.
     last_used_at: Option<Moment>,
 }
 
@@ -70,8 +71,9 @@ impl From<OrgUserToken> for About {
 
 /// Probe an org user token
 ///
-/// Says whether a token is active and owned by the organization. An empty, malformed, unknown, revoked, expired or
-/// foreign token is answered with the same bytes: `{"active":false}`. Probing is no use of the token.
+/// Tells whether a token is active and belongs to the organization. For an empty, malformed,
+/// unknown, revoked, expired or foreign token the response is always `{"active":false}`. Probing
+/// does not update `last_used_at`.
 #[utoipa::path(
     post,
     path = "/v1/o/{org_id}/guard/org-user-tokens/probe",

@@ -1,11 +1,11 @@
-//! `POST /v1/o/{org_id}/guard/org-user-tokens/revoke-by-user`: revokes all tokens of a member who leaves.
+//! `POST /v1/o/{org_id}/guard/org-user-tokens/revoke-by-user`: revokes all tokens of a user.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::domain::UserIdentifier;
 use shared::ids::TokenId;
 use shared::openapi::{BodyErrors, ConflictErrors, GuardErrors, OrgInPath, tag};
-use shared::principal::OrgUserTokensRevokeByUser;
+use shared::permissions::OrgUserTokensRevokeByUser;
 use shared::store::org_user_tokens::RevokeByUser;
 use shared::{ApiError, App, BotWith, Json, NoQuery};
 use utoipa::ToSchema;
@@ -17,39 +17,42 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(revoke_by_user))
 }
 
-/// Whose tokens to revoke.
+/// The user whose tokens to revoke.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = RevokeOrgUserTokensByUser)]
 struct Request {
-    /// Exactly this identifier: `alice` is not `alice2`.
+    /// Revokes tokens with exactly this identifier: `alice` does not match `alice2`.
     user_identifier: UserIdentifier,
-    /// Only say what would be revoked.
+    /// If true, revokes nothing and returns the tokens it would revoke.
     #[serde(default)]
     dry_run: bool,
-    /// How many active tokens there must be; if there are more or fewer, none is revoked.
+    /// The expected number of active tokens. If it differs, the call fails with 409 and revokes
+    /// nothing.
     #[schema(minimum = 0, example = 3)]
     expected_count: Option<u64>,
 }
 
-/// What was revoked.
+/// The result of the revocation.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RevokedOrgUserTokens)]
 struct Revoked {
-    /// How many tokens of this identifier were active.
+    /// The number of tokens with this identifier that were active.
     matched: usize,
-    /// The ids of those that are revoked now; empty in a dry run.
+    /// The ids of the tokens that this call revoked; empty in a dry run.
     revoked: Vec<TokenId>,
-    /// The ids of those that would be revoked; only there in a dry run.
+    /// The ids of the tokens to revoke. Present only in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     would_revoke: Option<Vec<TokenId>>,
-    /// How many are still active, among them any that were issued meanwhile. Call again while it is above 0.
+    /// The number of tokens that are still active, including any issued meanwhile. Call again while
+    /// it is above 0.
     remaining: usize,
 }
 
 /// Revoke all org user tokens of a user
 ///
-/// The leaver workflow. Each token is revoked atomically, at least 500 in one call. Repeating the call is safe.
+/// For users who leave. Each token is revoked atomically, and one call revokes at least 500.
+/// Repeating the call is safe.
 #[utoipa::path(
     post,
     path = "/v1/o/{org_id}/guard/org-user-tokens/revoke-by-user",
@@ -58,7 +61,7 @@ struct Revoked {
     params(OrgInPath),
     request_body = Request,
     responses(
-        (status = 200, description = "What was revoked, or would be.", body = Revoked),
+        (status = 200, description = "The revoked tokens, or those a dry run would revoke.", body = Revoked),
         GuardErrors,
         BodyErrors,
         ConflictErrors,
@@ -76,7 +79,7 @@ async fn revoke_by_user(
         app.store().revoke_org_user_tokens_of(&bot.org_id, &user_identifier, expected_count, dry_run, &bot.id, &caller);
     let RevokeByUser::Done(done) = revoking.await? else {
         return Err(ApiError::Conflict(
-            "Another number of tokens is active than `expected_count` says; none was revoked.",
+            "The number of active tokens differs from `expected_count`; nothing was revoked. Check with `dry_run`.",
         ));
     };
     let (revoked, would_revoke) = if dry_run { (Vec::new(), Some(done.ids)) } else { (done.ids, None) };

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use shared::ids::TokenId;
 use shared::openapi::{GuardErrors, OrgInPath, TokenErrors, tag};
-use shared::principal::OrgUserTokensRevoke;
+use shared::permissions::OrgUserTokensRevoke;
 use shared::{ApiError, App, BotWith, NoContent, NoQuery, PathParams};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -15,8 +15,8 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// Revoke an org user token
 ///
-/// It counts no more from the moment of the answer, and never will again. Repeating the call changes nothing and
-/// answers 204 again. Expired tokens can be revoked too.
+/// The token stops working, permanently, once this call returns. Repeating the call changes nothing
+/// and returns 204 again. Expired tokens can be revoked too.
 #[utoipa::path(
     delete,
     path = "/v1/o/{org_id}/guard/org-user-tokens/by-id/{token_id}",

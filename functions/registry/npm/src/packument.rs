@@ -1,26 +1,26 @@
-//! Metadata with the places of files changed, and nothing else: every other byte stays as the upstream wrote it, hashes
-//! and signatures among them.
+//! Rewrites the file URLs in npm metadata. Every other byte stays unchanged, including hashes and
+//! signatures.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use shared::registry::splice::{replaced, text};
+use shared::registry::splice::{replace_strings, string_value};
 use shared::registry::upstream::Upstream;
 use url::Url;
 
 use crate::path::{Package, Tarball};
 
-/// What is read of a package.
+/// The parsed part of a package's metadata.
 #[derive(Deserialize)]
 struct Packument<'a> {
     #[serde(borrow, default)]
     versions: Option<Versions<'a>>,
 }
 
-/// The versions of a package, each with where its file lies, as it is written. One that says nothing of that, or what
-/// nobody can read, is left out, and so left as it is: npm has taken odd things.
+/// The versions of a package, each with its raw file URL. Versions without a URL or with malformed
+/// metadata are skipped and so stay unchanged: old packages contain odd ones.
 struct Versions<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a, 'de: 'a> Deserialize<'de> for Versions<'a> {
@@ -48,7 +48,7 @@ impl<'a, 'de: 'a> Deserialize<'de> for Versions<'a> {
     }
 }
 
-/// What is read of a version.
+/// The parsed part of a version's metadata.
 #[derive(Deserialize)]
 struct Manifest<'a> {
     #[serde(borrow)]
@@ -57,7 +57,7 @@ struct Manifest<'a> {
 
 #[derive(Deserialize)]
 struct Dist<'a> {
-    /// Where the file lies, as it is written.
+    /// The raw file URL.
     #[serde(borrow)]
     tarball: Option<&'a RawValue>,
 }
@@ -68,37 +68,37 @@ impl<'a> Manifest<'a> {
     }
 }
 
-/// The version that a manifest is of.
+/// The version in a manifest.
 #[derive(Deserialize)]
 struct Versioned {
     version: String,
 }
 
-/// Where files lie: at the upstream, and for callers.
+/// Maps file URLs of the upstream to those of this registry.
 pub struct Places<'a> {
-    /// The upstream.
+    /// The upstream registry.
     pub upstream: &'a Upstream,
-    /// Our registry's root as callers see it, with a slash at the end.
+    /// The root URL of this registry as callers see it, with a trailing slash.
     pub root: &'a str,
 }
 
 impl Places<'_> {
-    /// The metadata of a package as callers see it.
+    /// Rewrites the metadata of a package.
     ///
     /// # Errors
     ///
-    /// Where it is not what npm registries answer.
+    /// If the body is not npm metadata.
     pub fn in_packument(&self, package: &Package, body: &str) -> serde_json::Result<Vec<u8>> {
         let packument: Packument<'_> = serde_json::from_str(body)?;
         let tarballs = packument.versions.map_or(Vec::new(), |versions| versions.0);
         Ok(self.rewritten(body, package, tarballs))
     }
 
-    /// The metadata of one version as callers see it.
+    /// Rewrites the metadata of one version.
     ///
     /// # Errors
     ///
-    /// Where it is not what npm registries answer.
+    /// If the body is not npm metadata.
     pub fn in_manifest(&self, package: &Package, body: &str) -> serde_json::Result<Vec<u8>> {
         let (Versioned { version }, manifest): (_, Manifest<'_>) =
             (serde_json::from_str(body)?, serde_json::from_str(body)?);
@@ -107,32 +107,33 @@ impl Places<'_> {
 
     fn rewritten(&self, body: &str, package: &Package, tarballs: Vec<(String, &RawValue)>) -> Vec<u8> {
         let places = tarballs.into_iter().filter_map(|(version, written)| {
-            let place = self.place(package, &version, &text(written)?)?;
+            let place = self.place(package, &version, &string_value(written)?)?;
             Some((written, place))
         });
-        replaced(body, places.collect())
+        replace_strings(body, places.collect())
     }
 
-    /// Where callers find a version's file. A version that is none, no client installs.
+    /// The URL of a version's file at this registry. `None` for invalid versions; clients skip
+    /// them.
     fn place(&self, package: &Package, version: &str, tarball: &str) -> Option<String> {
         let url = Url::parse(tarball).ok()?;
         let file = Tarball::of(package, version)?;
-        let is_usual = self.upstream.path_below(&url).is_some_and(|path| file.lies_at(path));
+        let is_usual = self.upstream.path_below(&url).is_some_and(|path| file.is_at(path));
         let path = if is_usual { file.path() } else { file.path_by_metadata() };
         Some(format!("{}{path}", self.root))
     }
 }
 
-/// Where a version's file lies, by its package's metadata.
+/// The upstream URL of a version's file, from its package's metadata.
 ///
 /// # Errors
 ///
-/// Where that is not what npm registries answer.
+/// If the body is not npm metadata.
 pub fn tarball_of(version: &str, body: &str) -> serde_json::Result<Option<Url>> {
     let packument: Packument<'_> = serde_json::from_str(body)?;
     let tarballs = packument.versions.map_or(Vec::new(), |versions| versions.0);
     let written = tarballs.into_iter().rfind(|(known, _)| known == version);
-    Ok(written.and_then(|(_, written)| text(written)).and_then(|url| Url::parse(&url).ok()))
+    Ok(written.and_then(|(_, written)| string_value(written)).and_then(|url| Url::parse(&url).ok()))
 }
 
 #[cfg(test)]
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn places_change_and_no_other_byte_does() {
+    fn only_tarball_urls_are_rewritten() {
         let of = |one: &str, two: &str| {
             format!(
                 r#"{{ "name":"a", "_x":1.0e400, "versions" : {{"1.0.0":{{"dist":{{"integrity":"sha512-\u002f==","tarball":{one},
@@ -164,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_may_be_encoded_upstream() {
+    fn encoded_scope_in_an_upstream_url_is_recognized() {
         let body =
             r#"{"versions":{"1.0.0":{"dist":{"tarball":"https://packages.example.com/npm/@s%2fa/-/a-1.0.0.tgz"}}}}"#;
         assert!(rewritten("@s/a", body).contains(r#""https://guard.example.com/npm/@s/a/-/a-1.0.0.tgz""#));
     }
 
     #[test]
-    fn one_odd_version_spoils_no_other() {
+    fn malformed_version_does_not_affect_other_versions() {
         let body = r#"{"versions":{"0.0.1":{"dist":"gone"},"1.0.0":{"dist":{"tarball":"https://packages.example.com/npm/a/-/a-1.0.0.tgz"}}}}"#;
         assert!(
             rewritten("a", body)
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_versions_stays_as_it_is() {
+    fn metadata_without_files_is_unchanged() {
         for body in [r#"{"name":"a","time":{"unpublished":{}}}"#, r#"{"versions":{}}"#, r#"{"versions":{"1.0.0":{}}}"#]
         {
             assert_eq!(rewritten("a", body), body);

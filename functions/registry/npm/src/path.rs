@@ -1,49 +1,49 @@
-//! What lies where in an npm registry.
+//! The paths of an npm registry.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use shared::secret::Token;
 
-/// What of a path's part is not written as it is.
+/// Characters percent-encoded in a path segment.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'+');
 
-/// How long a package's name may be, its scope included.
+/// Maximum length of a package name, including its scope.
 const LONGEST_NAME: usize = 214;
 
-/// How long a version or the name of a file may be.
+/// Maximum length of a version or a file name.
 const LONGEST_PART: usize = 256;
 
-/// What a request asks of the registry.
+/// A resource of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
-    /// All that is known of a package.
+    /// The metadata of a package.
     Package(Package),
-    /// All that is known of one version of it, or of what a tag names.
+    /// The metadata of one version, or of the version with a tag.
     Version(Package, String),
-    /// The file of a version, where npm registries keep it.
+    /// The file of a version, at npm's usual path.
     Tarball(Tarball),
-    /// The file of a version that the upstream keeps elsewhere: only its metadata says where.
+    /// The file of a version that the upstream keeps elsewhere; only its metadata tells where.
     TarballByMetadata(Tarball),
-    /// Who calls.
+    /// The caller's name.
     Whoami,
-    /// Whether the registry is there.
+    /// A health check.
     Ping,
-    /// The keys that versions are signed with.
+    /// The public keys of package signatures.
     Keys,
-    /// The tags of a package's versions.
+    /// The dist-tags of a package.
     Tags(Package),
     /// The attestations of a version.
     Attestations(Package, String),
-    /// What is wrong with these versions, as `npm audit` asks since npm 7.
+    /// Advisories for given versions, as `npm audit` requests since npm 7.
     Advisories,
-    /// What is wrong with these versions, as `pnpm audit` and `yarn audit` ask.
+    /// Advisories for given versions, as `pnpm audit` and `yarn audit` request.
     Audit,
-    /// The same, in short.
+    /// The same, abbreviated.
     QuickAudit,
 }
 
 impl Resource {
-    /// Reads a path below the registry's root, percent-encoded as it arrived. API Gateway decodes a path once, so
-    /// `@scope%2fname` arrives as it was sent or as `@scope/name`: both mean the same.
+    /// Parses a percent-encoded path below the registry root. API Gateway may decode a path once,
+    /// so `@scope%2fname` and `@scope/name` mean the same.
     pub fn parse(path: &str) -> Option<Self> {
         let path = percent_decode_str(path).decode_utf8().ok()?;
         let parts: Vec<&str> = path.split('/').collect();
@@ -56,7 +56,7 @@ impl Resource {
             ["-", "npm", "v1", "security", "audits", "quick"] => Resource::QuickAudit,
             ["-", "npm", "v1", "attestations", package @ ..] => {
                 let (last, scope) = package.split_last()?;
-                // A scope begins with the same sign.
+                // The last `@`: a scope begins with one too.
                 let (name, version) = last.rsplit_once('@')?;
                 let package = [scope, &[name]].concat();
                 let (package, []) = Package::read(&package)? else { return None };
@@ -79,13 +79,13 @@ impl Resource {
         })
     }
 
-    /// Whether it is asked with `POST`.
+    /// Whether the resource is requested with `POST`.
     pub fn is_posted(&self) -> bool {
         matches!(self, Resource::Advisories | Resource::Audit | Resource::QuickAudit)
     }
 }
 
-/// What stands before the name of a file that the upstream does not keep where npm registries do.
+/// The path segment before a file name that the upstream does not keep at npm's usual path.
 const BY_METADATA: &str = "by-metadata";
 
 /// A package: `name` or `@scope/name`.
@@ -96,7 +96,7 @@ pub struct Package {
 }
 
 impl Package {
-    /// Takes a name from the beginning of a path; what is left is answered too.
+    /// Parses a name from the beginning of a path. Also returns the rest.
     fn read<'a, 'b>(parts: &'a [&'b str]) -> Option<(Self, &'a [&'b str])> {
         let (scope, name, rest) = match parts {
             [first, name, rest @ ..] if first.starts_with('@') => (Some(word(&first[1..])?), *name, rest),
@@ -107,7 +107,7 @@ impl Package {
         (package.to_string().len() <= LONGEST_NAME).then_some((package, rest))
     }
 
-    /// The path of its metadata, percent-encoded.
+    /// The path of the package's metadata, percent-encoded.
     pub fn path(&self) -> String {
         match &self.scope {
             Some(scope) => format!("@{}%2f{}", encoded(scope), encoded(&self.name)),
@@ -115,7 +115,7 @@ impl Package {
         }
     }
 
-    /// The path that its files lie below, percent-encoded.
+    /// The path of the package's files, percent-encoded.
     fn folder(&self) -> String {
         match &self.scope {
             Some(scope) => format!("@{}/{}/-", encoded(scope), encoded(&self.name)),
@@ -123,12 +123,12 @@ impl Package {
         }
     }
 
-    /// The path of one of its versions, percent-encoded.
+    /// The path of a version, percent-encoded.
     pub fn version_path(&self, version: &str) -> String {
         format!("{}/{}", self.path(), encoded(version))
     }
 
-    /// The path of a version's attestations below their root, percent-encoded.
+    /// The path of a version's attestations below the attestations root, percent-encoded.
     pub fn attestations_path(&self, version: &str) -> String {
         format!("{}@{}", self.path(), encoded(version))
     }
@@ -150,12 +150,12 @@ pub struct Tarball {
     pub package: Package,
     /// The version.
     pub version: String,
-    /// The file's name: `name-1.0.0.tgz`.
+    /// The file name, such as `name-1.0.0.tgz`.
     pub file: String,
 }
 
 impl Tarball {
-    /// Reads a file's name.
+    /// Parses a file name.
     pub fn parse(package: Package, file: &str) -> Option<Self> {
         let version = file.strip_prefix(package.name.as_str())?.strip_prefix('-')?.strip_suffix(".tgz")?;
         let version = part(version)?;
@@ -167,37 +167,37 @@ impl Tarball {
         Self::parse(package.clone(), &format!("{}-{version}.tgz", package.name))
     }
 
-    /// Its path where npm registries keep it, percent-encoded.
+    /// Its usual path in npm registries, percent-encoded.
     pub fn path(&self) -> String {
         format!("{}/{}", self.package.folder(), encoded(&self.file))
     }
 
-    /// Its path with us where the upstream keeps it elsewhere, percent-encoded.
+    /// Its path at this registry if the upstream keeps it elsewhere, percent-encoded.
     pub fn path_by_metadata(&self) -> String {
         format!("{}/{BY_METADATA}/{}", self.package.folder(), encoded(&self.file))
     }
 
-    /// Whether this path, as an upstream wrote it, is the one that it lies at.
-    pub fn lies_at(&self, path: &str) -> bool {
+    /// Whether a path from upstream metadata is this file's usual path.
+    pub fn is_at(&self, path: &str) -> bool {
         percent_decode_str(path).eq(percent_decode_str(&self.path()))
     }
 }
 
-/// A name without its scope. npm once took more than it does now, and what it took is still there.
+/// Parses a name without scope. Allows what npm allowed for old packages.
 fn word(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~!'()*".contains(c);
     let is_word = !text.is_empty() && !text.starts_with(['.', '-']) && text.chars().all(allowed);
     (is_word && !is_token(text)).then(|| text.to_owned())
 }
 
-/// A version, a tag or the name of a file.
+/// Parses a version, a tag or a file name.
 fn part(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~+!'()*".contains(c);
     let is_part = (1..=LONGEST_PART).contains(&text.len()) && !text.starts_with('.') && text.chars().all(allowed);
     (is_part && !is_token(text)).then(|| text.to_owned())
 }
 
-/// Whether somebody has put a token into the path: it must not reach the upstream.
+/// Whether a path segment is a token, which must not reach the upstream.
 fn is_token(text: &str) -> bool {
     Token::parse(text).is_some()
 }
@@ -209,6 +209,9 @@ fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+    use shared::registry::upstream::Upstream;
+    use url::Url;
 
     use super::*;
 
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_is_found_however_its_scope_is_written() {
+    fn encoded_and_plain_scopes_are_the_same_package() {
         for path in ["@scope/name", "@scope%2fname", "@scope%2Fname", "%40scope%2fname", "%40scope/name"] {
             assert_eq!(Resource::parse(path), Some(Resource::Package(package("@scope/name"))), "{path}");
         }
@@ -226,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_files_and_attestations_are_told_apart() {
+    fn versions_files_tags_and_attestations_are_distinguished() {
         let version = |name, version: &str| Some(Resource::Version(package(name), version.to_owned()));
         assert_eq!(Resource::parse("is-odd/latest"), version("is-odd", "latest"));
         assert_eq!(Resource::parse("@scope/name/1.0.0-rc.1+build"), version("@scope/name", "1.0.0-rc.1+build"));
@@ -235,8 +238,8 @@ mod tests {
             (tarball.version.as_str(), tarball.path()),
             ("1.0.0-rc.1", "@scope/name/-/name-1.0.0-rc.1.tgz".into())
         );
-        assert!(tarball.lies_at("@scope%2fname/-/name-1.0.0-rc.1.tgz"));
-        assert!(!tarball.lies_at("@scope/name/-/name-1.0.0.tgz"));
+        assert!(tarball.is_at("@scope%2fname/-/name-1.0.0-rc.1.tgz"));
+        assert!(!tarball.is_at("@scope/name/-/name-1.0.0.tgz"));
         let by_metadata = Resource::TarballByMetadata(tarball.clone());
         assert_eq!(Resource::parse(&tarball.path_by_metadata()), Some(by_metadata));
         let tags = Resource::Tags(package("@scope/name"));
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_package_is_nothing() {
+    fn malformed_paths_are_refused() {
         for path in [
             "",
             "/",
@@ -290,15 +293,44 @@ mod tests {
         assert_eq!(Resource::parse(&"a".repeat(LONGEST_NAME + 1)), None);
     }
 
-    proptest! {
-        /// Whatever is asked for, what the upstream is asked for is a path below its root.
-        #[test]
-        fn no_path_leads_out(path in "[-@a./%2fe~\\\\]{0,40}") {
-            if let Some(Resource::Tarball(tarball)) = Resource::parse(&path) {
-                let base = url::Url::parse("https://packages.example.com/npm/").unwrap();
-                let joined = base.join(&tarball.path()).unwrap();
-                prop_assert!(joined.as_str().starts_with("https://packages.example.com/npm/"));
-            }
+    /// The path at the upstream that a resource is fetched from.
+    fn upstream_path(resource: Resource) -> Option<String> {
+        match resource {
+            Resource::Package(package) | Resource::Tags(package) => Some(package.path()),
+            Resource::Version(package, version) => Some(package.version_path(&version)),
+            Resource::Attestations(package, version) => Some(package.attestations_path(&version)),
+            Resource::Tarball(tarball) | Resource::TarballByMetadata(tarball) => Some(tarball.path()),
+            _ => None,
         }
+    }
+
+    #[test]
+    fn no_path_escapes_the_upstream_root() {
+        let parts = ["-", ".", "..", "%2e%2e", "@s", "@..", "a", "a~b", "a-1.0.0.tgz", "a-..tgz", "a-%2f..%2f.tgz"];
+        let more = ["a@1.0.0", "a%5c..", "by-metadata", "dist-tags", "package", "npm/v1/attestations", "", "%00", "?x"];
+        let part = prop::sample::select([&parts[..], &more[..]].concat());
+        let separator = prop::sample::select(vec!["/", "/", "%2f", "\\"]);
+        let path = prop::collection::vec((part, separator), 1..6)
+            .prop_map(|parts| {
+                parts.into_iter().map(|(part, separator)| format!("{part}{separator}")).collect::<String>()
+            })
+            .prop_map(|path| path.strip_suffix('/').map_or(path.clone(), str::to_owned));
+        let upstream = Upstream::parse("https://packages.example.com/npm/").unwrap();
+        let hits = std::cell::Cell::new(0);
+        let mut runner = TestRunner::new(ProptestConfig::with_cases(4_000));
+        let held = runner.run(&path, |path| {
+            if let Some(place) = Resource::parse(&path).and_then(upstream_path) {
+                hits.set(hits.get() + 1);
+                let url = upstream.join(&place);
+                // Parsed again, as a client that resolves dot segments would.
+                let read = Url::parse(url.as_str()).unwrap();
+                prop_assert_eq!(read.path(), format!("/npm/{place}"));
+                prop_assert!(read.as_str().starts_with("https://packages.example.com/npm/"));
+                prop_assert!(read.query().is_none() && read.fragment().is_none());
+            }
+            Ok(())
+        });
+        held.unwrap();
+        assert!(hits.get() > 100, "only {} paths were resources", hits.get());
     }
 }

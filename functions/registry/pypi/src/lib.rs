@@ -1,22 +1,21 @@
-//! `/pypi/`: a simple index of Python packages for installing, in front of another one.
+//! `/pypi/`: a read-only simple index of Python packages in front of an upstream index.
 
 pub mod page;
 pub mod path;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::LOCATION;
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use shared::domain::Ecosystem;
 use shared::openapi::{RegistryErrors, tag};
-use shared::principal;
-use shared::registry::Registries;
-use shared::registry::download::{PackageFile, send_on, to_place};
-use shared::registry::metadata::{self, Form};
-use shared::registry::upstream::{Document, Fetched, Upstream};
-use shared::{ApiError, App, RegistryUser, accept};
+use shared::permissions;
+use shared::registry::Call;
+use shared::registry::download::PackageFile;
+use shared::registry::metadata::Variant;
+use shared::registry::upstream::{Document, Upstream};
+use shared::{ApiError, RegistryApp, RegistryUser, accept};
 use url::Url;
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -27,128 +26,127 @@ use crate::path::{File, FilePath, Place, Places, Project, Resource};
 const JSON: &str = "application/vnd.pypi.simple.v1+json";
 const HTML: &str = "application/vnd.pypi.simple.v1+html";
 
-/// What an upstream is asked for, for a caller that reads JSON: an older one has HTML alone.
+/// The `Accept` header for callers that prefer JSON. Falls back to HTML, since older indexes have
+/// no JSON.
 const JSON_OR_HTML: &str =
     "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
 
-/// What an upstream is asked for, for a caller that reads HTML.
+/// The `Accept` header for callers that prefer HTML.
 const HTML_ALONE: &str = "application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
 
-const UNREADABLE: ApiError = ApiError::BadGateway("The index behind this one answered what is no simple index.");
+const UNREADABLE: ApiError = ApiError::BadGateway("The upstream index returned an invalid simple index page.");
 
-type User = RegistryUser<principal::RegistryPypi>;
+type User = RegistryUser<permissions::RegistryPypi>;
 
-/// What the OpenAPI document says of it.
+/// The OpenAPI description of this function.
 #[derive(OpenApi)]
 #[openapi(paths(project, file))]
 struct Description;
 
-/// The routes of this function: everything below the index's root. What lies where, [`Resource`] says: where files lie,
-/// has any number of folders.
-pub fn routes() -> OpenApiRouter<App> {
+/// The routes of this function: every path below the index root. [`Resource`] parses them, because
+/// file paths have any number of segments.
+pub fn routes() -> OpenApiRouter<RegistryApp> {
     OpenApiRouter::with_openapi(Description::openapi()).route("/pypi/{*path}", any(serve))
 }
 
-async fn serve(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Response, ApiError> {
     let (mut parts, _) = request.into_parts();
-    // Whoever may not call, is told nothing else.
+    // Authenticate first; reveal nothing to others.
     let user = User::from_request_parts(&mut parts, &app).await?;
     let resource = Resource::parse(parts.uri.path().strip_prefix("/pypi/").unwrap_or_default());
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return Err(ApiError::MethodNotAllowed("GET, HEAD".to_owned()));
     }
-    let call = Call { app: &app, registries: app.registries()?, user: &user, parts: &parts };
-    user.answered(&app, call.answer(resource.ok_or(ApiError::NotFound)?)).await
+    let pypi = Pypi(Call { app: &app, user: &user, parts: &parts });
+    user.with_use_recorded(&app.app, pypi.answer(resource.ok_or(ApiError::NotFound)?)).await
 }
 
-/// A request whose token is good.
-struct Call<'a> {
-    app: &'a App,
-    registries: &'a Registries,
-    user: &'a User,
-    parts: &'a Parts,
-}
+/// A call to the Python package index.
+struct Pypi<'a>(Call<'a, permissions::RegistryPypi>);
 
-/// A project's files, as PEP 691 writes them. Only the places of files are ours; hashes, attestations and all else are the
-/// upstream's.
+/// The files of a project, in the format of PEP 691. Only the file URLs are rewritten; everything
+/// else, including hashes and attestations, is unchanged.
 #[derive(ToSchema)]
 #[schema(as = PypiProject)]
 #[expect(dead_code, reason = "only its description is used: metadata passes through")]
 struct ProjectPage {
-    /// The project, normalised.
+    /// The normalized project name.
     #[schema(example = "widgets")]
     name: String,
-    /// Its files, each with a `url` at this index.
+    /// The files, each with a `url` at this index.
     files: Vec<serde_json::Value>,
 }
 
-/// The files of a Python project
+/// List the files of a Python project
 ///
-/// In JSON (PEP 691) or HTML (PEP 503), by `Accept`. Another spelling of the name is answered 301 with the normalised one.
-/// `HEAD` is answered too.
+/// Meant for package managers; docs/TOUR.md has the settings for each. Returns JSON (PEP 691) or
+/// HTML (PEP 503), by `Accept`. Other spellings of the name redirect to the normalized name. Also
+/// supports `HEAD`.
 #[utoipa::path(
     get,
     path = "/pypi/simple/{project}/",
     operation_id = "registry-pypi",
     tag = tag::REGISTRIES,
-    params(("project" = String, Path, description = "The project, normalised as PEP 503 says", example = "widgets")),
+    params(("project" = String, Path, description = "The project name, normalized (PEP 503)", example = "widgets")),
     responses(
-        (status = 200, description = "The files, with the upstream's `ETag` in ours.", content(
+        (status = 200, description = "The files, with an `ETag`.", content(
             (ProjectPage = "application/vnd.pypi.simple.v1+json"),
             (String = "text/html"),
         )),
-        (status = 301, description = "The project has another name, or the path ends in a slash.", headers(
-            ("Location" = String, description = "Where it is, relative to the request.")
+        (status = 301, description = "A redirect to the normalized name with a trailing slash.", headers(
+            ("Location" = String, description = "The path of the project, relative to the request URL.")
         )),
-        (status = 304, description = "They are as the caller has them, by `If-None-Match`."),
+        (status = 304, description = "Not modified: the `ETag` matches `If-None-Match`."),
         RegistryErrors,
     ),
 )]
-async fn project(call: &Call<'_>, project: &Project) -> Result<Response, ApiError> {
-    let (settings, headers) = (&call.registries.settings, &call.parts.headers);
-    let root = format!("{}/pypi/files/", call.registries.base_url(headers)?);
-    let upstream = call.upstream()?;
-    let form = Form::of(&[&root, &settings.pypi_file_hosts.join(","), upstream.as_str()]);
+async fn project(pypi: &Pypi<'_>, project: &Project) -> Result<Response, ApiError> {
+    let (settings, headers) = (&pypi.0.app.registries.settings, &pypi.0.parts.headers);
+    let root = format!("{}/pypi/files/", pypi.0.app.registries.base_url(headers)?);
+    let upstream = pypi.upstream()?;
+    let variant = Variant::of(&[&root, &settings.pypi_file_hosts.join(","), upstream.as_str()]);
     let places = Places { upstream, hosts: &settings.pypi_file_hosts, root: &root };
-    call.page(&project.path(), form, |name, url| places.for_callers(project, name, url)).await
+    pypi.page(&project.path(), variant, |name, url| places.for_callers(project, name, url)).await
 }
 
-/// A file of a Python project
+/// Download a file of a Python project
 ///
-/// The answer says where the upstream keeps it; the download is logged with who and what. The list of a project's files
-/// has the paths, which may have more parts than this; `.metadata` behind one is the file's metadata (PEP 658).
+/// Redirects to the file at the upstream index. Downloads with an org user token are recorded in
+/// the installation log. The list of files has the paths, which may have more segments than this
+/// one. Append `.metadata` for the file's metadata (PEP 658).
 #[utoipa::path(
     get,
     path = "/pypi/files/{project}/{file}",
     operation_id = "registry-pypi-file",
     tag = tag::REGISTRIES,
     params(
-        ("project" = String, Path, description = "The project, normalised as PEP 503 says", example = "widgets"),
-        ("file" = String, Path, description = "The file", example = "widgets-1.0-py3-none-any.whl"),
+        ("project" = String, Path, description = "The project name, normalized (PEP 503)", example = "widgets"),
+        ("file" = String, Path, description = "The file name", example = "widgets-1.0-py3-none-any.whl"),
     ),
     responses(
-        (status = 302, description = "Where the file lies.", headers(
-            ("Location" = String, description = "Where the upstream keeps it.")
+        (status = 302, description = "A redirect to the file.", headers(
+            ("Location" = String, description = "The URL of the file at the upstream index.")
         )),
         RegistryErrors,
     ),
 )]
-async fn file(call: &Call<'_>, path: &FilePath) -> Result<Response, ApiError> {
+async fn file(pypi: &Pypi<'_>, path: &FilePath) -> Result<Response, ApiError> {
     let FilePath { file, place } = path;
     let place = match place {
-        Place::Upstream(path) => call.upstream()?.on_host(path),
+        Place::Upstream(path) => pypi.upstream()?.on_host(path),
         Place::Host(host, path) => {
-            let is_known = call.registries.settings.pypi_file_hosts.contains(host);
+            let is_known = pypi.0.app.registries.settings.pypi_file_hosts.contains(host);
             match is_known.then(|| Url::parse(&format!("https://{host}{path}"))) {
                 Some(Ok(place)) => place,
-                // Lock files may name a host that files lay on once; whether they still do, the metadata says.
-                _ => call.place_of(file).await?,
+                // A lock file may name a former file host; the metadata tells where the file is
+                // now.
+                _ => pypi.place_of(file).await?,
             }
         }
-        Place::ByMetadata => call.place_of(file).await?,
+        Place::ByMetadata => pypi.place_of(file).await?,
     };
     if file.companion.is_some() {
-        return to_place(call.app, call.parts, &place);
+        return pypi.0.redirect(&place);
     }
     let logged = PackageFile {
         ecosystem: Ecosystem::Pypi,
@@ -156,13 +154,14 @@ async fn file(call: &Call<'_>, path: &FilePath) -> Result<Response, ApiError> {
         version: file.version.clone(),
         name: file.name.clone(),
     };
-    send_on(call.app, call.user, call.parts, logged, &place).await
+    pypi.0.redirect_to_file(logged, &place).await
 }
 
-impl Call<'_> {
+impl Pypi<'_> {
     fn upstream(&self) -> Result<&Upstream, ApiError> {
-        let upstream = self.registries.settings.pypi.as_ref();
-        upstream.ok_or(ApiError::BadGateway("No Python index is configured behind this one."))
+        let upstream = self.0.app.registries.settings.pypi.as_ref();
+        upstream
+            .ok_or(ApiError::BadGateway("No upstream Python index is configured. Ask the operator of this service."))
     }
 
     async fn answer(&self, resource: Resource) -> Result<Response, ApiError> {
@@ -174,40 +173,41 @@ impl Call<'_> {
         }
     }
 
-    /// The list of all projects. It names no files; in HTML its links lead to the projects' pages, which are ours.
+    /// The list of all projects. In HTML its links lead to the project pages of this index.
     async fn index(&self) -> Result<Response, ApiError> {
-        self.page("", Form::of(&[]), |_, url| last_folder(url)).await
+        self.page("", Variant::of(&[]), |_, url| last_folder(url)).await
     }
 
-    /// A page of the upstream, with places as `place` says.
-    async fn page(&self, path: &str, form: Form, place: impl Fn(&str, &Url) -> String) -> Result<Response, ApiError> {
-        let (url, headers) = (self.upstream()?.join(path), &self.parts.headers);
-        match self.registries.fetch(url, wanted(headers), form.known(headers)).await? {
-            Fetched::NotModified(etag) => Ok(metadata::not_modified(form, etag.as_ref())),
-            Fetched::Document(Document { url, content_type, etag, body }) => {
-                let format = Format::of(&content_type).ok_or(UNREADABLE)?;
-                let page = format.rewritten(&body, &url, place).map_err(unreadable)?;
-                // Two of these are enough for the memory of a function.
-                drop(body);
-                metadata::answer(headers, form, etag, format.content_type(), page)
-            }
-        }
+    /// Fetches a page of the upstream index and replaces its URLs by those that `place` returns.
+    async fn page(
+        &self,
+        path: &str,
+        variant: Variant,
+        place: impl Fn(&str, &Url) -> String,
+    ) -> Result<Response, ApiError> {
+        let (url, accept) = (self.upstream()?.join(path), wanted(&self.0.parts.headers));
+        let rewrite = |Document { url, content_type, body, .. }: Document| {
+            let format = Format::of(&content_type).ok_or(UNREADABLE)?;
+            Ok((format.content_type(), format.rewritten(&body, &url, place).map_err(unreadable)?))
+        };
+        self.0.metadata(url, accept, variant, rewrite).await
     }
 
-    /// Where a file lies, by the upstream's metadata.
+    /// The URL of a file, from the upstream's metadata.
     async fn place_of(&self, file: &File) -> Result<Url, ApiError> {
-        let page = self.registries.fetch_whole(self.upstream()?.join(&file.project.path()), JSON_OR_HTML).await?;
+        let page =
+            self.0.app.registries.fetch_document(self.upstream()?.join(&file.project.path()), JSON_OR_HTML).await?;
         let format = Format::of(&page.content_type).ok_or(UNREADABLE)?;
         let place = format.place_of(&file.name, &page.body, &page.url).map_err(unreadable)?;
         Ok(file.beside(&place.ok_or(ApiError::PackageNotFound)?))
     }
 }
 
-/// What an upstream is asked for, for this caller.
+/// The `Accept` header for the upstream, by the caller's preference.
 fn wanted(headers: &HeaderMap) -> &'static str {
-    let json = accept::wanted(headers, &[JSON, "application/vnd.pypi.simple.latest+json"]);
-    let html = accept::wanted(headers, &[HTML, "application/vnd.pypi.simple.latest+html", "text/html"]);
-    // HTML is what there was before there was a choice.
+    let json = accept::media_weight(headers, &[JSON, "application/vnd.pypi.simple.latest+json"]);
+    let html = accept::media_weight(headers, &[HTML, "application/vnd.pypi.simple.latest+html", "text/html"]);
+    // HTML is the default: it came before JSON.
     if json > 0 && json >= html { JSON_OR_HTML } else { HTML_ALONE }
 }
 
@@ -218,6 +218,6 @@ fn last_folder(url: &Url) -> String {
 }
 
 fn unreadable(error: page::Unreadable) -> ApiError {
-    tracing::warn!(%error, "the upstream's page is unreadable");
+    tracing::warn!(%error, "the upstream page could not be parsed");
     UNREADABLE
 }

@@ -1,5 +1,5 @@
-//! A project's page with the places of files changed, and nothing else: hashes, `data-` attributes and all other bytes
-//! stay as the upstream wrote them. In HTML (PEP 503) and in JSON (PEP 691).
+//! Rewrites the file URLs in a project page, in HTML (PEP 503) or JSON (PEP 691). Every other byte
+//! stays unchanged, including hashes and `data-` attributes.
 
 use std::cell::{OnceCell, RefCell};
 
@@ -10,27 +10,27 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use shared::registry::splice::{replaced, text};
+use shared::registry::splice::{replace_strings, string_value};
 use url::Url;
 
-/// Why a page cannot be read.
+/// Why a page cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// It is no JSON of PEP 691.
-    #[error("JSON, line {}, column {}", .0.line(), .0.column())]
+    /// Not the JSON of PEP 691.
+    #[error("invalid JSON, line {}, column {}", .0.line(), .0.column())]
     Json(#[from] serde_json::Error),
-    /// It is JSON, and neither a project's page nor the list of all.
-    #[error("JSON without files and projects")]
+    /// JSON, but neither a project page nor the list of projects.
+    #[error("JSON without `files` or `projects`")]
     NoPage,
-    /// It is no HTML.
-    #[error("HTML")]
+    /// Not HTML.
+    #[error("invalid HTML")]
     Html(#[from] lol_html::errors::RewritingError),
-    /// It is no text.
+    /// Not text.
     #[error("not UTF-8")]
     Text(#[from] std::str::Utf8Error),
 }
 
-/// What a page is written in.
+/// The format of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// PEP 503.
@@ -40,7 +40,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Reads a content type without parameters.
+    /// Parses a content type without parameters.
     pub fn of(content_type: &str) -> Option<Self> {
         match content_type {
             "application/vnd.pypi.simple.v1+json" => Some(Format::Json),
@@ -49,7 +49,7 @@ impl Format {
         }
     }
 
-    /// The content type that it is answered as.
+    /// The content type of responses in this format.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::Html => "text/html; charset=utf-8",
@@ -57,11 +57,12 @@ impl Format {
         }
     }
 
-    /// A page with each file's place as `place` says, by its name and where it lies; `base` is where the page is.
+    /// Replaces each file URL by the result of `place`, which gets the file name and URL. `base` is
+    /// the URL of the page.
     ///
     /// # Errors
     ///
-    /// Where it is no such page.
+    /// If the body is not such a page.
     pub fn rewritten(
         self,
         body: &[u8],
@@ -75,11 +76,11 @@ impl Format {
         }
     }
 
-    /// Where the file of this name lies, by its project's page.
+    /// The URL of the file with this name in a project page.
     ///
     /// # Errors
     ///
-    /// Where it is no such page.
+    /// If the body is not such a page.
     pub fn place_of(self, name: &str, body: &[u8], base: &Url) -> Result<Option<Url>, Unreadable> {
         let body = str::from_utf8(body)?;
         match self {
@@ -95,7 +96,7 @@ impl Format {
             }
             Format::Json => {
                 let files = Page::read(body)?;
-                let places = files.iter().filter_map(|file| Some((file, joined(base, &text(file.url)?)?)));
+                let places = files.iter().filter_map(|file| Some((file, joined(base, &string_value(file.url)?)?)));
                 let mut named = places.filter(|(file, url)| file.name(url) == name);
                 Ok(named.next().map(|(_, url)| url))
             }
@@ -103,18 +104,18 @@ impl Format {
     }
 }
 
-/// The name of the file at a URL: in HTML, a file is called by it.
+/// The last path segment of a URL, which is the file name in HTML pages.
 pub fn last_part(url: &Url) -> String {
     let last = url.path().rsplit('/').next().unwrap_or_default();
     percent_decode_str(last).decode_utf8_lossy().into_owned()
 }
 
-/// What is read of a page in JSON: where files lie, as it is written.
+/// The parsed part of a JSON page: the raw file URLs.
 #[derive(Deserialize)]
 struct Page<'a> {
     #[serde(borrow)]
     files: Option<Vec<File<'a>>>,
-    /// In the list of all projects, in place of files.
+    /// Present in the list of projects, instead of files.
     projects: Option<IgnoredAny>,
 }
 
@@ -136,7 +137,7 @@ struct File<'a> {
 }
 
 impl File<'_> {
-    /// What it is called: in JSON its URL need not end in that.
+    /// The file name. In JSON the URL need not end in it.
     fn name(&self, url: &Url) -> String {
         self.filename.clone().unwrap_or_else(|| last_part(url))
     }
@@ -145,23 +146,23 @@ impl File<'_> {
 fn in_json(body: &str, base: &Url, place: impl Fn(&str, &Url) -> String) -> Result<Vec<u8>, Unreadable> {
     let files = Page::read(body)?;
     let places = files.iter().filter_map(|file| {
-        let url = joined(base, &text(file.url)?)?;
+        let url = joined(base, &string_value(file.url)?)?;
         Some((file.url, place(&file.name(&url), &url)))
     });
-    Ok(replaced(body, places.collect()))
+    Ok(replace_strings(body, places.collect()))
 }
 
-/// A page with each link's place as `place` says, where it says one.
+/// Replaces each link by the result of `place`, if any.
 fn in_html(body: &str, base: &Url, place: impl Fn(&Url) -> Option<String>) -> Result<Vec<u8>, Unreadable> {
     let mut rewritten = Vec::with_capacity(body.len() + body.len() / 4);
     let (page, base) = (base, OnceCell::new());
     let set_base = |element: &mut Element<'_, '_>| {
         let url = element.get_attribute("href").and_then(|href| joined(page, &decode_html_entities(&href)));
         if let Some(url) = url {
-            // Of more than one the first counts.
+            // Only the first `base` element applies.
             let _ = base.set(url);
         }
-        // Our places are whole; what else is relative there, nobody follows.
+        // Rewritten URLs are absolute, and clients follow no others.
         element.remove();
         Ok(())
     };
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn in_html_places_change_and_nothing_else() {
+    fn only_file_urls_are_rewritten_in_html() {
         let of = |one: &str, two: &str| {
             format!(
                 "<!DOCTYPE html>\n<html><head><meta name=\"pypi:repository-version\" content=\"1.3\"></head><body>\n\
@@ -215,13 +216,13 @@ mod tests {
     }
 
     #[test]
-    fn in_html_a_base_counts_and_goes() {
+    fn html_base_is_applied_and_removed() {
         let page = "<base href=\"https://files.example.com/x/\"><base href=\"/y/\"><a href=\"a-1.0.zip\">a</a>";
         assert_eq!(rewritten(Format::Html, page), "<a href=\"<files.example.com/x/a-1.0.zip>\">a</a>");
     }
 
     #[test]
-    fn in_json_places_change_and_nothing_else() {
+    fn only_file_urls_are_rewritten_in_json() {
         let of = |one: &str, two: &str| {
             format!(
                 r#"{{"meta":{{"api-version":"1.3"}}, "name":"a","url":"x","files":[ {{"filename":"a-1.0.tar.gz","url" : {one},"hashes":{{"sha256":"\u0030"}},
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_found_by_its_name() {
+    fn file_url_is_found_by_file_name() {
         let base = Url::parse(BASE).unwrap();
         for (format, page, place) in [
             (
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_page_is_an_error() {
+    fn malformed_pages_are_refused() {
         for body in ["", "{}", "[]", r#"{"files":{}}"#, r#"{"files":[{}]}"#] {
             let rewritten =
                 Format::Json.rewritten(body.as_bytes(), &Url::parse(BASE).unwrap(), |_, url| url.to_string());

@@ -1,4 +1,4 @@
-//! What lies where in a simple index, and how the files of Python packages are named.
+//! The paths of a simple index, and the file names of Python packages.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use shared::domain::Ecosystem;
@@ -6,15 +6,15 @@ use shared::registry::upstream::Upstream;
 use shared::secret::Token;
 use url::Url;
 
-/// What of a path's part is not written as it is.
+/// Characters percent-encoded in a path segment.
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'+').remove(b'!');
 
-/// How long a project's or a file's name may be.
+/// Maximum length of a project or file name.
 const LONGEST: usize = 255;
 
-/// What the files of packages end in, in any case: wheels, source distributions as pip and uv unpack them, and what there
-/// was before.
+/// File extensions of packages, case-insensitive: wheels, source distributions that pip and uv can
+/// unpack, and legacy formats.
 const EXTENSIONS: [&str; 19] = [
     ".whl",
     ".tar.gz",
@@ -37,25 +37,25 @@ const EXTENSIONS: [&str; 19] = [
     ".deb",
 ];
 
-/// What may lie beside a file: its metadata (PEP 658), and a signature.
+/// Suffixes of companion files: metadata (PEP 658) and signature.
 const COMPANIONS: [&str; 2] = [".metadata", ".asc"];
 
-/// What a request asks of the index.
+/// A resource of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
-    /// All projects.
+    /// The list of all projects.
     Index,
-    /// A project's files.
+    /// The files of a project.
     Project(Project),
-    /// One of the two under another spelling, or without the slash at its end: it is at this place, relative to the
-    /// request's.
+    /// One of the above in another spelling or without the trailing slash, with the redirect target
+    /// relative to the request.
     Misspelled(String),
-    /// A file, or what lies beside one.
+    /// A file or its companion.
     File(FilePath),
 }
 
 impl Resource {
-    /// Reads a path below `/pypi/`, percent-encoded as it arrived.
+    /// Parses a percent-encoded path below `/pypi/`.
     pub fn parse(path: &str) -> Option<Self> {
         let decoded = percent_decode_str(path).decode_utf8().ok()?;
         let parts: Vec<&str> = decoded.split('/').collect();
@@ -74,27 +74,27 @@ impl Resource {
             }
             _ => return None,
         };
-        // A place that is relative to the request's has to count the slashes that its sender sees.
+        // A relative redirect needs the client's slash count, which an encoded slash would change.
         (!has_hidden_slash || !matches!(resource, Resource::Misspelled(_))).then_some(resource)
     }
 }
 
-/// What stands for the upstream's own host in the path of a file.
+/// The path segment for the upstream's own host.
 const UPSTREAM: &str = "-";
 
-/// A project, by its normalised name (PEP 503).
+/// A project, by its normalized name (PEP 503).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project(String);
 
 impl Project {
-    /// Reads a name in any spelling (PEP 508).
+    /// Parses a name in any spelling (PEP 508).
     pub fn read(name: &str) -> Option<Self> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         let is_name = (1..=LONGEST).contains(&name.len())
             && name.chars().all(allowed)
             && name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.ends_with(|c: char| c.is_ascii_alphanumeric());
-        // A token in the wrong place must not reach the upstream.
+        // A misplaced token must not reach the upstream.
         (is_name && Token::parse(name).is_none()).then(|| Self(Ecosystem::Pypi.normalized(name)))
     }
 
@@ -103,27 +103,27 @@ impl Project {
         &self.0
     }
 
-    /// The path of its files' list below the index.
+    /// The path of the project page below the index.
     pub fn path(&self) -> String {
         format!("{}/", self.0)
     }
 }
 
-/// A file of a project, or what lies beside one.
+/// A file of a project, or its companion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     /// The project.
     pub project: Project,
-    /// Its version, as the name has it.
+    /// The version in the file name.
     pub version: String,
-    /// The file's name.
+    /// The file name.
     pub name: String,
-    /// What lies beside it, where that is meant: `.metadata`.
+    /// The suffix, such as `.metadata`, if the companion is requested.
     pub companion: Option<&'static str>,
 }
 
 impl File {
-    /// Reads a file's name: `Project-1.0.tar.gz`, `project-1.0-py3-none-any.whl`.
+    /// Parses a file name such as `Project-1.0.tar.gz` or `project-1.0-py3-none-any.whl`.
     pub fn parse(project: &Project, name: &str) -> Option<Self> {
         let companion = COMPANIONS.into_iter().find(|companion| name.ends_with(companion));
         let name = name.strip_suffix(companion.unwrap_or_default())?;
@@ -134,7 +134,7 @@ impl File {
         let in_lower_case = name.to_ascii_lowercase();
         let extension = EXTENSIONS.into_iter().find(|extension| in_lower_case.ends_with(extension))?;
         let stem = &name[..name.len() - extension.len()];
-        // The project's name, in whatever spelling, may have hyphens of its own.
+        // The project name, in any spelling, may contain hyphens.
         let mut hyphens = stem.match_indices('-').map(|(at, _)| at);
         let end = hyphens.find(|at| Ecosystem::Pypi.normalized(&stem[..*at]) == project.0)?;
         let rest = &stem[end + 1..];
@@ -146,7 +146,7 @@ impl File {
         Some(Self { project: project.clone(), version, name: name.to_owned(), companion })
     }
 
-    /// Where what is meant lies, if the file lies there.
+    /// The URL of the requested file or companion, given the URL of the file.
     pub fn beside(&self, place: &Url) -> Url {
         let mut place = place.clone();
         place.set_fragment(None);
@@ -157,61 +157,62 @@ impl File {
     }
 }
 
-/// A file as a path names it.
+/// A file and its location, parsed from a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilePath {
     /// The file.
     pub file: File,
-    /// Where it lies.
+    /// Its location.
     pub place: Place,
 }
 
-/// Where a file lies. Paths begin with a slash, end in the file's name, and are percent-encoded.
+/// The location of a file. Paths begin with a slash, end in the file name, and are percent-encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// On the upstream's host.
     Upstream(String),
-    /// On this host, if that is one that files may lie on.
+    /// On this host, if it is a configured file host.
     Host(String, String),
-    /// Where the upstream's metadata says.
+    /// At the URL in the upstream's metadata.
     ByMetadata,
 }
 
 impl Place {
-    /// Reads what stands between a project and the name of a file.
+    /// Parses the segments between the project and the file name.
     fn read(parts: &[&str], name: &str) -> Option<Self> {
         let [host, folders @ ..] = parts else { return Some(Place::ByMetadata) };
-        // A host without a name would leave its place in a URL to what comes next.
+        // With an empty host, the next segment would become the host of the URL.
         if !parts.iter().all(|part| is_folder(part)) {
             return None;
         }
-        // Encoded anew, so that what arrives decoded and what arrives as it was written are the same.
+        // Encoded again, so that decoded and encoded requests give the same path.
         let path = folders.iter().chain([&name]).map(|part| format!("/{}", encoded(part))).collect();
         Some(if *host == UPSTREAM { Place::Upstream(path) } else { Place::Host((*host).to_owned(), path) })
     }
 }
 
-/// Where files lie: at the upstream, and for callers.
+/// Maps file URLs of the upstream to those of this index.
 #[derive(Debug)]
 pub struct Places<'a> {
-    /// The upstream.
+    /// The upstream index.
     pub upstream: &'a Upstream,
-    /// Other hosts that files may lie on.
+    /// The other configured file hosts.
     pub hosts: &'a [String],
-    /// Our `/pypi/files/` as callers see it, with a slash at the end.
+    /// The URL of `/pypi/files/` as callers see it.
     pub root: &'a str,
 }
 
 impl Places<'_> {
-    /// Where callers find the file of this name that lies there. What hash the fragment names, it goes on naming.
+    /// The URL at this index of the file with this name and upstream URL. Keeps the fragment, which
+    /// has the hash.
     pub fn for_callers(&self, project: &Project, name: &str, url: &Url) -> String {
         let known = match self.upstream.path_on_host(url) {
             Some(path) => Some((UPSTREAM, path)),
             None => self.known_host(url).map(|host| (host, url.path())),
         };
         let place = known.map(|(host, path)| format!("{host}{path}"));
-        // Only where it is read as the same place when it comes back. What is not, has to be looked up; and what is no
-        // file's name at all is not found there either: no client installs it.
+        // Only if the path parses back to the same location. Otherwise the file is looked up in the
+        // metadata; an invalid file name is not found there either, and clients skip it.
         let place = place.filter(|place| {
             let read = Resource::parse(&format!("files/{}/{place}", project.0));
             let (path, file) = match &read {
@@ -227,7 +228,8 @@ impl Places<'_> {
         format!("{}{}/{place}{fragment}", self.root, project.0)
     }
 
-    /// The host of a URL that is on one that files may lie on, and that says nothing else.
+    /// The host of a URL, if it is a configured file host and the URL has no port, query or
+    /// credentials.
     fn known_host<'a>(&self, url: &'a Url) -> Option<&'a str> {
         let is_plain = url.scheme() == "https" && url.port().is_none() && url.query().is_none();
         let is_plain = is_plain && url.username().is_empty() && url.password().is_none();
@@ -235,7 +237,8 @@ impl Places<'_> {
     }
 }
 
-/// A part of a path that leads nowhere but down. A token in the wrong place must not reach the upstream.
+/// Whether a path segment is safe: no traversal, no delimiters, and no token, which must not reach
+/// the upstream.
 fn is_folder(part: &str) -> bool {
     let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '\\' | '?' | '#' | '%' | ';');
     !part.is_empty() && part != "." && part != ".." && part.chars().all(allowed) && Token::parse(part).is_none()
@@ -248,6 +251,7 @@ fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
 
     use super::*;
 
@@ -260,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_has_one_name_and_a_slash() {
+    fn other_spellings_redirect_to_the_normalized_project_path() {
         assert_eq!(Resource::parse("simple/"), Some(Resource::Index));
         assert_eq!(Resource::parse("simple/my-lib/"), Some(Resource::Project(project("my-lib"))));
         assert_eq!(Resource::parse("simple/my-lib"), misspelled("my-lib/"));
@@ -270,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_read_from_the_files_name() {
+    fn version_is_parsed_from_the_file_name() {
         for (name, file, version) in [
             ("my-lib", "my_lib-1.0-py3-none-any.whl", "1.0"),
             ("my-lib", "my_lib-1.0+cpu-1-cp311-cp311-linux_x86_64.whl", "1.0+cpu"),
@@ -295,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_found_again_by_the_place_that_callers_are_given() {
+    fn rewritten_file_url_parses_back_to_the_same_location() {
         let upstream = Upstream::parse("https://index.example.com/simple/").unwrap();
         let hosts = ["files.example.com".to_owned()];
         let places = Places { upstream: &upstream, hosts: &hosts, root: "https://guard.example.com/pypi/files/" };
@@ -318,7 +322,7 @@ mod tests {
             let found = places.for_callers(&project("a"), name, &url);
             assert_eq!(found, format!("https://guard.example.com/pypi/files/{path}"));
         }
-        // A name that the URL does not end in: what the index calls it counts.
+        // If the URL does not end in the file name, the name in the index wins.
         let blob = Url::parse("https://files.example.com/blob/12345").unwrap();
         let found = places.for_callers(&project("a"), "a-1.0.tar.gz", &blob);
         assert_eq!(found, "https://guard.example.com/pypi/files/a/a-1.0.tar.gz");
@@ -336,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_nothing() {
+    fn malformed_paths_are_refused() {
         for path in [
             "",
             "files/",
@@ -370,18 +374,23 @@ mod tests {
         }
     }
 
-    proptest! {
-        /// Whatever path comes, where it leads is on the upstream's host.
-        #[test]
-        fn no_path_leads_to_another_host(rest in "[-@a.:/%2fe\\\\?#]{0,30}") {
-            let upstream = Upstream::parse("https://index.example.com/simple/").unwrap();
+    #[test]
+    fn no_path_leads_to_another_host() {
+        let upstream = Upstream::parse("https://index.example.com/simple/").unwrap();
+        let hits = std::cell::Cell::new(0);
+        let mut runner = TestRunner::new(ProptestConfig::with_cases(4_000));
+        let held = runner.run(&"[-@a.:/%2fe\\\\?#]{0,12}", |rest| {
             let path = format!("files/a/-/{rest}/a-1.0.tar.gz");
             if let Some(Resource::File(FilePath { place: Place::Upstream(path), .. })) = Resource::parse(&path) {
+                hits.set(hits.get() + 1);
                 let url = upstream.on_host(&path);
                 prop_assert!(url.as_str().starts_with("https://index.example.com/"));
                 let read = Url::parse(url.as_str()).unwrap();
                 prop_assert_eq!(read.path(), path);
             }
-        }
+            Ok(())
+        });
+        held.unwrap();
+        assert!(hits.get() > 100, "only {} paths were files", hits.get());
     }
 }

@@ -1,8 +1,8 @@
-//! A Lambda authorizer for HTTP APIs (payload 2.0, simple response): lets in the holder of any credential that counts,
-//! and hands on who it is.
+//! A Lambda authorizer for HTTP APIs (payload 2.0, simple response). It allows any active
+//! credential and passes the principal on to the API.
 //!
-//! It answers for one request at a time. API Gateway must not keep its answers (`AuthorizerResultTtlInSeconds: 0`): with
-//! a cache a revoked token would go on counting for as long as an answer is kept.
+//! API Gateway must not cache its decisions (`AuthorizerResultTtlInSeconds: 0`): a cached decision
+//! would let a revoked token in until the cache entry expires.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,8 @@ use shared::principal::Principal;
 use shared::views::PrincipalView;
 use shared::{ApiError, App, auth};
 
-/// What of API Gateway's event decides. Names of headers arrive in lower case, values of repeated ones joined by commas;
-/// from `sam local` the names come as `Authorization`.
+/// The part of API Gateway's event that decides. Header names arrive in lower case, repeated values
+/// joined by commas; `sam local` sends the name as `Authorization`.
 #[derive(Deserialize)]
 pub struct Event {
     #[serde(default)]
@@ -26,7 +26,7 @@ pub struct Event {
 ///
 /// # Errors
 ///
-/// Where nobody knows whether the credential counts: API Gateway answers 500, and lets nobody in.
+/// If the credential cannot be checked. API Gateway then denies the request with 500.
 pub async fn handle(app: App, event: Event) -> Result<Decision, ApiError> {
     let mut headers = HeaderMap::new();
     for (name, value) in &event.headers {
@@ -35,17 +35,17 @@ pub async fn handle(app: App, event: Event) -> Result<Decision, ApiError> {
         }
     }
     match authorize(&app, &headers).await {
-        Ok(principal) => Ok(Decision::let_in(principal)),
-        Err(ApiError::Unauthorized(_)) => Ok(Decision::refuse()),
+        Ok(principal) => Ok(Decision::allow(principal)),
+        Err(ApiError::Unauthorized(_)) => Ok(Decision::deny()),
         Err(error) => Err(error),
     }
 }
 
-/// Who a request comes from. The use of a token is noted.
+/// Authenticates a request, and updates the `last_used_at` of its token.
 ///
 /// # Errors
 ///
-/// 401 where its credential does not count, 503 where nobody knows.
+/// 401 if the credential is not active, 503 if it cannot be checked.
 pub async fn authorize(app: &App, headers: &HeaderMap) -> Result<PrincipalView, ApiError> {
     let principal = auth::authenticate(app, headers).await?;
     if let Principal::Holder(holder) = &principal {

@@ -1,11 +1,11 @@
-//! `POST /v1/tokens/introspect`: says what a token of the organization is good for, as RFC 7662 describes.
+//! `POST /v1/tokens/introspect`: token introspection (RFC 7662) for tokens of the organization.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::domain::{AccessRole, ProjectId, Scope};
 use shared::ids::OrgId;
 use shared::openapi::{BodyErrors, HolderErrors, tag};
-use shared::principal::TokensIntrospect;
+use shared::permissions::TokensIntrospect;
 use shared::secret::Received;
 use shared::store::tokens::StoredToken;
 use shared::views::{Id, PrincipalView};
@@ -19,7 +19,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(introspect))
 }
 
-/// The token in question, and what it is to be used for.
+/// The token to introspect, and optionally the permissions to check.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = IntrospectToken)]
@@ -27,20 +27,20 @@ struct Request {
     /// The token in plain text.
     #[schema(value_type = String)]
     token: Received,
-    /// RFC 7662's hint. A token says itself what it is, so it is not looked at.
+    /// The hint of RFC 7662. Ignored: the token's prefix tells its type.
     #[serde(rename = "token_type_hint")]
     _token_type_hint: Option<String>,
-    /// Scopes that are needed, with spaces between them: for API keys.
+    /// The required scopes of an API key, separated by spaces.
     #[schema(value_type = Option<String>, example = "shield:read")]
     scope: Option<Needed>,
-    /// A project that is to be reached: for organization access tokens.
+    /// The project that an organization access token must be able to access.
     project: Option<ProjectId>,
-    /// The least role that is needed: for organization access tokens.
+    /// The minimum role of an organization access token.
     #[schema(inline)]
     role: Option<AccessRole>,
 }
 
-/// Scopes in RFC 6749's form.
+/// Scopes in the syntax of RFC 6749.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct Needed(Vec<Scope>);
@@ -50,64 +50,66 @@ impl TryFrom<String> for Needed {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let scopes: Option<Vec<Scope>> = text.split(' ').map(Scope::parse).collect();
-        scopes.map(Self).ok_or("must name scopes, with one space between two")
+        scopes.map(Self).ok_or("must be known scopes separated by single spaces, such as shield:read audit:read")
     }
 }
 
-/// What a token is good for. For one that counts not, or is another organization's, `{"active":false}` and no more.
+/// The result of an introspection. Inactive or foreign tokens return only `{"active":false}`.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = IntrospectedToken)]
 struct Introspected {
-    /// Whether it counts, and is the organization's own.
+    /// Whether the token is active and belongs to the organization.
     active: bool,
     #[serde(flatten)]
     about: Option<About>,
 }
 
-/// What is known of a token that counts. What does not apply to its kind is left out.
+/// An active token. Fields that do not apply to its kind are omitted.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ActiveToken)]
 struct About {
-    /// Its kind: `org_user_token`, `api_key` or `org_access_token`.
+    /// The kind of token: `org_user_token`, `api_key` or `org_access_token`.
     #[schema(example = "api_key")]
     token_type: String,
-    /// Its management id; a number for an organization access token.
+    /// The token's management id; a number for an organization access token.
     id: Id,
-    /// The organization.
+    /// The organization that the token belongs to.
     org_id: OrgId,
-    /// Whom it stands for: an org user token's `user_identifier`, else the kind and the id.
+    /// Subject: the `user_identifier` of an org user token, else `<token_type>:<id>`.
     sub: String,
-    /// An API key's scopes, with spaces between them.
+    /// The scopes of an API key, separated by spaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
-    /// An organization access token's role.
+    /// The role of an organization access token.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(inline)]
     role: Option<AccessRole>,
-    /// The projects that an organization access token reaches; `*` alone stands for every one.
+    /// The projects that an organization access token may access; `["*"]` means every project.
     #[serde(skip_serializing_if = "Option::is_none")]
     projects: Option<Vec<String>>,
-    /// When it ends by itself, in seconds since 1970.
+    /// When the token expires, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
-    /// When it was made, in seconds since 1970.
+    /// When the token was created, in seconds since 1970.
     iat: i64,
-    /// Whether it may do all that was asked; only there if something was.
+    /// Whether the token has every requested `scope`, `project` and `role`. Present only if the
+    /// request names any.
     #[serde(skip_serializing_if = "Option::is_none")]
     permitted: Option<bool>,
 }
 
 /// Introspect a token
 ///
-/// For tokens of the caller's organization. An unknown, malformed, revoked, expired, switched-off or foreign token is
-/// answered with the same bytes: `{"active":false}`. Asking counts as a use of the token.
+/// Describes a token of the caller's organization. For an unknown, malformed, revoked, expired,
+/// disabled or foreign token the response is always `{"active":false}`. Introspection updates the
+/// token's `last_used_at`.
 #[utoipa::path(
     post,
     path = "/v1/tokens/introspect",
     operation_id = "tokens-introspect",
     tag = tag::TOKENS,
     request_body(content((Request = "application/x-www-form-urlencoded"), (Request = "application/json"))),
-    responses((status = 200, description = "What the token is good for.", body = Introspected), HolderErrors, BodyErrors),
+    responses((status = 200, description = "The token, or `{\"active\":false}`.", body = Introspected), HolderErrors, BodyErrors),
 )]
 async fn introspect(
     State(app): State<App>,
@@ -117,7 +119,7 @@ async fn introspect(
 ) -> Result<Json<Introspected>, ApiError> {
     let Received::Token(plain) = &request.token else { return Ok(Json(inactive())) };
     let stored = app.store().token(plain).await?;
-    let own = stored.filter(|token| token.org_id() == Some(&caller.bot.org_id) && token.counts(app.clock().now()));
+    let own = stored.filter(|token| token.org_id() == Some(&caller.bot.org_id) && token.is_active(app.clock().now()));
     let Some(token) = own else { return Ok(Json(inactive())) };
     app.store().record_use(plain.hash(), &token).await;
     let about = about(&token, &caller.bot.org_id, permitted(&request, &token));
@@ -128,7 +130,8 @@ fn inactive() -> Introspected {
     Introspected { active: false, about: None }
 }
 
-/// Whether a token may do all that was asked; nothing where nothing was. What does not apply to its kind, it may not.
+/// Whether the token has all requested permissions; `None` if none are requested. A permission that
+/// does not apply to its kind is not granted.
 fn permitted(request: &Request, token: &StoredToken) -> Option<bool> {
     let scope = request.scope.as_ref().map(|needed| match token {
         StoredToken::ApiKey(key) => needed.0.iter().all(|scope| key.scopes.contains(*scope)),

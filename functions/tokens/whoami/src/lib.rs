@@ -1,4 +1,4 @@
-//! `GET /v1/whoami`: says who the caller is, as the authorizer before it handed on.
+//! `GET /v1/whoami`: returns the principal that the authorizer passed on.
 
 use axum::Extension;
 use shared::lambda::Authorized;
@@ -13,21 +13,22 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
     OpenApiRouter::new().routes(routes!(whoami))
 }
 
-/// Say who the caller is
+/// Get the caller's identity
 ///
-/// For any credential that counts. What does not apply to its kind is left out. The call is a use of a token.
+/// Accepts any active credential. Fields that do not apply to its kind are omitted. This call
+/// updates a token's `last_used_at`.
 #[utoipa::path(
     get,
     path = "/v1/whoami",
     operation_id = "tokens-whoami",
     tag = tag::TOKENS,
-    responses((status = 200, description = "Who the caller is.", body = PrincipalView), UnauthorizedErrors),
+    responses((status = 200, description = "The caller.", body = PrincipalView), UnauthorizedErrors),
 )]
 async fn whoami(authorized: Option<Extension<Authorized>>, _: NoQuery) -> Result<Json<PrincipalView>, ApiError> {
-    // Without the authorizer's word nobody gets in, however the function came to be called.
+    // Without the authorizer's context nobody gets in, however the function was invoked.
     let Some(Extension(Authorized(context))) = authorized else { return Err(ApiError::Forbidden) };
     let principal = serde_json::from_value(context).map_err(|_| {
-        tracing::error!("the authorizer handed on what cannot be read");
+        tracing::error!("the authorizer context could not be parsed");
         ApiError::Internal
     })?;
     Ok(Json(principal))

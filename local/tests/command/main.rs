@@ -1,0 +1,359 @@
+//! Starts and stops the built `guard-tokens` binary.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
+
+mod tour;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A temporary working directory.
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_guard-tokens"));
+    // Fixed log level, whatever the environment says.
+    command.current_dir(folder).args(arguments).env("RUST_LOG", "warn").stdin(Stdio::null());
+    command
+}
+
+/// Runs a command that must fail with exit code 1 and one line on stderr. Returns the message.
+#[track_caller]
+fn refuses(folder: &Path, arguments: &[&str]) -> String {
+    let Output { status, stdout, stderr } = command(folder, arguments).output().unwrap();
+    let message = String::from_utf8(stderr).unwrap();
+    assert_eq!((status.code(), String::from_utf8(stdout).unwrap().as_str()), (Some(1), ""), "{message}");
+    let sentence = message.strip_suffix('\n').unwrap_or_else(|| panic!("no line: {message}"));
+    assert!(!sentence.contains('\n'), "more than one line: {message}");
+    sentence.strip_prefix("error: ").unwrap_or_else(|| panic!("no error: {message}")).to_owned()
+}
+
+/// A running process.
+struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    base_url: String,
+}
+
+impl Running {
+    /// Starts it on free ports and waits until it listens.
+    fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let mut command = command(folder, &["--port", "0"]);
+        let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let base_url = line.strip_prefix("guard-tokens listens on ").and_then(|line| line.split_once(','));
+        let Some((base_url, _)) = base_url else {
+            child.wait().unwrap();
+            let mut message = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+            panic!("it does not listen: {line}{message}");
+        };
+        Self { child, stdout, base_url: base_url.to_owned() }
+    }
+
+    /// Sends a signal and waits for the exit. Returns the exit code and the remaining output.
+    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let (mut printed, mut message) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut printed).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+        assert_eq!(message, "", "unexpected stderr output");
+        (self.child.wait().unwrap().code(), printed)
+    }
+
+    /// Stops it as Ctrl-C does.
+    fn stop(self) -> String {
+        let (code, printed) = self.end("-INT");
+        assert_eq!(code, Some(0));
+        printed
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // For tests that fail before they stop it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Parses an env file: each line exports one variable.
+fn environment(path: impl AsRef<Path>) -> Value {
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let pairs = lines.map(|line| line.strip_prefix("export ").unwrap().split_once('=').unwrap());
+    pairs.map(|(name, value)| (name.to_owned(), json!(value))).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn text<'a>(json: &'a Value, name: &str) -> &'a str {
+    json[name].as_str().unwrap_or_else(|| panic!("no {name} in {json}"))
+}
+
+/// Calls the org user token routes with the credential of an env file.
+async fn call(environment: &Value, method: Method, rest: &str, body: Option<Value>) -> (StatusCode, String) {
+    let (base_url, org) = (text(environment, "BASE_URL"), text(environment, "ORG"));
+    let url = format!("{base_url}/v1/o/{org}/guard/org-user-tokens{rest}");
+    let credential = format!("{}:{}", text(environment, "BOT_API_KEY"), text(environment, "BOT_ID"));
+    let request = Client::new().request(method, url).bearer_auth(credential);
+    let response = body.iter().fold(request, |request, body| request.json(body)).send().await.unwrap();
+    (response.status(), response.text().await.unwrap())
+}
+
+/// Runs a bash script.
+fn bash(folder: &Path, script: &str) -> Output {
+    Command::new("bash").args(["-euo", "pipefail", "-c", script]).current_dir(folder).output().unwrap()
+}
+
+fn has_curl() -> bool {
+    // `--json` requires curl 7.82.
+    Command::new("curl").args(["--json", "{}", "--version"]).output().is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn busy_port_is_reported_and_nothing_is_created() {
+    let folder = folder();
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = busy.local_addr().unwrap().port().to_string();
+    let sentence = refuses(folder.path(), &["--port", &port]);
+    assert!(
+        sentence.starts_with(&format!("cannot listen on 127.0.0.1:{port}, choose another port with --port")),
+        "{sentence}"
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let sentence = refuses(folder.path(), &["--port", "0", "--memory", "--dynamodb-port", &port]);
+    assert!(sentence.starts_with(&format!("cannot listen on 127.0.0.1:{port} for DynamoDB")), "{sentence}");
+}
+
+#[test]
+fn unwritable_folder_is_reported() {
+    let folder = folder();
+    fs::write(folder.path().join("file"), "not a folder").unwrap();
+    // Nothing can be created below a file, not even by root.
+    for data in ["file", "file/data"] {
+        let sentence = refuses(folder.path(), &["--port", "0", "--data", data]);
+        assert!(sentence.starts_with(&format!("cannot create the data folder {data}")), "{sentence}");
+    }
+    fs::create_dir_all(folder.path().join("data/lock")).unwrap();
+    let sentence = refuses(folder.path(), &["--port", "0", "--data", "data"]);
+    assert!(sentence.starts_with("cannot write to the data folder data"), "{sentence}");
+    let sentence = refuses(folder.path(), &["--port", "0", "--memory", "--env-file", "file/demo.env"]);
+    assert!(sentence.starts_with("cannot write file/demo.env"), "{sentence}");
+}
+
+#[test]
+fn damaged_store_is_reported_and_not_changed() {
+    let folder = folder();
+    let store = folder.path().join("data/tokens.db");
+    fs::create_dir(folder.path().join("data")).unwrap();
+    let damaged =
+        "the store data/tokens.db is damaged or not a guard-tokens store; move it away to start with an empty one";
+    for garbage in ["garbage".repeat(1_000), "SQLite format 3\0".to_owned() + &"x".repeat(5_000)] {
+        fs::write(&store, &garbage).unwrap();
+        assert_eq!(refuses(folder.path(), &["--port", "0", "--data", "data"]), damaged);
+        assert_eq!(fs::read_to_string(&store).unwrap(), garbage);
+    }
+    fs::remove_file(&store).unwrap();
+    fs::create_dir(&store).unwrap();
+    assert_eq!(refuses(folder.path(), &["--port", "0", "--data", "data"]), damaged);
+    // After moving it away, the service starts with an empty store.
+    fs::remove_dir(&store).unwrap();
+    Running::start(folder.path(), &["--data", "data"]).stop();
+}
+
+#[test]
+fn data_folder_is_locked_by_one_process() {
+    let folder = folder();
+    let first = Running::start(folder.path(), &[]);
+    let sentence = refuses(folder.path(), &["--port", "0"]);
+    assert_eq!(sentence, "the data folder .local is in use by another guard-tokens process");
+    // Another folder or an in-memory store is unaffected.
+    Running::start(folder.path(), &["--data", "other"]).stop();
+    Running::start(folder.path(), &["--memory"]).stop();
+    first.stop();
+    Running::start(folder.path(), &[]).stop();
+}
+
+#[tokio::test]
+async fn sigint_and_sigterm_shut_down_cleanly() {
+    let folder = folder();
+    Running::start(folder.path(), &["--memory"]).stop();
+    let (code, _) = Running::start(folder.path(), &["--memory"]).end("-TERM");
+    assert_eq!(code, Some(0));
+    // An open connection does not prevent the shutdown.
+    let running = Running::start(folder.path(), &["--memory"]);
+    let client = Client::new();
+    let url = format!("{}/v1/docs/openapi.json", running.base_url);
+    assert_eq!(client.get(url).send().await.unwrap().status(), 200);
+    running.stop();
+    drop(client);
+}
+
+#[tokio::test]
+async fn restart_keeps_the_data_and_the_credential() {
+    let folder = folder();
+    let file = folder.path().join(".local/demo.env");
+    let running = Running::start(folder.path(), &[]);
+    let first = environment(&file);
+    let (status, issued) = call(&first, Method::POST, "", Some(json!({"user_identifier": "alice-laptop"}))).await;
+    assert_eq!(status, 201, "{issued}");
+    running.stop();
+
+    let running = Running::start(folder.path(), &[]);
+    let second = environment(&file);
+    for same in ["ORG", "BOT_ID", "BOT_API_KEY", "TOKENS_TABLE", "AWS_REGION", "AWS_ACCESS_KEY_ID"] {
+        assert_eq!(first[same], second[same]);
+    }
+    assert_eq!(text(&second, "BASE_URL"), running.base_url);
+    let (status, list) = call(&second, Method::GET, "", None).await;
+    let (list, issued): (Value, Value) = (serde_json::from_str(&list).unwrap(), serde_json::from_str(&issued).unwrap());
+    assert_eq!((status.as_u16(), &list["tokens"][0]["id"]), (200, &issued["id"]));
+    running.stop();
+
+    // Without the file, the key is lost: the output says so, and the service runs.
+    fs::remove_file(&file).unwrap();
+    let printed = Running::start(folder.path(), &[]).stop();
+    assert!(printed.contains(".local/demo.env contains no bot credential."), "{printed}");
+    assert!(!printed.contains("source"), "{printed}");
+    assert_eq!(environment(&file).get("BOT_API_KEY"), None);
+}
+
+#[tokio::test]
+async fn memory_mode_discards_data_and_keeps_the_existing_env_file() {
+    let folder = folder();
+    Running::start(folder.path(), &[]).stop();
+    let kept = fs::read(folder.path().join(".local/demo.env")).unwrap();
+
+    let running = Running::start(folder.path(), &["--memory"]);
+    let memory = environment(folder.path().join(".local/memory.env"));
+    let (status, answer) = call(&memory, Method::POST, "", Some(json!({"user_identifier": "alice"}))).await;
+    assert_eq!(status, 201, "{answer}");
+    running.stop();
+    assert_eq!(fs::read(folder.path().join(".local/demo.env")).unwrap(), kept);
+
+    let running = Running::start(folder.path(), &["--memory"]);
+    let again = environment(folder.path().join(".local/memory.env"));
+    assert_ne!(memory["BOT_API_KEY"], again["BOT_API_KEY"]);
+    let (status, list) = call(&again, Method::GET, "?status=all", None).await;
+    assert_eq!((status.as_u16(), list.as_str()), (200, r#"{"tokens":[],"next_cursor":null}"#));
+    running.stop();
+}
+
+#[test]
+fn env_file_is_written_to_the_given_path_with_mode_0600() {
+    let folder = folder();
+    let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
+    // An existing file that everyone may read.
+    fs::write(folder.path().join("mine.env"), "export OLD=1\n").unwrap();
+    fs::set_permissions(folder.path().join("mine.env"), fs::Permissions::from_mode(0o644)).unwrap();
+    Running::start(folder.path(), &["--env-file", "mine.env"]).stop();
+    assert_eq!(mode("mine.env"), 0o600);
+    assert_eq!(environment(folder.path().join("mine.env")).get("OLD"), None);
+    assert!(!folder.path().join(".local/demo.env").exists());
+
+    Running::start(folder.path(), &["--memory", "--env-file", "deep/er/mine.env"]).stop();
+    assert_eq!(mode("deep/er/mine.env"), 0o600);
+    Running::start(folder.path(), &["--data", "data"]).stop();
+    assert_eq!(mode("data/demo.env"), 0o600);
+    let left = fs::read_dir(folder.path().join("data")).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<String> = left.map(|name| name.into_string().unwrap()).collect();
+    assert!(left.iter().all(|name| !name.contains("new")), "a draft is left: {left:?}");
+}
+
+#[tokio::test]
+async fn documented_curl_command_works_with_the_env_file() {
+    let folder = folder();
+    let running = Running::start(folder.path(), &[]);
+    let environment = environment(folder.path().join(".local/demo.env"));
+    let body = if has_curl() {
+        let script = r#"
+            source .local/demo.env
+            curl -sS $BASE_URL/v1/o/$ORG/guard/org-user-tokens \
+              -H "Authorization: Bearer $BOT_API_KEY:$BOT_ID" \
+              --json '{"user_identifier": "alice-laptop"}' --write-out '\n%{http_code}'
+        "#;
+        let Output { status, stdout, stderr } = bash(folder.path(), script);
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        let printed = String::from_utf8(stdout).unwrap();
+        let (body, status) = printed.rsplit_once('\n').unwrap();
+        assert_eq!(status, "201", "{body}");
+        body.to_owned()
+    } else {
+        let body = json!({"user_identifier": "alice-laptop"});
+        let (status, body) = call(&environment, Method::POST, "", Some(body)).await;
+        assert_eq!(status, 201, "{body}");
+        body
+    };
+    let issued: Value = serde_json::from_str(&body).unwrap();
+    let token = text(&issued, "token");
+    assert!(token.starts_with("tg_org_") && token.len() == 49, "{token}");
+
+    // The rest of the tour: the list masks it, probe says active, and after the revoke inactive, as
+    // for an unknown token.
+    let (status, list) = call(&environment, Method::GET, "", None).await;
+    assert!(status == 200 && list.contains(text(&issued, "token_prefix")) && !list.contains(token), "{list}");
+    let probe = async |token: &str| {
+        let (status, body) = call(&environment, Method::POST, "/probe", Some(json!({"token": token}))).await;
+        assert_eq!(status, 200);
+        body
+    };
+    assert!(probe(token).await.starts_with(r#"{"active":true,"#));
+    let path = format!("/by-id/{}", text(&issued, "id"));
+    assert_eq!(call(&environment, Method::DELETE, &path, None).await, (StatusCode::NO_CONTENT, String::new()));
+    assert_eq!(probe(token).await, r#"{"active":false}"#);
+    assert_eq!(probe("tg_org_madeup").await, r#"{"active":false}"#);
+    running.stop();
+}
+
+#[test]
+fn printed_tour_works_when_pasted_into_a_shell() {
+    if !has_curl() {
+        return;
+    }
+    let folder = folder();
+    // The second path needs shell quoting.
+    for data in [".local", "it's mine; $HOME"] {
+        let mut running = Running::start(folder.path(), &["--data", data]);
+        let mut tour = String::new();
+        // The tour is the last output and ends with an empty line.
+        loop {
+            let mut line = String::new();
+            running.stdout.read_line(&mut line).unwrap();
+            if tour.contains("List tokens") && line.trim().is_empty() {
+                break;
+            }
+            tour.push_str(&line);
+        }
+        let (_, pasted) = tour.split_once("Try it in another shell:").unwrap();
+        let Output { status, stdout, stderr } = bash(folder.path(), pasted);
+        assert!(status.success(), "{pasted}\n{}", String::from_utf8_lossy(&stderr));
+        let printed = String::from_utf8(stdout).unwrap();
+        let mut answers = serde_json::Deserializer::from_str(&printed).into_iter::<Value>().map(Result::unwrap);
+        let (issued, list) = (answers.next().unwrap(), answers.next().unwrap());
+        assert_eq!((&issued["status"], answers.next()), (&json!("active"), None), "{printed}");
+        assert_eq!(issued["id"], list["tokens"][0]["id"]);
+        running.stop();
+    }
+}
+
+#[test]
+fn openapi_is_printed_without_a_store() {
+    let folder = folder();
+    let Output { status, stdout, .. } = command(folder.path(), &["openapi"]).output().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let document: Value = serde_json::from_slice(&stdout).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -1,0 +1,102 @@
+//! The settings of an organization access token in requests: their schema, validation and errors.
+
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::clock::Moment;
+use crate::domain::{AccessRole, Name, ProjectId};
+use crate::error::ApiError;
+use crate::extract::{PathParams, in_the_future, present_object};
+use crate::store::org_access_tokens::{Rejected, Settings};
+use crate::store::tokens::AccessConfig;
+
+/// Maximum projects per token. Each is checked in the write transaction, which DynamoDB limits to
+/// 100 items.
+pub const MAX_PROJECTS: usize = 50;
+
+/// All settings of a token. Omitted fields get their default.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = SetOrgAccessToken)]
+pub struct Replacement {
+    /// What the token is for, as shown in lists and audits. Unique in the organization.
+    name: Name,
+    /// `false` disables the token: it is refused with 401 until it is enabled again.
+    #[serde(default = "enabled")]
+    #[schema(default = true)]
+    is_active: bool,
+    /// When the token expires. Must be in the future. If null or omitted, the token does not
+    /// expire.
+    #[schema(example = "2099-12-31T23:59:59Z")]
+    expires_at: Option<Moment>,
+    #[serde(default, deserialize_with = "present_object")]
+    #[schema(inline, nullable = false)]
+    access_config: Option<AccessConfigRequest>,
+}
+
+/// The token's role and projects. Omitted fields get their default.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccessConfigRequest {
+    /// The token's role. Each role includes the ones before it.
+    #[serde(default)]
+    #[schema(inline, default = "readonly")]
+    role: AccessRole,
+    /// Whether the token may access every project of the organization.
+    #[serde(default)]
+    #[schema(default = false)]
+    all_projects: bool,
+    /// Projects the token may access; ignored if `all_projects` is true. Empty means none.
+    #[serde(default)]
+    #[schema(value_type = HashSet<ProjectId>, max_items = 50)]
+    projects: Vec<ProjectId>,
+}
+
+fn enabled() -> bool {
+    true
+}
+
+impl Replacement {
+    /// Validates the settings, except for the checks that need the table.
+    pub fn settings(self, now: Moment) -> Result<Settings, ApiError> {
+        let AccessConfigRequest { role, all_projects, projects } = self.access_config.unwrap_or_default();
+        let access_config = AccessConfig { role, all_projects, projects };
+        let Self { name, is_active, expires_at, .. } = self;
+        checked(Settings { name, is_active, expires_at, access_config }, now)
+    }
+}
+
+/// Validates settings, except for the checks that need the table.
+pub fn checked(settings: Settings, now: Moment) -> Result<Settings, ApiError> {
+    let projects = &settings.access_config.projects;
+    if projects.len() > MAX_PROJECTS {
+        return Err(ApiError::invalid(
+            "access_config.projects",
+            "must contain at most 50 projects; to allow every project, set `all_projects`",
+        ));
+    }
+    if projects.iter().enumerate().any(|(place, project)| projects[..place].contains(project)) {
+        return Err(ApiError::invalid("access_config.projects", "must not contain a project twice"));
+    }
+    in_the_future(settings.expires_at, now)?;
+    Ok(settings)
+}
+
+/// The error for settings that conflict with the table.
+pub fn rejected(reason: Rejected) -> ApiError {
+    match reason {
+        Rejected::NameTaken => {
+            ApiError::invalid("name", "is already used by another token of this organization; choose another name")
+        }
+        Rejected::UnknownProject => {
+            ApiError::invalid("access_config.projects", "must contain only existing projects of this organization")
+        }
+    }
+}
+
+/// The token id in the path. A malformed id is answered like an unknown one.
+pub fn token_id(path: &PathParams) -> Result<u64, ApiError> {
+    let text = path.get("token_id");
+    let is_plain = text.bytes().all(|c| c.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|_| is_plain).ok_or(ApiError::TokenNotFound)
+}

@@ -1,0 +1,254 @@
+//! The permission table: [`Operation::rule`] says who may perform which operation. The guards in
+//! [`crate::auth`] enforce it.
+//!
+//! An operation without a rule does not compile; a rule without a role, scope or kind of token
+//! admits no credential. `tests/src/coverage.rs` tries every credential on every operation.
+
+use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
+use crate::domain::Scope;
+
+/// A role of a bot. Unknown roles in the table grant nothing.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, EnumString, IntoStaticStr, VariantArray,
+)]
+pub enum Role {
+    /// Everything in its organization.
+    #[serde(rename = "organization/owner")]
+    #[strum(serialize = "organization/owner")]
+    Owner,
+    /// Issue and probe org user tokens.
+    #[serde(rename = "organization/takumi_guard_token_issuer")]
+    #[strum(serialize = "organization/takumi_guard_token_issuer")]
+    TokenIssuer,
+    /// Issue, probe, list and revoke org user tokens; read the installation log and the audit log.
+    #[serde(rename = "organization/takumi_manager")]
+    #[strum(serialize = "organization/takumi_manager")]
+    Manager,
+    /// Create, list and revoke API keys.
+    #[serde(rename = "organization/api_key_manager")]
+    #[strum(serialize = "organization/api_key_manager")]
+    ApiKeyManager,
+    /// Introspect any token of its organization.
+    #[serde(rename = "organization/token_introspector")]
+    #[strum(serialize = "organization/token_introspector")]
+    TokenIntrospector,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: &[Role] = Role::VARIANTS;
+
+    /// The role as text.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// Parses a role's name.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// What an operation requires of its caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// A bot needs one of these roles. Empty means that no bot may call.
+    pub roles: &'static [Role],
+    /// An API key needs this scope. `None` means that no API key may call.
+    pub scope: Option<Scope>,
+    /// Accepts email-verified tokens, each for itself.
+    pub email_tokens: bool,
+    /// Accepts email-verified tokens and org user tokens: the registries.
+    pub registry_tokens: bool,
+    /// Runs behind the authorizer, which accepts any active credential.
+    pub authorizer: bool,
+    /// The organization needs an active subscription with Guard enabled.
+    pub needs_subscription: bool,
+    /// The action under which the audit log records refusals. Set for operations that create
+    /// tokens.
+    pub audited_refusal: Option<&'static str>,
+}
+
+/// The rule of operations that need no credential.
+const PUBLIC: Rule = Rule {
+    roles: &[],
+    scope: None,
+    email_tokens: false,
+    registry_tokens: false,
+    authorizer: false,
+    needs_subscription: false,
+    audited_refusal: None,
+};
+
+/// The rule of operations that only owners may perform.
+const OWNER: Rule = Rule { roles: &[Role::Owner], ..PUBLIC };
+
+/// The rule of the registries.
+const REGISTRY: Rule = Rule { registry_tokens: true, ..PUBLIC };
+
+/// The rule of operations on the caller's own email-verified token.
+const EMAIL_TOKENS: Rule = Rule { email_tokens: true, ..PUBLIC };
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident = $text:literal => $rule:expr;)+) => {
+        /// The operations of the service, one per function.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Operation {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Operation {
+            /// All operations.
+            pub const ALL: &[Operation] = &[$(Operation::$name),+];
+
+            /// The name of its function: crate, binary, event and `operationId`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Operation::$name => $text,)+ }
+            }
+
+            /// Who may perform it.
+            pub const fn rule(self) -> Rule {
+                match self { $(Operation::$name => $rule,)+ }
+            }
+        }
+
+        $($(#[$doc])* #[derive(Debug)] pub struct $name;
+
+        impl Guarded for $name {
+            const OPERATION: Operation = Operation::$name;
+        })+
+    };
+}
+
+/// An [`Operation`] as a type, for use in a handler's signature: `BotWith<OrgUserTokensIssue>`.
+pub trait Guarded: Send + Sync + 'static {
+    /// The operation.
+    const OPERATION: Operation;
+}
+
+operations! {
+    /// Get the OpenAPI document.
+    DocsOpenapi = "docs-openapi" => PUBLIC;
+    /// Answer requests that match no route.
+    DocsNotFound = "docs-not-found" => PUBLIC;
+    /// Create an API key.
+    ApiKeysCreate = "api-keys-create" => Rule {
+        roles: &[Role::Owner, Role::ApiKeyManager],
+        scope: Some(Scope::OrgWrite),
+        audited_refusal: Some("api_key.create"),
+        ..PUBLIC
+    };
+    /// List API keys.
+    ApiKeysList = "api-keys-list" => Rule {
+        roles: &[Role::Owner, Role::ApiKeyManager],
+        scope: Some(Scope::OrgRead),
+        ..PUBLIC
+    };
+    /// Revoke an API key.
+    ApiKeysRevoke = "api-keys-revoke" => Rule {
+        roles: &[Role::Owner, Role::ApiKeyManager],
+        scope: Some(Scope::OrgWrite),
+        ..PUBLIC
+    };
+    /// Read the audit log.
+    AuditLogList = "audit-log-list" => Rule {
+        roles: &[Role::Owner, Role::Manager],
+        scope: Some(Scope::AuditRead),
+        ..PUBLIC
+    };
+    /// Read the installation log.
+    InstallationsList = "installations-list" => Rule {
+        roles: &[Role::Owner, Role::Manager],
+        needs_subscription: true,
+        ..PUBLIC
+    };
+    /// Get npm packages.
+    RegistryNpm = "registry-npm" => REGISTRY;
+    /// Get Python packages.
+    RegistryPypi = "registry-pypi" => REGISTRY;
+    /// List organization access tokens.
+    OrgAccessTokensList = "org-access-tokens-list" => OWNER;
+    /// Create an organization access token.
+    OrgAccessTokensCreate = "org-access-tokens-create" => Rule {
+        audited_refusal: Some("org_access_token.create"),
+        ..OWNER
+    };
+    /// Update an organization access token.
+    OrgAccessTokensUpdate = "org-access-tokens-update" => OWNER;
+    /// Delete an organization access token.
+    OrgAccessTokensDelete = "org-access-tokens-delete" => OWNER;
+    /// Introspect a token of the organization.
+    TokensIntrospect = "tokens-introspect" => Rule {
+        roles: &[Role::Owner, Role::TokenIntrospector],
+        ..PUBLIC
+    };
+    /// Authorize a request for API Gateway.
+    TokensAuthorize = "tokens-authorize" => PUBLIC;
+    /// Get the caller's principal.
+    TokensWhoami = "tokens-whoami" => Rule { authorizer: true, ..PUBLIC };
+    /// Register an address for an email-verified token.
+    EmailTokensRegister = "email-tokens-register" => PUBLIC;
+    /// Get the status of the caller's token.
+    EmailTokensStatus = "email-tokens-status" => EMAIL_TOKENS;
+    /// Replace the caller's token.
+    EmailTokensRegenerate = "email-tokens-regenerate" => EMAIL_TOKENS;
+    /// Replace a lost token, with a reset code.
+    EmailTokensReset = "email-tokens-reset" => PUBLIC;
+    /// Revoke the caller's token.
+    EmailTokensRevoke = "email-tokens-revoke" => EMAIL_TOKENS;
+    /// Issue an org user token.
+    OrgUserTokensIssue = "org-user-tokens-issue" => Rule {
+        roles: &[Role::Owner, Role::Manager, Role::TokenIssuer],
+        needs_subscription: true,
+        audited_refusal: Some("org_user_token.issue"),
+        ..PUBLIC
+    };
+    /// List org user tokens.
+    OrgUserTokensList = "org-user-tokens-list" => Rule {
+        roles: &[Role::Owner, Role::Manager],
+        needs_subscription: true,
+        ..PUBLIC
+    };
+    /// Revoke one org user token.
+    OrgUserTokensRevoke = "org-user-tokens-revoke" => Rule {
+        roles: &[Role::Owner, Role::Manager],
+        needs_subscription: true,
+        ..PUBLIC
+    };
+    /// Probe whether an org user token is active.
+    OrgUserTokensProbe = "org-user-tokens-probe" => Rule {
+        roles: &[Role::Owner, Role::Manager, Role::TokenIssuer],
+        needs_subscription: true,
+        ..PUBLIC
+    };
+    /// Revoke all org user tokens of one user identifier.
+    OrgUserTokensRevokeByUser = "org-user-tokens-revoke-by-user" => Rule {
+        roles: &[Role::Owner, Role::Manager],
+        needs_subscription: true,
+        ..PUBLIC
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn role_names_parse_and_serialize_unchanged() {
+        for &role in Role::ALL {
+            assert_eq!(Role::parse(role.as_str()), Some(role));
+            assert_eq!(serde_json::to_value(role).unwrap(), role.as_str());
+        }
+        assert_eq!(Role::parse("organization/admin"), None);
+    }
+
+    #[test]
+    fn owners_may_perform_every_operation_that_needs_a_role() {
+        for operation in Operation::ALL {
+            let roles = operation.rule().roles;
+            assert!(roles.is_empty() || roles.contains(&Role::Owner), "{}", operation.name());
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The guard of the registries.
+
+use std::marker::PhantomData;
+
+use axum::extract::FromRequestParts;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::request::Parts;
+use http::{HeaderMap, header};
+
+use super::RegistryApp;
+use crate::app::App;
+use crate::auth::{Credential, principal_of};
+use crate::error::{ApiError, Unauthorized};
+use crate::observe::Origin;
+use crate::permissions::Guarded;
+use crate::principal::{Holder, Principal};
+use crate::store::tokens::StoredToken;
+
+/// A caller who may use the registries: the holder of an email-verified token, or of an org user
+/// token if the organization has Guard. If the deployment allows it, also a caller without a token.
+///
+/// Checks in this order: the credential is active (else 401), is of one of these kinds (403), and
+/// the organization has Guard (403). [`Self::with_use_recorded`] updates the token's
+/// `last_used_at`.
+#[derive(Debug)]
+pub struct RegistryUser<O> {
+    /// The token and its hash. `None` for anonymous callers.
+    pub holder: Option<Holder>,
+    /// The origin of the request.
+    pub origin: Origin,
+    operation: PhantomData<O>,
+}
+
+impl<O: Guarded> FromRequestParts<RegistryApp> for RegistryUser<O> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &RegistryApp) -> Result<Self, ApiError> {
+        let RegistryApp { app, registries, .. } = state;
+        let origin = Origin::from_request_parts(parts, state).await?;
+        let credential = credential_in(&parts.headers);
+        if matches!(credential, Err(Unauthorized::Missing)) && registries.settings.anonymous_access {
+            return Ok(Self { holder: None, origin, operation: PhantomData });
+        }
+        let Principal::Holder(holder) = principal_of(app, credential).await? else { return Err(ApiError::Forbidden) };
+        match &holder.token {
+            StoredToken::EmailVerified(_) => {}
+            StoredToken::OrgUser(token) => {
+                if !registries.is_subscribed(app, &token.org_id).await? {
+                    return Err(ApiError::SubscriptionRequired);
+                }
+            }
+            StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(ApiError::Forbidden),
+        }
+        if !O::OPERATION.rule().registry_tokens {
+            return Err(ApiError::Forbidden);
+        }
+        Ok(Self { holder: Some(*holder), origin, operation: PhantomData })
+    }
+}
+
+impl<O> RegistryUser<O> {
+    /// Runs a future and updates the token's `last_used_at` concurrently.
+    pub async fn with_use_recorded<T>(&self, app: &App, answer: impl Future<Output = T>) -> T {
+        let recording = async {
+            if let Some(holder) = &self.holder {
+                app.store().record_use(holder.hash, &holder.token).await;
+            }
+        };
+        futures::join!(answer, recording).0
+    }
+}
+
+/// Parses the `Authorization` header of package managers: `Bearer`, or `Basic` (RFC 7617) with the
+/// user `token` or `__token__` and the token as password.
+///
+/// # Errors
+///
+/// As [`Credential::from_headers`].
+pub fn credential_in(headers: &HeaderMap) -> Result<Credential, Unauthorized> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (scheme, encoded) = value.split_once(' ').unwrap_or_default();
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Credential::from_headers(headers);
+    }
+    if headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
+        return Err(Unauthorized::Invalid);
+    }
+    let decoded = BASE64.decode(encoded.trim_matches(' ')).ok();
+    let pair = decoded.as_ref().and_then(|decoded| str::from_utf8(decoded).ok());
+    let (user, password) = pair.and_then(|pair| pair.split_once(':')).ok_or(Unauthorized::Invalid)?;
+    if !matches!(user, "token" | "__token__") {
+        return Err(Unauthorized::Invalid);
+    }
+    Credential::parse(password).ok_or(Unauthorized::Invalid)
+}

@@ -1,0 +1,225 @@
+//! The cost of each call in DynamoDB units, independent of the organization's size.
+//!
+//! DynamoDB's rules: a strongly consistent read costs 1 unit per started 4 KB of an item, a query
+//! of everything it reads. A write costs 1 unit per started KB plus 1 per index of the item; in a
+//! transaction the table's share doubles. All items here are below 1 KB, so a read costs 1 and a
+//! transactional write 2. An audit entry is in four indexes, so it costs 6.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use shared::cost::Cost;
+use shared::permissions::Role;
+use tests::{Answer, Bot, Issued, Org, Service};
+
+/// Reads of bot and organization.
+const AUTH: f64 = 2.0;
+const AUDIT: f64 = 6.0;
+const WRITE: f64 = 2.0;
+
+fn cost(calls: u32, read: f64, write: f64) -> Cost {
+    Cost { read, write, calls }
+}
+
+/// Calls on behalf of one organization that return their cost.
+struct OrgClient<'a> {
+    service: &'a Service,
+    org: Org,
+    owner: Bot,
+}
+
+impl OrgClient<'_> {
+    async fn send(&self, method: Method, rest: &str, body: Option<Value>) -> Answer {
+        let path = self.org.org_user_tokens(rest);
+        match body {
+            Some(body) => self.service.post(&path, &self.owner.credential, &body).await,
+            None => self.service.call(method, &path, &self.owner.credential).await,
+        }
+    }
+
+    async fn post(&self, rest: &str, body: Value) -> Cost {
+        let answer = self.send(Method::POST, rest, Some(body)).await;
+        assert!(answer.status.is_success(), "{}", answer.text);
+        answer.cost()
+    }
+
+    async fn list(&self, query: &str) -> Cost {
+        let answer = self.send(Method::GET, query, None).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.cost()
+    }
+
+    async fn revoke(&self, id: &str) -> Cost {
+        let answer = self.send(Method::DELETE, &format!("/by-id/{id}"), None).await;
+        assert_eq!(answer.status, 204, "{}", answer.text);
+        answer.cost()
+    }
+
+    async fn issue(&self, identifier: &str) -> Issued {
+        self.service.issue(&self.org, &self.owner, identifier).await
+    }
+
+    async fn issue_until(&self, identifier: &str, expires_at: &str) -> Issued {
+        self.service.issue_until(&self.org, &self.owner, identifier, expires_at).await
+    }
+}
+
+async fn client(service: &Service) -> OrgClient<'_> {
+    let (org, owner) = service.org_with_owner().await;
+    OrgClient { service, org, owner }
+}
+
+#[tokio::test]
+async fn each_call_has_its_exact_cost() {
+    let service = Service::start_with_manual_clock().await;
+    let client = client(&service).await;
+
+    // One transaction: the token and two pointers, plus a third one with an expiry.
+    let issue = client.post("", json!({"user_identifier": "alice"})).await;
+    assert_eq!(issue, cost(3, AUTH, 3.0 * WRITE + AUDIT));
+    let expiring = json!({"user_identifier": "alice", "expires_at": "2027-01-01T00:00:00Z"});
+    assert_eq!(client.post("", expiring).await, cost(3, AUTH, 4.0 * WRITE + AUDIT));
+
+    // One more read, or none if the text is not a well-formed token.
+    let token = client.issue("bobby").await;
+    assert_eq!(client.post("/probe", json!({"token": token.token})).await, cost(3, AUTH + 1.0, 0.0));
+    let unknown = tests::coverage::unknown_token(shared::secret::TokenKind::OrgUser);
+    assert_eq!(client.post("/probe", json!({"token": unknown})).await, cost(3, AUTH + 1.0, 0.0));
+    assert_eq!(client.post("/probe", json!({"token": "nonsense"})).await, cost(2, AUTH, 0.0));
+
+    // Queries for expired tokens and for the list, and one read per token on the page.
+    assert_eq!(client.list("").await, cost(5, AUTH + 2.0 + 3.0, 0.0));
+    assert_eq!(client.list("?user_identifier=bobby").await, cost(5, AUTH + 2.0 + 1.0, 0.0));
+    assert_eq!(client.list("?user_identifier=nobody").await, cost(4, AUTH + 2.0, 0.0));
+    assert_eq!(client.list("?status=expired").await, cost(4, AUTH + 2.0, 0.0));
+    assert_eq!(client.list("?status=revoked").await, cost(3, AUTH + 1.0, 0.0));
+    assert_eq!(client.list("?status=all").await, cost(6, AUTH + 3.0 + 3.0, 0.0));
+    // Contradictory filters need no query.
+    let contradiction = "?user_identifier=alice&user_identifier_prefix=bob";
+    assert_eq!(client.list(contradiction).await, cost(2, AUTH, 0.0));
+
+    // Reads the pointer, updates the token, removes it from two lists and adds it to a third.
+    assert_eq!(client.revoke(&token.id).await, cost(4, AUTH + 1.0, 4.0 * WRITE + AUDIT));
+    let expiring = client.issue_until("bobby", "2027-01-01T00:00:00Z").await;
+    assert_eq!(client.revoke(&expiring.id).await, cost(4, AUTH + 1.0, 5.0 * WRITE + AUDIT));
+
+    // Two queries, and the same transaction per token.
+    for _ in 0..2 {
+        client.issue("carol").await;
+    }
+    let dry = json!({"user_identifier": "carol", "dry_run": true});
+    assert_eq!(client.post("/revoke-by-user", dry).await, cost(3, AUTH + 1.0, 0.0));
+    let real = json!({"user_identifier": "carol"});
+    assert_eq!(client.post("/revoke-by-user", real).await, cost(6, AUTH + 2.0, 2.0 * (4.0 * WRITE + AUDIT)));
+}
+
+#[tokio::test]
+async fn refused_calls_cost_only_authentication() {
+    let service = Service::start().await;
+    let client = client(&service).await;
+    let path = client.org.org_user_tokens("");
+    let list = async |credential: &str| service.call(Method::GET, &path, credential).await;
+    // Malformed credentials never reach the table.
+    for credential in ["nonsense", &tests::coverage::mistyped(&client.owner.credential[..57])] {
+        let answer = list(credential).await;
+        assert_eq!((answer.status.as_u16(), answer.cost()), (401, cost(0, 0.0, 0.0)));
+    }
+    let unknown_bot_key =
+        format!("{}:{}", tests::coverage::unknown_token(shared::secret::TokenKind::BotApiKey), client.owner.id);
+    let answer = list(&unknown_bot_key).await;
+    assert_eq!(answer.status, 401);
+    // Bot and organization are read in parallel; a refusal may not wait for the second read.
+    assert!([cost(1, AUTH / 2.0, 0.0), cost(2, AUTH, 0.0)].contains(&answer.cost()), "{:?}", answer.cost());
+    let powerless = service.bot(&client.org, &[Role::ApiKeyManager]).await;
+    let answer = list(&powerless.credential).await;
+    assert_eq!((answer.status.as_u16(), answer.cost()), (403, cost(2, AUTH, 0.0)));
+    let answer = service.post(&path, &powerless.credential, &json!({"user_identifier": "alice"})).await;
+    assert_eq!((answer.status.as_u16(), answer.cost()), (403, cost(3, AUTH, AUDIT)));
+    let answer = service.post(&path, &client.owner.credential, &json!({"user_identifier": "!"})).await;
+    assert_eq!((answer.status.as_u16(), answer.cost()), (400, cost(2, AUTH, 0.0)));
+}
+
+/// Fills an organization with this many tokens in each state.
+async fn fill(client: &OrgClient<'_>, each: usize) {
+    let service = client.service;
+    let active = client.issue("person-none").await;
+    let soon = service.clock.now().plus(Duration::from_secs(1));
+    let expired = client.issue_until("person-gone", &soon.to_string()).await;
+    let revoked = client.issue("person-left").await;
+    service.clock.advance(Duration::from_secs(1));
+    client.list("?status=expired").await;
+    client.revoke(&revoked.id).await;
+    for original in [active, expired, revoked] {
+        let identifiers = (0..each).map(|n| format!("person-{n:04}")).collect();
+        service.table.copies(&original, identifiers).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cost_is_independent_of_organization_size() {
+    let service = Service::start_with_manual_clock().await;
+    let (small, large) = (client(&service).await, client(&service).await);
+    fill(&small, 10).await;
+    fill(&large, 2_000).await;
+    let mut costs: [Vec<(String, Cost)>; 2] = Default::default();
+    for (costs, client) in costs.iter_mut().zip([&small, &large]) {
+        let mut add = |what: &str, cost: Cost| costs.push((what.to_owned(), cost));
+        add("issue", client.post("", json!({"user_identifier": "zacharias"})).await);
+        let token = client.issue_until("zacharias", "2099-01-01T00:00:00Z").await;
+        add("probe", client.post("/probe", json!({"token": token.token})).await);
+        add("revoke", client.revoke(&token.id).await);
+        for status in ["active", "expired", "revoked", "all"] {
+            for filter in
+                ["", "&user_identifier_prefix=person-000", "&user_identifier=person-0003", "&user_identifier=nobody"]
+            {
+                let query = format!("?status={status}{filter}&limit=4");
+                let answer = client.send(Method::GET, &query, None).await;
+                add(&query, answer.cost());
+                if let Some(cursor) = answer.json()["next_cursor"].as_str() {
+                    add(&format!("{query}, second page"), client.list(&format!("{query}&cursor={cursor}")).await);
+                }
+            }
+        }
+        add("revoke by user", client.post("/revoke-by-user", json!({"user_identifier": "zacharias"})).await);
+    }
+    for ((what, small), (_, large)) in costs[0].iter().zip(&costs[1]) {
+        assert_eq!(small, large, "{what}");
+    }
+    assert!(costs[0].len() == costs[1].len() && costs[0].len() > 20);
+
+    // The cost of a page is proportional to its entries.
+    for (limit, queried) in [(1, 1.0), (10, 1.0), (50, 3.0), (100, 6.0)] {
+        let cost = large.list(&format!("?limit={limit}")).await;
+        let found = Cost { read: AUTH + 1.0 + queried + f64::from(limit), write: 0.0, calls: 5 };
+        assert_eq!(cost, found, "limit={limit}");
+    }
+}
+
+#[tokio::test]
+async fn expiries_are_processed_by_the_first_listing_only() {
+    let service = Service::start_with_manual_clock().await;
+    let client = client(&service).await;
+    let pattern = client.issue_until("expiring", "2026-11-21T10:00:01Z").await;
+    client.service.table.copies(&pattern, vec!["expiring".to_owned(); 29]).await;
+    client.issue("staying").await;
+    service.clock.advance(Duration::from_secs(1));
+    let (first, second) = (client.list("").await, client.list("").await);
+    // Each move deletes a pointer from the active list and the expiry index, and adds one to the
+    // expired list.
+    assert_eq!(first.write, 30.0 * 3.0 * WRITE);
+    assert_eq!(first.calls, 5 + 30);
+    assert_eq!(second, cost(5, AUTH + 2.0 + 1.0, 0.0));
+}
+
+#[tokio::test]
+async fn authentication_makes_two_parallel_reads() {
+    use tests::faults::Fault;
+    let (service, faults) = Service::start_with_faults().await;
+    let (org, owner) = service.org_with_owner().await;
+    // The first two calls must be concurrent: each waits for the other.
+    faults.arm(0, &[Fault::WaitForAnother, Fault::WaitForAnother], None);
+    let answer = service.call(Method::GET, &org.org_user_tokens("?status=revoked"), &owner.credential).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(faults.disarm(), ["GetItem", "GetItem", "Query"]);
+}

@@ -1,0 +1,457 @@
+//! Rules that apply to both registries: who may install, their errors, and what they log.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::Method;
+use serde_json::{Value, json};
+use shared::registry::{PublicUrl, Settings};
+use tests::coverage::{COVERED, Fixtures, Guard, InvalidCredential, InvalidCredentials, Refusal};
+use tests::faults::Fault;
+use tests::upstream::{Registry, Reply};
+use tests::{Answer, Service, no_upstreams, operator};
+
+const NPM: &str = "/npm/widgets";
+const TARBALL: &str = "/npm/widgets/-/widgets-1.0.0.tgz";
+const PAGE: &str = "/pypi/simple/widgets/";
+const WHEEL: &str = "/pypi/files/widgets/-/packages/widgets-1.0-py3-none-any.whl";
+
+/// A service in front of an npm registry and a simple index with one package each.
+async fn service() -> (Service, Registry) {
+    let registry = Registry::with_widgets().await;
+    (Service::start_with_registries(registry.settings()).await, registry)
+}
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", BASE64.encode(format!("{user}:{password}")))
+}
+
+async fn get(service: &Service, path: &str, authorization: &str) -> Answer {
+    service.send(service.request(Method::GET, path).header("authorization", authorization)).await
+}
+
+/// Asserts an error in the format that package managers display.
+#[track_caller]
+fn assert_problem(answer: &Answer, status: u16, code: &str) {
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (status, "application/problem+json"));
+    let problem = answer.json();
+    let fields: Vec<&str> = problem.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut expected = ["error", "type", "title", "detail", "status", "code"];
+    expected.sort_unstable();
+    assert_eq!(fields, expected);
+    assert_eq!((&problem["status"], &problem["code"]), (&json!(status), &json!(code)), "{problem}");
+    assert_eq!((&problem["type"], &problem["error"]), (&json!("about:blank"), &problem["detail"]));
+    assert!(problem["error"].as_str().unwrap().ends_with('.') && !answer.header("x-request-id").is_empty());
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(answer.header("www-authenticate").is_empty(), status != 401);
+}
+
+fn problem_of(refusal: Refusal) -> (u16, &'static str) {
+    match refusal {
+        Refusal::MissingToken | Refusal::InvalidToken => (401, "UNAUTHORIZED"),
+        Refusal::Forbidden => (403, "FORBIDDEN"),
+        Refusal::NoSubscription => (403, "SUBSCRIPTION_REQUIRED"),
+    }
+}
+
+#[tokio::test]
+async fn registries_refuse_invalid_bearer_and_basic_credentials() {
+    let (service, registry) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let invalid_credentials = InvalidCredentials::create(&service, &fixtures).await;
+    let covered = COVERED.iter().find(|covered| covered.guard == Guard::Registry).unwrap();
+    for InvalidCredential { what, headers, refusal, .. } in invalid_credentials.for_operation(covered) {
+        for path in [NPM, TARBALL, PAGE, WHEEL, "/npm/-/whoami", "/npm/no-such", "/pypi/no-such"] {
+            let mut forms = vec![(headers.clone(), refusal)];
+            if let Some(credential) = headers.first().and_then(|value| value.strip_prefix("Bearer ")) {
+                // A missing credential becomes an invalid one when sent as a password.
+                let refusal = if refusal == Refusal::MissingToken { Refusal::InvalidToken } else { refusal };
+                forms
+                    .extend(["token", "__token__"].map(|user| (vec![basic(user, credential); headers.len()], refusal)));
+            }
+            for (headers, refusal) in forms {
+                // Registries accept `Basic`.
+                let sent_basic = headers.iter().any(|value| value.starts_with("Basic "));
+                let (status, code) = problem_of(if sent_basic && refusal == Refusal::MissingToken {
+                    Refusal::InvalidToken
+                } else {
+                    refusal
+                });
+                let request = service.request(Method::GET, path);
+                let request = headers.iter().fold(request, |request, value| request.header("authorization", value));
+                let answer = service.send(request).await;
+                assert_eq!(answer.status, status, "{path} with {what} as {headers:?}: {}", answer.text);
+                assert_problem(&answer, status, code);
+                let challenge = match (path.starts_with("/npm"), status, refusal) {
+                    (_, 403, _) => "",
+                    (false, ..) => r#"Basic realm="guard-tokens", charset="UTF-8""#,
+                    (true, _, Refusal::MissingToken) if !sent_basic => r#"Bearer realm="guard-tokens""#,
+                    (true, ..) => r#"Bearer realm="guard-tokens", error="invalid_token""#,
+                };
+                assert_eq!(answer.header("www-authenticate"), challenge, "{path} with {what}");
+                // npm does not show the body of a 401, but it shows this header.
+                let notice = if path.starts_with("/npm") { answer.json()["error"].clone() } else { json!("") };
+                assert_eq!(json!(answer.header("npm-notice")), notice);
+            }
+        }
+    }
+    assert!(registry.take_requests().is_empty(), "the upstream was called without a valid token");
+    assert_eq!(service.installations(&fixtures.org, &fixtures.owner.credential, "").await["installations"], json!([]));
+}
+
+#[tokio::test]
+async fn malformed_basic_credentials_are_refused() {
+    let (service, _) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let token = &fixtures.token.token;
+    for authorization in [
+        basic("alice", token),
+        basic("", token),
+        basic(token, ""),
+        basic("token", ""),
+        basic("token", &format!("{token} ")),
+        basic("TOKEN", token),
+        format!("Basic {token}"),
+        "Basic".to_owned(),
+        "Basic !".to_owned(),
+        format!("Basic {}", BASE64.encode(b"token:\xff")),
+        format!("Basic {}", BASE64.encode(token)),
+    ] {
+        let answer = get(&service, PAGE, &authorization).await;
+        assert_problem(&answer, 401, "UNAUTHORIZED");
+    }
+}
+
+#[tokio::test]
+async fn org_user_and_email_tokens_work_at_both_registries() {
+    let (service, registry) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    for token in [&fixtures.token.token, &fixtures.email_token] {
+        let forms =
+            [format!("Bearer {token}"), format!("bearer  {token}"), basic("token", token), basic("__token__", token)];
+        for form in forms {
+            for (path, status) in [(NPM, 200), (TARBALL, 302), (PAGE, 200), (WHEEL, 302)] {
+                // Registries ignore unknown query parameters.
+                let answer = get(&service, &format!("{path}?write=true&token={token}"), &form).await;
+                assert_eq!(answer.status, status, "{path}: {}", answer.text);
+                let place = answer.header("location");
+                assert!(!place.contains(token.as_str()) && !answer.text.contains(token.as_str()), "{place}");
+                assert_eq!(
+                    service.send(service.request(Method::HEAD, path).header("authorization", &form)).await.status,
+                    status
+                );
+            }
+        }
+    }
+    // Nothing from the caller's request reached the upstream.
+    for request in registry.take_requests() {
+        let names: Vec<&str> = request.headers.keys().map(|name| name.as_str()).collect();
+        assert!(
+            names.iter().all(|name| ["accept", "accept-encoding", "host", "user-agent"].contains(name)),
+            "{names:?}"
+        );
+        assert!(!request.path.contains('?') && request.method == Method::GET, "{request:?}");
+        assert!(request.headers["user-agent"].to_str().unwrap().starts_with("guard-tokens/"));
+    }
+}
+
+#[tokio::test]
+async fn revoked_token_is_refused_at_next_use() {
+    let (service, _) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let password = basic("token", &fixtures.token.token);
+    for path in [NPM, TARBALL, PAGE, WHEEL] {
+        assert!(get(&service, path, &password).await.status.as_u16() < 400);
+    }
+    service.revoke(&fixtures.org, &fixtures.owner, &fixtures.token).await;
+    for path in [NPM, TARBALL, PAGE, WHEEL] {
+        assert_problem(&get(&service, path, &password).await, 401, "UNAUTHORIZED");
+    }
+    let bearer = format!("Bearer {}", fixtures.email_token);
+    assert_eq!(get(&service, NPM, &bearer).await.status, 200);
+    let new = service.regenerate(&fixtures.email_token).await.json()["token"].as_str().unwrap().to_owned();
+    assert_problem(&get(&service, NPM, &bearer).await, 401, "UNAUTHORIZED");
+    assert_eq!(get(&service, NPM, &format!("Bearer {new}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn guard_switch_takes_effect_within_a_minute() {
+    let (service, _) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    let switch =
+        async |on| service.store.set_org(&fixtures.org.id, None, Some(on), &operator()).await.unwrap().unwrap();
+    assert_eq!(get(&service, NPM, &bearer).await.status, 200);
+    switch(false).await;
+    service.clock.advance(Duration::from_secs(60));
+    assert_problem(&get(&service, TARBALL, &bearer).await, 403, "SUBSCRIPTION_REQUIRED");
+    // Email-verified tokens do not depend on an organization.
+    assert_eq!(get(&service, NPM, &format!("Bearer {}", fixtures.email_token)).await.status, 200);
+    switch(true).await;
+    service.clock.advance(Duration::from_secs(60));
+    assert_eq!(get(&service, TARBALL, &bearer).await.status, 302);
+}
+
+#[tokio::test]
+async fn anonymous_access_needs_permission_and_is_not_logged() {
+    let registry = Registry::with_widgets().await;
+    let open = Settings { anonymous_access: true, ..registry.settings() };
+    let service = Service::start_with_registries(open).await;
+    let fixtures = Fixtures::create(&service).await;
+    for (path, status) in [(NPM, 200), (TARBALL, 302), (PAGE, 200), (WHEEL, 302)] {
+        assert_eq!(service.send(service.request(Method::GET, path)).await.status, status);
+        // An inactive token is refused even where anonymous access is allowed.
+        assert_problem(&get(&service, path, "Bearer tg_org_x").await, 401, "UNAUTHORIZED");
+        assert_problem(&get(&service, path, &basic("token", "")).await, 401, "UNAUTHORIZED");
+    }
+    assert_eq!(service.installations(&fixtures.org, &fixtures.owner.credential, "").await["installations"], json!([]));
+}
+
+#[tokio::test]
+async fn download_is_logged_once_with_user_and_file() {
+    let (service, _) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let take = async |path: &str, token: &str, agent: &str| {
+        let request = service.request(Method::GET, path).header("authorization", basic("token", token));
+        let answer = service.send(request.header("user-agent", agent).header("npm-command", "ci")).await;
+        assert_eq!(answer.status, 302);
+    };
+    take(TARBALL, &fixtures.token.token, "npm/11.5.2 node/v20.20.2 linux x64 workspaces/false").await;
+    service.clock.advance(Duration::from_secs(1));
+    take(WHEEL, &fixtures.token.token, "Mozilla").await;
+    // Retries and requests that download no file are not logged.
+    take(WHEEL, &fixtures.token.token, "Mozilla").await;
+    let request = service.request(Method::GET, WHEEL).header("authorization", basic("token", &fixtures.token.token));
+    assert_eq!(service.send(request.header("range", "bytes=-1024")).await.status, 302);
+    assert_eq!(get(&service, &format!("{WHEEL}.metadata"), &basic("token", &fixtures.token.token)).await.status, 302);
+    // A download with another token.
+    take(TARBALL, &fixtures.email_token, "npm/11.5.2").await;
+    let log = service.installations(&fixtures.org, &fixtures.owner.credential, "").await;
+    let entry = |time: &str, ecosystem: &str, version: &str, file: &str, client: Value, client_version: Value| {
+        json!({
+            "time": time, "ecosystem": ecosystem, "package": "widgets", "version": version, "file": file,
+            "user_identifier": "alice-laptop", "token_id": fixtures.token.id, "client": client,
+            "client_version": client_version, "command": "ci", "session": null, "source_ip": "127.0.0.1",
+        })
+    };
+    let expected = json!([
+        entry("2026-11-21T10:00:01Z", "pypi", "1.0", "widgets-1.0-py3-none-any.whl", json!("mozilla"), Value::Null),
+        entry("2026-11-21T10:00:00Z", "npm", "1.0.0", "widgets-1.0.0.tgz", json!("npm"), json!("11.5.2")),
+    ]);
+    assert_eq!(log["installations"], expected);
+    let status = service.status(&fixtures.email_token).await.json();
+    assert_eq!(status["usage"], json!({"total": 1, "last_30_days": [{"date": "2026-11-21", "npm": 1, "pypi": 0}]}));
+    assert_eq!((&status["status"], &status["last_used_at"]), (&json!("active"), &json!("2026-11-21T10:00:01Z")));
+}
+
+#[tokio::test]
+async fn log_failure_neither_fails_nor_delays_a_download() {
+    let registry = Registry::with_widgets().await;
+    let (service, faults) = Service::start_with_registries_and_faults(registry.settings()).await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    // Token and organization are read first; later calls may fail.
+    assert_eq!(get(&service, NPM, &bearer).await.status, 200);
+    for fault in [Fault::ServerError, Fault::LostAfter, Fault::Hang] {
+        service.clock.advance(Duration::from_secs(120));
+        faults.arm(2, &[], Some(fault));
+        assert_eq!(get(&service, TARBALL, &bearer).await.status, 302, "{fault:?}");
+        let mut calls = faults.disarm();
+        if fault == Fault::Hang {
+            // A hanging update of `last_used_at` or the log is abandoned before the SDK retries it.
+            calls.sort();
+            assert_eq!(calls, ["GetItem", "GetItem", "GetItem", "UpdateItem"]);
+        }
+    }
+    // Authentication is never skipped.
+    faults.arm(0, &[], Some(Fault::ServerError));
+    assert_problem(&get(&service, TARBALL, &bearer).await, 503, "SERVICE_UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn upstream_failure_is_distinct_from_missing_package() {
+    let (service, registry) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    for (ours, theirs) in
+        [(NPM, "/npm/widgets"), (PAGE, "/simple/widgets/"), ("/pypi/files/widgets/widgets-1.0.zip", "/simple/widgets/")]
+    {
+        for (reply, status, code) in [
+            (Reply::status(404), 404, "NOT_FOUND"),
+            (Reply::status(410), 404, "NOT_FOUND"),
+            (Reply::status(401), 502, "BAD_GATEWAY"),
+            (Reply::status(403), 502, "BAD_GATEWAY"),
+            (Reply::status(429), 502, "BAD_GATEWAY"),
+            (Reply::status(500), 502, "BAD_GATEWAY"),
+            (Reply::status(503), 502, "BAD_GATEWAY"),
+            (Reply::status(204), 502, "BAD_GATEWAY"),
+            // A 304 that was not asked for.
+            (Reply::status(304), 502, "BAD_GATEWAY"),
+            (Reply::status(504), 504, "GATEWAY_TIMEOUT"),
+            (Reply::status(302).with_header("location", theirs), 502, "BAD_GATEWAY"),
+            (Reply::ok("application/json", "<html>login</html>"), 502, "BAD_GATEWAY"),
+            (Reply::ok("application/vnd.pypi.simple.v1+json", "{"), 502, "BAD_GATEWAY"),
+            (Reply::ok("application/json", b"\xff".as_slice()), 502, "BAD_GATEWAY"),
+            (Reply::ok("text/html", "x").with_header("content-encoding", "gzip"), 502, "BAD_GATEWAY"),
+        ] {
+            registry.stub(theirs, reply.clone());
+            let answer = get(&service, ours, &bearer).await;
+            assert_eq!(answer.status, status, "{ours}: {reply:?}: {}", answer.text);
+            assert_problem(&answer, status, code);
+        }
+        registry.stub(theirs, Reply::status(200).delayed(Duration::from_secs(5)));
+        assert_problem(&get(&service, ours, &bearer).await, 504, "GATEWAY_TIMEOUT");
+    }
+    let unreachable =
+        Settings { npm: shared::registry::upstream::Upstream::parse("http://127.0.0.1:1/"), ..no_upstreams() };
+    let service = Service::start_with_registries(unreachable).await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    assert_problem(&get(&service, NPM, &bearer).await, 502, "BAD_GATEWAY");
+    // No PyPI upstream is configured.
+    assert_problem(&get(&service, PAGE, &bearer).await, 502, "BAD_GATEWAY");
+}
+
+#[tokio::test]
+async fn registries_refuse_writes() {
+    let (service, registry) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    // `npm logout` sends the token in the path.
+    let logout = format!("/npm/-/user/token/{}", fixtures.token.token);
+    for path in
+        [NPM, TARBALL, PAGE, WHEEL, &logout, "/npm/-/v1/login", "/npm/-/user/org.couchdb.user:x", "/pypi/legacy/"]
+    {
+        for method in [Method::PUT, Method::POST, Method::DELETE, Method::PATCH, Method::OPTIONS] {
+            let request = service.request(method.clone(), path).bearer_auth(&fixtures.token.token);
+            let answer = service.send(request.body("{}")).await;
+            assert_problem(&answer, 405, "METHOD_NOT_ALLOWED");
+            assert_eq!(answer.header("allow"), "GET, HEAD", "{method} {path}");
+        }
+    }
+    assert!(registry.take_requests().is_empty());
+}
+
+#[tokio::test]
+async fn no_path_redirects_outside_the_upstream() {
+    let (service, registry) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    for path in [
+        "/npm/https://evil.example/-/x-1.tgz",
+        "/npm//evil.example/-/x-1.tgz",
+        "/npm/%2f%2fevil.example/-/x-1.tgz",
+        "/npm/..%2f..%2fevil/-/evil-1.tgz",
+        "/npm/x/-/x-1.tgz%2f..%2f..%2fy",
+        "/npm/x/-/x-1%0d%0aset-cookie:a=b.tgz",
+        "/npm/@evil.example/-/x-1.tgz/../..",
+        "/npm/x/-/x-@evil.example.tgz",
+        "/npm/x/-/x-1.tgz%3f.tgz",
+        "/npm/x/-/x-1.tgz%23.tgz",
+        "/pypi/files/a/evil.example/a-1.0.zip",
+        "/pypi/files/a/127.0.0.1/a-1.0.zip",
+        "/pypi/files/a/-/%2f%2fevil.example/a-1.0.zip",
+        "/pypi/files/a/-/..%2f..%2fa-1.0.zip",
+        "/pypi/files/a/-/x%0d%0ax/a-1.0.zip",
+        "/pypi/simple/%2f%2fevil.example/",
+        "/pypi/simple/..%2f..%2fetc/",
+        "/pypi/simple/evil.example%2f/",
+    ] {
+        let answer = get(&service, path, &bearer).await;
+        assert_problem(&answer, 404, "NOT_FOUND");
+        assert_eq!(answer.header("location"), "", "{path}");
+    }
+    // For an unknown host, the index was asked whether it lists the file.
+    assert!(registry.take_requests().iter().all(|request| request.path == "/simple/a/"));
+}
+
+#[tokio::test]
+async fn redirect_to_the_own_host_is_refused() {
+    let (service, registry) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    for path in [TARBALL, WHEEL, &format!("{WHEEL}.metadata")] {
+        let request =
+            |host: &str| service.request(Method::GET, path).bearer_auth(&fixtures.token.token).header("host", host);
+        let answer = service.send(request("localhost:3000")).await;
+        assert_problem(&answer, 502, "BAD_GATEWAY");
+        assert!(answer.text.contains("own host name") && answer.header("location").is_empty(), "{}", answer.text);
+        assert_eq!(service.send(request("guard.example.com")).await.status, 302);
+    }
+    assert!(registry.url.starts_with("http://localhost:"));
+    // Also for the configured public name, whatever `Host` a proxy sends.
+    let public_url = PublicUrl::Fixed("https://localhost/registries".to_owned());
+    let service = Service::start_with_registries(Settings { public_url, ..registry.settings() }).await;
+    let fixtures = Fixtures::create(&service).await;
+    for host in ["localhost", "guard.example.com"] {
+        let request = service.request(Method::GET, TARBALL).bearer_auth(&fixtures.token.token).header("host", host);
+        assert_problem(&service.send(request).await, 502, "BAD_GATEWAY");
+    }
+}
+
+#[tokio::test]
+async fn upstream_redirects_must_be_http_or_https() {
+    let (service, registry) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    registry.stub("/npm/renamed", Reply::status(301).with_header("location", "/npm/widgets"));
+    assert_eq!(get(&service, "/npm/renamed", &bearer).await.status, 200);
+    registry.stub("/npm/renamed", Reply::status(301).with_header("location", "file:///etc/passwd"));
+    assert_problem(&get(&service, "/npm/renamed", &bearer).await, 502, "BAD_GATEWAY");
+}
+
+#[tokio::test]
+async fn token_in_the_path_never_reaches_the_upstream() {
+    let (service, registry) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let token = &fixtures.token.token;
+    for path in [
+        format!("/npm/{token}"),
+        format!("/npm/@{token}/x"),
+        format!("/npm/@scope%2f{token}"),
+        format!("/npm/widgets/{token}"),
+        format!("/npm/-/package/{token}/dist-tags"),
+        format!("/pypi/simple/{token}/"),
+    ] {
+        assert_problem(&get(&service, &path, &format!("Bearer {token}")).await, 404, "NOT_FOUND");
+    }
+    assert!(registry.take_requests().is_empty());
+}
+
+#[tokio::test]
+async fn invalid_host_header_is_never_echoed() {
+    let (service, _) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    for (host, status) in [("guard.example.com", 200), ("guard.example.com:8443", 200), ("user@guard.example.com", 400)]
+    {
+        let request = service.request(Method::GET, NPM).bearer_auth(&fixtures.token.token).header("host", host);
+        let answer = service.send(request).await;
+        assert_eq!(answer.status, status, "{host}: {}", answer.text);
+        if status == 200 {
+            let place = answer.json()["versions"]["1.0.0"]["dist"]["tarball"].clone();
+            assert_eq!(place, json!(format!("http://{host}{TARBALL}")));
+        } else {
+            assert_problem(&answer, 400, "BAD_REQUEST");
+        }
+    }
+}
+
+#[tokio::test]
+async fn metadata_costs_one_read_and_download_one_log_entry() {
+    let (service, _) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    let cost = async |path: &str| {
+        let cost = get(&service, path, &bearer).await.cost();
+        (cost.read, cost.write)
+    };
+    // The first use updates `last_used_at` and reads the organization.
+    assert_eq!(cost(NPM).await, (2.0, 1.0));
+    assert_eq!(cost(NPM).await, (1.0, 0.0));
+    // A read to detect retries, and the entry in the table and three indexes.
+    assert_eq!(cost(TARBALL).await, (2.0, 4.0));
+    // A retry writes nothing.
+    assert_eq!(cost(TARBALL).await, (2.0, 0.0));
+    let session = service.request(Method::GET, WHEEL).header("authorization", &bearer).header("npm-session", "a1");
+    let cost = service.send(session).await.cost();
+    assert_eq!((cost.read, cost.write), (1.0, 4.0));
+}

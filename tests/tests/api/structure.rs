@@ -1,0 +1,397 @@
+//! The house is in order: each endpoint has one name, and is there under it as folder, crate, binary, function of the
+//! template, OpenAPI operation, event and entry of the coverage table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use shared::permissions::Operation;
+use tests::Service;
+use tests::coverage::{COVERED, Guard};
+use tests::table::{INSTALLATIONS, TABLE, text};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The names of what is in a folder, without hidden things.
+fn entries(path: impl AsRef<Path>) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(root().join(path)).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !name.starts_with('.')).collect()
+}
+
+/// `<resource>-<action>` of every folder `functions/<resource>/<action>`.
+fn folders() -> BTreeMap<String, String> {
+    let mut folders = BTreeMap::new();
+    for resource in entries("functions") {
+        for action in entries(format!("functions/{resource}")) {
+            folders.insert(format!("{resource}-{action}"), format!("functions/{resource}/{action}"));
+        }
+    }
+    folders
+}
+
+/// The names that everything is held against: those of the permission table.
+fn operations() -> BTreeSet<String> {
+    Operation::ALL.iter().map(|operation| operation.name().to_owned()).collect()
+}
+
+/// `org-user-tokens-issue` as CloudFormation's resources are named: `OrgUserTokensIssue`.
+fn in_pascal_case(name: &str) -> String {
+    name.split('-').map(|word| format!("{}{}", word[..1].to_uppercase(), &word[1..])).collect()
+}
+
+/// The functions of the template: their names in it, and themselves.
+fn functions() -> BTreeMap<String, Value> {
+    let template: Value = serde_saphyr::from_str(&read("template.yaml")).unwrap();
+    let resources = template["Resources"].as_object().unwrap().iter();
+    let functions = resources.filter(|(_, resource)| text(resource, "Type") == "AWS::Serverless::Function");
+    functions.map(|(name, function)| (name.clone(), function.clone())).collect()
+}
+
+/// The routes of a function: method and path, both `$default` for the one that takes what is left.
+fn routes(function: &Value) -> BTreeSet<(String, String)> {
+    let events = function["Properties"]["Events"].as_object().into_iter().flat_map(|events| events.values());
+    let routes = events.map(|event| {
+        assert_eq!(event["Type"], "HttpApi");
+        let part = |name: &str| event["Properties"][name].as_str().unwrap_or("$default").to_owned();
+        (part("Method"), part("Path"))
+    });
+    routes.collect()
+}
+
+/// The operations of the OpenAPI document: method and path, and `operationId`.
+fn documented() -> BTreeMap<(String, String), String> {
+    let document: Value = serde_json::from_str(&read("openapi.json")).unwrap();
+    let mut documented = BTreeMap::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let id = text(operation, "operationId").to_owned();
+            documented.insert((method.to_uppercase(), path.clone()), id);
+        }
+    }
+    documented
+}
+
+#[test]
+fn every_operation_has_a_folder() {
+    assert_eq!(folders().into_keys().collect::<BTreeSet<_>>(), operations());
+}
+
+#[test]
+fn every_folder_is_a_crate_with_its_binary_and_in_the_local_service() {
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .other_options(["--offline".to_owned()])
+        .exec()
+        .unwrap();
+    let package = |name: &str| metadata.packages.iter().find(|package| package.name.as_str() == name);
+    let local: BTreeSet<&str> =
+        package("local").unwrap().dependencies.iter().map(|dependency| dependency.name.as_str()).collect();
+    let mut crates = BTreeSet::new();
+    for (name, folder) in folders() {
+        let package = package(&name).unwrap_or_else(|| panic!("{folder} is no crate called {name}"));
+        assert_eq!(package.manifest_path, root().join(&folder).join("Cargo.toml"));
+        let binaries = package.targets.iter().filter(|target| target.is_bin());
+        assert_eq!(binaries.map(|target| target.name.as_str()).collect::<Vec<_>>(), [&name]);
+        assert!(local.contains(name.as_str()), "{name} is no part of the local service");
+        crates.insert(package.manifest_path.clone());
+    }
+    let in_functions = metadata.packages.iter().map(|package| &package.manifest_path);
+    let in_functions: BTreeSet<_> =
+        in_functions.filter(|path| path.starts_with(root().join("functions"))).cloned().collect();
+    assert_eq!(in_functions, crates);
+}
+
+#[test]
+fn every_main_is_a_single_call() {
+    for folder in folders().values() {
+        let main = read(format!("{folder}/src/main.rs"));
+        let calls = main.lines().filter(|line| line.starts_with("    ")).count();
+        assert_eq!(calls, 1, "{folder}/src/main.rs: {main}");
+    }
+}
+
+#[test]
+fn every_operation_is_in_the_template() {
+    let functions = functions();
+    let names: BTreeSet<String> = operations().iter().map(|name| in_pascal_case(name)).collect();
+    assert_eq!(functions.keys().cloned().collect::<BTreeSet<_>>(), names);
+    for (name, folder) in folders() {
+        let function = &functions[&in_pascal_case(&name)];
+        assert_eq!(function["Properties"]["CodeUri"], folder.as_str(), "{name}");
+        assert_eq!(function["Metadata"]["BuildProperties"]["Binary"], name.as_str(), "{name}");
+    }
+}
+
+#[test]
+fn template_routes_match_the_coverage_table() {
+    for operation in Operation::ALL {
+        let name = operation.name();
+        let found = routes(&functions()[&in_pascal_case(name)]);
+        let entries = COVERED.iter().filter(|covered| covered.operation == *operation);
+        let mut expected = BTreeSet::new();
+        for covered in entries.filter(|covered| covered.guard != Guard::Gateway) {
+            let (method, path) = (covered.method.as_str().to_owned(), covered.path);
+            if covered.guard == Guard::Registry {
+                // Names of packages have slashes: the function tells its paths apart, and its methods.
+                let (root, _) = path[1..].split_once('/').unwrap();
+                expected.insert(("ANY".to_owned(), format!("/{root}/{{proxy+}}")));
+                continue;
+            }
+            if covered.success == 404 {
+                expected.insert(("$default".to_owned(), "$default".to_owned()));
+                continue;
+            }
+            expected.insert((method.clone(), path.trim_end_matches('/').to_owned()));
+            // With the slash at its end: API Gateway knows no such route, so one above it catches it.
+            if let Some((above, _)) = path.strip_suffix('/').and_then(|path| path.rsplit_once('/')) {
+                expected.insert((method, format!("{above}/{{proxy+}}")));
+            }
+        }
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn openapi_operations_match_the_coverage_table() {
+    let documented = documented();
+    let covered = COVERED.iter().filter(|covered| covered.guard != Guard::Gateway && covered.success != 404);
+    let covered: BTreeMap<(String, String), &str> =
+        covered.map(|c| ((c.method.to_string(), c.path.to_owned()), c.operation.name())).collect();
+    assert_eq!(documented.keys().collect::<Vec<_>>(), covered.keys().collect::<Vec<_>>());
+    let ids: BTreeSet<&String> = documented.values().collect();
+    assert_eq!(ids.len(), documented.len(), "an operationId is given twice");
+    for (route, name) in &covered {
+        // The second method of one function has a name of its own.
+        let is_only_one = covered.values().filter(|other| *other == name).count() == 1;
+        assert!(documented[route] == *name || !is_only_one && ids.contains(&(*name).to_owned()), "{route:?}");
+    }
+    // What is at no path has no operation; what API Gateway alone calls neither.
+    assert!(!ids.contains(&"docs-not-found".to_owned()) && !ids.contains(&"tokens-authorize".to_owned()));
+}
+
+#[test]
+fn every_operation_has_a_sample_event_for_its_route() {
+    let files: BTreeSet<String> = operations().iter().map(|name| format!("{name}.json")).collect();
+    assert_eq!(entries("events"), files);
+    for operation in Operation::ALL {
+        let name = operation.name();
+        let event: Value = serde_json::from_str(&read(format!("events/{name}.json"))).unwrap();
+        assert_eq!(event["version"], "2.0", "{name}");
+        assert_eq!(event["routeKey"], event["requestContext"]["routeKey"], "{name}");
+        assert_eq!(event["rawPath"], event["requestContext"]["http"]["path"], "{name}");
+        let mut routes = routes(&functions()[&in_pascal_case(name)]);
+        if name == "tokens-authorize" {
+            // It is asked about requests on other functions' routes.
+            assert_eq!(event["type"], "REQUEST");
+            routes = routes_of_all();
+        }
+        let route_key = text(&event, "routeKey");
+        if route_key == "$default" {
+            assert_eq!(routes, BTreeSet::from([("$default".to_owned(), "$default".to_owned())]), "{name}");
+            continue;
+        }
+        let (method, path) = route_key.split_once(' ').unwrap();
+        assert!(routes.contains(&(method.to_owned(), path.to_owned())), "{name}: {route_key}");
+        let called = text(&event["requestContext"]["http"], "method");
+        assert!(method == called || method == "ANY", "{name}: {called}");
+        let parameters = event["pathParameters"].as_object();
+        let filled = parameters.into_iter().flatten().fold(path.to_owned(), |path, (parameter, value)| {
+            let value = value.as_str().unwrap();
+            path.replace(&format!("{{{parameter}}}"), value).replace(&format!("{{{parameter}+}}"), value)
+        });
+        assert_eq!(text(&event, "rawPath").trim_end_matches('/'), filled.trim_end_matches('/'), "{name}");
+    }
+}
+
+fn routes_of_all() -> BTreeSet<(String, String)> {
+    functions().values().flat_map(routes).collect()
+}
+
+/// The resources of the template of one type, with their names.
+fn resources(kind: &str) -> BTreeMap<String, Value> {
+    let template: Value = serde_saphyr::from_str(&read("template.yaml")).unwrap();
+    let resources = template["Resources"].as_object().unwrap().iter();
+    let found = resources.filter(|(_, resource)| text(resource, "Type") == kind);
+    found.map(|(name, resource)| (name.clone(), resource["Properties"].clone())).collect()
+}
+
+/// The folders of `functions/` and the functions of each, as the template names them.
+fn groups() -> BTreeMap<String, Vec<String>> {
+    let mut groups = BTreeMap::new();
+    for resource in entries("functions") {
+        let actions = entries(format!("functions/{resource}"));
+        let names = actions.iter().map(|action| in_pascal_case(&format!("{resource}-{action}")));
+        groups.insert(in_pascal_case(&resource), names.collect());
+    }
+    groups
+}
+
+/// What an alarm watches of every function: its metrics, and the ends of the alarms' names.
+const WATCHED: [&str; 2] = ["Errors", "Throttles"];
+
+#[test]
+fn every_alarm_is_documented() {
+    let operations = read("docs/OPERATIONS.md");
+    let mut of_groups = BTreeSet::new();
+    for metric in WATCHED {
+        assert!(operations.contains(&format!("`<Group>{metric}`")), "{metric}");
+        of_groups.extend(groups().keys().map(|group| format!("{group}{metric}")));
+    }
+    for name in resources("AWS::CloudWatch::Alarm").keys() {
+        assert!(of_groups.contains(name) || operations.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn every_function_is_in_the_two_alarms_of_its_folder() {
+    let alarms = resources("AWS::CloudWatch::Alarm");
+    for (group, mut expected) in groups() {
+        expected.sort();
+        for metric in WATCHED {
+            let name = format!("{group}{metric}");
+            let alarm = alarms.get(&name).unwrap_or_else(|| panic!("there is no alarm {name}"));
+            let settings = [
+                ("EvaluationPeriods", json!(1)),
+                ("Threshold", json!(1)),
+                ("ComparisonOperator", json!("GreaterThanOrEqualToThreshold")),
+                ("TreatMissingData", json!("notBreaching")),
+                ("AlarmActions", json!(["AlarmTopic"])),
+            ];
+            for (setting, value) in settings {
+                assert_eq!(alarm[setting], value, "{name}: {setting}");
+            }
+            let (sum, queries) = alarm["Metrics"].as_array().unwrap().split_first().unwrap();
+            assert_eq!(*sum, json!({"Id": "sum", "Expression": "SUM(FILL(METRICS(), 0))"}), "{name}");
+            assert!(queries.len() <= 10, "{name} has more metrics than CloudWatch allows");
+            let mut watched = Vec::new();
+            for query in queries {
+                let function = text(&query["MetricStat"]["Metric"]["Dimensions"][0], "Value");
+                let dimensions = json!([{"Name": "FunctionName", "Value": function}]);
+                let of_lambda = json!({"Namespace": "AWS/Lambda", "MetricName": metric, "Dimensions": dimensions});
+                let sums = json!({"Stat": "Sum", "Period": 300, "Metric": of_lambda});
+                assert_eq!(*query, json!({"Id": query["Id"], "ReturnData": false, "MetricStat": sums}), "{name}");
+                watched.push(function.to_owned());
+            }
+            watched.sort();
+            assert_eq!(watched, expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_function_and_every_alarm_is_on_the_dashboard() {
+    let dashboard = resources("AWS::CloudWatch::Dashboard")["Dashboard"]["DashboardBody"].clone();
+    let body = dashboard[0].as_str().unwrap();
+    let list = &dashboard[1]["Functions"];
+    // Between two names: one metric ends and the next, which differs in the name alone, begins.
+    assert_eq!(list[0], "\"], [\"...\", \"");
+    let mut listed: Vec<&str> = list[1].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    listed.sort_unstable();
+    let functions = functions();
+    assert_eq!(listed, functions.keys().map(String::as_str).collect::<Vec<_>>());
+    for metric in [WATCHED[0], WATCHED[1], "Duration", "ConcurrentExecutions"] {
+        let metrics = format!(r#"["AWS/Lambda", "{metric}", "FunctionName", "${{Functions}}"]"#);
+        assert_eq!(body.matches(metrics.as_str()).count(), 1, "{metric}");
+    }
+    for alarm in resources("AWS::CloudWatch::Alarm").keys() {
+        assert!(body.contains(&format!("\"${{{alarm}.Arn}}\"")), "{alarm}");
+    }
+}
+
+#[test]
+fn every_function_has_its_log_group_with_retention() {
+    let groups = resources("AWS::Logs::LogGroup");
+    for (name, function) in functions() {
+        let group = format!("{name}Logs");
+        assert_eq!(function["Properties"]["LoggingConfig"]["LogGroup"], group.as_str(), "{name}");
+        assert!(groups.contains_key(&group), "{group}");
+    }
+    for (name, group) in groups {
+        assert_eq!(group["RetentionInDays"], "LogRetentionDays", "{name}");
+    }
+}
+
+#[test]
+fn every_metric_filter_matches_a_logged_message() {
+    let mut code = String::new();
+    for folder in folders().values() {
+        code += &read(format!("{folder}/src/lib.rs"));
+    }
+    for module in ["shared/src/mail.rs", "shared/src/registry/download.rs"] {
+        code += &read(module);
+    }
+    let access_log = resources("AWS::Serverless::HttpApi")["HttpApi"]["AccessLogSettings"]["Format"].clone();
+    let mut looked_at = 0;
+    for (name, filter) in resources("AWS::Logs::MetricFilter") {
+        let pattern = text(&filter, "FilterPattern");
+        for term in pattern.split("$.").skip(1) {
+            let (field, value) = term.split_once([' ', '=']).unwrap();
+            if field == "message" {
+                let message = value.split('"').nth(1).unwrap();
+                assert!(code.contains(&format!("\"{message}\"")), "{name}: {message}");
+            } else {
+                assert!(access_log.as_str().unwrap().contains(&format!("\"{field}\":")), "{name}: {field}");
+            }
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 15);
+}
+
+#[test]
+fn openapi_document_is_up_to_date() {
+    let document = serde_json::to_string_pretty(&local::api::document()).unwrap() + "\n";
+    assert!(document == read("openapi.json"), "openapi.json is out of date: cargo run -- openapi > openapi.json");
+}
+
+#[test]
+fn no_code_scans_a_table() {
+    let mut folders = vec![root().join("shared"), root().join("functions"), root().join("local"), root().join("admin")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let code = std::fs::read_to_string(&path).unwrap();
+                assert!(!code.contains(".scan("), "{}", path.display());
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 50);
+    assert!(!read("template.yaml").contains("dynamodb:Scan"));
+}
+
+#[tokio::test]
+async fn template_tables_match_the_code() {
+    let service = Service::start().await;
+    let template: Value = serde_saphyr::from_str(&read("template.yaml")).unwrap();
+    for (resource, table) in [("TokensTable", TABLE), ("InstallationsTable", INSTALLATIONS)] {
+        let declared = &template["Resources"][resource]["Properties"];
+        let made = service.table.describe(table).await;
+        for part in ["KeySchema", "AttributeDefinitions", "GlobalSecondaryIndexes"] {
+            let parts = |of: &Value| {
+                let parts = of[part].as_array().unwrap().iter().map(|part| {
+                    let name = text(part, "AttributeName").to_owned() + text(part, "IndexName");
+                    let kind = text(part, "KeyType").to_owned() + text(part, "AttributeType");
+                    (name, kind, part["KeySchema"].clone(), part["Projection"].clone())
+                });
+                let mut parts: Vec<_> = parts.collect();
+                parts.sort_by(|a, b| a.0.cmp(&b.0));
+                parts
+            };
+            assert_eq!(parts(&made), parts(declared), "{resource}: {part}");
+        }
+    }
+}
