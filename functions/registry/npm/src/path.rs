@@ -211,6 +211,7 @@ mod tests {
     use proptest::prelude::*;
     use proptest::test_runner::TestRunner;
     use shared::registry::upstream::Upstream;
+    use shared::secret::TokenKind;
     use url::Url;
 
     use super::*;
@@ -291,6 +292,40 @@ mod tests {
             assert_eq!(Resource::parse(path), None, "{path}");
         }
         assert_eq!(Resource::parse(&"a".repeat(LONGEST_NAME + 1)), None);
+    }
+
+    #[test]
+    fn upstream_paths_are_percent_encoded() {
+        let scoped = package("@scope/name");
+        assert_eq!(scoped.version_path("1.0.0-rc(1)"), "@scope%2fname/1.0.0-rc%281%29");
+        assert_eq!(scoped.attestations_path("1.0.0"), "@scope%2fname@1.0.0");
+        assert_eq!(package("is-odd").version_path("latest"), "is-odd/latest");
+    }
+
+    #[test]
+    fn only_audits_are_posted() {
+        for audit in [Resource::Advisories, Resource::Audit, Resource::QuickAudit] {
+            assert!(audit.is_posted());
+        }
+        for read in [Resource::Whoami, Resource::Keys, Resource::Package(package("is-odd"))] {
+            assert!(!read.is_posted());
+        }
+    }
+
+    #[test]
+    fn tokens_in_a_path_are_refused() {
+        let token = Token::generate(TokenKind::OrgUser).unwrap();
+        let token = token.expose();
+        for path in [
+            token.to_owned(),
+            format!("@{token}/name"),
+            format!("@scope%2f{token}"),
+            format!("is-odd/{token}"),
+            format!("-/package/{token}/dist-tags"),
+            format!("-/npm/v1/attestations/is-odd@{token}"),
+        ] {
+            assert_eq!(Resource::parse(&path), None, "{path}");
+        }
     }
 
     /// The path at the upstream that a resource is fetched from.
