@@ -1,4 +1,4 @@
-//! The audit log of all organizations.
+//! The audit log of the deployment and all organizations.
 
 use std::fmt;
 
@@ -19,13 +19,13 @@ const PAGE: usize = 100;
 pub async fn run(since: Moment, operator: &Operator) -> Result<(), Failure> {
     let store = operator.store();
     let mut entries = Vec::new();
-    for org in store.orgs().await? {
-        let log = Log::from(&org.id);
+    let orgs = store.orgs().await?.into_iter().map(|org| (Log::from(&org.id), Some(org.id)));
+    for (log, org_id) in std::iter::once((Log::Deployment, None)).chain(orgs) {
         let mut after = None;
         loop {
             let search = Search { from: Some(since), after: after.as_ref(), limit: PAGE, ..Search::default() };
             let page = store.audit_log(&log, &search).await?;
-            entries.extend(page.entries.into_iter().map(|entry| EntryView { org_id: org.id.clone(), entry }));
+            entries.extend(page.entries.into_iter().map(|entry| EntryView { org_id: org_id.clone(), entry }));
             after = page.next;
             if after.is_none() {
                 break;
@@ -38,7 +38,8 @@ pub async fn run(since: Moment, operator: &Operator) -> Result<(), Failure> {
 
 #[derive(Serialize)]
 struct EntryView {
-    org_id: OrgId,
+    /// `None` for an entry of the deployment.
+    org_id: Option<OrgId>,
     #[serde(flatten)]
     entry: Entry,
 }
@@ -56,7 +57,8 @@ impl fmt::Display for EntriesView {
                 Outcome::Done => "done",
                 Outcome::Refused => "refused",
             };
-            let cells = [org_id.as_str(), &entry.action, &target.id, outcome, &actor.id];
+            let org = org_id.as_ref().map_or("-", OrgId::as_str);
+            let cells = [org, &entry.action, &target.id, outcome, &actor.id];
             let [org, action, target, outcome, actor] = cells.map(str::to_owned);
             [entry.at.to_string(), org, action, target, outcome, actor]
         };

@@ -10,6 +10,7 @@ use shared::Moment;
 use shared::domain::Plan;
 use shared::ids::{BotId, OrgId};
 use shared::permissions::Role;
+use shared::store::registration::RegistrationPolicy;
 
 /// All plans.
 
@@ -74,7 +75,15 @@ pub enum Command {
     /// Revoke tokens without a bot
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Show the audit log of all organizations, oldest first
+    /// Show or change who registers by mail, effective immediately. Addresses that have a token keep
+    /// it and can recover it
+    Registration {
+        /// `open`, `closed`, domains separated by commas (without the domains below them), or
+        /// `parameter` to follow the deployment's parameter again. Without it, shows the setting
+        #[arg(value_parser = registration_setting)]
+        setting: Option<RegistrationSetting>,
+    },
+    /// Show the audit log of the deployment and all organizations, oldest first
     Audit {
         /// Show entries from this time on (RFC 3339, such as 2026-11-21T10:00:00Z)
         #[arg(long, value_parser = moment)]
@@ -83,6 +92,15 @@ pub enum Command {
     /// Create tables in a DynamoDB emulator
     #[command(subcommand)]
     Table(TableCommand),
+}
+
+/// Who registers by mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistrationSetting {
+    /// This policy, whatever the deployment's parameter says.
+    Set(RegistrationPolicy),
+    /// What the deployment's parameter says.
+    Parameter,
 }
 
 /// Subcommands of `org`.
@@ -255,6 +273,13 @@ pub enum TableCommand {
         )]
         installations_table: Option<String>,
     },
+}
+
+fn registration_setting(text: &str) -> Result<RegistrationSetting, &'static str> {
+    match text {
+        "parameter" => Ok(RegistrationSetting::Parameter),
+        text => text.parse().map(RegistrationSetting::Set),
+    }
 }
 
 fn plan() -> impl TypedValueParser<Value = Plan> {

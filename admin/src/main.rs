@@ -12,6 +12,7 @@ mod operator;
 mod org;
 mod output;
 mod project;
+mod registration;
 mod table;
 mod token;
 
@@ -35,6 +36,7 @@ async fn main() -> ExitCode {
         Command::Bot(command) => bot::run(command, &operator).await,
         Command::Project(command) => project::run(command, &operator).await,
         Command::Token(command) => token::run(command, &operator).await,
+        Command::Registration { setting } => registration::run(setting, &operator).await,
         Command::Audit { since } => audit::run(since, &operator).await,
         Command::Table(command) => table::run(command, &table, &operator).await,
     };

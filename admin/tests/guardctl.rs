@@ -641,6 +641,26 @@ fn token_revoke_works_without_a_bot_and_is_audited() {
 }
 
 #[test]
+fn registration_is_shown_set_and_audited() {
+    let world = World::new();
+    let parameter = "Registration: as the deployment's parameter Registration says\n";
+    assert_eq!(world.run(&["registration"]).stdout, parameter);
+    assert_eq!(world.run(&["registration", "closed"]).stdout, "Registration: closed\n");
+    let domains = world.json(&["registration", "Example.com,bücher.example"]);
+    assert_eq!(domains, json!({"registration": "example.com,xn--bcher-kva.example"}));
+    assert_eq!(world.json(&["registration"]), domains);
+    for bad in ["nobody", "a@example.com", "example.com,", ""] {
+        assert_eq!(world.run(&["registration", bad]).code, 2, "{bad}");
+    }
+    assert_eq!(world.json(&["registration"]), domains);
+    assert_eq!(world.run(&["registration", "parameter"]).stdout, parameter);
+    let entries = world.json(&["audit", "--since", "2026-01-01T00:00:00Z"])["entries"].take();
+    let actions: Vec<_> =
+        entries.as_array().unwrap().iter().map(|entry| (&entry["org_id"], &entry["action"])).collect();
+    assert_eq!(actions, [(&Value::Null, &json!("registration.set")); 3]);
+}
+
+#[test]
 fn invalid_command_line_exits_with_2() {
     let world = World::new();
     let long = "a".repeat(101);

@@ -18,6 +18,8 @@ use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
 use shared::mail::{MailConfig, Mailer, ses_at};
 use shared::registry::Registries;
 use shared::store::Store;
+use shared::store::mail_limits::MailLimits;
+use shared::store::registration::RegistrationPolicy;
 use shared::{App, Clock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,6 +55,12 @@ struct Arguments {
     /// Disable the rate limit of register and reset
     #[arg(long)]
     no_rate_limit: bool,
+    /// Maximum mails per hour (default: unlimited). A fifth is kept for addresses that have a token
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    mails_per_hour: Option<u64>,
+    /// Who registers by mail: open, closed, or domains separated by commas
+    #[arg(long, value_name = "WHO", default_value = "open")]
+    registration: RegistrationPolicy,
     /// Upstream npm registry (default: NPM_CONFIG_REGISTRY, or the registry that npm is configured
     /// with)
     #[arg(long, value_name = "URL")]
@@ -150,8 +158,9 @@ async fn run(arguments: Arguments) -> Result<()> {
     };
     let limits = Limits {
         calls_per_minute: Limits::default().calls_per_minute.filter(|_| !arguments.no_rate_limit),
-        // The outbox costs nothing and responds immediately.
-        mails_per_hour: None,
+        mails: MailLimits { per_hour: arguments.mails_per_hour, ..MailLimits::default() },
+        registration: arguments.registration,
+        // The outbox responds immediately.
         registration_time: Duration::from_millis(250),
     };
     let app = App::new(store, Clock::System).with_limits(limits);

@@ -12,21 +12,30 @@ use crate::clock::Clock;
 use crate::config::{self, MissingSetting};
 use crate::store::Store;
 use crate::store::installations::InstallationLog;
+use crate::store::mail_limits::MailLimits;
+use crate::store::registration::RegistrationPolicy;
 
 /// Rate limits and minimum durations. `None` means unlimited.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Calls to `register` and `reset` together, per minute and source address.
     pub calls_per_minute: Option<u64>,
-    /// Mails of the whole deployment per hour.
-    pub mails_per_hour: Option<u64>,
+    /// Mails that registrations send.
+    pub mails: MailLimits,
+    /// Who registers, unless the operator has set it in the table.
+    pub registration: RegistrationPolicy,
     /// Minimum duration of a registration, so that timing does not reveal known addresses.
     pub registration_time: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { calls_per_minute: Some(20), mails_per_hour: Some(1_000), registration_time: Duration::from_millis(600) }
+        Self {
+            calls_per_minute: Some(20),
+            mails: MailLimits::default(),
+            registration: RegistrationPolicy::default(),
+            registration_time: Duration::from_millis(600),
+        }
     }
 }
 

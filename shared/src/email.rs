@@ -32,6 +32,21 @@ impl EmailAddress {
         AddressHash(TokenHash::of_text(&self.0.to_ascii_lowercase()))
     }
 
+    /// The domain, in lower case and IDNA-encoded.
+    pub fn domain(&self) -> &str {
+        self.0.rsplit_once('@').map_or("", |(_, domain)| domain)
+    }
+
+    /// The hash of the mailbox that this address probably leads to, by which mails are counted: in
+    /// lower case, without sub-address (`+tag`) and dots before the @. A local part that begins with
+    /// `+` has no mailbox before it and keeps it.
+    pub fn mailbox(&self) -> AddressHash {
+        let lower = self.0.to_ascii_lowercase();
+        let (local, domain) = lower.rsplit_once('@').unwrap_or((&lower, ""));
+        let user = local.split('+').next().filter(|user| !user.is_empty()).unwrap_or(local);
+        AddressHash(TokenHash::of_text(&format!("{}@{domain}", user.replace('.', ""))))
+    }
+
     /// The address with all but the first character of the local part hidden: `a***@example.com`.
     pub fn masked(&self) -> String {
         let (local, domain) = self.0.split_once('@').unwrap_or((&self.0, ""));
@@ -141,6 +156,19 @@ mod tests {
         for other in ["you+x@example.com", "y.ou@example.com", "you@example.org", "you@xn--example-.com"] {
             assert!(parse(other).is_err() || parse(other).unwrap().hash() != hash, "{other}");
         }
+    }
+
+    #[test]
+    fn mailbox_ignores_sub_addresses_case_and_dots() {
+        let mailbox = |text: &str| parse(text).unwrap().mailbox();
+        for same in ["victim+1@example.com", "Victim+a+b@EXAMPLE.com", "v.ic.tim@example.com", "v.i+x.y@example.com"] {
+            let expected = if same.starts_with("v.i+") { "vi@example.com" } else { "victim@example.com" };
+            assert_eq!(mailbox(same), mailbox(expected), "{same}");
+        }
+        for other in ["victim2@example.com", "victim@mail.example.com", "+victim@example.com", "+@example.com"] {
+            assert_ne!(mailbox(other), mailbox("victim@example.com"), "{other}");
+        }
+        assert_ne!(mailbox("+a@example.com"), mailbox("+b@example.com"));
     }
 
     #[test]

@@ -74,15 +74,25 @@ pub struct MailApp {
 }
 
 impl MailApp {
-    /// Configures the state from the environment. `MAILS_PER_HOUR` defaults to 1,000.
+    /// Configures the state from the environment. `MAILS_PER_HOUR`, `MAILS_PER_DOMAIN_PER_HOUR`,
+    /// `MAILS_PER_SOURCE_PER_HOUR`, `MAILS_PER_SOURCE_PER_DAY` and `REGISTRATION` have defaults.
     ///
     /// # Errors
     ///
     /// If a setting is missing or malformed.
     pub async fn from_env() -> Result<Self, MissingSetting> {
-        let (config, default) = (MailConfig::from_env()?, Limits::default());
-        let mails_per_hour = config::parsed("MAILS_PER_HOUR")?.or(default.mails_per_hour);
-        let app = App::from_env().await?.with_limits(Limits { mails_per_hour, ..default });
+        let config = MailConfig::from_env()?;
+        let mut limits = Limits::default();
+        for (limit, name) in [
+            (&mut limits.mails.per_hour, "MAILS_PER_HOUR"),
+            (&mut limits.mails.per_domain_per_hour, "MAILS_PER_DOMAIN_PER_HOUR"),
+            (&mut limits.mails.per_source_per_hour, "MAILS_PER_SOURCE_PER_HOUR"),
+            (&mut limits.mails.per_source_per_day, "MAILS_PER_SOURCE_PER_DAY"),
+        ] {
+            *limit = config::parsed(name)?.or(*limit);
+        }
+        limits.registration = config::parsed("REGISTRATION")?.unwrap_or(limits.registration);
+        let app = App::from_env().await?.with_limits(limits);
         Ok(Self { app, mailer: Mailer::new(ses_from_env().await, config) })
     }
 }

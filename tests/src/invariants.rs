@@ -71,9 +71,12 @@ impl<'a> TokensTable<'a> {
                 (["EMAIL", _], place) if place.starts_with("CHANGES#") => {
                     self.counter(item, "count", 1..=u64::MAX, true)
                 }
-                (["CALLS", _] | ["MAILS"], _) => self.counter(item, "count", 1..=u64::MAX, true),
+                (["CALLS", _], _) => self.counter(item, "count", 1..=u64::MAX, true),
+                // 0 after a mail that SES refused.
+                (["MAILS", ..], _) => self.counter(item, "count", 0..=u64::MAX, true),
+                (["DEPLOYMENT"], "REGISTRATION") => self.explain(item),
                 (["USAGE", _], day) => self.usage(item, day),
-                (["ORG" | "EMAIL", _, "AUDIT"], _) => self.entry(item),
+                (["ORG" | "EMAIL", _, "AUDIT"] | ["DEPLOYMENT", "AUDIT"], _) => self.entry(item),
                 // Pointers are checked from the items they point to.
                 _ => {}
             }

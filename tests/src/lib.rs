@@ -39,6 +39,8 @@ use shared::registry::{PublicUrl, Registries, Settings};
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
 use shared::store::installations::InstallationLog;
+use shared::store::mail_limits::MailLimits;
+use shared::store::registration::RegistrationPolicy;
 use shared::{App, Clock, Moment};
 use tokio::net::TcpListener;
 
@@ -420,7 +422,20 @@ pub fn operator() -> Caller {
 
 /// No rate limits and no minimum response time, since all tests call from one address.
 pub fn unlimited() -> Limits {
-    Limits { calls_per_minute: None, mails_per_hour: None, registration_time: Duration::ZERO }
+    let mails = MailLimits {
+        per_hour: None,
+        per_domain_per_hour: None,
+        per_source_per_hour: None,
+        per_source_per_day: None,
+        recoveries_per_source_per_hour: None,
+    };
+    Limits { calls_per_minute: None, mails, registration: RegistrationPolicy::Open, registration_time: Duration::ZERO }
+}
+
+/// No limits but this one of the deployment's mails.
+pub fn mails_per_hour(limit: u64) -> Limits {
+    let unlimited = unlimited();
+    Limits { mails: MailLimits { per_hour: Some(limit), ..unlimited.mails }, ..unlimited }
 }
 
 async fn show_cost(request: Request, next: Next) -> Response {

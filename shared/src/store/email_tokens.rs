@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::{Caller, Entry, Subject};
 use super::keys;
 use super::keys::Log;
+use super::mail_limits::Recipient;
 use super::tokens::{EmailToken, StoredToken};
 use super::{Committed, Store, StoreError};
 use crate::clock::Moment;
@@ -120,10 +121,15 @@ pub struct Replaced {
 }
 
 impl Store {
-    /// Whether registering this address now would send a mail. Checked before the mail is counted.
-    pub async fn may_mail(&self, address: AddressHash) -> Result<bool, StoreError> {
-        let mails: Option<Mails> = self.get(keys::address_mails(address)).await?;
-        Ok(mails.is_none_or(|mails| self.next_mail_count(Some(&mails)).is_some()))
+    /// What registering this address now would send; `None` if the address has reached its limit.
+    /// Asked before the mail is counted.
+    pub async fn recipient(&self, address: AddressHash) -> Result<Option<Recipient>, StoreError> {
+        let (stored, mails) = futures::try_join!(
+            self.get::<Address>(keys::address(address)),
+            self.get::<Mails>(keys::address_mails(address)),
+        )?;
+        let recipient = if stored.is_some() { Recipient::Known } else { Recipient::New };
+        Ok(self.next_mail_count(mails.as_ref()).map(|_| recipient))
     }
 
     /// Registers an address. The caller sends the returned mail and calls [`Store::mail_failed`] if

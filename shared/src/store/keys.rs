@@ -18,6 +18,7 @@
 //! | all organizations (`guardctl` only) | `Query` [`ORGS`] | the page |
 //! | the audit log, newest first | `Query` [`audit_log`] | the page |
 //! | does this address have a token, and how many mails did it get? | two `GetItem` [`address`], [`address_mails`] | 2 units |
+//! | may this mail be sent? | `UpdateItem` per limit, [`mails`], and `GetItem` [`registration`] | 1 unit each |
 //! | how many calls from this network this minute? | `UpdateItem` [`calls_from`] | 1 unit |
 //! | how often was a token used? | `Query` [`usage`] | 31 small items |
 //! | count a download | two `UpdateItem` [`usage_on`], the day and [`USAGE_TOTAL`] | 2 units |
@@ -231,6 +232,8 @@ pub enum Log {
     /// An email address, because email-verified tokens belong to no organization. Only the operator
     /// reads the log.
     Address(AddressHash),
+    /// The deployment, whose settings only the operator changes and reads.
+    Deployment,
 }
 
 impl From<&OrgId> for Log {
@@ -244,6 +247,7 @@ pub fn audit_log(log: &Log) -> String {
     match log {
         Log::Org(org) => format!("ORG#{org}#AUDIT"),
         Log::Address(address) => format!("EMAIL#{}#AUDIT", address.to_hex()),
+        Log::Deployment => "DEPLOYMENT#AUDIT".to_owned(),
     }
 }
 
@@ -278,9 +282,42 @@ pub fn calls_from(network: &str, minute: i64) -> Key {
     key(format!("CALLS#{network}"), minute.to_string())
 }
 
-/// The counter of all mails of the deployment in one hour since the Unix epoch.
-pub fn all_mails(hour: i64) -> Key {
-    key("MAILS", hour.to_string())
+/// Who registers by mail, if the operator has decided it.
+pub fn registration() -> Key {
+    key("DEPLOYMENT", "REGISTRATION")
+}
+
+/// What a counter of mails counts.
+#[derive(Debug, Clone, Copy)]
+pub enum Mails<'a> {
+    /// All mails of the deployment.
+    All,
+    /// Mails to addresses without a token.
+    New,
+    /// Those that one network asked for.
+    NewFrom(&'a str),
+    /// Those to one mailbox.
+    NewToMailbox(AddressHash),
+    /// Those to one domain.
+    NewToDomain(&'a str),
+    /// Those to one domain that one network asked for.
+    NewToDomainFrom(&'a str, &'a str),
+    /// Mails to addresses with a token that one network asked for.
+    RecoveryFrom(&'a str),
+}
+
+/// The counter of mails in one hour or day since the Unix epoch, such as `HOUR#490000`.
+pub fn mails(of: Mails<'_>, window: &str) -> Key {
+    let pk = match of {
+        Mails::All => "MAILS".to_owned(),
+        Mails::New => "MAILS#NEW".to_owned(),
+        Mails::NewFrom(network) => format!("MAILS#NEW#FROM#{network}"),
+        Mails::NewToMailbox(mailbox) => format!("MAILS#NEW#MAILBOX#{}", mailbox.to_hex()),
+        Mails::NewToDomain(domain) => format!("MAILS#NEW#DOMAIN#{domain}"),
+        Mails::NewToDomainFrom(domain, network) => format!("MAILS#NEW#DOMAIN#{domain}#FROM#{network}"),
+        Mails::RecoveryFrom(network) => format!("MAILS#RECOVERY#FROM#{network}"),
+    };
+    key(pk, window)
 }
 
 /// The partition of a token's usage: one item a day, and [`USAGE_TOTAL`].

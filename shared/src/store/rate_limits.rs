@@ -1,4 +1,5 @@
-//! Rate limit counters with a TTL: calls per network and mails sent.
+//! Rate limit counters with a TTL: calls per network, and token changes per address.
+//! [`super::mail_limits`] counts mails.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::cost::{self, Units};
 use crate::email::AddressHash;
 
 const MINUTE: i64 = 60;
-const HOUR: i64 = 60 * MINUTE;
+pub(super) const HOUR: i64 = 60 * MINUTE;
 
 /// The attribute of items with a single counter.
 pub(super) const COUNT: &str = "count";
@@ -27,12 +28,6 @@ impl Store {
         Ok(if count > limit { Err(left) } else { Ok(()) })
     }
 
-    /// Counts a mail of the deployment. Returns the number in this hour, including this one.
-    pub async fn count_mail(&self) -> Result<u64, StoreError> {
-        let now = self.clock.now().epoch_seconds();
-        self.count(keys::all_mails(now / HOUR), COUNT, Some((now / HOUR + 1) * HOUR)).await
-    }
-
     /// Counts a change of an address's token. Returns the number in this hour, including this one.
     pub async fn count_change(&self, address: AddressHash) -> Result<u64, StoreError> {
         let now = self.clock.now().epoch_seconds();
@@ -42,32 +37,58 @@ impl Store {
     /// Increments a counter and returns its new value. The item expires at `end`, in seconds since
     /// the Unix epoch.
     pub(super) async fn count(&self, key: Key, counter: &str, end: Option<i64>) -> Result<u64, StoreError> {
-        let request = self
+        self.count_up_to(key, counter, end, None).await?.ok_or(StoreError::Defect)
+    }
+
+    /// Like [`Self::count`]. `None` if the counter has reached its maximum; it is not incremented
+    /// then.
+    pub(super) async fn count_up_to(
+        &self,
+        key: Key,
+        counter: &str,
+        end: Option<i64>,
+        max: Option<u64>,
+    ) -> Result<Option<u64>, StoreError> {
+        let number = |number: &dyn std::fmt::Display| AttributeValue::N(number.to_string());
+        let mut request = self
             .client
             .update_item()
             .table_name(&self.table)
             .set_key(Some(key_item(key)))
             .expression_attribute_names("#count", counter)
-            .expression_attribute_values(":one", AttributeValue::N("1".to_owned()))
+            .expression_attribute_values(":one", number(&1))
             .return_values(ReturnValue::UpdatedNew)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let request = match end {
+        request = match end {
             None => request.update_expression("ADD #count :one"),
             Some(end) => request
                 .update_expression("SET #ttl = :end ADD #count :one")
                 .expression_attribute_names("#ttl", keys::TTL)
-                .expression_attribute_values(":end", AttributeValue::N(end.to_string())),
+                .expression_attribute_values(":end", number(&end)),
         };
-        let output = request.send().await.map_err(failure)?;
+        if let Some(max) = max {
+            request = request
+                .condition_expression("attribute_not_exists(#count) OR #count < :max")
+                .expression_attribute_values(":max", number(&max));
+        }
+        let output = match request.send().await {
+            Ok(output) => output,
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) => {
+                // DynamoDB charges a failed condition but does not report it.
+                cost::add(Units::Write, &[]);
+                return Ok(None);
+            }
+            Err(error) => return Err(failure(error)),
+        };
         cost::add(Units::Write, output.consumed_capacity.as_slice());
         let count = output.attributes.as_ref().and_then(|item| item.get(counter)?.as_n().ok()?.parse().ok());
-        count.ok_or(StoreError::Defect)
+        count.map(Some).ok_or(StoreError::Defect)
     }
 }
 
 /// The network a call is counted for: an IPv4 address, or the /64 of an IPv6 address, which belongs
 /// to one subscriber. Calls without an address share one counter.
-fn network(source: Option<IpAddr>) -> String {
+pub(super) fn network(source: Option<IpAddr>) -> String {
     match source.map(|source| source.to_canonical()) {
         None => "unknown".to_owned(),
         Some(IpAddr::V4(address)) => address.to_string(),

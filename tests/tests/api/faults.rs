@@ -11,6 +11,7 @@ use futures::future::join_all;
 use serde_json::json;
 use shared::app::Limits;
 use shared::permissions::Operation;
+use shared::store::mail_limits::MailLimits;
 use tests::coverage::{COVERED, Covered, Fixtures, Guard};
 use tests::email::{Kind, code_in, kind_of, token_in};
 use tests::faults::{Fault, FaultClass, Faults};
@@ -71,7 +72,15 @@ impl Setup {
     async fn start() -> Self {
         let registry = Registry::with_widgets().await;
         // Sets the deployment's mail limit, so that its counter can fail too.
-        let limits = Limits { mails_per_hour: Some(1_000_000), ..unlimited() };
+        let many = Some(1_000_000);
+        let mails = MailLimits {
+            per_hour: many,
+            per_domain_per_hour: many,
+            per_source_per_hour: many,
+            per_source_per_day: many,
+            recoveries_per_source_per_hour: many,
+        };
+        let limits = Limits { mails, ..unlimited() };
         let (service, faults, ses) = Service::start_with_all_faults(limits, registry.settings()).await;
         Self { service, faults, ses, _registry: registry }
     }

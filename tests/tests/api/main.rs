@@ -13,6 +13,7 @@ mod email_tokens_attacks;
 mod email_tokens_faults;
 mod email_tokens_life;
 mod email_tokens_limits;
+mod email_tokens_mail_limits;
 mod email_tokens_records;
 mod email_tokens_refusals;
 mod email_tokens_tour;

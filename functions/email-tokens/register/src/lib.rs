@@ -8,6 +8,8 @@ use shared::mail::{Mail, MailError, Mailer};
 use shared::openapi::{RateLimitedErrors, tag};
 use shared::store::audit::Caller;
 use shared::store::email_tokens::Registration;
+use shared::store::mail_limits::{CountedMail, Reached, Recipient};
+use shared::store::registration::RegistrationPolicy;
 use shared::{ApiError, App, Json, MailApp, NoQuery, RateLimitedCaller};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -48,7 +50,7 @@ struct Accepted {
     operation_id = "email-tokens-register",
     tag = tag::EMAIL_TOKENS,
     request_body = Request,
-    responses((status = 202, description = "Accepted. A mail is sent unless the address has reached its mail limit.", body = Accepted), RateLimitedErrors),
+    responses((status = 202, description = "Accepted. A mail is sent unless a limit of mails is reached or registration is not open to the address.", body = Accepted), RateLimitedErrors),
 )]
 async fn register(
     State(MailApp { app, mailer }): State<MailApp>,
@@ -67,31 +69,74 @@ async fn register(
 
 async fn register_and_mail(app: &App, mailer: &Mailer, request: &Request, caller: &Caller) -> Result<(), ApiError> {
     let store = app.store();
-    // Checked first, so that an address over its limit does not use up the deployment's mails.
-    if !store.may_mail(request.email.hash()).await? {
-        return Ok(());
-    }
-    if let Some(limit) = app.limits().mails_per_hour {
-        let mails = store.count_mail().await?;
-        if mails > limit {
-            tracing::error!(limit, "the hourly mail limit of the deployment is reached");
-            return Err(ApiError::Unavailable);
-        }
-        // Early enough to react. At most once an hour: a count whose response was lost is never
-        // returned again.
-        if mails == limit - limit / 5 {
-            tracing::error!(limit, "80 percent of the hourly mail limit of the deployment is used");
-        }
-    }
+    let (recipient, policy) = tokio::try_join!(store.recipient(request.email.hash()), store.registration())?;
+    let policy = policy.as_ref().unwrap_or(&app.limits().registration);
+    // Checked first, so that an address over its limit uses up no other limit.
+    let Some(recipient) = recipient else { return Ok(()) };
+    let Some(mut counted) = admitted(app, policy, recipient, &request.email, caller).await? else { return Ok(()) };
     let registration = store.register(&request.email, request.language, caller).await?;
     let sent = match &registration {
-        Registration::Welcome { to, language, token } => mailer.send(to, *language, &Mail::Welcome { token }).await,
+        Registration::Welcome { to, language, token } => {
+            if recipient == Recipient::Known {
+                // The token was revoked in the meantime: this mail was counted as another kind.
+                store.uncount_mail(counted).await?;
+                match admitted(app, policy, Recipient::New, &request.email, caller).await? {
+                    Some(again) => counted = again,
+                    None => return Ok(store.mail_failed(&request.email, &registration, true).await?),
+                }
+            }
+            mailer.send(to, *language, &Mail::Welcome { token }).await
+        }
         Registration::Recovery { to, language, code, .. } => mailer.send(to, *language, &Mail::Recovery { code }).await,
-        Registration::Limited => Ok(()),
+        Registration::Limited => return Ok(store.uncount_mail(counted).await?),
     };
     if let Err(error) = sent {
-        store.mail_failed(&request.email, &registration, error == MailError::NotSent).await?;
+        let definitely_not_sent = error == MailError::NotSent;
+        store.mail_failed(&request.email, &registration, definitely_not_sent).await?;
+        if definitely_not_sent {
+            store.uncount_mail(counted).await?;
+        }
         return Err(error.into());
     }
     Ok(())
+}
+
+/// Counts a mail; `None` if it must not be sent. The caller cannot tell: who is registered, and how
+/// much others register, is not theirs to know.
+async fn admitted(
+    app: &App,
+    policy: &RegistrationPolicy,
+    recipient: Recipient,
+    email: &EmailAddress,
+    caller: &Caller,
+) -> Result<Option<CountedMail>, ApiError> {
+    if recipient == Recipient::New && !policy.admits(email) {
+        tracing::info!("registration is not open to this address");
+        return Ok(None);
+    }
+    let limits = &app.limits().mails;
+    match app.store().count_mail(recipient, email, caller.source_ip, limits).await? {
+        Ok(counted) => {
+            // Early enough to react.
+            if counted.reaches_80_percent(limits) {
+                tracing::error!("80 percent of the hourly mail limit of the deployment is used");
+            }
+            Ok(Some(counted))
+        }
+        Err(reached) => {
+            match reached {
+                Reached::Deployment => tracing::error!("the hourly mail limit of the deployment is reached"),
+                Reached::NewAddresses => {
+                    tracing::error!("the hourly mail limit of addresses without a token is reached");
+                }
+                Reached::Domain => {
+                    tracing::error!(domain = email.domain(), "the hourly mail limit of a domain is reached");
+                }
+                Reached::SourceHour | Reached::SourceDay | Reached::SourceShare | Reached::Mailbox => {
+                    tracing::info!(limit = ?reached, "a mail was not sent because of a limit");
+                }
+            }
+            Ok(None)
+        }
+    }
 }
