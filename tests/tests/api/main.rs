@@ -9,6 +9,7 @@ mod authorizer;
 mod bad_input;
 mod bodies;
 mod cost;
+mod dead_connections;
 mod email_tokens_attacks;
 mod email_tokens_faults;
 mod email_tokens_life;

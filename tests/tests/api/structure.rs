@@ -48,7 +48,7 @@ fn in_pascal_case(name: &str) -> String {
 }
 
 /// The functions of the template: their names in it, and themselves.
-fn functions() -> BTreeMap<String, Value> {
+pub(crate) fn functions() -> BTreeMap<String, Value> {
     let template: Value = serde_saphyr::from_str(&read("template.yaml")).unwrap();
     let resources = template["Resources"].as_object().unwrap().iter();
     let functions = resources.filter(|(_, resource)| text(resource, "Type") == "AWS::Serverless::Function");
@@ -56,7 +56,7 @@ fn functions() -> BTreeMap<String, Value> {
 }
 
 /// The routes of a function: method and path, both `$default` for the one that takes what is left.
-fn routes(function: &Value) -> BTreeSet<(String, String)> {
+pub(crate) fn routes(function: &Value) -> BTreeSet<(String, String)> {
     let events = function["Properties"]["Events"].as_object().into_iter().flat_map(|events| events.values());
     let routes = events.map(|event| {
         assert_eq!(event["Type"], "HttpApi");
