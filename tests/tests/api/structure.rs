@@ -348,6 +348,35 @@ fn every_metric_filter_matches_a_logged_message() {
 }
 
 #[test]
+fn functions_send_mail_from_the_configured_address_alone() {
+    let mut senders = BTreeSet::new();
+    for (name, function) in functions() {
+        let policies = function["Properties"]["Policies"].as_array().cloned().unwrap_or_default();
+        let statements = policies.iter().flat_map(|policy| policy["Statement"].as_array().unwrap());
+        for statement in statements.filter(|statement| statement["Action"] == "ses:SendEmail") {
+            let resource = text(statement, "Resource");
+            if resource.ends_with(":configuration-set/${MailConfigurationSet}") {
+                continue;
+            }
+            // In the sandbox, SES checks the recipient's identity too.
+            assert!(resource.ends_with(":identity/*"), "{name}: {resource}");
+            assert_eq!(statement["Condition"], json!({"StringEquals": {"ses:FromAddress": "MailFrom"}}), "{name}");
+            senders.insert(name.clone());
+        }
+    }
+    let expected = ["EmailTokensRegenerate", "EmailTokensRegister", "EmailTokensReset"].map(str::to_owned);
+    assert_eq!(senders, BTreeSet::from(expected));
+}
+
+#[test]
+fn log_levels_of_the_template_are_levels_that_functions_use() {
+    let template: Value = serde_saphyr::from_str(&read("template.yaml")).unwrap();
+    let allowed = &template["Parameters"]["LogLevel"]["AllowedValues"];
+    // Below info there is no line, and Lambda drops it from logs in JSON.
+    assert_eq!(allowed, &json!(["error", "warn", "info"]));
+}
+
+#[test]
 fn openapi_document_is_up_to_date() {
     let document = serde_json::to_string_pretty(&local::api::document()).unwrap() + "\n";
     assert!(document == read("openapi.json"), "openapi.json is out of date: cargo run -- openapi > openapi.json");
