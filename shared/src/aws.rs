@@ -175,11 +175,11 @@ struct Watched {
 impl HttpConnector for Watched {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let attempt = self.connector.call(request);
-        let mut unanswered = Unanswered(Some(self.client.clone()));
+        let unanswered = Unanswered(Some(self.client.clone()));
         HttpConnectorFuture::new(async move {
             let result = attempt.await;
             if result.is_ok() {
-                unanswered.0 = None;
+                unanswered.is_answered();
             }
             result
         })
@@ -188,6 +188,12 @@ impl HttpConnector for Watched {
 
 /// Renews the pool when dropped. The SDK drops an attempt that times out.
 struct Unanswered(Option<Renewing>);
+
+impl Unanswered {
+    fn is_answered(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
@@ -248,8 +254,12 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let [oldest_alive, accepted, unheard] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
-            let server =
-                Self { address, oldest_alive: oldest_alive.clone(), accepted: accepted.clone(), unheard: unheard.clone() };
+            let server = Self {
+                address,
+                oldest_alive: oldest_alive.clone(),
+                accepted: accepted.clone(),
+                unheard: unheard.clone(),
+            };
             tokio::spawn(async move {
                 loop {
                     let (mut stream, _) = listener.accept().await.unwrap();

@@ -21,6 +21,7 @@ mod faults;
 mod installations;
 mod introspect;
 mod last_used;
+mod logs;
 mod mails;
 mod modules;
 mod openapi;

@@ -123,7 +123,11 @@ impl Route {
             function["Metadata"]["BuildProperties"]["Binary"].as_str().unwrap().to_owned()
         };
         let routes = functions.values().flat_map(|function| {
-            structure::routes(function).into_iter().map(|(method, path)| Self { function: name(function), method, path })
+            structure::routes(function).into_iter().map(|(method, path)| Self {
+                function: name(function),
+                method,
+                path,
+            })
         });
         routes.collect()
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use shared::permissions::Operation;
+use shared::store::tokens::Inactive;
 use tests::Service;
 use tests::coverage::{COVERED, Guard};
 use tests::table::{INSTALLATIONS, TABLE, text};
@@ -330,6 +331,7 @@ fn every_metric_filter_matches_a_logged_message() {
         code += &read(module);
     }
     let access_log = resources("AWS::Serverless::HttpApi")["HttpApi"]["AccessLogSettings"]["Format"].clone();
+    let request_line = read("shared/src/observe.rs");
     let mut looked_at = 0;
     for (name, filter) in resources("AWS::Logs::MetricFilter") {
         let pattern = text(&filter, "FilterPattern");
@@ -338,6 +340,11 @@ fn every_metric_filter_matches_a_logged_message() {
             if field == "message" {
                 let message = value.split('"').nth(1).unwrap();
                 assert!(code.contains(&format!("\"{message}\"")), "{name}: {message}");
+            } else if text(&filter, "LogGroupName") != "AccessLogs" {
+                assert!(request_line.contains(&format!(" {field},\n")), "{name}: {field}");
+                let reason = value.split('"').nth(1).unwrap();
+                let reasons = [Inactive::Revoked, Inactive::Expired, Inactive::Disabled, Inactive::Unknown];
+                assert!(reasons.iter().any(|known| <&str>::from(known) == reason), "{name}: {reason}");
             } else {
                 assert!(access_log.as_str().unwrap().contains(&format!("\"{field}\":")), "{name}: {field}");
             }
@@ -345,6 +352,21 @@ fn every_metric_filter_matches_a_logged_message() {
         }
     }
     assert!(looked_at > 15);
+}
+
+#[test]
+fn use_of_inactive_tokens_is_counted_wherever_tokens_are_accepted() {
+    let filters = resources("AWS::Logs::MetricFilter");
+    let counted =
+        filters.values().filter(|filter| filter["MetricTransformations"][0]["MetricName"] == "InactiveTokensUsed");
+    let counted: BTreeSet<String> = counted.map(|filter| text(filter, "LogGroupName").to_owned()).collect();
+    let accepting = Operation::ALL.iter().filter(|operation| {
+        let rule = operation.rule();
+        let checks = matches!(operation, Operation::TokensAuthorize | Operation::TokensIntrospect);
+        checks || rule.scope.is_some() || rule.email_tokens || rule.registry_tokens
+    });
+    let expected = accepting.map(|operation| format!("{}Logs", in_pascal_case(operation.name()))).collect();
+    assert_eq!(counted, expected);
 }
 
 #[test]
