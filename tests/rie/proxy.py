@@ -19,6 +19,9 @@ class Death(enum.Enum):
 class Proxies:
     """Runs proxies on a thread of its own, for as long as the context lasts."""
 
+    def __init__(self):
+        self.proxies = []
+
     def __enter__(self):
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -26,13 +29,23 @@ class Proxies:
         return self
 
     def __exit__(self, *_):
+        async def end():
+            for proxy in self.proxies:
+                proxy.server.close()
+                for writer in proxy.writers:
+                    writer.transport.abort()
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+
+        asyncio.run_coroutine_threadsafe(end(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
+        self.loop.close()
 
     def to(self, port):
         """Starts a proxy to a port of this machine."""
         proxy = Proxy(self.loop, port)
         asyncio.run_coroutine_threadsafe(proxy.start(), self.loop).result()
+        self.proxies.append(proxy)
         return proxy
 
 
@@ -42,6 +55,8 @@ class Proxy:
     def __init__(self, loop, target):
         self.loop, self.target = loop, target
         self.alive, self.dead = set(), set()
+        # Both sides of every connection.
+        self.writers = []
         # How many times something arrived on a connection that was silently dead.
         self.unheard = 0
 
@@ -54,6 +69,7 @@ class Proxy:
         """Relays a connection until it ends or dies."""
         self.alive.add(writer)
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        self.writers += [writer, far_writer]
 
         async def pump(source, sink, is_from_function):
             while data := await source.read(65_536):
