@@ -1,5 +1,6 @@
 //! Serves the routes of all functions on one port, in place of API Gateway.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 
@@ -32,64 +33,94 @@ pub struct Service {
     pub registries: Registries,
 }
 
-/// The routes of functions that need the tokens table.
-fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .merge(api_keys_create::routes())
-        .merge(api_keys_list::routes())
-        .merge(api_keys_revoke::routes())
-        .merge(audit_log_list::routes())
-        .merge(docs_openapi::routes())
-        .merge(email_tokens_revoke::routes())
-        .merge(email_tokens_status::routes())
-        .merge(org_access_tokens_create::routes())
-        .merge(org_access_tokens_delete::routes())
-        .merge(org_access_tokens_list::routes())
-        .merge(org_access_tokens_update::routes())
-        .merge(org_user_tokens_issue::routes())
-        .merge(org_user_tokens_list::routes())
-        .merge(org_user_tokens_probe::routes())
-        .merge(org_user_tokens_revoke::routes())
-        .merge(org_user_tokens_revoke_by_user::routes())
-        .merge(tokens_introspect::routes())
-        .merge(tokens_whoami::routes())
+/// The routes of these crates, by the crate's name.
+macro_rules! routes_of {
+    ($($name:ident),* $(,)?) => { [$((stringify!($name), $name::routes())),*] };
 }
 
-/// The routes of functions that also send mail.
-fn mail_routes() -> OpenApiRouter<MailApp> {
-    OpenApiRouter::new()
-        .merge(email_tokens_regenerate::routes())
-        .merge(email_tokens_register::routes())
-        .merge(email_tokens_reset::routes())
+/// The functions that need the tokens table.
+fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
+    routes_of![
+        api_keys_create,
+        api_keys_list,
+        api_keys_revoke,
+        audit_log_list,
+        docs_openapi,
+        email_tokens_revoke,
+        email_tokens_status,
+        org_access_tokens_create,
+        org_access_tokens_delete,
+        org_access_tokens_list,
+        org_access_tokens_update,
+        org_user_tokens_issue,
+        org_user_tokens_list,
+        org_user_tokens_probe,
+        org_user_tokens_revoke,
+        org_user_tokens_revoke_by_user,
+        tokens_introspect,
+        tokens_whoami,
+    ]
 }
 
-/// The routes of functions that read the installation log.
-fn installations_routes() -> OpenApiRouter<InstallationsApp> {
-    OpenApiRouter::new().merge(installations_list::routes())
+/// The functions that also send mail.
+fn mail_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<MailApp>)> {
+    routes_of![email_tokens_regenerate, email_tokens_register, email_tokens_reset]
 }
 
-/// The routes of the registries.
-fn registry_routes() -> OpenApiRouter<RegistryApp> {
-    OpenApiRouter::new().merge(registry_npm::routes()).merge(registry_pypi::routes())
+/// The functions that read the installation log.
+fn installations_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<InstallationsApp>)> {
+    routes_of![installations_list]
+}
+
+/// The registries.
+fn registry_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<RegistryApp>)> {
+    routes_of![registry_npm, registry_pypi]
+}
+
+/// One router with the routes of all these functions.
+fn merged<S: Clone + Send + Sync + 'static>(
+    functions: impl IntoIterator<Item = (&'static str, OpenApiRouter<S>)>,
+) -> OpenApiRouter<S> {
+    functions.into_iter().fold(OpenApiRouter::new(), |all, (_, routes)| all.merge(routes))
 }
 
 /// The OpenAPI document, generated from the routes. It is checked in as `openapi.json`.
 pub fn document() -> OpenApi {
-    let mut document = routes().into_openapi();
-    document.merge(mail_routes().into_openapi());
-    document.merge(installations_routes().into_openapi());
-    document.merge(registry_routes().into_openapi());
+    let mut document = merged(functions()).into_openapi();
+    document.merge(merged(mail_functions()).into_openapi());
+    document.merge(merged(installations_functions()).into_openapi());
+    document.merge(merged(registry_functions()).into_openapi());
     shared::openapi::document(document)
+}
+
+/// What each function serves by itself when deployed, by its name.
+pub fn deployed(service: Service) -> BTreeMap<String, Router> {
+    fn each<S: Clone + Send + Sync + 'static>(
+        functions: impl IntoIterator<Item = (&'static str, OpenApiRouter<S>)>,
+        state: S,
+    ) -> impl Iterator<Item = (String, Router)> {
+        functions.into_iter().map(move |(name, routes)| {
+            (name.replace('_', "-"), observed(Router::from(routes).with_state(state.clone())))
+        })
+    }
+    let Service { app, log, mailer, registries } = service;
+    each(functions(), app.clone())
+        .chain(each(mail_functions(), MailApp { app: app.clone(), mailer }))
+        .chain(each(installations_functions(), InstallationsApp { app: app.clone(), log: log.clone() }))
+        .chain(each(registry_functions(), RegistryApp { app, log, registries }))
+        .chain(each(routes_of![docs_not_found], ()))
+        .collect()
 }
 
 /// The whole service.
 pub fn router(service: Service) -> Router {
     let Service { app, log, mailer, registries } = service;
+    let installations = InstallationsApp { app: app.clone(), log: log.clone() };
     let routes = OpenApiRouter::new()
-        .merge(routes().with_state(app.clone()))
-        .merge(mail_routes().with_state(MailApp { app: app.clone(), mailer }))
-        .merge(installations_routes().with_state(InstallationsApp { app: app.clone(), log: log.clone() }))
-        .merge(registry_routes().with_state(RegistryApp { app: app.clone(), log, registries }));
+        .merge(merged(functions()).with_state(app.clone()))
+        .merge(merged(mail_functions()).with_state(MailApp { app: app.clone(), mailer }))
+        .merge(merged(installations_functions()).with_state(installations))
+        .merge(merged(registry_functions()).with_state(RegistryApp { app: app.clone(), log, registries }));
     let routes = Router::from(routes)
         .fallback(docs_not_found::not_found)
         .method_not_allowed_fallback(docs_not_found::not_found)

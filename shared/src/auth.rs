@@ -11,10 +11,11 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 
 use crate::app::App;
+use crate::clock::Moment;
 use crate::error::{ApiError, Unauthorized};
 use crate::extract::PathParams;
 use crate::ids::{BotId, OrgId};
-use crate::observe::{Origin, note_principal};
+use crate::observe::{Origin, Refused, note_principal, note_refused};
 use crate::permissions::{Guarded, Operation};
 use crate::principal::{Holder, Principal};
 use crate::secret::{Token, TokenHash, TokenKind};
@@ -24,6 +25,7 @@ use crate::store::bots::Bot;
 use crate::store::orgs::Org;
 use crate::store::tokens::ApiKey;
 use crate::store::tokens::EmailToken;
+use crate::store::tokens::Inactive;
 use crate::store::tokens::StoredToken;
 
 /// A well-formed credential. Whether it is active is known only after a lookup.
@@ -74,14 +76,30 @@ impl Credential {
     /// read.
     async fn authenticate(&self, app: &App) -> Result<Option<Principal>, StoreError> {
         match self {
-            Credential::Bot(id, key) => Ok(app.store().authenticate_bot(id, key).await?.map(Principal::Bot)),
+            Credential::Bot(id, key) => {
+                let bot = app.store().authenticate_bot(id, key).await?;
+                if bot.is_none() {
+                    let because = Inactive::Unknown.into();
+                    note_refused(Refused { id: Some(id.to_string()), org: None, because });
+                }
+                Ok(bot.map(Principal::Bot))
+            }
             Credential::Token(plain) => {
-                let stored = app.store().token(plain).await?;
-                let stored = stored.filter(|token| token.is_active(app.clock().now()));
+                let stored = active(app.store().token(plain).await?, app.clock().now());
                 Ok(stored.map(|token| Principal::Holder(Box::new(Holder { token, hash: plain.hash() }))))
             }
         }
     }
+}
+
+/// This stored token, if it is active; if not, the log line of the request says why.
+pub fn active(stored: Option<StoredToken>, now: Moment) -> Option<StoredToken> {
+    let inactive = stored.as_ref().map_or(Some(Inactive::Unknown), |token| token.inactive(now));
+    let Some(because) = inactive else { return stored };
+    let id = stored.as_ref().map(StoredToken::id);
+    let org = stored.as_ref().and_then(StoredToken::org_id).map(ToString::to_string);
+    note_refused(Refused { id, org, because: because.into() });
+    None
 }
 
 /// Authenticates the credential in these headers. Accepts every kind.

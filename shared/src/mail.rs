@@ -16,7 +16,7 @@ use aws_sdk_sesv2::types::{Body, Content, Destination, EmailContent, Message, Me
 use axum::extract::FromRef;
 
 use crate::app::{App, Limits};
-use crate::aws::{self, LOCAL_CREDENTIAL, LOCAL_REGION};
+use crate::aws::{self, Connections, LOCAL_CREDENTIAL, LOCAL_REGION};
 use crate::clock::Moment;
 use crate::config::{self, MissingSetting};
 use crate::email::{EmailAddress, Language};
@@ -227,7 +227,8 @@ impl Mailer {
 /// key from flooding a mailbox and harming the deployment's reputation with SES.
 ///
 /// The key is replaced by now and the response holds its only copy, so this neither fails the
-/// request nor delays it beyond a short timeout.
+/// request nor delays it beyond a short timeout. A warning that may be lost is sent again: twice is
+/// better than never.
 pub async fn send_key_changed(app: &App, mailer: &Mailer, replaced: &Replaced, by_reset: bool) {
     let sending = async {
         if app.store().count_change(replaced.stored.address).await.is_ok_and(|count| count > KEY_CHANGED_MAILS_PER_HOUR)
@@ -235,7 +236,12 @@ pub async fn send_key_changed(app: &App, mailer: &Mailer, replaced: &Replaced, b
             return Ok(());
         }
         let mail = Mail::KeyChanged { at: replaced.stored.created_at, by_reset };
-        mailer.send(&replaced.to, replaced.language, &mail).await
+        let send = || mailer.send(&replaced.to, replaced.language, &mail);
+        match tokio::time::timeout(KEY_CHANGED_TIMEOUT / 2, send()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(MailError::NotSent)) => Err(MailError::NotSent),
+            Ok(Err(MailError::Unknown)) | Err(_) => send().await,
+        }
     };
     if !matches!(tokio::time::timeout(KEY_CHANGED_TIMEOUT, sending).await, Ok(Ok(()))) {
         tracing::error!(token = %replaced.stored.id, "a key changed mail was not sent");
@@ -246,7 +252,8 @@ pub async fn send_key_changed(app: &App, mailer: &Mailer, replaced: &Replaced, b
 /// limit.
 pub const KEY_CHANGED_MAILS_PER_HOUR: u64 = 10;
 
-/// How long sending a *key changed* mail may delay the response with the new key.
+/// How long sending a *key changed* mail, both attempts together, may delay the response with the
+/// new key.
 const KEY_CHANGED_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The kind of a mail, for the log.
@@ -275,13 +282,15 @@ fn outcome<E: ProvideErrorMetadata>(error: &SdkError<E>) -> MailError {
 }
 
 /// An SES client, configured by the environment. It never retries: the first attempt may have sent
-/// the mail although its response was lost, and the error of a second attempt would hide that.
+/// the mail although its response was lost, and the error of a second attempt would hide that. For
+/// the same reason it never uses a connection that may have died.
 async fn ses_from_env() -> Client {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(1))
         .operation_timeout(Duration::from_secs(4))
         .build();
-    Client::new(&aws::from_env().timeout_config(timeouts).retry_config(RetryConfig::disabled()).load().await)
+    let config = aws::from_env(Connections::New).timeout_config(timeouts).retry_config(RetryConfig::disabled());
+    Client::new(&config.load().await)
 }
 
 /// An SES client for a local outbox at this URL.

@@ -3,6 +3,7 @@
 //!
 //! A log line holds IDs and figures, never a secret or anything else that the caller sent.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -31,12 +32,35 @@ pub struct Origin {
 }
 
 tokio::task_local! {
-    static PRINCIPAL: std::cell::RefCell<Option<String>>;
+    static NOTES: RefCell<Notes>;
+}
+
+/// What the handling of a request adds to its log line. IDs must not be secrets.
+#[derive(Debug, Clone, Default)]
+struct Notes {
+    principal: Option<String>,
+    refused: Option<Refused>,
+}
+
+/// A credential that is not active, as in the log line of the request that used it.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// The ID of the token or bot. `None` if it is unknown.
+    pub id: Option<String>,
+    /// The organization it belongs to, if any: the IDs of access tokens are unique only there.
+    pub org: Option<String>,
+    /// Why it is not active.
+    pub because: &'static str,
 }
 
 /// Sets the principal in the log line of the current request. The ID must not be a secret.
 pub(crate) fn note_principal(id: String) {
-    let _ = PRINCIPAL.try_with(|principal| *principal.borrow_mut() = Some(id));
+    let _ = NOTES.try_with(|notes| notes.borrow_mut().principal = Some(id));
+}
+
+/// Sets the inactive credential in the log line of the current request.
+pub(crate) fn note_refused(refused: Refused) {
+    let _ = NOTES.try_with(|notes| notes.borrow_mut().refused = Some(refused));
 }
 
 /// A request extension: how long the request may take before it is answered with 503.
@@ -91,7 +115,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
 
 /// The caller of a request, and the DynamoDB capacity that it consumed.
 pub(crate) struct RequestStats {
-    principal: Option<String>,
+    notes: Notes,
     cost: cost::Cost,
 }
 
@@ -112,17 +136,22 @@ impl RequestLine {
 
     /// Runs a request's handler and collects its statistics.
     pub async fn measure<T>(&self, serving: impl Future<Output = T>) -> (T, RequestStats) {
-        let serving = PRINCIPAL.scope(Default::default(), async {
+        let serving = NOTES.scope(Default::default(), async {
             let served = serving.await;
-            (served, PRINCIPAL.with(|principal| principal.borrow().clone()))
+            (served, NOTES.with(RefCell::take))
         });
-        let ((served, principal), cost) = cost::metered(serving).await;
-        (served, RequestStats { principal, cost })
+        let ((served, notes), cost) = cost::metered(serving).await;
+        (served, RequestStats { notes, cost })
     }
 
     /// Writes the line.
-    pub fn write(self, status: StatusCode, error: Option<&ApiError>, RequestStats { principal, cost }: RequestStats) {
+    pub fn write(self, status: StatusCode, error: Option<&ApiError>, RequestStats { notes, cost }: RequestStats) {
         let Self { started, request_id, trace_id, method, route } = self;
+        let Notes { principal, refused } = notes;
+        let (refused, refused_org, refused_because) = match refused {
+            Some(Refused { id, org, because }) => (id, org, Some(because)),
+            None => (None, None, None),
+        };
         let code = error.map(|error| error.status_and_code().1);
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         macro_rules! log_line {
@@ -135,6 +164,9 @@ impl RequestLine {
                     status = status.as_u16(),
                     code,
                     principal,
+                    refused,
+                    refused_org,
+                    refused_because,
                     latency_ms,
                     read_units = cost.read,
                     write_units = cost.write,

@@ -10,6 +10,17 @@ use crate::extract::{PathParams, in_the_future, present_object};
 use crate::store::org_access_tokens::{Rejected, Settings};
 use crate::store::tokens::AccessConfig;
 
+/// 405 at the path of one token, for a method of the list. API Gateway has no routes that end in a
+/// slash, so the greedy routes of `GET` and `POST` also catch these paths.
+pub async fn wrong_method_of_token() -> ApiError {
+    ApiError::MethodNotAllowed("DELETE, PATCH, PUT".to_owned())
+}
+
+/// 405 at the path of the list, for a method of single tokens.
+pub async fn wrong_method_of_list() -> ApiError {
+    ApiError::MethodNotAllowed("GET, POST".to_owned())
+}
+
 /// Maximum projects per token. Each is checked in the write transaction, which DynamoDB limits to
 /// 100 items.
 pub const MAX_PROJECTS: usize = 50;

@@ -244,6 +244,10 @@ pub struct PrincipalView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub roles: Option<Vec<crate::permissions::Role>>,
+    /// The environment of an API key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(inline)]
+    pub environment: Option<Environment>,
     /// The scopes of an API key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<Scope>>,
@@ -293,6 +297,7 @@ impl From<&StoredToken> for PrincipalView {
         match token {
             StoredToken::ApiKey(key) => Self {
                 org_id,
+                environment: Some(key.environment),
                 scopes: Some(key.scopes.as_slice().to_vec()),
                 expires_at: key.expires_at,
                 ..Self::bare(kind, Id::Text(key.id.to_string()))
@@ -322,6 +327,7 @@ impl PrincipalView {
             id,
             org_id: None,
             roles: None,
+            environment: None,
             scopes: None,
             role: None,
             projects: None,

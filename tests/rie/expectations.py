@@ -185,13 +185,15 @@ def introspected(answer, service):
     assert_equal(answer.json["id"], answer.values["API_KEY_ID"], "id")
     assert_equal(answer.json["org_id"], service.env["ORG"], "org_id")
     assert_equal(answer.json["permitted"], True, "permitted")
+    assert_equal(answer.json["environment"], "live", "environment")
 
 
 def authorized(answer, service):
     assert_equal(set(answer.json), {"isAuthorized", "context"}, "fields")
     assert_equal(answer.json["isAuthorized"], True, "isAuthorized")
     principal = {"kind": "api_key", "id": answer.values["API_KEY_ID"], "org_id": service.env["ORG"]}
-    assert_equal(answer.json["context"], principal | {"scopes": ["shield:write", "org:read"]}, "context")
+    principal |= {"environment": "live", "scopes": ["shield:write", "org:read"]}
+    assert_equal(answer.json["context"], principal, "context")
 
 
 def principal_shown(answer, service):

@@ -220,6 +220,46 @@ def free_ports(count):
         return [each.getsockname()[1] for each in sockets]
 
 
+class Function:
+    """A function's binary under the emulator, for as long as the context lasts."""
+
+    def __init__(self, emulator, binary, env, log_path):
+        self.port, api_port = free_ports(2)
+        command = [
+            emulator,
+            "--runtime-interface-emulator-address", f"127.0.0.1:{self.port}",
+            "--runtime-api-address", f"127.0.0.1:{api_port}",
+            binary,
+        ]  # fmt: skip
+        with log_path.open("wb") as log:
+            self.process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=log_path.parent)
+
+    def __enter__(self):
+        deadline = time.monotonic() + SECONDS_TO_START
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return self
+            except OSError:
+                assert self.process.poll() is None and time.monotonic() < deadline, "the emulator did not start"
+                time.sleep(0.02)
+
+    def __exit__(self, *_):
+        stop(self.process)
+
+    def call(self, event):
+        """Sends an event and returns the response."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS_TO_ANSWER)
+        with contextlib.closing(connection):
+            connection.request("POST", "/2015-03-31/functions/function/invocations", json.dumps(event))
+            return json.load(connection.getresponse())
+
+    def pids(self):
+        """The processes of the binary, which the emulator started. Only on Linux."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(pid) for task in tasks for pid in task.read_text().split()]
+
+
 def invoke(emulator, binary, event, env, log_path):
     """Starts a function under the emulator, sends it one event and returns the response."""
     return invoke_each(emulator, binary, [event], env, log_path)[0]
@@ -228,43 +268,25 @@ def invoke(emulator, binary, event, env, log_path):
 def invoke_each(emulator, binary, events, env, log_path):
     """Starts a function under the emulator, sends it the events in order and returns the
     responses."""
-    port, api_port = free_ports(2)
-    command = [
-        emulator,
-        "--runtime-interface-emulator-address", f"127.0.0.1:{port}",
-        "--runtime-api-address", f"127.0.0.1:{api_port}",
-        binary,
-    ]  # fmt: skip
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=log_path.parent)
-    try:
-        deadline = time.monotonic() + SECONDS_TO_START
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, "the emulator did not start"
-                time.sleep(0.02)
-        answers = []
-        for event in events:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS_TO_ANSWER)
-            connection.request("POST", "/2015-03-31/functions/function/invocations", json.dumps(event))
-            answers.append(json.load(connection.getresponse()))
-        return answers
-    finally:
-        stop(process)
+    with Function(emulator, binary, env, log_path) as function:
+        return [function.call(event) for event in events]
 
 
 class Upstream(http.server.BaseHTTPRequestHandler):
-    """An npm registry with one package, whose metadata is large enough to be compressed."""
+    """An npm registry with one package, whose metadata is large enough to be compressed. Keeps
+    connections open, as registries do."""
+
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self):
         tarball = f"http://{self.headers['host']}/widgets/-/widgets-1.0.0.tgz"
         versions = {"1.0.0": {"version": "1.0.0", "description": "w\u00efdgets " * 500, "dist": {"tarball": tarball}}}
         body = json.dumps({"name": "widgets", "versions": versions}, ensure_ascii=False).encode()
+        media_type = "application/json"
+        if self.path.startswith("/simple/"):
+            body, media_type = b'<a href="/packages/widgets-1.0-py3-none-any.whl">widgets</a>', "text/html"
         self.send_response(200)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", media_type)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

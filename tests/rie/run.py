@@ -8,25 +8,32 @@ any.
 
 The emulator comes with the SAM CLI. The default is the one in the virtual environment that .ci/run
 creates.
+
+Then freezes and thaws every function, as Lambda does between two requests, while its idle
+connections die.
 """
 
 import argparse
 import base64
+import contextlib
 import gzip
 import http.server
 import json
 import os
 import platform
 import re
+import signal
 import string
 import sys
 import tempfile
 import threading
+import time
 import urllib.parse
 from pathlib import Path
 
 from expectations import EXPECTED
-from harness import MAIL, ROOT, Answer, Decision, Service, Upstream, assert_equal, invoke, invoke_each
+from harness import MAIL, ROOT, Answer, Decision, Function, Service, Upstream, assert_equal, invoke, invoke_each
+from proxy import Death, Proxies
 
 # Variables that the template sets on the registries, besides the tables.
 REGISTRIES = {
@@ -34,13 +41,14 @@ REGISTRIES = {
     "registry-pypi": {"PYPI_UPSTREAM": "https://packages.example.com/simple/", "PYPI_FILE_HOSTS": ""},
 }
 
+# How long the functions are frozen: longer than an idle connection may be used.
+SECONDS_FROZEN = 4
+# Any call must be answered in this time: a function's timeout in the template.
+SECONDS_IN_TIME = 9
 
-def run_function(name, expected, emulator, bins, service, log_path):
-    """Calls a function once, checks its answer and its log, and returns the status."""
-    text = (ROOT / "events" / f"{name}.json").read_text()
-    values = service.values(set(re.findall(r"\$\{(\w+)\}", text)))
-    event = json.loads(string.Template(text).substitute(values))
-    # Only the variables that the template sets, not the script's own environment.
+
+def environment(name, expected, service):
+    """The variables that the template sets for a function, not the script's own environment."""
     names = [key for key in service.env if key.startswith("AWS_")] + (["TOKENS_TABLE"] if expected.table else [])
     names += ["INSTALLATIONS_TABLE"] if expected.installations else []
     env = {key: service.env[key] for key in names}
@@ -49,12 +57,25 @@ def run_function(name, expected, emulator, bins, service, log_path):
     if expected.mail:
         # The environment file does not contain the outbox's URL.
         env |= MAIL | {"AWS_ENDPOINT_URL_SESV2": service.env["BASE_URL"] + "/_local/ses"}
-    env |= {
+    return env | {
         "PATH": os.defpath,
         "RUST_LOG": "info",
         "AWS_LAMBDA_FUNCTION_NAME": name,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
+
+
+def new_event(name, service):
+    """A function's event with new tokens and addresses, and the values of its placeholders."""
+    text = (ROOT / "events" / f"{name}.json").read_text()
+    values = service.values(set(re.findall(r"\$\{(\w+)\}", text)))
+    return json.loads(string.Template(text).substitute(values)), values
+
+
+def run_function(name, expected, emulator, bins, service, log_path):
+    """Calls a function once, checks its answer and its log, and returns the status."""
+    event, values = new_event(name, service)
+    env = environment(name, expected, service)
     kind = Decision if expected.status is None else Answer
     answer = kind(invoke(emulator, bins / name, event, env, log_path), event, values)
     answer.check(expected, service)
@@ -70,6 +91,115 @@ def run_function(name, expected, emulator, bins, service, log_path):
     for secret in answer.secrets:
         assert secret not in log, "the log contains a secret"
     return answer.status
+
+
+class Thawed:
+    """A function whose connections go through proxies, so that they can die while it is frozen."""
+
+    def __init__(self, name, expected, emulator, bins, service, upstream, proxies, folder):
+        self.name, self.expected, self.service = name, expected, service
+        env = environment(name, expected, service)
+        if name in REGISTRIES:
+            variable, path = {"registry-npm": ("NPM_UPSTREAM", "/"), "registry-pypi": ("PYPI_UPSTREAM", "/simple/")}[
+                name
+            ]
+            env[variable] = f"http://127.0.0.1:{upstream}{path}"
+        self.proxies = []
+        for variable in ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SESV2", "NPM_UPSTREAM", "PYPI_UPSTREAM"]:
+            if variable in env:
+                url = urllib.parse.urlsplit(env[variable])
+                proxy = proxies.to(url.port)
+                env[variable] = url._replace(netloc=f"127.0.0.1:{proxy.port}").geturl()
+                self.proxies.append(proxy)
+        # As deployed: the emulator tells the function its deadline.
+        env["AWS_LAMBDA_FUNCTION_TIMEOUT"] = "29" if name in REGISTRIES else "10"
+        self.function = Function(emulator, bins / name, env, folder / f"frozen-{name}.log")
+
+    def call(self):
+        """Calls the function and checks its answer."""
+        event, values = new_event(self.name, self.service)
+        if self.name in REGISTRIES:
+            # Metadata, since a download is answered without the upstream.
+            path = "/npm/widgets" if self.name == "registry-npm" else "/pypi/simple/widgets/"
+            event["rawPath"] = event["requestContext"]["http"]["path"] = path
+        started = time.monotonic()
+        answer = self.function.call(event)
+        seconds = time.monotonic() - started
+        if self.name in REGISTRIES:
+            assert_equal(answer["statusCode"], 200, f"status (body: {answer.get('body')})")
+        else:
+            kind = Decision if self.expected.status is None else Answer
+            kind(answer, event, values).check(self.expected, self.service)
+        assert seconds < SECONDS_IN_TIME, f"the answer took {seconds:.1f} s"
+
+    def freeze(self, death):
+        """Stops the function, as Lambda does after an answer; meanwhile its connections die."""
+        pids = self.function.pids()
+        assert len(pids) == 1, f"the processes of the function are {pids}"
+        os.kill(pids[0], signal.SIGSTOP)
+        for proxy in self.proxies:
+            proxy.kill(death)
+
+    def thaw(self):
+        """Continues the function."""
+        for pid in self.function.pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def unheard(self):
+        """How many times the function has used a connection that was silently dead."""
+        return sum(proxy.unheard for proxy in self.proxies)
+
+
+def run_frozen(names, emulator, bins, service, folder):
+    """Freezes and thaws every function while its idle connections die, and expects the next call to
+    succeed in time. Returns the failures.
+
+    After a short freeze the idle timeouts have not run out, as if the clock had stood still: the
+    retries must do. After a long one no connection from before it may be used."""
+    failures = {}
+    with contextlib.ExitStack() as stack:
+        upstream = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream))
+        threading.Thread(target=upstream.serve_forever, daemon=True).start()
+        stack.callback(upstream.shutdown)
+        proxies = stack.enter_context(Proxies())
+        functions = []
+        for name in names:
+            function = Thawed(name, EXPECTED[name], emulator, bins, service, upstream.server_port, proxies, folder)
+            stack.enter_context(function.function)
+            stack.callback(function.thaw)
+            functions.append(function)
+
+        def attempt(function, what, action):
+            if function.name not in failures:
+                try:
+                    action()
+                except Exception as error:  # Report it and continue with the other functions.
+                    failures[function.name] = f"{what}: {type(error).__name__}: {error}"
+
+        for function in functions:
+            attempt(function, "first call", function.call)
+            for death in Death:
+
+                def short(function=function, death=death):
+                    function.freeze(death)
+                    function.thaw()
+                    function.call()
+
+                attempt(function, f"call after a short freeze, connections {death.value}", short)
+        for death in Death:
+            for function in functions:
+                attempt(function, "freeze", lambda function=function, death=death: function.freeze(death))
+            time.sleep(SECONDS_FROZEN)
+            for function in functions:
+
+                def thaw(function=function):
+                    before = function.unheard()
+                    function.thaw()
+                    function.call()
+                    assert_equal(function.unheard(), before, "uses of a connection that died")
+
+                attempt(function, f"call after a long freeze, connections {death.value}", thaw)
+    return [f"{name}: {failure}" for name, failure in sorted(failures.items())]
 
 
 def run_metadata(emulator, bins, service, folder):
@@ -234,6 +364,10 @@ def main():
                 except Exception as error:
                     print("FAIL  tokens-introspect: malformed and rare events", flush=True)
                     failures.append(f"tokens-introspect: {type(error).__name__}: {error}")
+            if sys.platform == "linux":
+                frozen = run_frozen(runnable, emulator, bins, service, Path(folder))
+                print(f"{'FAIL' if frozen else 'ok'}    freeze and thaw of every function", flush=True)
+                failures += frozen
         finally:
             service.stop()
     for failure in failures:

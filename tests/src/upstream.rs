@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
 use shared::registry::{Settings, upstream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::no_upstreams;
@@ -70,6 +72,48 @@ impl Reply {
         encoder.write_all(&self.body).unwrap();
         Self { body: encoder.finish().unwrap(), ..self }.with_header("content-encoding", "gzip")
     }
+}
+
+/// How a connection is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// It breaks at the next request.
+    Reset,
+    /// Nothing ever arrives.
+    Silent,
+}
+
+/// Starts a server that returns this JSON to the first request of each connection, which is dead
+/// afterwards. Returns its base URL and the number of requests it received.
+pub async fn mortal(death: Death, body: String) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+    let counter = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&counter);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (count, body) = (Arc::clone(&count), body.clone());
+            tokio::spawn(async move {
+                let (mut buffer, mut is_dead) = ([0; 65_536], false);
+                while stream.read(&mut buffer).await.unwrap_or(0) > 0 {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    match (is_dead, death) {
+                        (false, _) => {}
+                        (true, Death::Reset) => return,
+                        (true, Death::Silent) => continue,
+                    }
+                    let head = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+                    is_dead = true;
+                }
+            });
+        }
+    });
+    (url, counter)
 }
 
 #[derive(Debug, Default)]

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use shared::App;
 use tests::{Bot, Service};
 
+const REFUSED: &str = "The credential lacks permission to read these reports. Use a live API key with the scope shield:read, or an access token for this project with the role operator or manager.";
+
 /// Creates a credential through the service.
 async fn create(service: &Service, path: &str, owner: &Bot, body: &Value) -> Value {
     let answer = service.post(path, &owner.credential, body).await;
@@ -15,22 +17,23 @@ async fn create(service: &Service, path: &str, owner: &Bot, body: &Value) -> Val
 }
 
 /// An API key with one scope.
-async fn api_key(service: &Service, owner: &Bot, scope: &str) -> Value {
-    let body = json!({"name": "reporter", "environment": "live", "scopes": [scope]});
+async fn api_key(service: &Service, owner: &Bot, environment: &str, scope: &str) -> Value {
+    let body = json!({"name": "reporter", "environment": environment, "scopes": [scope]});
     create(service, "/v1/api-keys", owner, &body).await
 }
 
-/// Calls `GET /reports` as API Gateway does: invokes the authorizer, then the handler with its
+/// Calls `GET /projects/greenhouse/reports` as API Gateway does: invokes the authorizer, then the handler with its
 /// context. Returns the status, and the body if the handler was reached.
 async fn get_reports(service: &Service, credential: &str) -> (u16, Value) {
     let mut event = json!({
         "version": "2.0",
-        "routeKey": "GET /reports",
-        "rawPath": "/reports",
+        "routeKey": "GET /projects/{project}/reports",
+        "rawPath": "/projects/greenhouse/reports",
         "rawQueryString": "",
+        "pathParameters": {"project": "greenhouse"},
         "headers": {"authorization": format!("Bearer {credential}")},
         "requestContext": {
-            "http": {"method": "GET", "path": "/reports", "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7"},
+            "http": {"method": "GET", "path": "/projects/greenhouse/reports", "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7"},
         },
         "isBase64Encoded": false,
     });
@@ -56,9 +59,9 @@ async fn call_handler(event: &Value) -> (u16, Value) {
 async fn api_key_with_the_scope_reads_reports_until_it_is_revoked() {
     let service = Service::start().await;
     let (org, owner) = service.org_with_owner().await;
-    let key = api_key(&service, &owner, "shield:read").await;
+    let key = api_key(&service, &owner, "live", "shield:read").await;
     let credential = key["key"].as_str().unwrap();
-    let expected = json!({"org_id": org.id.as_str(), "reports": []});
+    let expected = json!({"org_id": org.id.as_str(), "project": "greenhouse", "reports": []});
     assert_eq!(get_reports(&service, credential).await, (200, expected));
 
     let path = format!("/v1/api-keys/{}", key["id"].as_str().unwrap());
@@ -71,27 +74,42 @@ async fn api_key_with_the_scope_reads_reports_until_it_is_revoked() {
 async fn api_key_without_the_scope_gets_403_from_the_handler() {
     let service = Service::start().await;
     let (_, owner) = service.org_with_owner().await;
-    let key = api_key(&service, &owner, "shield:write").await;
+    let key = api_key(&service, &owner, "live", "shield:write").await;
     let (status, body) = get_reports(&service, key["key"].as_str().unwrap()).await;
-    assert_eq!(
-        (status, &body["error"]),
-        (
-            403,
-            &json!(
-                "The credential lacks permission to read reports. Use an API key with the scope shield:read, or an access token with the role operator or manager."
-            )
-        )
-    );
+    assert_eq!((status, &body["error"]), (403, &json!(REFUSED)));
 }
 
 #[tokio::test]
-async fn access_token_below_operator_gets_403() {
+async fn test_key_gets_403() {
     let service = Service::start().await;
     let (_, owner) = service.org_with_owner().await;
-    for (role, expected) in [("readonly", 403), ("operator", 200), ("manager", 200)] {
-        let body = json!({"name": role, "access_config": {"role": role}});
-        let token = create(&service, "/api/v2/organization/tokens/", &owner, &body).await;
-        assert_eq!(get_reports(&service, token["token"].as_str().unwrap()).await.0, expected, "{role}");
+    let key = api_key(&service, &owner, "test", "shield:read").await;
+    let (status, body) = get_reports(&service, key["key"].as_str().unwrap()).await;
+    assert_eq!((status, &body["error"]), (403, &json!(REFUSED)));
+}
+
+#[tokio::test]
+async fn access_token_below_operator_or_for_other_projects_gets_403() {
+    let service = Service::start().await;
+    let (org, owner) = service.org_with_owner().await;
+    service.projects(&org, &["greenhouse", "coldroom"]).await;
+    let mut number = 0;
+    for (role, may) in [("readonly", false), ("operator", true), ("manager", true)] {
+        for (projects, all_projects, reaches) in [
+            (vec!["greenhouse"], false, true),
+            (vec!["coldroom", "greenhouse"], false, true),
+            (vec![], true, true),
+            (vec!["coldroom"], false, false),
+            (vec![], false, false),
+        ] {
+            number += 1;
+            let access = json!({"role": role, "all_projects": all_projects, "projects": projects});
+            let body = json!({"name": format!("token {number}"), "access_config": access});
+            let token = create(&service, "/api/v2/organization/tokens/", &owner, &body).await;
+            let expected = if may && reaches { 200 } else { 403 };
+            let status = get_reports(&service, token["token"].as_str().unwrap()).await.0;
+            assert_eq!(status, expected, "{role} {all_projects} {projects:?}");
+        }
     }
 }
 
@@ -102,22 +120,14 @@ async fn other_principals_and_forged_headers_get_403() {
     let user = service.issue(&org, &owner, "alice").await;
     for credential in [owner.credential.as_str(), user.token.as_str()] {
         let (status, body) = get_reports(&service, credential).await;
-        assert_eq!(
-            (status, &body["error"]),
-            (
-                403,
-                &json!(
-                    "The credential lacks permission to read reports. Use an API key with the scope shield:read, or an access token with the role operator or manager."
-                )
-            )
-        );
+        assert_eq!((status, &body["error"]), (403, &json!(REFUSED)));
     }
     // Without the authorizer's context, a header with the same content grants nothing.
     let event = json!({
         "version": "2.0",
-        "rawPath": "/reports",
+        "rawPath": "/projects/greenhouse/reports",
         "headers": {"x-authorizer": "{\"kind\":\"api_key\",\"scopes\":[\"shield:read\"]}"},
-        "requestContext": {"http": {"method": "GET", "path": "/reports"}},
+        "requestContext": {"http": {"method": "GET", "path": "/projects/greenhouse/reports"}},
         "isBase64Encoded": false,
     });
     assert_eq!(call_handler(&event).await.0, 403);

@@ -139,7 +139,7 @@ impl RegistryApp {
 pub struct Registries {
     /// The settings.
     pub settings: Settings,
-    http: reqwest::Client,
+    http: Arc<Mutex<reqwest::Client>>,
     subscriptions: Arc<Mutex<HashMap<OrgId, (bool, Moment)>>>,
 }
 
@@ -179,7 +179,7 @@ impl Registries {
     ///
     /// If this machine has no root certificates.
     pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
-        let http = upstream::client(settings.timeout)?;
+        let http = Arc::new(Mutex::new(upstream::client(settings.timeout)?));
         Ok(Self { settings, http, subscriptions: Arc::default() })
     }
 
@@ -222,6 +222,18 @@ impl Registries {
         }
         subscriptions.insert(org.clone(), (guard, now));
         Ok(guard)
+    }
+
+    /// The HTTP client for upstreams.
+    fn http(&self) -> reqwest::Client {
+        self.http.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// A new HTTP client, in place of one whose connections are dead.
+    fn renewed_http(&self) -> reqwest::Result<reqwest::Client> {
+        let client = upstream::client(self.settings.timeout)?;
+        *self.http.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = client.clone();
+        Ok(client)
     }
 
     fn subscriptions(&self) -> std::sync::MutexGuard<'_, HashMap<OrgId, (bool, Moment)>> {

@@ -4,9 +4,11 @@
 //! forwarded. Redirects are followed only to hosts that are safe to reach from inside a function.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use futures::FutureExt;
+use futures::future::select_ok;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::redirect::{Action, Attempt, Policy};
@@ -14,10 +16,15 @@ use reqwest::{Client, RequestBuilder, Response};
 use url::{Host, Position, Url};
 
 use super::Registries;
+use crate::aws::IDLE_TIMEOUT;
 use crate::error::ApiError;
 
 /// The timeout for connecting to an upstream.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long to wait for a response before the request is sent again on a new connection: the first
+/// one may have died while the function was frozen.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The maximum size of upstream metadata in bytes, uncompressed. The largest packages have some 40
 /// MB.
@@ -101,6 +108,7 @@ pub(super) fn client(timeout: Duration) -> reqwest::Result<Client> {
         .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(timeout)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .redirect(Policy::custom(follow))
         .referer(false)
         .build()
@@ -174,11 +182,11 @@ impl Registries {
         accept: &'static str,
         cached: Option<HeaderValue>,
     ) -> Result<Fetched, ApiError> {
-        let mut request = self.http.get(url).header(ACCEPT, accept);
+        let mut request = self.http().get(url).header(ACCEPT, accept);
         if let Some(etag) = &cached {
             request = request.header(IF_NONE_MATCH, etag);
         }
-        let response = request.send().await.map_err(failure)?;
+        let response = self.send(request).await.map_err(failure)?;
         match response.status() {
             StatusCode::OK => Ok(Fetched::Document(document(response).await?)),
             // A 304 to an unconditional request is an error.
@@ -207,17 +215,35 @@ impl Registries {
     ///
     /// As [`Self::fetch`].
     pub async fn post(&self, url: Url, headers: &HeaderMap, body: Bytes) -> Result<Document, ApiError> {
-        let mut request: RequestBuilder = self.http.post(url).body(body);
+        let mut request: RequestBuilder = self.http().post(url).body(body);
         for name in [CONTENT_TYPE, CONTENT_ENCODING] {
             if let Some(value) = headers.get(&name) {
                 request = request.header(name, value);
             }
         }
-        let response = request.header(ACCEPT, "application/json").send().await.map_err(failure)?;
+        let response = self.send(request.header(ACCEPT, "application/json")).await.map_err(failure)?;
         if !response.status().is_success() {
             return Err(refusal(response.status()));
         }
         document(response).await
+    }
+
+    /// Sends a request that may arrive twice: all our requests only ask. If its connection breaks,
+    /// or no response arrives in time, it is sent once more on a new connection, and the first
+    /// response wins. Both attempts share one timeout.
+    async fn send(&self, request: RequestBuilder) -> reqwest::Result<Response> {
+        let started = Instant::now();
+        let request = request.build()?;
+        let Some(mut again) = request.try_clone() else { return self.http().execute(request).await };
+        let mut first = self.http().execute(request).boxed();
+        let outcome = tokio::time::timeout(PATIENCE, &mut first).await;
+        *again.timeout_mut() = Some(self.settings.timeout.saturating_sub(started.elapsed()));
+        let second = async { self.renewed_http()?.execute(again).await };
+        match outcome {
+            Ok(Err(error)) if !error.is_connect() && !error.is_timeout() => second.await,
+            Ok(result) => result,
+            Err(_) => select_ok([first, second.boxed()]).await.map(|(response, _)| response),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::{Store, StoreError, keys};
 use crate::clock::Moment;
@@ -205,15 +206,40 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Timeout for updating `last_used_at`, so that it cannot delay a request for long.
 const RECORD_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Why a token is not active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+pub enum Inactive {
+    /// It was revoked.
+    Revoked,
+    /// It has expired.
+    Expired,
+    /// It is switched off.
+    Disabled,
+    /// It is not stored: it was deleted, replaced, or never issued.
+    Unknown,
+}
+
 impl StoredToken {
     /// Whether it is active at this time.
     pub fn is_active(&self, now: Moment) -> bool {
-        match self {
-            StoredToken::ApiKey(token) => token.state(now) == TokenState::Active,
+        self.inactive(now).is_none()
+    }
+
+    /// Why it is not active at this time; `None` if it is.
+    pub fn inactive(&self, now: Moment) -> Option<Inactive> {
+        let state = match self {
+            StoredToken::ApiKey(token) => token.state(now),
             // Revoked or replaced ones are deleted.
-            StoredToken::EmailVerified(_) => true,
-            StoredToken::OrgAccess(token) => token.state(now) == TokenState::Active,
-            StoredToken::OrgUser(token) => token.state(now) == TokenState::Active,
+            StoredToken::EmailVerified(_) => TokenState::Active,
+            StoredToken::OrgAccess(token) if !token.is_active => return Some(Inactive::Disabled),
+            StoredToken::OrgAccess(token) => token.state(now),
+            StoredToken::OrgUser(token) => token.state(now),
+        };
+        match state {
+            TokenState::Active => None,
+            TokenState::Expired => Some(Inactive::Expired),
+            TokenState::Revoked => Some(Inactive::Revoked),
         }
     }
 

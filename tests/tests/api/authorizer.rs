@@ -64,7 +64,7 @@ async fn holders(service: &Service, org: &Org, owner: &Bot) -> Vec<(String, Valu
         (
             key.key,
             json!({
-                "kind": "api_key", "id": key.id, "org_id": org, "scopes": ["org:read", "shield:write"],
+                "kind": "api_key", "id": key.id, "org_id": org, "environment": "live", "scopes": ["org:read", "shield:write"],
                 "expires_at": expires_at,
             }),
         ),

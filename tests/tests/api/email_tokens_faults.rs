@@ -140,9 +140,29 @@ async fn failed_key_changed_mail_does_not_fail_the_change() {
         ses.fail(fault);
         let second = new_token(&service.regenerate(&first).await);
         let third = alice.reset_with(&code).await;
-        assert_eq!(ses.recover(), 2, "{fault:?}");
+        // A mail that may be lost is sent again, a refused one is not.
+        let attempts = if REFUSALS.contains(&fault) { 2 } else { 4 };
+        assert_eq!(ses.recover(), attempts, "{fault:?}");
         assert_eq!(service.active_tokens([&first, &second, &third]).await, [&third], "{fault:?}");
         retry_until_token(&service, alice).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lost_key_changed_mail_is_sent_again() {
+    with_each_mail_fault(|service, ses, fault| async move {
+        let alice = service.person(ADDRESS);
+        let first = alice.obtain_token().await;
+        ses.arm(&[Some(fault)], None);
+        new_token(&service.regenerate(&first).await);
+        let attempts = ses.recover();
+        let warnings = alice.mail_kinds().iter().filter(|kind| **kind == Kind::KeyChanged).count();
+        if REFUSALS.contains(&fault) {
+            assert_eq!((attempts, warnings), (1, 0), "{fault:?}");
+        } else {
+            assert_eq!((attempts, warnings), (2, 1 + usize::from(fault.delivers())), "{fault:?}");
+        }
     })
     .await;
 }

@@ -56,7 +56,7 @@ async fn active_tokens_of_each_kind_are_described() {
             &key.key,
             json!({
                 "token_type": "api_key", "id": key.id, "sub": format!("api_key:{}", key.id),
-                "scope": "shield:read org:write", "exp": 1_798_761_600,
+                "environment": "test", "scope": "shield:read org:write", "exp": 1_798_761_600,
             }),
         ),
         (&user.token, json!({"token_type": "org_user_token", "id": user.id, "sub": "alice-laptop"})),
@@ -173,6 +173,9 @@ async fn invalid_parameters_are_named() {
         (json!({"project": "a b"}), "project"),
         (json!({"role": "admin"}), "role"),
         (json!({"role": "Manager"}), "role"),
+        (json!({"environment": "staging"}), "environment"),
+        (json!({"environment": "Live"}), "environment"),
+        (json!({"environment": ""}), "environment"),
         (json!({"scopes": "shield:read"}), "scopes"),
         (json!({"projects": "greenhouse"}), "projects"),
         (json!({"org_id": "x"}), "org_id"),
@@ -358,6 +361,32 @@ async fn scope_checks_hold_in_every_state() {
     for (question, answer) in questions.iter().zip(permitted(&service, &introspector, &user.token, &questions).await) {
         let expected = if question == &json!({}) { Value::Null } else { json!(false) };
         assert_eq!(answer, Some(expected), "{question}");
+    }
+}
+
+#[tokio::test]
+async fn environment_check_holds_for_keys_of_that_environment_alone() {
+    let (service, org, owner, introspector) = set_up().await;
+    let questions: Vec<Value> = ["live", "test"].map(|environment| json!({"environment": environment})).into();
+    for (environment, expected) in [("live", [true, false]), ("test", [false, true])] {
+        let body = json!({"name": "a", "environment": environment, "scopes": ["shield:read"]});
+        let key = service.api_key_with(&owner.credential, &body).await.key;
+        let expected = expected.map(|permitted| Some(json!(permitted)));
+        assert_eq!(permitted(&service, &introspector, &key, &questions).await, expected, "{environment}");
+        // All questions must hold.
+        for (scope, holds) in [("shield:read", true), ("shield:write", false)] {
+            let question = json!({"environment": environment, "scope": scope});
+            assert_eq!(permitted(&service, &introspector, &key, &[question]).await, [Some(json!(holds))]);
+        }
+        let by_form = format!("token={key}&environment={environment}");
+        assert_eq!(ask_by_form(&service, &introspector, &by_form).await.json()["permitted"], true);
+    }
+    // Other kinds have no environment.
+    let user = service.issue(&org, &owner, "alice").await.token;
+    let access = service.access_token(&owner, &json!({"name": "a"})).await.token;
+    for token in [user, access] {
+        let answers = permitted(&service, &introspector, &token, &questions).await;
+        assert_eq!(answers, [Some(json!(false)), Some(json!(false))]);
     }
 }
 

@@ -2,9 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use local::api::{self, deployed};
 use reqwest::Method;
-use tests::Service;
-use tests::coverage::{Fixtures, routed};
+use shared::App;
+use shared::mail::{MailConfig, Mailer, ses_at};
+use shared::registry::Registries;
+use tests::coverage::{COVERED, Fixtures, routed};
+use tests::{Service, no_upstreams};
+use tower::ServiceExt;
+
+use crate::structure;
 
 #[tokio::test]
 async fn unknown_paths_are_404() {
@@ -97,4 +107,104 @@ async fn caller_supplied_request_ids_are_ignored() {
     let entries = service.table.audited_tokens(&org.id).await;
     assert_eq!(entries[0]["request_id"], answer.header("x-request-id"));
     assert_eq!(entries[0]["source_ip"], "127.0.0.1");
+}
+
+/// A route of the template and the function behind it.
+struct Route {
+    function: String,
+    method: String,
+    path: String,
+}
+
+impl Route {
+    fn all() -> Vec<Self> {
+        let functions = structure::functions();
+        let name = |function: &serde_json::Value| {
+            function["Metadata"]["BuildProperties"]["Binary"].as_str().unwrap().to_owned()
+        };
+        let routes = functions.values().flat_map(|function| {
+            structure::routes(function).into_iter().map(|(method, path)| Self {
+                function: name(function),
+                method,
+                path,
+            })
+        });
+        routes.collect()
+    }
+
+    /// How well the route fits a request, as API Gateway compares routes: less is better. `None` if
+    /// it does not. Whether a greedy parameter may be empty is not documented.
+    fn fit(&self, method: &str, path: &str, is_greedy_empty: bool) -> Option<(u8, Vec<u8>)> {
+        if self.method == "$default" {
+            return Some((2, Vec::new()));
+        }
+        if self.method != method && self.method != "ANY" {
+            return None;
+        }
+        let (wanted, parts): (Vec<&str>, Vec<&str>) = (self.path.split('/').collect(), path.split('/').collect());
+        if let Some((greedy, before)) = wanted.split_last()
+            && greedy.ends_with("+}")
+        {
+            let rest = parts.get(before.len()..)?.join("/");
+            let fits = before.iter().zip(&parts).all(|(wanted, part)| wanted == part);
+            return (fits && (is_greedy_empty || !rest.is_empty())).then_some((1, Vec::new()));
+        }
+        let fit = |(wanted, part): (&&str, &&str)| match wanted.starts_with('{') {
+            true => (!part.is_empty()).then_some(1),
+            false => (wanted == part).then_some(0),
+        };
+        let fits: Option<Vec<u8>> = wanted.iter().zip(&parts).map(fit).collect();
+        fits.filter(|_| wanted.len() == parts.len()).map(|fits| (0, fits))
+    }
+}
+
+/// What a request without a credential comes to: 404 or 405 with the allowed methods, else `None`.
+async fn refusal(router: &Router, method: &str, path: &str) -> Option<(u16, BTreeSet<String>)> {
+    let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let allow = response.headers().get("allow").map(|allow| allow.to_str().unwrap().to_owned());
+    let allow = allow.unwrap_or_default().split(", ").map(str::to_owned).collect();
+    matches!(response.status().as_u16(), 404 | 405).then_some((response.status().as_u16(), allow))
+}
+
+#[tokio::test]
+async fn every_function_refuses_paths_and_methods_as_the_whole_service_does() {
+    let service = Service::start().await;
+    let fixtures = Fixtures::create(&service).await;
+    let mail = MailConfig {
+        from: "no-reply@guard.example.com".to_owned(),
+        reply_to: None,
+        configuration_set: None,
+        public_url: "https://guard.example.com".to_owned(),
+    };
+    let parts = api::Service {
+        app: App::new(service.store.clone(), service.clock.clone()),
+        log: service.installation_log.clone(),
+        mailer: Mailer::new(ses_at(&service.base_url), mail),
+        registries: Registries::new(no_upstreams()).unwrap(),
+    };
+    let (functions, whole, routes) = (deployed(parts.clone()), api::router(parts), Route::all());
+    let mut paths = BTreeSet::new();
+    for covered in COVERED.iter().filter(|covered| !covered.path.is_empty()) {
+        let path = covered.path_with(&fixtures);
+        let path = path.trim_end_matches('/');
+        let (above, _) = path.rsplit_once('/').unwrap();
+        for path in [path, above] {
+            paths.extend(["", "/", "/x", "/x/", "/12/x"].map(|end| format!("{path}{end}")));
+        }
+    }
+    let mut greedily = 0;
+    for path in paths.iter().filter(|path| !path.is_empty()) {
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"] {
+            let expected = refusal(&whole, method, path).await;
+            for is_greedy_empty in [true, false] {
+                let fits = routes.iter().filter_map(|route| Some((route.fit(method, path, is_greedy_empty)?, route)));
+                let (fit, route) = fits.min_by_key(|(fit, _)| fit.clone()).unwrap();
+                greedily += usize::from(fit.0 == 1);
+                let found = refusal(&functions[&route.function], method, path).await;
+                assert_eq!(found, expected, "{method} {path} at {}", route.function);
+            }
+        }
+    }
+    assert!(greedily > 50, "{greedily}");
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use shared::permissions::Operation;
+use shared::store::tokens::Inactive;
 use tests::Service;
 use tests::coverage::{COVERED, Guard};
 use tests::table::{INSTALLATIONS, TABLE, text};
@@ -48,7 +49,7 @@ fn in_pascal_case(name: &str) -> String {
 }
 
 /// The functions of the template: their names in it, and themselves.
-fn functions() -> BTreeMap<String, Value> {
+pub(crate) fn functions() -> BTreeMap<String, Value> {
     let template: Value = serde_saphyr::from_str(&read("template.yaml")).unwrap();
     let resources = template["Resources"].as_object().unwrap().iter();
     let functions = resources.filter(|(_, resource)| text(resource, "Type") == "AWS::Serverless::Function");
@@ -56,7 +57,7 @@ fn functions() -> BTreeMap<String, Value> {
 }
 
 /// The routes of a function: method and path, both `$default` for the one that takes what is left.
-fn routes(function: &Value) -> BTreeSet<(String, String)> {
+pub(crate) fn routes(function: &Value) -> BTreeSet<(String, String)> {
     let events = function["Properties"]["Events"].as_object().into_iter().flat_map(|events| events.values());
     let routes = events.map(|event| {
         assert_eq!(event["Type"], "HttpApi");
@@ -330,6 +331,7 @@ fn every_metric_filter_matches_a_logged_message() {
         code += &read(module);
     }
     let access_log = resources("AWS::Serverless::HttpApi")["HttpApi"]["AccessLogSettings"]["Format"].clone();
+    let request_line = read("shared/src/observe.rs");
     let mut looked_at = 0;
     for (name, filter) in resources("AWS::Logs::MetricFilter") {
         let pattern = text(&filter, "FilterPattern");
@@ -338,6 +340,11 @@ fn every_metric_filter_matches_a_logged_message() {
             if field == "message" {
                 let message = value.split('"').nth(1).unwrap();
                 assert!(code.contains(&format!("\"{message}\"")), "{name}: {message}");
+            } else if text(&filter, "LogGroupName") != "AccessLogs" {
+                assert!(request_line.contains(&format!(" {field},\n")), "{name}: {field}");
+                let reason = value.split('"').nth(1).unwrap();
+                let reasons = [Inactive::Revoked, Inactive::Expired, Inactive::Disabled, Inactive::Unknown];
+                assert!(reasons.iter().any(|known| <&str>::from(known) == reason), "{name}: {reason}");
             } else {
                 assert!(access_log.as_str().unwrap().contains(&format!("\"{field}\":")), "{name}: {field}");
             }
@@ -345,6 +352,50 @@ fn every_metric_filter_matches_a_logged_message() {
         }
     }
     assert!(looked_at > 15);
+}
+
+#[test]
+fn use_of_inactive_tokens_is_counted_wherever_tokens_are_accepted() {
+    let filters = resources("AWS::Logs::MetricFilter");
+    let counted =
+        filters.values().filter(|filter| filter["MetricTransformations"][0]["MetricName"] == "InactiveTokensUsed");
+    let counted: BTreeSet<String> = counted.map(|filter| text(filter, "LogGroupName").to_owned()).collect();
+    let accepting = Operation::ALL.iter().filter(|operation| {
+        let rule = operation.rule();
+        let checks = matches!(operation, Operation::TokensAuthorize | Operation::TokensIntrospect);
+        checks || rule.scope.is_some() || rule.email_tokens || rule.registry_tokens
+    });
+    let expected = accepting.map(|operation| format!("{}Logs", in_pascal_case(operation.name()))).collect();
+    assert_eq!(counted, expected);
+}
+
+#[test]
+fn functions_send_mail_from_the_configured_address_alone() {
+    let mut senders = BTreeSet::new();
+    for (name, function) in functions() {
+        let policies = function["Properties"]["Policies"].as_array().cloned().unwrap_or_default();
+        let statements = policies.iter().flat_map(|policy| policy["Statement"].as_array().unwrap());
+        for statement in statements.filter(|statement| statement["Action"] == "ses:SendEmail") {
+            let resource = text(statement, "Resource");
+            if resource.ends_with(":configuration-set/${MailConfigurationSet}") {
+                continue;
+            }
+            // In the sandbox, SES checks the recipient's identity too.
+            assert!(resource.ends_with(":identity/*"), "{name}: {resource}");
+            assert_eq!(statement["Condition"], json!({"StringEquals": {"ses:FromAddress": "MailFrom"}}), "{name}");
+            senders.insert(name.clone());
+        }
+    }
+    let expected = ["EmailTokensRegenerate", "EmailTokensRegister", "EmailTokensReset"].map(str::to_owned);
+    assert_eq!(senders, BTreeSet::from(expected));
+}
+
+#[test]
+fn log_levels_of_the_template_are_levels_that_functions_use() {
+    let template: Value = serde_saphyr::from_str(&read("template.yaml")).unwrap();
+    let allowed = &template["Parameters"]["LogLevel"]["AllowedValues"];
+    // Below info there is no line, and Lambda drops it from logs in JSON.
+    assert_eq!(allowed, &json!(["error", "warn", "info"]));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use shared::openapi::{BodyErrors, HolderErrors, tag};
-use shared::org_access_token_request::{Replacement, rejected};
+use shared::org_access_token_request::{Replacement, rejected, wrong_method_of_token};
 use shared::permissions::OrgAccessTokensCreate;
 use shared::secret::ShownOnce;
 use shared::views::{OrgAccessTokenView, ShownToken};
@@ -14,7 +14,11 @@ use utoipa_axum::routes;
 
 /// The routes of this function, with and without the trailing slash.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(create)).route("/api/v2/organization/tokens", post(create))
+    OpenApiRouter::new()
+        .routes(routes!(create))
+        .route("/api/v2/organization/tokens", post(create))
+        .route("/api/v2/organization/tokens/{token_id}", post(wrong_method_of_token))
+        .route("/api/v2/organization/tokens/{token_id}/", post(wrong_method_of_token))
 }
 
 /// Create an organization access token

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::routing;
 use shared::openapi::{HolderErrors, TokenErrors, tag};
-use shared::org_access_token_request::token_id;
+use shared::org_access_token_request::{token_id, wrong_method_of_list};
 use shared::permissions::OrgAccessTokensDelete;
 use shared::{ApiError, App, BotWith, NoContent, NoQuery, PathParams};
 use utoipa_axum::router::OpenApiRouter;
@@ -11,8 +11,10 @@ use utoipa_axum::routes;
 
 /// The routes of this function, with and without the trailing slash.
 pub fn routes() -> OpenApiRouter<App> {
-    let without_slash = "/api/v2/organization/tokens/{token_id}";
-    OpenApiRouter::new().routes(routes!(delete)).route(without_slash, routing::delete(delete))
+    OpenApiRouter::new()
+        .routes(routes!(delete))
+        .route("/api/v2/organization/tokens/{token_id}", routing::delete(delete))
+        .route("/api/v2/organization/tokens/", routing::delete(wrong_method_of_list))
 }
 
 /// Delete an organization access token

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::routing::get;
 use shared::openapi::{HolderErrors, tag};
+use shared::org_access_token_request::wrong_method_of_token;
 use shared::permissions::OrgAccessTokensList;
 use shared::views::OrgAccessTokenView;
 use shared::{ApiError, App, BotWith, Json, NoQuery};
@@ -11,7 +12,11 @@ use utoipa_axum::routes;
 
 /// The routes of this function, with and without the trailing slash.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).route("/api/v2/organization/tokens", get(list))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .route("/api/v2/organization/tokens", get(list))
+        .route("/api/v2/organization/tokens/{token_id}", get(wrong_method_of_token))
+        .route("/api/v2/organization/tokens/{token_id}/", get(wrong_method_of_token))
 }
 
 /// List organization access tokens

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use shared::domain::{AccessRole, Name, ProjectId};
 use shared::extract::{present, present_object};
 use shared::openapi::{BodyErrors, HolderErrors, TokenErrors, tag};
-use shared::org_access_token_request::{Replacement, checked, rejected, token_id};
+use shared::org_access_token_request::{Replacement, checked, rejected, token_id, wrong_method_of_list};
 use shared::permissions::OrgAccessTokensUpdate;
 use shared::store::org_access_tokens::{Changed, Settings};
 use shared::store::tokens::{AccessConfig, OrgAccessToken};
@@ -21,6 +21,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(replace, merge))
         .route("/api/v2/organization/tokens/{token_id}", put(replace).patch(merge))
+        .route("/api/v2/organization/tokens/", put(wrong_method_of_list).patch(wrong_method_of_list))
 }
 
 /// The settings to change. Omitted fields stay unchanged.

@@ -2,14 +2,14 @@
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use shared::domain::{AccessRole, ProjectId, Scope};
+use shared::domain::{AccessRole, Environment, ProjectId, Scope};
 use shared::ids::OrgId;
 use shared::openapi::{BodyErrors, HolderErrors, tag};
 use shared::permissions::TokensIntrospect;
 use shared::secret::Received;
 use shared::store::tokens::StoredToken;
 use shared::views::{Id, PrincipalView};
-use shared::{ApiError, App, BotWith, FormOrJson, Json, NoQuery};
+use shared::{ApiError, App, BotWith, FormOrJson, Json, NoQuery, auth};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -30,6 +30,9 @@ struct Request {
     /// The hint of RFC 7662. Ignored: the token's prefix tells its type.
     #[serde(rename = "token_type_hint")]
     _token_type_hint: Option<String>,
+    /// The environment that an API key must be for.
+    #[schema(inline)]
+    environment: Option<Environment>,
     /// The required scopes of an API key, separated by spaces.
     #[schema(value_type = Option<String>, example = "shield:read")]
     scope: Option<Needed>,
@@ -77,6 +80,10 @@ struct About {
     org_id: OrgId,
     /// Subject: the `user_identifier` of an org user token, else `<token_type>:<id>`.
     sub: String,
+    /// The environment of an API key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(inline)]
+    environment: Option<Environment>,
     /// The scopes of an API key, separated by spaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
@@ -92,8 +99,8 @@ struct About {
     exp: Option<i64>,
     /// When the token was created, in seconds since 1970.
     iat: i64,
-    /// Whether the token has every requested `scope`, `project` and `role`. Present only if the
-    /// request names any.
+    /// Whether the token has every requested `environment`, `scope`, `project` and `role`. Present
+    /// only if the request names any.
     #[serde(skip_serializing_if = "Option::is_none")]
     permitted: Option<bool>,
 }
@@ -118,8 +125,8 @@ async fn introspect(
     FormOrJson(request): FormOrJson<Request>,
 ) -> Result<Json<Introspected>, ApiError> {
     let Received::Token(plain) = &request.token else { return Ok(Json(inactive())) };
-    let stored = app.store().token(plain).await?;
-    let own = stored.filter(|token| token.org_id() == Some(&caller.bot.org_id) && token.is_active(app.clock().now()));
+    let stored = auth::active(app.store().token(plain).await?, app.clock().now());
+    let own = stored.filter(|token| token.org_id() == Some(&caller.bot.org_id));
     let Some(token) = own else { return Ok(Json(inactive())) };
     app.store().record_use(plain.hash(), &token).await;
     let about = about(&token, &caller.bot.org_id, permitted(&request, &token));
@@ -133,6 +140,10 @@ fn inactive() -> Introspected {
 /// Whether the token has all requested permissions; `None` if none are requested. A permission that
 /// does not apply to its kind is not granted.
 fn permitted(request: &Request, token: &StoredToken) -> Option<bool> {
+    let environment = request.environment.map(|asked| match token {
+        StoredToken::ApiKey(key) => key.environment == asked,
+        _ => false,
+    });
     let scope = request.scope.as_ref().map(|needed| match token {
         StoredToken::ApiKey(key) => needed.0.iter().all(|scope| key.scopes.contains(*scope)),
         _ => false,
@@ -145,7 +156,7 @@ fn permitted(request: &Request, token: &StoredToken) -> Option<bool> {
         StoredToken::OrgAccess(token) => token.access_config.role >= least,
         _ => false,
     });
-    [scope, project, role].into_iter().flatten().reduce(|all, one| all && one)
+    [environment, scope, project, role].into_iter().flatten().reduce(|all, one| all && one)
 }
 
 fn about(token: &StoredToken, org: &OrgId, permitted: Option<bool>) -> About {
@@ -158,6 +169,7 @@ fn about(token: &StoredToken, org: &OrgId, permitted: Option<bool>) -> About {
         token_type: view.kind,
         id: view.id,
         org_id: org.clone(),
+        environment: view.environment,
         scope: view.scopes.map(|scopes| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" ")),
         role: view.role,
         projects: view.projects,

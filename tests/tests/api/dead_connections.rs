@@ -1,0 +1,57 @@
+//! Connections to an upstream registry that died between two requests, as when Lambda freezes a
+//! function. The other functions' connections are tested in `tests/rie/`.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::json;
+use shared::registry::{Settings, UPSTREAM_TIMEOUT, upstream::Upstream};
+use tests::upstream::{Death, Registry, Reply, mortal};
+use tests::{Service, no_upstreams};
+
+/// A service whose upstream's connections die after one response, and a token.
+async fn service(death: Death) -> (Service, String, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    let packument = json!({"name": "widgets", "versions": {}});
+    let (url, requests) = mortal(death, packument.to_string()).await;
+    let settings = Settings { npm: Upstream::parse(&url), timeout: UPSTREAM_TIMEOUT, ..no_upstreams() };
+    let service = Service::start_with_registries(settings).await;
+    let token = service.email_token("alice@example.com").await;
+    (service, token, requests)
+}
+
+#[tokio::test]
+async fn metadata_and_audits_survive_a_connection_that_died() {
+    for (death, slowest) in [(Death::Reset, 3), (Death::Silent, 10)] {
+        let (service, token, requests) = service(death).await;
+        let get = || service.request(Method::GET, "/npm/widgets").bearer_auth(&token);
+        let audit = || {
+            let path = "/npm/-/npm/v1/security/advisories/bulk";
+            service.request(Method::POST, path).bearer_auth(&token).json(&json!({"widgets": ["1.0.0"]}))
+        };
+        assert_eq!(service.send(get()).await.status, 200, "{death:?}");
+        assert_eq!(requests.load(Ordering::SeqCst), 1, "{death:?}");
+        for (request, expected) in [(get(), 3), (audit(), 5)] {
+            let started = Instant::now();
+            let answer = service.send(request).await;
+            assert_eq!(answer.status, 200, "{death:?}: {}", answer.text);
+            assert_eq!(requests.load(Ordering::SeqCst), expected, "{death:?}");
+            assert!(started.elapsed() < Duration::from_secs(slowest), "{death:?}: {:?}", started.elapsed());
+        }
+    }
+}
+
+#[tokio::test]
+async fn slow_upstream_is_asked_twice_at_most_and_its_first_response_is_served() {
+    let registry = Registry::with_widgets().await;
+    let packument = json!({"name": "slow", "versions": {}}).to_string();
+    registry.stub("/npm/slow", Reply::ok("application/json", packument).delayed(Duration::from_secs(4)));
+    let settings = Settings { timeout: UPSTREAM_TIMEOUT, ..registry.settings() };
+    let service = Service::start_with_registries(settings).await;
+    let token = service.email_token("alice@example.com").await;
+    let started = Instant::now();
+    let answer = service.send(service.request(Method::GET, "/npm/slow").bearer_auth(&token)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert!(started.elapsed() < Duration::from_secs(6), "the first request goes on: {:?}", started.elapsed());
+    assert_eq!(registry.take_requests().len(), 2);
+}
