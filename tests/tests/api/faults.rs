@@ -351,8 +351,8 @@ async fn interrupted_revoke_by_user_is_finished_by_the_next_call() {
         let body = json!({"user_identifier": "alice"});
         service.post(&org.org_user_tokens("/revoke-by-user"), &owner.credential, &body).await
     };
-    // Passes bot, organization, query and half of the revocations.
-    faults.arm(3 + 20, &[], Some(Fault::NoCapacity));
+    // Passes bot, query and half of the revocations.
+    faults.arm(2 + 20, &[], Some(Fault::NoCapacity));
     let answer = call().await;
     faults.disarm();
     answer.assert_error(503, "SERVICE_UNAVAILABLE");
