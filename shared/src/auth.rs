@@ -159,6 +159,27 @@ pub struct BotWith<O> {
     operation: PhantomData<O>,
 }
 
+impl<O: Guarded> BotWith<O> {
+    /// Confirms, after something was created, that the bot may still create it. Otherwise takes it
+    /// back: nobody holds it yet. The error is what a request that comes now is answered.
+    ///
+    /// One read here keeps the concurrent calls of one bot apart, where a condition on its item
+    /// would cost a write each and make all of them conflict.
+    pub async fn confirm(
+        &self,
+        app: &App,
+        take_back: impl Future<Output = Result<bool, StoreError>>,
+    ) -> Result<(), ApiError> {
+        confirm(app, O::OPERATION, &self.bot, &self.caller, take_back).await
+    }
+
+    /// Reads the bot again. The error is what a request that comes now is answered.
+    pub async fn check_again(&mut self, app: &App) -> Result<(), ApiError> {
+        self.bot = again(app, O::OPERATION, &self.bot).await?;
+        Ok(())
+    }
+}
+
 impl<S, O> FromRequestParts<S> for BotWith<O>
 where
     S: Send + Sync,
@@ -211,6 +232,7 @@ pub struct ManagerWith<O> {
     pub api_key: Option<(ApiKey, TokenHash)>,
     /// For the audit log.
     pub caller: Caller,
+    bot: Option<Bot>,
     operation: PhantomData<O>,
 }
 
@@ -227,10 +249,10 @@ where
         let origin = Origin::from_request_parts(parts, app).await?;
         let path = PathParams::from_request_parts(parts, app).await?;
         let rule = O::OPERATION.rule();
-        let (org_id, api_key, actor, may) = match authenticate(app, &parts.headers).await? {
+        let (org_id, api_key, actor, bot, may) = match authenticate(app, &parts.headers).await? {
             Principal::Bot(bot) => {
-                let may = rule.roles.iter().any(|role| bot.roles.contains(role));
-                (bot.org_id, None, Subject::new("bot", &bot.id), may)
+                let may = has_role(O::OPERATION, &bot);
+                (bot.org_id.clone(), None, Subject::new("bot", &bot.id), Some(bot), may)
             }
             Principal::Holder(holder) => {
                 let Holder { token: StoredToken::ApiKey(key), hash } = *holder else {
@@ -239,14 +261,15 @@ where
                 let token = StoredToken::ApiKey(key.clone());
                 app.store().record_use(hash, &token).await;
                 let may = rule.scope.is_some_and(|scope| key.scopes.contains(scope));
-                (key.org_id.clone(), Some((key.clone(), hash)), Subject::new(ApiKey::SUBJECT, &key.id), may)
+                let actor = Subject::new(ApiKey::SUBJECT, &key.id);
+                (key.org_id.clone(), Some((key, hash)), actor, None, may)
             }
         };
         if path.has("org_id") && path.get("org_id") != org_id.as_str() {
             return Err(ApiError::Forbidden);
         }
         let caller = caller(actor, origin);
-        let manager = Self { org_id, api_key, caller, operation: PhantomData };
+        let manager = Self { org_id, api_key, caller, bot, operation: PhantomData };
         if !may {
             manager.record_refusal(app).await?;
             return Err(ApiError::Forbidden);
@@ -256,14 +279,33 @@ where
 }
 
 impl<O: Guarded> ManagerWith<O> {
+    /// As [`BotWith::confirm`]. An API key is checked in the transaction itself.
+    pub async fn confirm(
+        &self,
+        app: &App,
+        take_back: impl Future<Output = Result<bool, StoreError>>,
+    ) -> Result<(), ApiError> {
+        match &self.bot {
+            Some(bot) => confirm(app, O::OPERATION, bot, &self.caller, take_back).await,
+            None => Ok(()),
+        }
+    }
+
     /// Records in the audit log that this operation was refused, if its rule says so.
+    ///
+    /// # Errors
+    ///
+    /// 429 if this principal was refused too often this minute: then nothing is recorded.
     pub async fn record_refusal(&self, app: &App) -> Result<(), ApiError> {
         record_refusal(app, O::OPERATION, &self.org_id, &self.caller).await
     }
 }
 
+/// Refusals are counted on a partition of the principal's, so that it cannot flood the audit log,
+/// to which revocations write too.
 async fn record_refusal(app: &App, operation: Operation, org: &OrgId, caller: &Caller) -> Result<(), ApiError> {
     if let Some(action) = operation.rule().audited_refusal {
+        app.store().count_refusal(&caller.actor.id).await?.map_err(ApiError::RateLimited)?;
         let entry = Entry::done(app.clock(), caller, action, Subject::new("organization", org))?.refused();
         app.store().record_refusal(org, &entry).await?;
     }
@@ -340,12 +382,37 @@ fn caller(actor: Subject, Origin { request_id, source_ip }: Origin) -> Caller {
 
 /// Why a bot may not perform this operation in its own organization; `None` if it may.
 fn refusal(operation: Operation, bot: &Bot, org: Option<&Org>) -> Option<ApiError> {
-    let rule = operation.rule();
-    if !rule.roles.iter().any(|role| bot.roles.contains(role)) {
+    if !has_role(operation, bot) {
         return Some(ApiError::Forbidden);
     }
     let is_subscribed = org.is_some_and(|org| org.guard);
-    (rule.needs_subscription && !is_subscribed).then_some(ApiError::SubscriptionRequired)
+    (operation.rule().needs_subscription && !is_subscribed).then_some(ApiError::SubscriptionRequired)
+}
+
+fn has_role(operation: Operation, bot: &Bot) -> bool {
+    operation.rule().roles.iter().any(|role| bot.roles.contains(role))
+}
+
+/// The bot as it is now, if it may still perform this operation.
+async fn again(app: &App, operation: Operation, bot: &Bot) -> Result<Bot, ApiError> {
+    let bot = app.store().authenticate_bot_again(bot).await?;
+    let bot = bot.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
+    if has_role(operation, &bot) { Ok(bot) } else { Err(ApiError::Forbidden) }
+}
+
+async fn confirm(
+    app: &App,
+    operation: Operation,
+    bot: &Bot,
+    caller: &Caller,
+    take_back: impl Future<Output = Result<bool, StoreError>>,
+) -> Result<(), ApiError> {
+    let Err(refusal) = again(app, operation, bot).await else { return Ok(()) };
+    take_back.await?;
+    if matches!(refusal, ApiError::Forbidden) {
+        record_refusal(app, operation, &bot.org_id, caller).await?;
+    }
+    Err(refusal)
 }
 
 #[cfg(test)]

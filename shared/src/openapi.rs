@@ -337,6 +337,16 @@ impl IntoResponses for PlanErrors {
     }
 }
 
+/// The error of a call that creates tokens and was refused too often.
+#[derive(Debug)]
+pub struct RefusalErrors;
+
+impl IntoResponses for RefusalErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[ApiError::RateLimited(Duration::from_secs(30))])
+    }
+}
+
 /// The errors of a call that accepts any credential.
 #[derive(Debug)]
 pub struct UnauthorizedErrors;

@@ -64,7 +64,8 @@ pub struct Rule {
     pub registry_tokens: bool,
     /// Runs behind the authorizer, which accepts any active credential.
     pub authorizer: bool,
-    /// The organization needs an active subscription with Guard enabled.
+    /// The organization needs an active subscription with Guard enabled. Never for what finds,
+    /// checks or revokes tokens: whoever stops paying can still end what was issued.
     pub needs_subscription: bool,
     /// The action under which the audit log records refusals. Set for operations that create
     /// tokens.
@@ -208,25 +209,21 @@ operations! {
     /// List org user tokens.
     OrgUserTokensList = "org-user-tokens-list" => Rule {
         roles: &[Role::Owner, Role::Manager],
-        needs_subscription: true,
         ..PUBLIC
     };
     /// Revoke one org user token.
     OrgUserTokensRevoke = "org-user-tokens-revoke" => Rule {
         roles: &[Role::Owner, Role::Manager],
-        needs_subscription: true,
         ..PUBLIC
     };
     /// Probe whether an org user token is active.
     OrgUserTokensProbe = "org-user-tokens-probe" => Rule {
         roles: &[Role::Owner, Role::Manager, Role::TokenIssuer],
-        needs_subscription: true,
         ..PUBLIC
     };
     /// Revoke all org user tokens of one user identifier.
     OrgUserTokensRevokeByUser = "org-user-tokens-revoke-by-user" => Rule {
         roles: &[Role::Owner, Role::Manager],
-        needs_subscription: true,
         ..PUBLIC
     };
 }

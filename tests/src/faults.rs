@@ -18,10 +18,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Semaphore};
 
 /// Timeout of one attempt. Short, since tests wait for it.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1_200);
+
+/// How long a [`Fault::Slow`] transaction takes.
+const TRANSACTION: Duration = Duration::from_millis(12);
 
 /// A fault to inject into a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +56,10 @@ pub enum Fault {
     /// Not a fault: the call waits until a second call arrives. Proves that two calls are
     /// concurrent, since sequential calls would hang.
     WaitForAnother,
+    /// Not a fault: the call waits until [`Faults::release`].
+    Held,
+    /// Not a fault: a transaction takes some milliseconds, as it does at AWS.
+    Slow,
 }
 
 /// Classes of faults, as reported in docs/FAULTS.md.
@@ -90,7 +97,8 @@ impl Fault {
     /// The class of this fault.
     pub fn class(self) -> FaultClass {
         match self {
-            Fault::ServerError | Fault::LostBefore | Fault::WaitForAnother => FaultClass::Fails,
+            Fault::ServerError | Fault::LostBefore => FaultClass::Fails,
+            Fault::WaitForAnother | Fault::Held | Fault::Slow => FaultClass::Fails,
             Fault::LostAfter => FaultClass::AnswerLost,
             Fault::ConflictByThrottling | Fault::NoCapacity | Fault::Throttled => FaultClass::Throttled,
             Fault::NothingRead | Fault::HalfRead => FaultClass::Throttled,
@@ -113,7 +121,9 @@ impl Fault {
 
     fn can_affect(self, operation: &str) -> bool {
         match self {
-            Fault::Conflict | Fault::InProgress | Fault::ConflictByThrottling => operation == "TransactWriteItems",
+            Fault::Conflict | Fault::InProgress | Fault::ConflictByThrottling | Fault::Slow => {
+                operation == "TransactWriteItems"
+            }
             Fault::NothingRead | Fault::HalfRead => operation == "BatchGetItem",
             // Reads have no effect, so this equals `Hang`.
             Fault::HangAfter => !matches!(operation, "GetItem" | "BatchGetItem" | "Query"),
@@ -151,6 +161,7 @@ pub struct Faults {
     http: reqwest::Client,
     plan: Arc<Mutex<Plan>>,
     pair: Arc<Barrier>,
+    gate: Arc<Semaphore>,
 }
 
 impl Faults {
@@ -163,6 +174,7 @@ impl Faults {
             http: reqwest::Client::new(),
             plan: Arc::default(),
             pair: Arc::new(Barrier::new(2)),
+            gate: Arc::new(Semaphore::new(0)),
         };
         let router = Router::new().fallback(answer).with_state(faults.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -201,6 +213,18 @@ impl Faults {
         std::mem::take(&mut *self.lock()).seen
     }
 
+    /// Waits until this many calls have arrived since [`Faults::arm`].
+    pub async fn reached(&self, calls: usize) {
+        while self.lock().seen.len() < calls {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Lets one [`Fault::Held`] call pass.
+    pub fn release(&self) {
+        self.gate.add_permits(1);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,6 +245,14 @@ async fn answer(State(faults): State<Faults>, request: Request) -> Response {
         None => faults.forward(parts.headers, body).await,
         Some(Fault::WaitForAnother) => {
             faults.pair.wait().await;
+            faults.forward(parts.headers, body).await
+        }
+        Some(Fault::Held) => {
+            faults.gate.acquire().await.unwrap().forget();
+            faults.forward(parts.headers, body).await
+        }
+        Some(Fault::Slow) => {
+            tokio::time::sleep(TRANSACTION).await;
             faults.forward(parts.headers, body).await
         }
         Some(Fault::Conflict) => cancelled("TransactionConflict", "Transaction is ongoing for the item"),

@@ -101,10 +101,11 @@ impl Table {
         self.plain_items(INSTALLATIONS)
     }
 
-    /// Every item except audit entries: what a refused call must leave unchanged.
+    /// Every item except audit entries and the counters of refusals: what a refused call must leave
+    /// unchanged.
     pub async fn items_without_audit(&self) -> Vec<Value> {
         let mut items = self.items().await;
-        items.retain(|item| !text(item, "pk").ends_with("#AUDIT"));
+        items.retain(|item| !text(item, "pk").ends_with("#AUDIT") && !text(item, "pk").starts_with("REFUSED#"));
         items
     }
 

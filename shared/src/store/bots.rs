@@ -3,6 +3,10 @@
 //! A bot is one item with its roles and the hashes of its API keys. The credential contains the bot
 //! ID, so one read authenticates and authorizes it. Changing roles, rotating the key or deleting
 //! the bot is one write to that item and takes effect at the next use.
+//!
+//! A request that is under way at that moment may not outrun the change: what it creates is handed
+//! out only after a second read of the bot ([`crate::auth::BotWith::confirm`]), and what it changes
+//! is written on the condition that the bot's `revision` is the one that was read.
 
 use std::time::Duration;
 
@@ -31,7 +35,8 @@ pub struct StoredBot {
     pub keys: Vec<BotKey>,
     /// When it was created.
     pub created_at: Moment,
-    /// Incremented when `keys` change. A concurrent rotation then starts over.
+    /// Incremented when `keys` or `roles` change. A concurrent rotation then starts over, as does
+    /// a change that the bot asked for.
     pub revision: u64,
 }
 
@@ -44,6 +49,10 @@ pub struct Bot {
     pub org_id: OrgId,
     /// Its roles.
     pub roles: Vec<Role>,
+    /// The hash of the API key that authenticated it.
+    key: TokenHash,
+    /// The revision that was read.
+    pub(super) revision: u64,
 }
 
 /// An API key of a bot.
@@ -77,12 +86,24 @@ impl Store {
     /// The bot that this credential authenticates, with one read. `None` if the credential is
     /// invalid in any way.
     pub async fn authenticate_bot(&self, id: &BotId, key: &Token) -> Result<Option<Bot>, StoreError> {
-        let bot: Option<StoredBot> = self.get(keys::bot(id)).await?;
+        self.bot_with_key(id, key.hash()).await
+    }
+
+    /// The bot as it is now, with one read. `None` if it was deleted, or the API key that
+    /// authenticated it is no longer valid.
+    pub async fn authenticate_bot_again(&self, bot: &Bot) -> Result<Option<Bot>, StoreError> {
+        self.bot_with_key(&bot.id, bot.key).await
+    }
+
+    async fn bot_with_key(&self, id: &BotId, key: TokenHash) -> Result<Option<Bot>, StoreError> {
+        let bot = self.bot(id).await?;
         let now = self.clock.now();
-        Ok(bot.filter(|bot| bot.accepts(key.hash(), now)).map(|bot| Bot {
+        Ok(bot.filter(|bot| bot.accepts(key, now)).map(|bot| Bot {
             roles: bot.roles(),
             id: bot.id,
             org_id: bot.org_id,
+            key,
+            revision: bot.revision,
         }))
     }
 
@@ -141,9 +162,10 @@ impl Store {
     ) -> Result<Option<StoredBot>, StoreError> {
         let Some(bot) = self.bot(id).await? else { return Ok(None) };
         let entry = Entry::done(&self.clock, caller, "bot.set_roles", Subject::new("bot", id))?;
-        let mut transaction = self.transaction();
-        let values = [(":roles", role_names(roles))];
-        transaction.update(keys::bot(id), "SET #roles = :roles", "attribute_exists(pk)", &values);
+        let mut transaction = self.transaction().persistent();
+        let values = [(":roles", serde_json::json!(role_names(roles))), (":one", 1.into())];
+        let change = "SET #roles = :roles ADD #revision :one";
+        transaction.update(keys::bot(id), change, "attribute_exists(pk)", &values);
         match transaction.audit(&bot.org_id, &entry).commit().await? {
             Committed::Yes => self.bot(id).await,
             Committed::No(_) => Ok(None),
@@ -172,9 +194,9 @@ impl Store {
                 (":old", bot.revision.into()),
                 (":new", (bot.revision + 1).into()),
             ];
-            let mut transaction = self.transaction();
+            let mut transaction = self.transaction().persistent();
             transaction.update(keys::bot(id), "SET #keys = :keys, #revision = :new", "#revision = :old", &values);
-            // Another rotation won, or the bot was deleted: read it again.
+            // Another change won, or the bot was deleted: read it again.
             if transaction.audit(&bot.org_id, &entry).commit().await? == Committed::Yes {
                 return Ok(Some(key));
             }
@@ -185,7 +207,7 @@ impl Store {
     pub async fn delete_bot(&self, id: &BotId, caller: &Caller) -> Result<bool, StoreError> {
         let Some(bot) = self.bot(id).await? else { return Ok(false) };
         let entry = Entry::done(&self.clock, caller, "bot.delete", Subject::new("bot", id))?;
-        let mut transaction = self.transaction();
+        let mut transaction = self.transaction().persistent();
         transaction.delete_existing(keys::bot(id)).delete(keys::org_bot(&bot.org_id, id));
         Ok(transaction.audit(&bot.org_id, &entry).commit().await? == Committed::Yes)
     }

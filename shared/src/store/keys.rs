@@ -20,6 +20,7 @@
 //! | does this address have a token, and how many mails did it get? | two `GetItem` [`address`], [`address_mails`] | 2 units |
 //! | may this mail be sent? | `UpdateItem` per limit, [`mails`], and `GetItem` [`registration`] | 1 unit each |
 //! | how many calls from this network this minute? | `UpdateItem` [`calls_from`] | 1 unit |
+//! | how many refusals of this principal this minute? | `UpdateItem` [`refusals_of`] | 1 unit |
 //! | how often was a token used? | `Query` [`usage`] | 31 small items |
 //! | count a download | two `UpdateItem` [`usage_on`], the day and [`USAGE_TOTAL`] | 2 units |
 //!
@@ -280,6 +281,11 @@ pub fn address_changes(address: AddressHash, hour: i64) -> Key {
 /// The counter of calls from a network in one minute since the Unix epoch.
 pub fn calls_from(network: &str, minute: i64) -> Key {
     key(format!("CALLS#{network}"), minute.to_string())
+}
+
+/// The counter of a principal's refused calls in one minute since the Unix epoch.
+pub fn refusals_of(principal: &str, minute: i64) -> Key {
+    key(format!("REFUSED#{principal}"), minute.to_string())
 }
 
 /// Who registers by mail, if the operator has decided it.

@@ -206,7 +206,7 @@ impl Store {
 
     /// Begins a transaction.
     fn transaction(&self) -> Transaction<'_> {
-        Transaction { store: self, writes: Vec::new(), defect: false }
+        Transaction { store: self, writes: Vec::new(), defect: false, attempts: Backoff::TRIES }
     }
 }
 
@@ -262,6 +262,8 @@ struct Transaction<'a> {
     store: &'a Store,
     writes: Vec<TransactWriteItem>,
     defect: bool,
+    /// Attempts before conflicts make it fail.
+    attempts: u32,
 }
 
 /// The result of a transaction.
@@ -275,6 +277,12 @@ enum Committed {
 }
 
 impl Transaction<'_> {
+    /// Tries for some seconds longer. For what cuts a caller off: calls that this caller repeats
+    /// without pause must not keep it from happening.
+    fn persistent(self) -> Self {
+        Self { attempts: Backoff::PERSISTENT_TRIES, ..self }
+    }
+
     /// Writes an item, replacing any existing one.
     fn put<T: Serialize>(&mut self, key: Key, body: &T) -> &mut Self {
         self.put_if(key, body, None)
@@ -404,7 +412,7 @@ impl Transaction<'_> {
             tracing::error!("cannot build a transaction");
             return Err(StoreError::Defect);
         }
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff { tries: 0, at_most: self.attempts };
         // The client request token makes retries idempotent if a response is lost.
         let mut token = request_token()?;
         loop {
@@ -480,25 +488,29 @@ fn cancellation(error: &SdkError<TransactWriteItemsError>) -> Option<Cancellatio
     codes.iter().all(|code| retryable.contains(code)).then_some(Cancellation::Retry)
 }
 
-/// Exponential backoff with full jitter between attempts, starting at 20 ms.
+/// Exponential backoff with full jitter between attempts, from 20 ms to 1.28 s.
 struct Backoff {
     tries: u32,
+    at_most: u32,
 }
 
 impl Backoff {
     const TRIES: u32 = 8;
 
+    /// About 10 seconds in all.
+    const PERSISTENT_TRIES: u32 = 20;
+
     fn new() -> Self {
-        Self { tries: 0 }
+        Self { tries: 0, at_most: Self::TRIES }
     }
 
     async fn pause(&mut self) -> Result<(), StoreError> {
         self.tries += 1;
-        if self.tries >= Self::TRIES {
+        if self.tries >= self.at_most {
             tracing::warn!(tries = self.tries, "retries exhausted on a contended or throttled item");
             return Err(StoreError::Unavailable);
         }
-        let longest = 10_u64 << self.tries;
+        let longest = 10_u64 << self.tries.min(7);
         let jitter = u64::try_from(crate::secret::random_80_bits()? & 0xffff).unwrap_or(0);
         tokio::time::sleep(Duration::from_millis(1 + longest * jitter / 0xffff)).await;
         Ok(())

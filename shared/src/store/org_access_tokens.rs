@@ -5,11 +5,14 @@
 //! unique because concurrent creates and renames compete for the same item. Deleting a token
 //! deletes all three and frees its name.
 //!
-//! Updates are conditional on the revision they read, so concurrent updates never mix.
+//! Updates are conditional on the revision they read, so concurrent updates never mix. They are
+//! also conditional on the revision of the bot that asks: they widen what somebody already holds,
+//! so they must not happen after the bot was cut off.
 
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
+use super::bots::Bot;
 use super::rate_limits::COUNT;
 use super::tokens::{AccessConfig, OrgAccessToken, StoredToken};
 use super::{Committed, Range, SortKeys, Store, StoreError, keys};
@@ -60,6 +63,8 @@ pub enum Changed {
     Done(Box<OrgAccessToken>),
     /// The update was rejected.
     Rejected(Rejected),
+    /// The bot was changed or deleted in the meantime, so nothing was done.
+    CallerChanged,
     /// There is no such token.
     NotFound,
 }
@@ -134,15 +139,16 @@ impl Store {
         Ok(tokens)
     }
 
-    /// Applies `change` to a token. If a concurrent update wins, `change` is called again with the
-    /// new state.
+    /// Applies `change` to a token of the bot's organization, if the bot is still as it was read.
+    /// If a concurrent update wins, `change` is called again with the new state.
     pub async fn change_org_access_token<E>(
         &self,
-        org: &OrgId,
+        bot: &Bot,
         id: u64,
         caller: &Caller,
         change: impl Fn(&OrgAccessToken) -> Result<Settings, E>,
     ) -> Result<Result<Changed, E>, StoreError> {
+        let org = &bot.org_id;
         for _ in 0..MAX_ATTEMPTS {
             let Some((pointer, token)) = self.org_access_token(org, id).await? else {
                 return Ok(Ok(Changed::NotFound));
@@ -165,6 +171,8 @@ impl Store {
             let entry =
                 Entry::done(&self.clock, caller, "org_access_token.update", Subject::new(OrgAccessToken::SUBJECT, id))?;
             let mut transaction = self.transaction();
+            // First, so that a bot that was cut off learns nothing from the other conditions.
+            transaction.require_where(keys::bot(&bot.id), "#revision = :revision", &[(":revision", bot.revision)]);
             transaction.update(
                 keys::token(pointer.hash),
                 &format!(
@@ -187,9 +195,10 @@ impl Store {
             }
             let rejected = match transaction.audit(org, &entry).commit().await? {
                 Committed::Yes => return Ok(Ok(Changed::Done(Box::new(changed)))),
+                Committed::No(0) => return Ok(Ok(Changed::CallerChanged)),
                 // A concurrent update won, or the token was deleted: read it again.
-                Committed::No(0) => continue,
-                Committed::No(1) if renamed => Rejected::NameTaken,
+                Committed::No(1) => continue,
+                Committed::No(2) if renamed => Rejected::NameTaken,
                 Committed::No(_) => Rejected::UnknownProject,
             };
             return Ok(Ok(Changed::Rejected(rejected)));

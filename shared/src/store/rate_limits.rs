@@ -1,5 +1,5 @@
-//! Rate limit counters with a TTL: calls per network, and token changes per address.
-//! [`super::mail_limits`] counts mails.
+//! Rate limit counters with a TTL: calls per network, refusals per principal, and token changes per
+//! address. [`super::mail_limits`] counts mails.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,6 +14,9 @@ use crate::email::AddressHash;
 const MINUTE: i64 = 60;
 pub(super) const HOUR: i64 = 60 * MINUTE;
 
+/// Refusals of one principal per minute that are recorded.
+pub const REFUSALS_PER_MINUTE: u64 = 10;
+
 /// The attribute of items with a single counter.
 pub(super) const COUNT: &str = "count";
 
@@ -21,9 +24,23 @@ impl Store {
     /// Counts a call from this address. If the limit is exceeded, the error is the time until the
     /// next minute.
     pub async fn count_call(&self, source: Option<IpAddr>, limit: u64) -> Result<Result<(), Duration>, StoreError> {
+        self.count_in_minute(|minute| keys::calls_from(&network(source), minute), limit).await
+    }
+
+    /// Counts a refused call of this principal, on a partition of its own. If there are more than
+    /// [`REFUSALS_PER_MINUTE`], the error is the time until the next minute.
+    pub async fn count_refusal(&self, principal: &str) -> Result<Result<(), Duration>, StoreError> {
+        self.count_in_minute(|minute| keys::refusals_of(principal, minute), REFUSALS_PER_MINUTE).await
+    }
+
+    async fn count_in_minute(
+        &self,
+        key: impl FnOnce(i64) -> Key,
+        limit: u64,
+    ) -> Result<Result<(), Duration>, StoreError> {
         let now = self.clock.now().epoch_seconds();
         let end = (now / MINUTE + 1) * MINUTE;
-        let count = self.count(keys::calls_from(&network(source), now / MINUTE), COUNT, Some(end)).await?;
+        let count = self.count(key(now / MINUTE), COUNT, Some(end)).await?;
         let left = Duration::from_secs(u64::try_from(end - now).unwrap_or(1));
         Ok(if count > limit { Err(left) } else { Ok(()) })
     }

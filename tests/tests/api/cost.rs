@@ -13,8 +13,12 @@ use shared::cost::Cost;
 use shared::permissions::Role;
 use tests::{Answer, Bot, Issued, Org, Service};
 
-/// Reads of bot and organization.
-const AUTH: f64 = 2.0;
+/// The read of the bot.
+const AUTH: f64 = 1.0;
+/// The read of the organization, for its subscription.
+const GUARD: f64 = 1.0;
+/// The second read of the bot, after something was created.
+const CONFIRM: f64 = 1.0;
 const AUDIT: f64 = 6.0;
 const WRITE: f64 = 2.0;
 
@@ -77,41 +81,41 @@ async fn each_call_has_its_exact_cost() {
 
     // One transaction: the token and two pointers, plus a third one with an expiry.
     let issue = client.post("", json!({"user_identifier": "alice"})).await;
-    assert_eq!(issue, cost(3, AUTH, 3.0 * WRITE + AUDIT));
+    assert_eq!(issue, cost(4, AUTH + GUARD + CONFIRM, 3.0 * WRITE + AUDIT));
     let expiring = json!({"user_identifier": "alice", "expires_at": "2027-01-01T00:00:00Z"});
-    assert_eq!(client.post("", expiring).await, cost(3, AUTH, 4.0 * WRITE + AUDIT));
+    assert_eq!(client.post("", expiring).await, cost(4, AUTH + GUARD + CONFIRM, 4.0 * WRITE + AUDIT));
 
     // One more read, or none if the text is not a well-formed token.
     let token = client.issue("bobby").await;
-    assert_eq!(client.post("/probe", json!({"token": token.token})).await, cost(3, AUTH + 1.0, 0.0));
+    assert_eq!(client.post("/probe", json!({"token": token.token})).await, cost(2, AUTH + 1.0, 0.0));
     let unknown = tests::coverage::unknown_token(shared::secret::TokenKind::OrgUser);
-    assert_eq!(client.post("/probe", json!({"token": unknown})).await, cost(3, AUTH + 1.0, 0.0));
-    assert_eq!(client.post("/probe", json!({"token": "nonsense"})).await, cost(2, AUTH, 0.0));
+    assert_eq!(client.post("/probe", json!({"token": unknown})).await, cost(2, AUTH + 1.0, 0.0));
+    assert_eq!(client.post("/probe", json!({"token": "nonsense"})).await, cost(1, AUTH, 0.0));
 
     // Queries for expired tokens and for the list, and one read per token on the page.
-    assert_eq!(client.list("").await, cost(5, AUTH + 2.0 + 3.0, 0.0));
-    assert_eq!(client.list("?user_identifier=bobby").await, cost(5, AUTH + 2.0 + 1.0, 0.0));
-    assert_eq!(client.list("?user_identifier=nobody").await, cost(4, AUTH + 2.0, 0.0));
-    assert_eq!(client.list("?status=expired").await, cost(4, AUTH + 2.0, 0.0));
-    assert_eq!(client.list("?status=revoked").await, cost(3, AUTH + 1.0, 0.0));
-    assert_eq!(client.list("?status=all").await, cost(6, AUTH + 3.0 + 3.0, 0.0));
+    assert_eq!(client.list("").await, cost(4, AUTH + 2.0 + 3.0, 0.0));
+    assert_eq!(client.list("?user_identifier=bobby").await, cost(4, AUTH + 2.0 + 1.0, 0.0));
+    assert_eq!(client.list("?user_identifier=nobody").await, cost(3, AUTH + 2.0, 0.0));
+    assert_eq!(client.list("?status=expired").await, cost(3, AUTH + 2.0, 0.0));
+    assert_eq!(client.list("?status=revoked").await, cost(2, AUTH + 1.0, 0.0));
+    assert_eq!(client.list("?status=all").await, cost(5, AUTH + 3.0 + 3.0, 0.0));
     // Contradictory filters need no query.
     let contradiction = "?user_identifier=alice&user_identifier_prefix=bob";
-    assert_eq!(client.list(contradiction).await, cost(2, AUTH, 0.0));
+    assert_eq!(client.list(contradiction).await, cost(1, AUTH, 0.0));
 
     // Reads the pointer, updates the token, removes it from two lists and adds it to a third.
-    assert_eq!(client.revoke(&token.id).await, cost(4, AUTH + 1.0, 4.0 * WRITE + AUDIT));
+    assert_eq!(client.revoke(&token.id).await, cost(3, AUTH + 1.0, 4.0 * WRITE + AUDIT));
     let expiring = client.issue_until("bobby", "2027-01-01T00:00:00Z").await;
-    assert_eq!(client.revoke(&expiring.id).await, cost(4, AUTH + 1.0, 5.0 * WRITE + AUDIT));
+    assert_eq!(client.revoke(&expiring.id).await, cost(3, AUTH + 1.0, 5.0 * WRITE + AUDIT));
 
     // Two queries, and the same transaction per token.
     for _ in 0..2 {
         client.issue("carol").await;
     }
     let dry = json!({"user_identifier": "carol", "dry_run": true});
-    assert_eq!(client.post("/revoke-by-user", dry).await, cost(3, AUTH + 1.0, 0.0));
+    assert_eq!(client.post("/revoke-by-user", dry).await, cost(2, AUTH + 1.0, 0.0));
     let real = json!({"user_identifier": "carol"});
-    assert_eq!(client.post("/revoke-by-user", real).await, cost(6, AUTH + 2.0, 2.0 * (4.0 * WRITE + AUDIT)));
+    assert_eq!(client.post("/revoke-by-user", real).await, cost(5, AUTH + 2.0, 2.0 * (4.0 * WRITE + AUDIT)));
 }
 
 #[tokio::test]
@@ -129,15 +133,46 @@ async fn refused_calls_cost_only_authentication() {
         format!("{}:{}", tests::coverage::unknown_token(shared::secret::TokenKind::BotApiKey), client.owner.id);
     let answer = list(&unknown_bot_key).await;
     assert_eq!(answer.status, 401);
+    assert_eq!(answer.cost(), cost(1, AUTH, 0.0));
+    let body = json!({"user_identifier": "alice"});
+    let answer = service.post(&path, &unknown_bot_key, &body).await;
+    assert_eq!(answer.status, 401);
     // Bot and organization are read in parallel; a refusal may not wait for the second read.
-    assert!([cost(1, AUTH / 2.0, 0.0), cost(2, AUTH, 0.0)].contains(&answer.cost()), "{:?}", answer.cost());
+    assert!([cost(1, AUTH, 0.0), cost(2, AUTH + GUARD, 0.0)].contains(&answer.cost()), "{:?}", answer.cost());
     let powerless = service.bot(&client.org, &[Role::ApiKeyManager]).await;
     let answer = list(&powerless.credential).await;
-    assert_eq!((answer.status.as_u16(), answer.cost()), (403, cost(2, AUTH, 0.0)));
-    let answer = service.post(&path, &powerless.credential, &json!({"user_identifier": "alice"})).await;
-    assert_eq!((answer.status.as_u16(), answer.cost()), (403, cost(3, AUTH, AUDIT)));
+    assert_eq!((answer.status.as_u16(), answer.cost()), (403, cost(1, AUTH, 0.0)));
+    // The refusal is counted, and audited unless it is beyond the limit.
+    for (status, calls, write) in [[(403, 4, 1.0 + AUDIT); 10].as_slice(), &[(429, 3, 1.0)]].concat() {
+        let answer = service.post(&path, &powerless.credential, &body).await;
+        assert_eq!((answer.status.as_u16(), answer.cost()), (status, cost(calls, AUTH + GUARD, write)));
+    }
     let answer = service.post(&path, &client.owner.credential, &json!({"user_identifier": "!"})).await;
-    assert_eq!((answer.status.as_u16(), answer.cost()), (400, cost(2, AUTH, 0.0)));
+    assert_eq!((answer.status.as_u16(), answer.cost()), (400, cost(2, AUTH + GUARD, 0.0)));
+}
+
+#[tokio::test]
+async fn keys_and_access_tokens_cost_one_more_look_at_the_bot() {
+    let service = Service::start_with_manual_clock().await;
+    let owner = client(&service).await.owner;
+    let key = json!({"name": "ci", "environment": "live", "scopes": ["org:write"]});
+    // What is due, and the organization's plan; counter, plan, key, ID and listing.
+    let answer = service.post("/v1/api-keys", &owner.credential, &key).await;
+    assert_eq!(answer.cost(), cost(5, AUTH + 2.0 + CONFIRM, 5.0 * WRITE + AUDIT));
+    // An API key is checked in the transaction instead, and its use is recorded.
+    let writer = answer.json()["key"].as_str().unwrap().to_owned();
+    assert_eq!(
+        service.post("/v1/api-keys", &writer, &key).await.cost(),
+        cost(5, AUTH + 2.0, 1.0 + 6.0 * WRITE + AUDIT)
+    );
+    // The number; name, token and pointer.
+    let path = "/api/v2/organization/tokens/";
+    let answer = service.post(path, &owner.credential, &json!({"name": "device"})).await;
+    assert_eq!(answer.cost(), cost(4, AUTH + CONFIRM, 1.0 + 3.0 * WRITE + AUDIT));
+    // Pointer and token; the bot in the transaction, and the token.
+    let path = format!("{path}{}/", answer.json()["id"]);
+    let answer = service.send_json(Method::PATCH, &path, &owner.credential, &json!({"is_active": false})).await;
+    assert_eq!(answer.cost(), cost(4, AUTH + 2.0, 2.0 * WRITE + AUDIT));
 }
 
 /// Fills an organization with this many tokens in each state.
@@ -191,7 +226,7 @@ async fn cost_is_independent_of_organization_size() {
     // The cost of a page is proportional to its entries.
     for (limit, queried) in [(1, 1.0), (10, 1.0), (50, 3.0), (100, 6.0)] {
         let cost = large.list(&format!("?limit={limit}")).await;
-        let found = Cost { read: AUTH + 1.0 + queried + f64::from(limit), write: 0.0, calls: 5 };
+        let found = Cost { read: AUTH + 1.0 + queried + f64::from(limit), write: 0.0, calls: 4 };
         assert_eq!(cost, found, "limit={limit}");
     }
 }
@@ -208,8 +243,8 @@ async fn expiries_are_processed_by_the_first_listing_only() {
     // Each move deletes a pointer from the active list and the expiry index, and adds one to the
     // expired list.
     assert_eq!(first.write, 30.0 * 3.0 * WRITE);
-    assert_eq!(first.calls, 5 + 30);
-    assert_eq!(second, cost(5, AUTH + 2.0 + 1.0, 0.0));
+    assert_eq!(first.calls, 4 + 30);
+    assert_eq!(second, cost(4, AUTH + 2.0 + 1.0, 0.0));
 }
 
 #[tokio::test]
@@ -219,7 +254,7 @@ async fn authentication_makes_two_parallel_reads() {
     let (org, owner) = service.org_with_owner().await;
     // The first two calls must be concurrent: each waits for the other.
     faults.arm(0, &[Fault::WaitForAnother, Fault::WaitForAnother], None);
-    let answer = service.call(Method::GET, &org.org_user_tokens("?status=revoked"), &owner.credential).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    assert_eq!(faults.disarm(), ["GetItem", "GetItem", "Query"]);
+    let answer = service.post(&org.org_user_tokens(""), &owner.credential, &json!({"user_identifier": "alice"})).await;
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    assert_eq!(faults.disarm(), ["GetItem", "GetItem", "TransactWriteItems", "GetItem"]);
 }

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 use shared::ids::TokenId;
 use tests::table::text;
-use tests::{Answer, Bot, Org, Service};
+use tests::{Answer, Bot, Org, Service, operator};
 
 async fn revoke(service: &Service, org: &Org, bot: &Bot, id: &str) -> Answer {
     service.call(Method::DELETE, &org.org_user_tokens(&format!("/by-id/{id}")), &bot.credential).await
@@ -25,6 +25,26 @@ async fn revoked_token_is_inactive_and_unlisted() {
     assert_eq!(service.probe(&org, &owner, &token.token).await, json!({"active": false}));
     assert_eq!(service.listed_ids(&org, &owner, "").await, [other.id]);
     service.table.assert_sound();
+}
+
+#[tokio::test]
+async fn tokens_are_found_and_revoked_without_guard() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, owner) = service.org_with_owner().await;
+    let (token, other) = (service.issue(&org, &owner, "alice").await, service.issue(&org, &owner, "alice").await);
+    service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap().unwrap();
+    assert_eq!(service.listed_ids(&org, &owner, "").await.len(), 2);
+    assert_eq!(service.probe(&org, &owner, &token.token).await["active"], true);
+    service.revoke(&org, &owner, &token).await;
+    let by_user = json!({"user_identifier": "alice"});
+    let answer = service.post(&org.org_user_tokens("/revoke-by-user"), &owner.credential, &by_user).await;
+    assert_eq!(answer.json(), json!({"matched": 1, "revoked": [other.id], "remaining": 0}));
+    assert_eq!(service.listed_ids(&org, &owner, "?status=revoked").await.len(), 2);
+    // What Guard is paid for.
+    let issue = service.post(&org.org_user_tokens(""), &owner.credential, &by_user).await;
+    issue.assert_error(403, "SUBSCRIPTION_REQUIRED");
+    let log = service.call(Method::GET, &org.installations(""), &owner.credential).await;
+    log.assert_error(403, "SUBSCRIPTION_REQUIRED");
 }
 
 #[tokio::test]

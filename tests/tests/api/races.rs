@@ -10,7 +10,11 @@ use shared::permissions::Role;
 use tests::{Bot, Org, Service, operator};
 
 async fn status(service: &Service, org: &Org, credential: &str) -> u16 {
-    service.call(Method::GET, &org.org_user_tokens(""), credential).await.status.as_u16()
+    status_of(service, &org.org_user_tokens(""), credential).await
+}
+
+async fn status_of(service: &Service, path: &str, credential: &str) -> u16 {
+    service.call(Method::GET, path, credential).await.status.as_u16()
 }
 
 /// Calls repeatedly with a credential while an action runs. Returns the statuses of the calls that
@@ -21,12 +25,22 @@ async fn while_doing<T>(
     credential: &str,
     action: impl Future<Output = T>,
 ) -> (Vec<u16>, Vec<u16>, T) {
+    while_calling(service, &org.org_user_tokens(""), credential, action).await
+}
+
+/// As [`while_doing`], with calls of this path.
+async fn while_calling<T>(
+    service: &Service,
+    path: &str,
+    credential: &str,
+    action: impl Future<Output = T>,
+) -> (Vec<u16>, Vec<u16>, T) {
     let done = std::sync::atomic::AtomicBool::new(false);
     let caller = async || {
         let (mut before, mut after) = (Vec::new(), Vec::new());
         while after.len() < 3 {
             let was_done = done.load(std::sync::atomic::Ordering::SeqCst);
-            let status = status(service, org, credential).await;
+            let status = status_of(service, path, credential).await;
             if was_done { after.push(status) } else { before.push(status) }
         }
         (before, after)
@@ -34,7 +48,7 @@ async fn while_doing<T>(
     let callers = join_all((0..4).map(|_| caller()));
     let action = async {
         // Starts after the callers have begun.
-        status(service, org, credential).await;
+        status_of(service, path, credential).await;
         let result = action.await;
         done.store(true, std::sync::atomic::Ordering::SeqCst);
         result
@@ -135,13 +149,14 @@ async fn guard_switch_applies_to_the_next_call() {
     let (org, owner) = service.org_with_owner().await;
     let operator = operator();
     let change = service.store.set_org(&org.id, None, Some(false), &operator);
-    let (before, after, changed) = while_doing(&service, &org, &owner.credential, change).await;
+    let path = org.installations("");
+    let (before, after, changed) = while_calling(&service, &path, &owner.credential, change).await;
     assert!(changed.unwrap().is_some());
     assert_all(&before, &[200, 403]);
     assert_all(&after, &[403]);
     for (guard, expected) in [(true, 200), (false, 403), (true, 200)] {
         service.store.set_org(&org.id, None, Some(guard), &operator).await.unwrap().unwrap();
-        assert_eq!(status(&service, &org, &owner.credential).await, expected);
+        assert_eq!(status_of(&service, &path, &owner.credential).await, expected);
     }
 }
 

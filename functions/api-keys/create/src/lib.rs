@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::domain::{Environment, Name, Scopes};
 use shared::error::Unauthorized;
 use shared::extract::in_the_future;
-use shared::openapi::{BodyErrors, HolderErrors, PlanErrors, tag};
+use shared::openapi::{BodyErrors, HolderErrors, PlanErrors, RefusalErrors, tag};
 use shared::permissions::ApiKeysCreate;
 use shared::secret::ShownOnce;
 use shared::store::api_keys::{Created, NewApiKey};
@@ -60,7 +60,13 @@ struct Answer {
     operation_id = "api-keys-create",
     tag = tag::API_KEYS,
     request_body = Request,
-    responses((status = 201, description = "The key was created.", body = Answer), HolderErrors, BodyErrors, PlanErrors),
+    responses(
+        (status = 201, description = "The key was created.", body = Answer),
+        HolderErrors,
+        BodyErrors,
+        PlanErrors,
+        RefusalErrors,
+    ),
 )]
 async fn create(
     State(app): State<App>,
@@ -78,6 +84,7 @@ async fn create(
     let by = manager.api_key.as_ref().map(|(_, hash)| *hash);
     match app.store().create_api_key(&manager.org_id, new, by, &manager.caller).await? {
         Created::Done(key, plain) => {
+            manager.confirm(&app, app.store().revoke_api_key(&manager.org_id, &key.id, &manager.caller)).await?;
             let about = ApiKeyView::new(*key, app.clock().now());
             Ok((StatusCode::CREATED, Json(Answer { key: ShownOnce(plain), about })))
         }

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use shared::openapi::{BodyErrors, HolderErrors, tag};
+use shared::openapi::{BodyErrors, HolderErrors, RefusalErrors, tag};
 use shared::org_access_token_request::{Replacement, rejected, wrong_method_of_token};
 use shared::permissions::OrgAccessTokensCreate;
 use shared::secret::ShownOnce;
@@ -31,7 +31,12 @@ pub fn routes() -> OpenApiRouter<App> {
     operation_id = "org-access-tokens-create",
     tag = tag::ORG_ACCESS_TOKENS,
     request_body = Replacement,
-    responses((status = 201, description = "The token was created.", body = OrgAccessTokenView), HolderErrors, BodyErrors),
+    responses(
+        (status = 201, description = "The token was created.", body = OrgAccessTokenView),
+        HolderErrors,
+        BodyErrors,
+        RefusalErrors,
+    ),
 )]
 async fn create(
     State(app): State<App>,
@@ -40,8 +45,10 @@ async fn create(
     Json(request): Json<Replacement>,
 ) -> Result<(StatusCode, Json<OrgAccessTokenView>), ApiError> {
     let settings = request.settings(app.clock().now())?;
-    let created = app.store().create_org_access_token(&caller.bot.org_id, settings, &caller.caller).await?;
+    let org = &caller.bot.org_id;
+    let created = app.store().create_org_access_token(org, settings, &caller.caller).await?;
     let (token, plain) = created.map_err(rejected)?;
+    caller.confirm(&app, app.store().delete_org_access_token(org, token.id, &caller.caller)).await?;
     let view = OrgAccessTokenView { token: ShownToken::Whole(ShownOnce(plain)), ..token.into() };
     Ok((StatusCode::CREATED, Json(view)))
 }

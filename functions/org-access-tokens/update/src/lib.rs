@@ -141,16 +141,26 @@ async fn merge(
     change(&app, caller, &path, |token| request.onto(token, now)).await
 }
 
+/// Attempts of a change whose bot is changed meanwhile.
+const MAX_ATTEMPTS: usize = 8;
+
 async fn change(
     app: &App,
-    caller: BotWith<OrgAccessTokensUpdate>,
+    mut caller: BotWith<OrgAccessTokensUpdate>,
     path: &PathParams,
     change: impl Fn(&OrgAccessToken) -> Result<Settings, ApiError>,
 ) -> Result<Json<OrgAccessTokenView>, ApiError> {
     let id = token_id(path)?;
-    match app.store().change_org_access_token(&caller.bot.org_id, id, &caller.caller, change).await?? {
-        Changed::Done(token) => Ok(Json((*token).into())),
-        Changed::Rejected(reason) => Err(rejected(reason)),
-        Changed::NotFound => Err(ApiError::TokenNotFound),
+    for _ in 0..MAX_ATTEMPTS {
+        return match app.store().change_org_access_token(&caller.bot, id, &caller.caller, &change).await?? {
+            Changed::Done(token) => Ok(Json((*token).into())),
+            Changed::Rejected(reason) => Err(rejected(reason)),
+            Changed::NotFound => Err(ApiError::TokenNotFound),
+            Changed::CallerChanged => {
+                caller.check_again(app).await?;
+                continue;
+            }
+        };
     }
+    Err(ApiError::Unavailable)
 }

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::domain::UserIdentifier;
 use shared::extract::in_the_future;
-use shared::openapi::{BodyErrors, GuardErrors, OrgInPath, tag};
+use shared::openapi::{BodyErrors, GuardErrors, OrgInPath, RefusalErrors, tag};
 use shared::permissions::OrgUserTokensIssue;
 use shared::secret::ShownOnce;
 use shared::views::OrgUserTokenView;
@@ -52,7 +52,12 @@ struct Issued {
     tag = tag::ORG_USER_TOKENS,
     params(OrgInPath),
     request_body = Request,
-    responses((status = 201, description = "The token was issued.", body = Issued), GuardErrors, BodyErrors),
+    responses(
+        (status = 201, description = "The token was issued.", body = Issued),
+        GuardErrors,
+        BodyErrors,
+        RefusalErrors,
+    ),
 )]
 async fn issue(
     State(app): State<App>,
@@ -61,9 +66,10 @@ async fn issue(
     Json(request): Json<Request>,
 ) -> Result<(StatusCode, Json<Issued>), ApiError> {
     let expires_at = in_the_future(request.expires_at, app.clock().now())?;
-    let BotWith { bot, caller, .. } = caller;
-    let issued = app.store().issue_org_user_token(&bot.org_id, &bot.id, request.user_identifier, expires_at, &caller);
+    let (store, BotWith { bot, caller: by, .. }) = (app.store(), &caller);
+    let issued = store.issue_org_user_token(&bot.org_id, &bot.id, request.user_identifier, expires_at, by);
     let (token, plain) = issued.await?;
+    caller.confirm(&app, store.revoke_org_user_token(&bot.org_id, &token.id, Some(&bot.id), by)).await?;
     let about = OrgUserTokenView::new(token, app.clock().now());
     Ok((StatusCode::CREATED, Json(Issued { token: ShownOnce(plain), about })))
 }

@@ -4,7 +4,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::cursor::Pages;
 use shared::domain::{StateFilter, UserIdentifier, UserIdentifierPrefix};
-use shared::openapi::{GuardErrors, OrgInPath, QueryErrors, tag};
+use shared::openapi::{HolderErrors, OrgInPath, QueryErrors, tag};
 use shared::permissions::OrgUserTokensList;
 use shared::store::org_user_tokens::Listing;
 use shared::views::OrgUserTokenView;
@@ -65,7 +65,7 @@ struct Page {
         OrgInPath,
         Filters,
     ),
-    responses((status = 200, description = "A page of tokens.", body = Page), GuardErrors, QueryErrors),
+    responses((status = 200, description = "A page of tokens.", body = Page), HolderErrors, QueryErrors),
 )]
 async fn list(
     State(app): State<App>,

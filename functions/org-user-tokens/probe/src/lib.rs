@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::domain::{TokenState, UserIdentifier};
 use shared::ids::TokenId;
-use shared::openapi::{BodyErrors, GuardErrors, OrgInPath, tag};
+use shared::openapi::{BodyErrors, HolderErrors, OrgInPath, tag};
 use shared::permissions::OrgUserTokensProbe;
 use shared::secret::Received;
 use shared::store::tokens::OrgUserToken;
@@ -81,7 +81,7 @@ impl From<OrgUserToken> for About {
     tag = tag::ORG_USER_TOKENS,
     params(OrgInPath),
     request_body = Request,
-    responses((status = 200, description = "Whether the token is active.", body = Probed), GuardErrors, BodyErrors),
+    responses((status = 200, description = "Whether the token is active.", body = Probed), HolderErrors, BodyErrors),
 )]
 async fn probe(
     State(app): State<App>,

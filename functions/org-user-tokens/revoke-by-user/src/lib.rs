@@ -4,7 +4,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::domain::UserIdentifier;
 use shared::ids::TokenId;
-use shared::openapi::{BodyErrors, ConflictErrors, GuardErrors, OrgInPath, tag};
+use shared::openapi::{BodyErrors, ConflictErrors, HolderErrors, OrgInPath, tag};
 use shared::permissions::OrgUserTokensRevokeByUser;
 use shared::store::org_user_tokens::RevokeByUser;
 use shared::{ApiError, App, BotWith, Json, NoQuery};
@@ -62,7 +62,7 @@ struct Revoked {
     request_body = Request,
     responses(
         (status = 200, description = "The revoked tokens, or those a dry run would revoke.", body = Revoked),
-        GuardErrors,
+        HolderErrors,
         BodyErrors,
         ConflictErrors,
     ),

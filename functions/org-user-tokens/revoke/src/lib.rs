@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use shared::ids::TokenId;
-use shared::openapi::{GuardErrors, OrgInPath, TokenErrors, tag};
+use shared::openapi::{HolderErrors, OrgInPath, TokenErrors, tag};
 use shared::permissions::OrgUserTokensRevoke;
 use shared::{ApiError, App, BotWith, NoContent, NoQuery, PathParams};
 use utoipa_axum::router::OpenApiRouter;
@@ -26,7 +26,7 @@ pub fn routes() -> OpenApiRouter<App> {
         OrgInPath,
         ("token_id" = String, Path, description = "The token's `id`", example = "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
     ),
-    responses((status = 204, description = "The token is revoked."), GuardErrors, TokenErrors),
+    responses((status = 204, description = "The token is revoked."), HolderErrors, TokenErrors),
 )]
 async fn revoke(
     State(app): State<App>,
