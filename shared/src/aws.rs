@@ -43,7 +43,7 @@ pub(crate) enum Connections {
     /// For [`IDLE_TIMEOUT`], for calls that the SDK may retry.
     Kept,
     /// Each call makes its own, since a retry could do harm.
-    #[cfg_attr(not(feature = "mail"), expect(dead_code))]
+    #[cfg_attr(not(any(feature = "mail", test)), expect(dead_code))]
     New,
 }
 

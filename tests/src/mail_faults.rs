@@ -58,6 +58,11 @@ impl MailFault {
         MailFault::HangAfter,
     ];
 
+    /// Whether SES explicitly refuses the mail.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, MailFault::Rejected | MailFault::LimitExceeded | MailFault::Throttled | MailFault::RejectedLate)
+    }
+
     /// Whether the mail is sent despite the fault.
     pub fn delivers(self) -> bool {
         matches!(self, MailFault::LostAfter | MailFault::HangAfter)
