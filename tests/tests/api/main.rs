@@ -34,4 +34,5 @@ mod registries;
 mod registry_npm;
 mod registry_pypi;
 mod routes;
+mod stored_items;
 mod structure;

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use shared::domain::{AccessRole, ProjectId, Scope};
+use shared::domain::{AccessRole, OrUnknown, ProjectId, Scope};
 use shared::ids::OrgId;
 use shared::openapi::{BodyErrors, HolderErrors, tag};
 use shared::permissions::TokensIntrospect;
@@ -82,8 +82,8 @@ struct About {
     scope: Option<String>,
     /// The role of an organization access token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(inline)]
-    role: Option<AccessRole>,
+    #[schema(inline, value_type = Option<AccessRole>)]
+    role: Option<OrUnknown<AccessRole>>,
     /// The projects that an organization access token may access; `["*"]` means every project.
     #[serde(skip_serializing_if = "Option::is_none")]
     projects: Option<Vec<String>>,
@@ -142,7 +142,7 @@ fn permitted(request: &Request, token: &StoredToken) -> Option<bool> {
         _ => false,
     });
     let role = request.role.map(|least| match token {
-        StoredToken::OrgAccess(token) => token.access_config.role >= least,
+        StoredToken::OrgAccess(token) => token.access_config.includes(least),
         _ => false,
     });
     [scope, project, role].into_iter().flatten().reduce(|all, one| all && one)
