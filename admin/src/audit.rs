@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use shared::Moment;
 use shared::ids::OrgId;
-use shared::store::audit::{Entry, Outcome, Search};
+use shared::store::audit::{Entry, Search};
 use shared::store::keys::Log;
 
 use crate::failure::Failure;
@@ -53,12 +53,8 @@ impl fmt::Display for EntriesView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row = |EntryView { org_id, entry }: &EntryView| {
             let (actor, target) = (&entry.actor, &entry.target);
-            let outcome = match entry.outcome {
-                Outcome::Done => "done",
-                Outcome::Refused => "refused",
-            };
             let org = org_id.as_ref().map_or("-", OrgId::as_str);
-            let cells = [org, &entry.action, &target.id, outcome, &actor.id];
+            let cells = [org, &entry.action, &target.id, entry.outcome.as_str(), &actor.id];
             let [org, action, target, outcome, actor] = cells.map(str::to_owned);
             [entry.at.to_string(), org, action, target, outcome, actor]
         };

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 use shared::Moment;
-use shared::domain::Plan;
+use shared::domain::{OrUnknown, Plan};
 use shared::ids::OrgId;
 use shared::store::orgs::Org;
 
@@ -41,7 +41,7 @@ pub async fn run(command: OrgCommand, operator: &Operator) -> Result<(), Failure
 struct OrgView {
     id: OrgId,
     name: String,
-    plan: Plan,
+    plan: OrUnknown<Plan>,
     guard: bool,
     created_at: Moment,
 }

@@ -15,7 +15,7 @@ pub async fn run(TokenCommand::Revoke { kind, id, org }: TokenCommand, operator:
     let (store, caller) = (operator.store(), &operator.caller);
     operator.require_org(&org).await?;
     let found = match (kind, TokenId::parse(&id), id.parse()) {
-        (OrgTokenKind::OrgUserToken, Some(id), _) => store.revoke_org_user_token(&org, &id, None, caller).await?,
+        (OrgTokenKind::OrgUserToken, Some(id), _) => store.revoke_org_user_token(&org, &id, caller).await?,
         (OrgTokenKind::ApiKey, Some(id), _) => store.revoke_api_key(&org, &id, caller).await?,
         (OrgTokenKind::OrgAccessToken, _, Ok(number)) => store.delete_org_access_token(&org, number, caller).await?,
         // A malformed ID matches no token.

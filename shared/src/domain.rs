@@ -1,8 +1,95 @@
 //! Domain types. Each value is validated when it is parsed, and valid from then on.
 
-use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
+
+use serde::{Deserialize, Deserializer, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
+
+/// A value as stored: one that this version knows, or the text that another version wrote. An
+/// unknown value grants nothing and is shown as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OrUnknown<T> {
+    /// A value of this version.
+    Known(T),
+    /// The text of another version.
+    Unknown(String),
+}
+
+impl<T: Copy> OrUnknown<T> {
+    /// The value; `None` if this version does not know it.
+    pub fn known(&self) -> Option<T> {
+        match self {
+            OrUnknown::Known(value) => Some(*value),
+            OrUnknown::Unknown(_) => None,
+        }
+    }
+}
+
+impl<T: Copy + Into<&'static str>> OrUnknown<T> {
+    /// The value as text.
+    pub fn as_str(&self) -> &str {
+        match self {
+            OrUnknown::Known(value) => (*value).into(),
+            OrUnknown::Unknown(text) => text,
+        }
+    }
+}
+
+impl<T> From<T> for OrUnknown<T> {
+    fn from(value: T) -> Self {
+        OrUnknown::Known(value)
+    }
+}
+
+impl<T: Default> Default for OrUnknown<T> {
+    fn default() -> Self {
+        OrUnknown::Known(T::default())
+    }
+}
+
+impl<T: PartialEq> PartialEq<T> for OrUnknown<T> {
+    fn eq(&self, other: &T) -> bool {
+        matches!(self, OrUnknown::Known(value) if value == other)
+    }
+}
+
+/// The scopes or roles of a stored credential. It may hold unknown ones, which grant nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Held<T>(Vec<OrUnknown<T>>);
+
+impl<T: PartialEq> Held<T> {
+    /// Whether this one is held.
+    pub fn contains(&self, value: impl Borrow<T>) -> bool {
+        self.0.iter().any(|held| held == value.borrow())
+    }
+
+    /// All of them, in the order they were given.
+    pub fn as_slice(&self) -> &[OrUnknown<T>] {
+        &self.0
+    }
+}
+
+impl Held<Scope> {
+    /// Whether all of these scopes are held.
+    pub fn cover(&self, scopes: &Scopes) -> bool {
+        scopes.0.iter().all(|scope| self.contains(scope))
+    }
+}
+
+impl From<Scopes> for Held<Scope> {
+    fn from(scopes: Scopes) -> Self {
+        scopes.0.into_iter().map(OrUnknown::Known).collect()
+    }
+}
+
+impl<T> FromIterator<OrUnknown<T>> for Held<T> {
+    fn from_iter<I: IntoIterator<Item = OrUnknown<T>>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
 
 /// The user that an org user token is for: 4–255 ASCII letters, digits and `. _ @ + -`.
 /// Case-sensitive.
@@ -146,6 +233,16 @@ impl Plan {
     }
 }
 
+impl OrUnknown<Plan> {
+    /// The maximum number of active API keys; `None` means unlimited. An unknown plan allows none.
+    pub fn max_api_keys(&self) -> Option<u64> {
+        match self {
+            OrUnknown::Known(plan) => plan.max_api_keys(),
+            OrUnknown::Unknown(_) => Some(0),
+        }
+    }
+}
+
 /// A permission of an API key.
 #[derive(
     Debug,
@@ -216,23 +313,13 @@ impl Scope {
     }
 }
 
-/// The scopes of an API key: at least one, no duplicates. An empty list never means all.
+/// The scopes of a new API key: at least one, no duplicates. An empty list never means all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "Vec<Scope>")]
 #[schema(value_type = HashSet<Scope>, min_items = 1, max_items = 9)]
 pub struct Scopes(Vec<Scope>);
 
 impl Scopes {
-    /// Whether these scopes include this one.
-    pub fn contains(&self, scope: Scope) -> bool {
-        self.0.contains(&scope)
-    }
-
-    /// Whether these scopes include all the others.
-    pub fn cover(&self, others: &Scopes) -> bool {
-        others.0.iter().all(|scope| self.contains(*scope))
-    }
-
     /// The scopes, in the order they were given.
     pub fn as_slice(&self) -> &[Scope] {
         &self.0
@@ -254,8 +341,9 @@ impl TryFrom<Vec<Scope>> for Scopes {
 }
 
 /// The environment of an API key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Environment {
     /// Production.
     Live,
@@ -317,8 +405,11 @@ impl Ecosystem {
 }
 
 /// The role of an organization access token. Each role includes the ones before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, ToSchema, IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum AccessRole {
     /// Read.
     #[default]
@@ -340,6 +431,11 @@ impl Name {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Reads a stored name, which an earlier version may have accepted under other rules.
+    pub(crate) fn stored<'de, D: Deserializer<'de>>(stored: D) -> Result<Self, D::Error> {
+        String::deserialize(stored).map(Self)
     }
 }
 
@@ -438,7 +534,23 @@ mod tests {
         assert!(Scopes::try_from(vec![Scope::OrgRead, Scope::OrgRead]).is_err());
         let [one, two] =
             [vec![Scope::OrgRead], vec![Scope::OrgRead, Scope::OrgWrite]].map(|s| Scopes::try_from(s).unwrap());
-        assert!(two.cover(&one) && !one.cover(&two));
+        let [held_one, held_two] = [&one, &two].map(|scopes| Held::from(scopes.clone()));
+        assert!(held_two.cover(&one) && !held_one.cover(&two));
+    }
+
+    #[test]
+    fn unknown_values_grant_nothing_and_are_kept() {
+        let stored = r#"["org:read","org:everything","org:read"]"#;
+        let held: Held<Scope> = serde_json::from_str(stored).unwrap();
+        assert!(held.contains(Scope::OrgRead) && !held.contains(Scope::OrgWrite));
+        assert_eq!(serde_json::to_string(&held).unwrap(), stored);
+        let none: Held<Scope> = serde_json::from_str("[]").unwrap();
+        assert!(!none.contains(Scope::OrgRead));
+        let plan: OrUnknown<Plan> = serde_json::from_str(r#""galactic""#).unwrap();
+        assert_eq!((plan.known(), plan.as_str(), plan.max_api_keys()), (None, "galactic", Some(0)));
+        let plan: OrUnknown<Plan> = serde_json::from_str(r#""enterprise""#).unwrap();
+        assert_eq!((plan.as_str(), plan.max_api_keys()), ("enterprise", None));
+        assert!(plan == Plan::Enterprise && plan != Plan::Pro);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use email_address::{EmailAddress as Syntax, Options};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use crate::domain::OrUnknown;
 use crate::secret::TokenHash;
 
 /// An address that mail can be sent to. `Debug` masks it, and there is no `Display`.
@@ -109,6 +110,13 @@ impl utoipa::PartialSchema for EmailAddress {
 }
 
 impl ToSchema for EmailAddress {}
+
+impl Language {
+    /// Reads a stored language. One that this version has no mails in becomes the default.
+    pub(crate) fn stored<'de, D: Deserializer<'de>>(stored: D) -> Result<Self, D::Error> {
+        Ok(OrUnknown::deserialize(stored)?.known().unwrap_or_default())
+    }
+}
 
 /// SHA-256 of an address: its key in the table and its identifier in the operator's logs.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

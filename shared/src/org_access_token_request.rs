@@ -71,7 +71,7 @@ impl Replacement {
     /// Validates the settings, except for the checks that need the table.
     pub fn settings(self, now: Moment) -> Result<Settings, ApiError> {
         let AccessConfigRequest { role, all_projects, projects } = self.access_config.unwrap_or_default();
-        let access_config = AccessConfig { role, all_projects, projects };
+        let access_config = AccessConfig { role: role.into(), all_projects, projects };
         let Self { name, is_active, expires_at, .. } = self;
         checked(Settings { name, is_active, expires_at, access_config }, now)
     }

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::clock::Moment;
-use crate::domain::{AccessRole, Environment, Name, ProjectId, Scope, TokenState, UserIdentifier};
-use crate::ids::{BotId, OrgId, TokenId};
+use crate::domain::{AccessRole, Environment, Name, OrUnknown, ProjectId, Scope, TokenState, UserIdentifier};
+use crate::ids::{OrgId, TokenId};
+use crate::permissions::Role;
 use crate::principal::Principal;
 use crate::secret::ShownOnce;
 use crate::store::email_tokens::Replaced;
@@ -30,8 +31,9 @@ pub struct OrgUserTokenView {
     pub status: TokenState,
     /// When the token was issued.
     pub created_at: Moment,
-    /// The bot that issued the token.
-    pub created_by: BotId,
+    /// The id of the bot that issued the token.
+    #[schema(example = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
+    pub created_by: String,
     /// When the token expires; null if it does not.
     pub expires_at: Option<Moment>,
     /// When the token was last used, accurate to a minute; null if never.
@@ -39,9 +41,9 @@ pub struct OrgUserTokenView {
     /// When the token was revoked. Present only if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Moment>,
-    /// The bot that revoked the token. Present only if it was revoked.
+    /// The id of the bot that revoked the token, or `guardctl`. Present only if it was revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub revoked_by: Option<BotId>,
+    pub revoked_by: Option<String>,
 }
 
 impl OrgUserTokenView {
@@ -53,11 +55,11 @@ impl OrgUserTokenView {
             token_prefix: token.token_prefix,
             user_identifier: token.user_identifier,
             created_at: token.created_at,
-            created_by: token.created_by,
+            created_by: token.created_by.id,
             expires_at: token.expires_at,
             last_used_at: token.last_used_at,
             revoked_at: token.revoked_at,
-            revoked_by: token.revoked_by,
+            revoked_by: token.revoked_by.map(|by| by.id),
         }
     }
 }
@@ -116,10 +118,11 @@ pub struct ApiKeyView {
     /// The key's name.
     pub name: Name,
     /// The key's environment.
-    #[schema(inline)]
-    pub environment: Environment,
+    #[schema(inline, value_type = Environment)]
+    pub environment: OrUnknown<Environment>,
     /// The key's scopes.
-    pub scopes: Vec<Scope>,
+    #[schema(value_type = Vec<Scope>)]
+    pub scopes: Vec<OrUnknown<Scope>>,
     /// Whether the key is active, expired or revoked.
     pub status: TokenState,
     /// The bot or API key that created the key.
@@ -149,12 +152,12 @@ impl ApiKeyView {
             name: key.name,
             environment: key.environment,
             scopes: key.scopes.as_slice().to_vec(),
-            created_by: key.created_by,
+            created_by: key.created_by.id,
             created_at: key.created_at,
             expires_at: key.expires_at,
             last_used_at: key.last_used_at,
             revoked_at: key.revoked_at,
-            revoked_by: key.revoked_by,
+            revoked_by: key.revoked_by.map(|by| by.id),
         }
     }
 }
@@ -199,8 +202,8 @@ pub enum ShownToken {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AccessConfigView {
     /// The token's role.
-    #[schema(inline)]
-    pub role: AccessRole,
+    #[schema(inline, value_type = AccessRole)]
+    pub role: OrUnknown<AccessRole>,
     /// Whether the token may access every project of the organization.
     pub all_projects: bool,
     /// Projects the token may access; ignored if `all_projects` is true. Empty means none.
@@ -243,18 +246,19 @@ pub struct PrincipalView {
     /// The roles of a bot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
-    pub roles: Option<Vec<crate::permissions::Role>>,
+    pub roles: Option<Vec<OrUnknown<Role>>>,
     /// The environment of an API key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(inline)]
-    pub environment: Option<Environment>,
+    #[schema(inline, value_type = Option<Environment>)]
+    pub environment: Option<OrUnknown<Environment>>,
     /// The scopes of an API key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scopes: Option<Vec<Scope>>,
+    #[schema(value_type = Option<Vec<Scope>>)]
+    pub scopes: Option<Vec<OrUnknown<Scope>>>,
     /// The role of an organization access token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(inline)]
-    pub role: Option<AccessRole>,
+    #[schema(inline, value_type = Option<AccessRole>)]
+    pub role: Option<OrUnknown<AccessRole>>,
     /// The projects that an organization access token may access; `["*"]` means every project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projects: Option<Vec<String>>,
@@ -282,7 +286,7 @@ impl From<&Principal> for PrincipalView {
         match principal {
             Principal::Bot(bot) => Self {
                 org_id: Some(bot.org_id.clone()),
-                roles: Some(bot.roles.clone()),
+                roles: Some(bot.roles.as_slice().to_vec()),
                 ..Self::bare("bot", Id::Text(bot.id.to_string()))
             },
             Principal::Holder(holder) => Self::from(&holder.token),
@@ -305,7 +309,7 @@ impl From<&StoredToken> for PrincipalView {
             StoredToken::EmailVerified(token) => Self::bare(kind, Id::Text(token.id.to_string())),
             StoredToken::OrgAccess(token) => Self {
                 org_id,
-                role: Some(token.access_config.role),
+                role: Some(token.access_config.role.clone()),
                 projects: Some(projects(&token.access_config)),
                 expires_at: token.expires_at,
                 ..Self::bare(kind, Id::Number(token.id))

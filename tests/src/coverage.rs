@@ -564,11 +564,7 @@ async fn inactive_tokens(service: &Service, fixtures: &Fixtures) -> Vec<InvalidC
             .unwrap()
     };
     let ((revoked_token, revoked), (_, expired)) = (issue(None).await, issue(Some(service.clock.now())).await);
-    service
-        .store
-        .revoke_org_user_token(&fixtures.org.id, &revoked_token.id, Some(&owner.id), &operator())
-        .await
-        .unwrap();
+    service.store.revoke_org_user_token(&fixtures.org.id, &revoked_token.id, &operator()).await.unwrap();
 
     let revoked_key = service.api_key(&owner.credential, &["org:read"]).await;
     service.revoke_api_key(&owner.credential, &revoked_key.id).await;

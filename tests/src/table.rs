@@ -67,7 +67,7 @@ impl Table {
     }
 
     /// Every item in DynamoDB's JSON. Only tests scan a table; the service has no permission to.
-    fn raw_items(&self, table: &str) -> Vec<Value> {
+    pub fn raw_items(&self, table: &str) -> Vec<Value> {
         let mut items = Vec::new();
         let mut request = json!({"TableName": table, "ConsistentRead": true});
         loop {
@@ -78,6 +78,11 @@ impl Table {
                 None => return items,
             }
         }
+    }
+
+    /// Stores an item in DynamoDB's JSON as it is.
+    pub async fn put(&self, table: &str, item: &Value) {
+        self.ask("PutItem", &json!({"TableName": table, "Item": item})).await;
     }
 
     fn plain_items(&self, table: &str) -> Vec<Value> {

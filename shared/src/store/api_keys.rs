@@ -18,7 +18,7 @@ use super::orgs::Org;
 use super::tokens::{ApiKey, StoredToken};
 use super::{Committed, Range, SortKeys, Store, StoreError};
 use crate::clock::Moment;
-use crate::domain::{Environment, Name, Plan, Scopes, StateFilter, TokenState};
+use crate::domain::{Environment, Name, OrUnknown, Plan, Scopes, StateFilter, TokenState};
 use crate::ids::{OrgId, TokenId};
 use crate::secret::{Token, TokenHash, TokenKind};
 
@@ -37,7 +37,7 @@ const MAX_ATTEMPTS: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Pointer {
     id: TokenId,
-    environment: Environment,
+    environment: OrUnknown<Environment>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<Moment>,
     hash: TokenHash,
@@ -45,7 +45,7 @@ struct Pointer {
 
 impl Pointer {
     fn listed(&self, org: &OrgId, state: TokenState) -> Key {
-        keys::api_key_in(org, state, self.environment, &self.id)
+        keys::api_key_in(org, state, &self.environment, &self.id)
     }
 
     fn expiry(&self, org: &OrgId) -> Option<Key> {
@@ -125,10 +125,10 @@ impl Store {
             org_id: org.clone(),
             prefix: plain.shown_prefix(),
             name: new.name,
-            environment: new.environment,
-            scopes: new.scopes,
+            environment: new.environment.into(),
+            scopes: new.scopes.into(),
             created_at: self.clock.now(),
-            created_by: caller.actor.id.clone(),
+            created_by: caller.actor.clone(),
             expires_at: new.expires_at,
             last_used_at: None,
             revoked_at: None,
@@ -136,7 +136,7 @@ impl Store {
         };
         let pointer = Pointer {
             id: key.id.clone(),
-            environment: key.environment,
+            environment: key.environment.clone(),
             expires_at: key.expires_at,
             hash: plain.hash(),
         };
@@ -156,7 +156,7 @@ impl Store {
                 None => transaction.add(keys::api_key_count(org), ACTIVE, 1),
             };
             transaction
-                .require_where(keys::org(org), "#plan = :plan", &[(":plan", plan)])
+                .require_where(keys::org(org), "#plan = :plan", &[(":plan", &plan)])
                 .put_new(keys::token(plain.hash()), &StoredToken::ApiKey(key.clone()))
                 .put_new(keys::api_key_by_id(org, &key.id), &pointer)
                 .put_new(pointer.listed(org, TokenState::Active), &pointer);
@@ -194,7 +194,7 @@ impl Store {
             // that none is missed.
             for state in listing.states.states() {
                 for environment in environments {
-                    let pk = keys::api_keys_in(org, *state, *environment);
+                    let pk = keys::api_keys_in(org, *state, &(*environment).into());
                     let range = Range::new(&pk, SortKeys::All).start_after(after.as_deref()).newest_first();
                     let found = self.query::<Pointer>(range, wanted + 1).await?;
                     pointers.extend(found.into_iter().map(|(_, pointer)| pointer));
@@ -206,8 +206,7 @@ impl Store {
             pointers.truncate(wanted);
             after = pointers.last().map(|pointer| pointer.id.to_string());
             let now = self.clock.now();
-            let keys = pointers.iter().map(|pointer| keys::token(pointer.hash)).collect();
-            for token in self.get_all(keys).await? {
+            for token in self.stored_tokens(pointers.iter().map(|pointer| pointer.hash)).await? {
                 if let StoredToken::ApiKey(key) = token
                     && listing.states.states().contains(&key.state(now))
                 {
@@ -225,7 +224,7 @@ impl Store {
     }
 
     /// The organization's plan and its number of active API keys.
-    pub async fn api_key_plan(&self, org: &OrgId) -> Result<(Plan, u64), StoreError> {
+    pub async fn api_key_plan(&self, org: &OrgId) -> Result<(OrUnknown<Plan>, u64), StoreError> {
         self.move_due_api_keys(org).await?;
         let (org, count) = futures::try_join!(self.org(org), self.get::<Active>(keys::api_key_count(org)))?;
         Ok((org.ok_or(StoreError::Defect)?.plan, count.unwrap_or_default().active))
@@ -269,7 +268,7 @@ impl Store {
         let pointer: Option<Pointer> = self.get(keys::api_key_by_id(org, id)).await?;
         let Some(pointer) = pointer else { return Ok(false) };
         let entry = Entry::done(&self.clock, caller, "api_key.revoke", Subject::new(ApiKey::SUBJECT, id))?;
-        let values = [(":now", self.clock.now().to_string()), (":by", caller.actor.id.clone())];
+        let values = self.revocation(caller)?;
         // Only an active key counts towards the plan. Its listing tells: try active first, then
         // expired.
         for state in [TokenState::Active, TokenState::Expired] {
@@ -313,14 +312,14 @@ mod tests {
             org_id: OrgId::parse("OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
             prefix: "tk_live_a1b2c3d4".to_owned(),
             name: Name::try_from("ci-pipeline".to_owned()).unwrap(),
-            environment: Environment::Live,
-            scopes: Scopes::try_from(vec![Scope::ShieldWrite, Scope::OrgRead]).unwrap(),
+            environment: Environment::Live.into(),
+            scopes: Scopes::try_from(vec![Scope::ShieldWrite, Scope::OrgRead]).unwrap().into(),
             created_at: moment("2026-11-21T10:00:00Z").unwrap(),
-            created_by: "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC".to_owned(),
+            created_by: Subject::new("bot", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
             expires_at: moment("2026-12-21T10:00:00Z"),
             last_used_at: moment("2026-11-22T10:00:00Z"),
             revoked_at: moment("2026-11-23T10:00:00Z"),
-            revoked_by: Some("BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC".to_owned()),
+            revoked_by: Some(Subject::new("api_key", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC")),
         }
     }
 

@@ -5,18 +5,22 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::keys::Log;
 use super::{Index, Range, SortKeys, Store, StoreError, keys};
 use crate::clock::{Clock, Moment};
-use crate::ids::AuditId;
+use crate::domain::OrUnknown;
+use crate::ids::{AuditId, BotId, TokenId};
 use crate::secret::RandomnessUnavailable;
 
 /// How long entries are kept.
 pub const RETENTION: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
-/// The actor or target of an entry: a kind and a management ID, never a secret or an email address.
+/// The actor or target of an action: a kind and a management ID, never a secret or an email
+/// address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredSubject")]
 pub struct Subject {
     /// Its kind: `bot`, `operator`, `org_user_token`, `organization`…
     pub kind: String,
@@ -28,6 +32,26 @@ impl Subject {
     /// A subject of this kind.
     pub fn new(kind: &str, id: impl ToString) -> Self {
         Self { kind: kind.to_owned(), id: id.to_string() }
+    }
+}
+
+/// Who acted, in both stored forms: version 0.1 stored the ID alone for the creator of a token and
+/// for who revoked it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredSubject {
+    Pair { kind: String, id: String },
+    Id(String),
+}
+
+impl From<StoredSubject> for Subject {
+    fn from(stored: StoredSubject) -> Self {
+        match stored {
+            StoredSubject::Pair { kind, id } => Self { kind, id },
+            StoredSubject::Id(id) if BotId::parse(&id).is_some() => Self::new("bot", id),
+            StoredSubject::Id(id) if TokenId::parse(&id).is_some() => Self::new("api_key", id),
+            StoredSubject::Id(id) => Self::new("operator", id),
+        }
     }
 }
 
@@ -43,8 +67,9 @@ pub struct Caller {
 }
 
 /// Whether the action succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Outcome {
     /// It succeeded.
     Done,
@@ -66,7 +91,7 @@ pub struct Entry {
     /// What was acted on.
     pub target: Subject,
     /// Whether it succeeded.
-    pub outcome: Outcome,
+    pub outcome: OrUnknown<Outcome>,
     /// The source address of the request.
     pub source_ip: Option<IpAddr>,
     /// The request ID.
@@ -82,7 +107,7 @@ impl Entry {
             actor: caller.actor.clone(),
             action: action.to_owned(),
             target,
-            outcome: Outcome::Done,
+            outcome: Outcome::Done.into(),
             source_ip: caller.source_ip,
             request_id: caller.request_id.clone(),
         })
@@ -90,7 +115,7 @@ impl Entry {
 
     /// The same entry for a refused action.
     pub fn refused(self) -> Self {
-        Self { outcome: Outcome::Refused, ..self }
+        Self { outcome: Outcome::Refused.into(), ..self }
     }
 }
 
@@ -232,6 +257,18 @@ mod tests {
     use crate::ids::OrgId;
 
     #[test]
+    fn subjects_that_version_0_1_stored_are_read() {
+        for (stored, kind, id) in [
+            (r#""BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC""#, "bot", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
+            (r#""01KAJ8M4R2X7Z9V5T3Q1N6P8WC""#, "api_key", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
+            (r#""guardctl""#, "operator", "guardctl"),
+            (r#"{"kind":"member","id":"MB01KAJ8M4R2X7Z9V5T3Q1N6P8WC"}"#, "member", "MB01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
+        ] {
+            assert_eq!(serde_json::from_str::<Subject>(stored).unwrap(), Subject::new(kind, id), "{stored}");
+        }
+    }
+
+    #[test]
     fn stored_item_matches_its_snapshot() {
         let clock = Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap());
         let entry = Entry {
@@ -240,7 +277,7 @@ mod tests {
             actor: Subject::new("bot", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
             action: "org_user_token.issue".to_owned(),
             target: Subject::new("org_user_token", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
-            outcome: Outcome::Done,
+            outcome: Outcome::Done.into(),
             source_ip: Some(IpAddr::from([203, 0, 113, 7])),
             request_id: "request-1".to_owned(),
         };

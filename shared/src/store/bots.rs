@@ -16,6 +16,7 @@ use super::audit::{Caller, Entry, Subject};
 use super::keys;
 use super::{Committed, SortKeys, Store, StoreError};
 use crate::clock::Moment;
+use crate::domain::{Held, OrUnknown};
 use crate::ids::{BotId, OrgId};
 use crate::permissions::Role;
 use crate::secret::{Token, TokenHash, TokenKind};
@@ -48,7 +49,7 @@ pub struct Bot {
     /// The organization it belongs to.
     pub org_id: OrgId,
     /// Its roles.
-    pub roles: Vec<Role>,
+    pub roles: Held<Role>,
     /// The hash of the API key that authenticated it.
     key: TokenHash,
     /// The revision that was read.
@@ -66,8 +67,10 @@ pub struct BotKey {
 }
 
 impl StoredBot {
-    fn roles(&self) -> Vec<Role> {
-        self.roles.iter().filter_map(|role| Role::parse(role)).collect()
+    fn roles(&self) -> Held<Role> {
+        let known =
+            |role: &String| Role::parse(role).map_or_else(|| OrUnknown::Unknown(role.clone()), OrUnknown::Known);
+        self.roles.iter().map(known).collect()
     }
 
     /// Compares all keys, each in constant time.
@@ -246,7 +249,9 @@ mod tests {
 
     #[test]
     fn unknown_role_grants_nothing() {
-        assert_eq!(bot(vec![]).roles(), [Role::Owner]);
+        let roles = bot(vec![]).roles();
+        assert!(Role::ALL.iter().all(|role| roles.contains(role) == (*role == Role::Owner)));
+        assert_eq!(roles.as_slice()[1], OrUnknown::Unknown("organization/of-a-later-version".to_owned()));
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub struct Address {
     /// The address in the spelling of the first registration, whatever later calls use.
     pub email: EmailAddress,
     /// The language of mails, unless a request specifies another.
+    #[serde(deserialize_with = "Language::stored")]
     pub language: Language,
     /// The hash of the token.
     token: TokenHash,
@@ -69,6 +70,7 @@ pub struct StoredCode {
     hash: TokenHash,
     expires_at: Moment,
     /// The language of mails once the code is used.
+    #[serde(deserialize_with = "Language::stored")]
     language: Language,
 }
 

@@ -43,7 +43,7 @@
 //! then compared. IDs, hashes and identifiers cannot contain the separator `#`.
 
 use crate::clock::Moment;
-use crate::domain::{Environment, Name, TokenState, UserIdentifier};
+use crate::domain::{Environment, Name, OrUnknown, TokenState, UserIdentifier};
 use crate::email::AddressHash;
 use crate::ids::{AuditId, BotId, OrgId, TokenId};
 use crate::secret::TokenHash;
@@ -177,16 +177,12 @@ pub fn api_key_by_id(org: &OrgId, id: &TokenId) -> Key {
 
 /// The partition that lists an organization's API keys in this state and environment by ID, so by
 /// age.
-pub fn api_keys_in(org: &OrgId, state: TokenState, environment: Environment) -> String {
-    let environment = match environment {
-        Environment::Live => "LIVE",
-        Environment::Test => "TEST",
-    };
-    format!("ORG#{org}#API_KEYS#{}#{environment}", state_name(state))
+pub fn api_keys_in(org: &OrgId, state: TokenState, environment: &OrUnknown<Environment>) -> String {
+    format!("ORG#{org}#API_KEYS#{}#{}", state_name(state), environment.as_str().to_ascii_uppercase())
 }
 
 /// An API key in the listing of this state.
-pub fn api_key_in(org: &OrgId, state: TokenState, environment: Environment, id: &TokenId) -> Key {
+pub fn api_key_in(org: &OrgId, state: TokenState, environment: &OrUnknown<Environment>, id: &TokenId) -> Key {
     key(api_keys_in(org, state, environment), id.as_str())
 }
 

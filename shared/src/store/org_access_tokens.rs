@@ -128,8 +128,7 @@ impl Store {
         }
         let mut tokens = Vec::with_capacity(pointers.len());
         for chunk in pointers.chunks(100) {
-            let keys = chunk.iter().map(|(_, pointer)| keys::token(pointer.hash)).collect();
-            for token in self.get_all(keys).await? {
+            for token in self.stored_tokens(chunk.iter().map(|(_, pointer)| pointer.hash)).await? {
                 if let StoredToken::OrgAccess(token) = token {
                     tokens.push(token);
                 }
@@ -228,7 +227,7 @@ impl Store {
     async fn org_access_token(&self, org: &OrgId, id: u64) -> Result<Option<(Pointer, OrgAccessToken)>, StoreError> {
         let pointer: Option<Pointer> = self.get(keys::org_access_token(org, id)).await?;
         let Some(pointer) = pointer else { return Ok(None) };
-        Ok(match self.get(keys::token(pointer.hash)).await? {
+        Ok(match self.stored_token(pointer.hash).await? {
             Some(StoredToken::OrgAccess(token)) => Some((pointer, token)),
             // Deleted in the meantime.
             _ => None,
@@ -271,7 +270,7 @@ mod tests {
             is_active: true,
             expires_at: moment("2026-12-31T23:59:59Z"),
             access_config: AccessConfig {
-                role: AccessRole::Manager,
+                role: AccessRole::Manager.into(),
                 all_projects: false,
                 projects: vec![ProjectId::try_from("prd-greenhouse".to_owned()).unwrap()],
             },
@@ -296,6 +295,14 @@ mod tests {
         assert!(config(true, vec![]).reaches("prd-greenhouse"));
         assert!(config(false, greenhouse.clone()).reaches("prd-greenhouse"));
         assert!(!config(false, greenhouse).reaches("prd-green"));
+    }
+
+    #[test]
+    fn unknown_role_grants_no_role_and_no_project() {
+        let role = |role: &str| serde_json::from_value(role.into()).unwrap();
+        let config = |name| AccessConfig { role: role(name), all_projects: true, projects: vec![] };
+        assert!(config("manager").includes(AccessRole::Operator) && config("manager").reaches("prd-greenhouse"));
+        assert!(!config("director").includes(AccessRole::Readonly) && !config("director").reaches("prd-greenhouse"));
     }
 
     #[test]

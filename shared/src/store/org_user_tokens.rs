@@ -162,7 +162,7 @@ impl Store {
             token_prefix: plain.shown_prefix(),
             user_identifier,
             created_at: self.clock.now(),
-            created_by: bot.clone(),
+            created_by: Subject::new("bot", bot),
             expires_at,
             last_used_at: None,
             revoked_at: None,
@@ -252,8 +252,8 @@ impl Store {
         let now = self.clock.now();
         let mut tokens: Vec<OrgUserToken> = Vec::with_capacity(pointers.len());
         for chunk in pointers.chunks(100) {
-            let keys = chunk.iter().map(|(_, pointer)| keys::token(pointer.hash)).collect();
-            for token in self.get_all(keys).await? {
+            let hashes = chunk.iter().map(|(_, pointer)| pointer.hash);
+            for token in self.stored_tokens(hashes).await? {
                 if let StoredToken::OrgUser(token) = token {
                     tokens.push(token);
                 }
@@ -289,38 +289,22 @@ impl Store {
         Ok(moved)
     }
 
-    /// Revokes a token of this organization by ID, on behalf of a bot or the operator. Idempotent;
-    /// false if there is no such token.
-    pub async fn revoke_org_user_token(
-        &self,
-        org: &OrgId,
-        id: &TokenId,
-        bot: Option<&BotId>,
-        caller: &Caller,
-    ) -> Result<bool, StoreError> {
+    /// Revokes a token of this organization by ID. Idempotent; false if there is no such token.
+    pub async fn revoke_org_user_token(&self, org: &OrgId, id: &TokenId, caller: &Caller) -> Result<bool, StoreError> {
         let pointer: Option<Pointer> = self.get(keys::org_user_token_by_id(org, id)).await?;
         let Some(pointer) = pointer else { return Ok(false) };
-        self.revoke(org, &pointer, bot, "org_user_token.revoke", caller).await?;
+        self.revoke(org, &pointer, "org_user_token.revoke", caller).await?;
         Ok(true)
     }
 
-    async fn revoke(
-        &self,
-        org: &OrgId,
-        pointer: &Pointer,
-        bot: Option<&BotId>,
-        action: &str,
-        caller: &Caller,
-    ) -> Result<(), StoreError> {
+    async fn revoke(&self, org: &OrgId, pointer: &Pointer, action: &str, caller: &Caller) -> Result<(), StoreError> {
         let entry = Entry::done(&self.clock, caller, action, Subject::new(OrgUserToken::SUBJECT, &pointer.id))?;
-        let mut values = vec![(":now", self.clock.now().to_string())];
-        values.extend(bot.map(|bot| (":bot", bot.to_string())));
-        let by = if bot.is_some() { ", #revoked_by = :bot" } else { "" };
+        let values = self.revocation(caller)?;
         let mut transaction = self.transaction();
         transaction
             .update(
                 keys::token(pointer.hash),
-                &format!("SET #revoked_at = :now{by}"),
+                "SET #revoked_at = :now, #revoked_by = :by",
                 "attribute_exists(pk) AND attribute_not_exists(#revoked_at)",
                 &values,
             )
@@ -342,7 +326,6 @@ impl Store {
         user_identifier: &UserIdentifier,
         expected_count: Option<u64>,
         dry_run: bool,
-        bot: &BotId,
         caller: &Caller,
     ) -> Result<RevokeByUser, StoreError> {
         let matched = self.active_tokens_of(org, user_identifier).await?;
@@ -357,7 +340,7 @@ impl Store {
             stream::iter(batch)
                 .map(Ok)
                 .try_for_each_concurrent(CONCURRENCY, |pointer| {
-                    self.revoke(org, pointer, Some(bot), "org_user_token.revoke_by_user", caller)
+                    self.revoke(org, pointer, "org_user_token.revoke_by_user", caller)
                 })
                 .await?;
             // Queried again, not calculated, to include tokens issued in the meantime.
@@ -388,11 +371,11 @@ mod tests {
             token_prefix: "tg_org_a1B2".to_owned(),
             user_identifier: UserIdentifier::try_from("alice-laptop".to_owned()).unwrap(),
             created_at: moment("2026-11-21T10:00:00Z").unwrap(),
-            created_by: BotId::parse("BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
+            created_by: Subject::new("bot", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
             expires_at: moment("2026-12-21T10:00:00Z"),
             last_used_at: moment("2026-11-22T10:00:00Z"),
             revoked_at: moment("2026-11-23T10:00:00Z"),
-            revoked_by: BotId::parse("BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
+            revoked_by: Some(Subject::new("operator", "guardctl")),
         }
     }
 

@@ -6,7 +6,7 @@ use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, ORGS};
 use super::{Committed, Range, SortKeys, Store, StoreError};
 use crate::clock::Moment;
-use crate::domain::Plan;
+use crate::domain::{OrUnknown, Plan};
 use crate::ids::OrgId;
 
 /// An organization.
@@ -17,7 +17,7 @@ pub struct Org {
     /// Its display name.
     pub name: String,
     /// Its plan.
-    pub plan: Plan,
+    pub plan: OrUnknown<Plan>,
     /// Whether its subscription has Guard enabled.
     pub guard: bool,
     /// When it was created.
@@ -52,7 +52,7 @@ impl Store {
     /// Creates an organization.
     pub async fn create_org(&self, name: &str, plan: Plan, guard: bool, caller: &Caller) -> Result<Org, StoreError> {
         let id = OrgId::new(&self.clock)?;
-        let org = Org { id, name: name.to_owned(), plan, guard, created_at: self.clock.now() };
+        let org = Org { id, name: name.to_owned(), plan: plan.into(), guard, created_at: self.clock.now() };
         let entry = Entry::done(&self.clock, caller, "org.create", Subject::new("organization", &org.id))?;
         let mut transaction = self.transaction();
         transaction.put_new(keys::org(&org.id), &org).put_new(keys::org_in_directory(&org.id), &Named {});
@@ -73,7 +73,7 @@ impl Store {
         caller: &Caller,
     ) -> Result<Option<Org>, StoreError> {
         let Some(org) = self.org(id).await? else { return Ok(None) };
-        let changed = Org { plan: plan.unwrap_or(org.plan), guard: guard.unwrap_or(org.guard), ..org };
+        let changed = Org { plan: plan.map_or(org.plan, OrUnknown::Known), guard: guard.unwrap_or(org.guard), ..org };
         let entry = Entry::done(&self.clock, caller, "org.set", Subject::new("organization", id))?;
         let mut transaction = self.transaction();
         // Write only the given values, so that concurrent changes of plan and Guard both succeed.
@@ -154,7 +154,7 @@ mod tests {
         insta::assert_json_snapshot!(Org {
             id: OrgId::parse("OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
             name: "Example".to_owned(),
-            plan: Plan::Pro,
+            plan: Plan::Pro.into(),
             guard: true,
             created_at: Moment::parse("2026-11-21T10:00:00Z").unwrap(),
         });

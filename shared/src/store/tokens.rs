@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
+use super::audit::{Caller, Subject};
 use super::{Store, StoreError, keys};
 use crate::clock::Moment;
-use crate::domain::{AccessRole, Environment, Name, ProjectId, Scopes, TokenState, UserIdentifier};
+use crate::domain::{AccessRole, Environment, Held, Name, OrUnknown, ProjectId, Scope, TokenState, UserIdentifier};
 use crate::email::AddressHash;
-use crate::ids::{BotId, OrgId, TokenId};
+use crate::ids::{OrgId, TokenId};
 use crate::secret::{Token, TokenHash};
 
 /// A stored token of any kind.
@@ -28,6 +29,31 @@ pub enum StoredToken {
     OrgUser(OrgUserToken),
 }
 
+/// What is stored under a token's hash: a [`StoredToken`], or a kind that this version does not
+/// know, which grants nothing.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum AnyToken {
+    ApiKey(ApiKey),
+    EmailVerified(EmailToken),
+    OrgAccess(OrgAccessToken),
+    OrgUser(OrgUserToken),
+    #[serde(other)]
+    Unknown,
+}
+
+impl AnyToken {
+    fn known(self) -> Option<StoredToken> {
+        match self {
+            AnyToken::ApiKey(token) => Some(StoredToken::ApiKey(token)),
+            AnyToken::EmailVerified(token) => Some(StoredToken::EmailVerified(token)),
+            AnyToken::OrgAccess(token) => Some(StoredToken::OrgAccess(token)),
+            AnyToken::OrgUser(token) => Some(StoredToken::OrgUser(token)),
+            AnyToken::Unknown => None,
+        }
+    }
+}
+
 /// A stored API key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiKey {
@@ -38,15 +64,16 @@ pub struct ApiKey {
     /// Its first characters, which may be shown.
     pub prefix: String,
     /// Its display name.
+    #[serde(deserialize_with = "Name::stored")]
     pub name: Name,
     /// The environment it is for.
-    pub environment: Environment,
+    pub environment: OrUnknown<Environment>,
     /// Its scopes.
-    pub scopes: Scopes,
+    pub scopes: Held<Scope>,
     /// When it was created.
     pub created_at: Moment,
-    /// The bot or API key that created it.
-    pub created_by: String,
+    /// Who created it.
+    pub created_by: Subject,
     /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Moment>,
@@ -56,9 +83,9 @@ pub struct ApiKey {
     /// When it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Moment>,
-    /// The bot or API key that revoked it.
+    /// Who revoked it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_by: Option<String>,
+    pub revoked_by: Option<Subject>,
 }
 
 impl ApiKey {
@@ -103,7 +130,7 @@ impl EmailToken {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AccessConfig {
     /// Its role.
-    pub role: AccessRole,
+    pub role: OrUnknown<AccessRole>,
     /// Whether it may access all projects of the organization.
     pub all_projects: bool,
     /// Projects the token may access; ignored if `all_projects`. Empty means none.
@@ -111,9 +138,15 @@ pub struct AccessConfig {
 }
 
 impl AccessConfig {
-    /// Whether it grants access to this project.
+    /// Whether it grants access to this project. Without a known role it grants none.
     pub fn reaches(&self, project: &str) -> bool {
-        self.all_projects || self.projects.iter().any(|known| known.as_str() == project)
+        self.role.known().is_some()
+            && (self.all_projects || self.projects.iter().any(|known| known.as_str() == project))
+    }
+
+    /// Whether it grants this role.
+    pub fn includes(&self, role: AccessRole) -> bool {
+        self.role.known().is_some_and(|own| own >= role)
     }
 }
 
@@ -127,6 +160,7 @@ pub struct OrgAccessToken {
     /// The first 8 characters after its prefix, which may be shown.
     pub token_prefix: String,
     /// Its name, unique in the organization.
+    #[serde(deserialize_with = "Name::stored")]
     pub name: Name,
     /// Whether it is enabled.
     pub is_active: bool,
@@ -171,8 +205,8 @@ pub struct OrgUserToken {
     pub user_identifier: UserIdentifier,
     /// When it was created.
     pub created_at: Moment,
-    /// The bot that issued it.
-    pub created_by: BotId,
+    /// Who issued it.
+    pub created_by: Subject,
     /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Moment>,
@@ -182,9 +216,9 @@ pub struct OrgUserToken {
     /// When it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Moment>,
-    /// The bot that revoked it.
+    /// Who revoked it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_by: Option<BotId>,
+    pub revoked_by: Option<Subject>,
 }
 
 impl OrgUserToken {
@@ -315,8 +349,29 @@ impl Store {
         }
     }
 
+    /// The values `:now` and `:by` of an update that revokes a token.
+    pub(super) fn revocation(&self, caller: &Caller) -> Result<[(&'static str, serde_json::Value); 2], StoreError> {
+        let by = serde_json::to_value(&caller.actor).map_err(|_| StoreError::Defect)?;
+        Ok([(":now", self.clock.now().to_string().into()), (":by", by)])
+    }
+
     /// Reads a token with one strongly consistent read.
     pub async fn token(&self, token: &Token) -> Result<Option<StoredToken>, StoreError> {
-        self.get(keys::token(token.hash())).await
+        self.stored_token(token.hash()).await
+    }
+
+    /// Reads the token with this hash. `None` also for a kind that this version does not know.
+    pub(super) async fn stored_token(&self, hash: TokenHash) -> Result<Option<StoredToken>, StoreError> {
+        Ok(self.get::<AnyToken>(keys::token(hash)).await?.and_then(AnyToken::known))
+    }
+
+    /// Reads up to 100 tokens, in no particular order. Those that this version does not know are
+    /// left out.
+    pub(super) async fn stored_tokens(
+        &self,
+        hashes: impl Iterator<Item = TokenHash>,
+    ) -> Result<Vec<StoredToken>, StoreError> {
+        let tokens: Vec<AnyToken> = self.get_all(hashes.map(keys::token).collect()).await?;
+        Ok(tokens.into_iter().filter_map(AnyToken::known).collect())
     }
 }

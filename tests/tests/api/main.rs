@@ -39,4 +39,5 @@ mod registries;
 mod registry_npm;
 mod registry_pypi;
 mod routes;
+mod stored_items;
 mod structure;

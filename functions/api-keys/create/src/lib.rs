@@ -103,7 +103,7 @@ fn exceeds(new: &NewApiKey, own: &ApiKey) -> Option<&'static str> {
             "An API key cannot grant `scopes` that it does not hold itself. Remove them, or create the key with a bot.",
         );
     }
-    if own.environment == Environment::Test && new.environment == Environment::Live {
+    if own.environment != Environment::Live && new.environment == Environment::Live {
         return Some(
             "An API key with the `environment` test cannot create a live key. Use a live key, or create a test key.",
         );

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::cursor::Pages;
-use shared::domain::{Environment, Plan, StateFilter};
+use shared::domain::{Environment, OrUnknown, Plan, StateFilter};
 use shared::ids::TokenId;
 use shared::openapi::{HolderErrors, QueryErrors, tag};
 use shared::permissions::ApiKeysList;
@@ -56,8 +56,8 @@ struct Page {
 #[derive(Debug, Serialize, ToSchema)]
 struct PlanView {
     /// The organization's plan.
-    #[schema(inline)]
-    name: Plan,
+    #[schema(inline, value_type = Plan)]
+    name: OrUnknown<Plan>,
     /// The maximum number of active keys; null if unlimited.
     max_api_keys: Option<u64>,
     /// The number of active keys.
@@ -100,6 +100,6 @@ async fn list(
     Ok(Json(Page {
         api_keys: page.keys.into_iter().map(|key| ApiKeyView::new(key, now)).collect(),
         next_cursor: pages.next(page.next.as_ref().map(TokenId::as_str)),
-        plan: PlanView { name: plan, max_api_keys: plan.max_api_keys(), active_api_keys: active },
+        plan: PlanView { max_api_keys: plan.max_api_keys(), name: plan, active_api_keys: active },
     }))
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::cursor::Pages;
+use shared::domain::OrUnknown;
 use shared::ids::AuditId;
 use shared::openapi::{HolderErrors, OrgInPath, QueryErrors, tag};
 use shared::permissions::AuditLogList;
@@ -97,7 +98,7 @@ struct EntryView {
     target: SubjectView,
     /// `done`, or `refused` for lack of a role or scope or because of the plan.
     #[schema(value_type = String, example = "done")]
-    outcome: Outcome,
+    outcome: OrUnknown<Outcome>,
     /// The IP address of the caller; null for the operator's command line.
     #[schema(value_type = Option<String>, example = "203.0.113.7")]
     source_ip: Option<IpAddr>,

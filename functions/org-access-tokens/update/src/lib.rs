@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::routing::put;
 use serde::Deserialize;
-use shared::domain::{AccessRole, Name, ProjectId};
+use shared::domain::{AccessRole, Name, OrUnknown, ProjectId};
 use shared::extract::{present, present_object};
 use shared::openapi::{BodyErrors, HolderErrors, TokenErrors, tag};
 use shared::org_access_token_request::{Replacement, checked, rejected, token_id, wrong_method_of_list};
@@ -70,7 +70,7 @@ impl Merge {
             is_active: self.is_active.unwrap_or(token.is_active),
             expires_at: self.expires_at.unwrap_or(token.expires_at),
             access_config: AccessConfig {
-                role: access.and_then(|access| access.role).unwrap_or(*role),
+                role: access.and_then(|access| access.role).map_or_else(|| role.clone(), OrUnknown::Known),
                 all_projects: access.and_then(|access| access.all_projects).unwrap_or(*all_projects),
                 projects: access.and_then(|access| access.projects.clone()).unwrap_or_else(|| projects.clone()),
             },

@@ -76,7 +76,7 @@ async fn revoke_by_user(
     let Request { user_identifier, dry_run, expected_count } = request;
     let BotWith { bot, caller, .. } = caller;
     let revoking =
-        app.store().revoke_org_user_tokens_of(&bot.org_id, &user_identifier, expected_count, dry_run, &bot.id, &caller);
+        app.store().revoke_org_user_tokens_of(&bot.org_id, &user_identifier, expected_count, dry_run, &caller);
     let RevokeByUser::Done(done) = revoking.await? else {
         return Err(ApiError::Conflict(
             "The number of active tokens differs from `expected_count`; nothing was revoked. Check with `dry_run`.",

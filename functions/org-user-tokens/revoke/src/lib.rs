@@ -36,6 +36,6 @@ async fn revoke(
 ) -> Result<NoContent, ApiError> {
     let id = TokenId::parse(path.get("token_id")).ok_or(ApiError::TokenNotFound)?;
     let BotWith { bot, caller, .. } = caller;
-    let found = app.store().revoke_org_user_token(&bot.org_id, &id, Some(&bot.id), &caller).await?;
+    let found = app.store().revoke_org_user_token(&bot.org_id, &id, &caller).await?;
     found.then_some(NoContent).ok_or(ApiError::TokenNotFound)
 }

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use shared::domain::{AccessRole, Environment, ProjectId, Scope};
+use shared::domain::{AccessRole, Environment, OrUnknown, ProjectId, Scope};
 use shared::ids::OrgId;
 use shared::openapi::{BodyErrors, HolderErrors, tag};
 use shared::permissions::TokensIntrospect;
@@ -82,15 +82,15 @@ struct About {
     sub: String,
     /// The environment of an API key.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(inline)]
-    environment: Option<Environment>,
+    #[schema(inline, value_type = Option<Environment>)]
+    environment: Option<OrUnknown<Environment>>,
     /// The scopes of an API key, separated by spaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
     /// The role of an organization access token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(inline)]
-    role: Option<AccessRole>,
+    #[schema(inline, value_type = Option<AccessRole>)]
+    role: Option<OrUnknown<AccessRole>>,
     /// The projects that an organization access token may access; `["*"]` means every project.
     #[serde(skip_serializing_if = "Option::is_none")]
     projects: Option<Vec<String>>,
@@ -153,7 +153,7 @@ fn permitted(request: &Request, token: &StoredToken) -> Option<bool> {
         _ => false,
     });
     let role = request.role.map(|least| match token {
-        StoredToken::OrgAccess(token) => token.access_config.role >= least,
+        StoredToken::OrgAccess(token) => token.access_config.includes(least),
         _ => false,
     });
     [environment, scope, project, role].into_iter().flatten().reduce(|all, one| all && one)
