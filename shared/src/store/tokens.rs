@@ -37,6 +37,7 @@ pub struct ApiKey {
     /// Its first characters, which may be shown.
     pub prefix: String,
     /// Its display name.
+    #[serde(deserialize_with = "Name::stored")]
     pub name: Name,
     /// The environment it is for.
     pub environment: Environment,
@@ -126,6 +127,7 @@ pub struct OrgAccessToken {
     /// The first 8 characters after its prefix, which may be shown.
     pub token_prefix: String,
     /// Its name, unique in the organization.
+    #[serde(deserialize_with = "Name::stored")]
     pub name: Name,
     /// Whether it is enabled.
     pub is_active: bool,
