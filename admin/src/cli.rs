@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::{Span, SpanRelativeTo};
 use shared::Moment;
-use shared::domain::Plan;
+use shared::domain::{Name, Plan};
 use shared::ids::{BotId, OrgId};
 use shared::permissions::Role;
 use shared::store::registration::RegistrationPolicy;
@@ -310,18 +310,9 @@ fn bot_id(text: &str) -> Result<BotId, &'static str> {
     BotId::parse(text).ok_or("a bot ID is BT followed by 26 characters")
 }
 
-/// A display name. Control characters could garble listings.
-fn name(text: &str) -> Result<String, &'static str> {
-    if !(1..=100).contains(&text.chars().count()) {
-        return Err("a name must have 1 to 100 characters");
-    }
-    if text.chars().any(char::is_control) {
-        return Err("a name must not contain control characters");
-    }
-    if text.trim() != text {
-        return Err("a name must not start or end with a space");
-    }
-    Ok(text.to_owned())
+/// A display name, by the same rules as the API's.
+fn name(text: &str) -> Result<String, String> {
+    Name::try_from(text.to_owned()).map(|name| name.as_str().to_owned()).map_err(|error| format!("a name {error}"))
 }
 
 /// A project name. It needs no quoting in paths, shells and lists, and cannot look like a flag.
@@ -371,7 +362,20 @@ mod tests {
         for good in ["a", "Example, Inc.", "日本語の名前", "é", &"ä".repeat(100)] {
             assert!(name(good).is_ok(), "{good}");
         }
-        for bad in ["", " ", " a", "a ", "a\nb", "a\tb", "a\u{1b}[31m", "a\0", "a\u{85}b", &"a".repeat(101)] {
+        for bad in [
+            "",
+            " ",
+            " a",
+            "a ",
+            "a\nb",
+            "a\tb",
+            "a\u{1b}[31m",
+            "a\0",
+            "a\u{85}b",
+            "a\u{202e}b",
+            "a\u{3164}",
+            &"a".repeat(101),
+        ] {
             assert!(name(bad).is_err(), "{bad:?}");
         }
     }

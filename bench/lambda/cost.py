@@ -105,9 +105,17 @@ class Prices:
         another request."""
         return 0 if call.operation == AUTHORIZE else self.dollars["http_api_requests_million"]
 
+    def of_egress(self, call: Call) -> float:
+        """The price of sending a million answers to the internet, in dollars: a million KB are one
+        GB. Files come from the upstream itself, and an authorizer's answer stays inside AWS."""
+        if call.operation == AUTHORIZE:
+            return 0
+        kilobytes = self.assumed["metadata_kb" if call.what == "metadata" else "answer_kb"]
+        return kilobytes * self.dollars["egress_gb"]
+
     def of_all(self, call: Call, size: int) -> float:
         """The price of a million calls in dollars, without mails."""
-        return self.of_dynamodb(call, size) + self.of_lambda(call, size) + self.of_api(call)
+        return self.of_dynamodb(call, size) + self.of_lambda(call, size) + self.of_api(call) + self.of_egress(call)
 
 
 def table(calls: list[Call], prices: Prices) -> str:
@@ -115,7 +123,7 @@ def table(calls: list[Call], prices: Prices) -> str:
     sizes = list(calls[0].taken)
     head = (
         f"| call | read units at {', '.join(f'{size:,}' for size in sizes)} tokens | write units | ms | GB-ms "
-        "| DynamoDB $ | Lambda $ | API $ | a million calls, $ |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+        "| DynamoDB $ | Lambda $ | API $ | egress $ | a million calls, $ |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     )
     rows = []
     for call in calls:
@@ -123,6 +131,7 @@ def table(calls: list[Call], prices: Prices) -> str:
         cells = [same(call, 0), same(call, 1), f"{prices.milliseconds(call, size):.0f}"]
         cells += [number(prices.gigabyte_milliseconds(call, size)), f"{prices.of_dynamodb(call, size):.2f}"]
         cells += [f"{prices.of_lambda(call, size):.2f}", f"{prices.of_api(call):.2f}"]
+        cells.append(f"{prices.of_egress(call):.2f}")
         mails = f" + {prices.dollars['mails_thousand'] * 1000:.0f} for mails" if call.operation in MAILS else ""
         rows.append(f"| {call.name} | {' | '.join(cells)} | {prices.of_all(call, size):.2f}{mails} |\n")
     return head + "".join(rows)
@@ -141,7 +150,9 @@ def inputs(prices: Prices) -> str:
         f"Prices of {prices.checked} ({prices.region}): {dollars['write_units_million']} US dollars per "
         f"million\nwrite units, {dollars['read_units_million']} per million read units, "
         f"{dollars['lambda_gb_second']:.10f} per GB-second and {dollars['lambda_requests_million']:.2f} per million\n"
-        f"Lambda requests, {dollars['http_api_requests_million']:.2f} per million HTTP API requests. Assumptions: "
+        f"Lambda requests, {dollars['http_api_requests_million']:.2f} per million HTTP API requests, "
+        f"{dollars['egress_gb']:.2f} per GB sent to the internet.\nAssumptions: "
+        f"{assumed['metadata_kb']} KB for compressed metadata and {assumed['answer_kb']} KB for other answers, "
         f"{assumed['dynamodb_read_ms']} ms per DynamoDB read,\n{assumed['dynamodb_write_ms']} ms per write, "
         f"{assumed['upstream_ms']} ms for an upstream's response, {assumed['cold_share']:.0%} cold starts. "
         "All of these are in\n[`bench/prices.json`](../bench/prices.json).\n"

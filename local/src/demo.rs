@@ -14,6 +14,8 @@ use shared::permissions::Role;
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
 
+use crate::dynamodb::create_private_folder;
+
 /// The contents of the env file: environment variables and their values.
 pub type Environment = BTreeMap<String, String>;
 
@@ -49,7 +51,7 @@ pub fn write(path: &Path, environment: &Environment) -> Result<()> {
     let draft = path.with_added_extension("new");
     let write = || -> std::io::Result<()> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+            create_private_folder(folder)?;
         }
         // A draft left behind by a crash may be readable by others.
         let _ = std::fs::remove_file(&draft);

@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use local::api;
 use local::demo::{self, Environment};
-use local::dynamodb::DynamoDb;
+use local::dynamodb::{DynamoDb, private_data_folder};
+use local::origin::guarded;
 use local::outbox::{Outbox, SES_PATH};
 use local::upstreams;
 use shared::app::Limits;
@@ -42,7 +43,7 @@ struct Arguments {
     /// Port of the embedded DynamoDB (0 for any free port)
     #[arg(long, default_value_t = 0)]
     dynamodb_port: u16,
-    /// Data folder, kept between runs
+    /// Data folder, kept between runs. It is made readable for you alone
     #[arg(long, value_name = "DIR", default_value = ".local")]
     data: PathBuf,
     /// Keep all data in memory and discard it on exit
@@ -128,6 +129,9 @@ async fn run(arguments: Arguments) -> Result<()> {
     store.create_table().await.context("cannot create the table in the store")?;
     installation_log.create_table().await.context("cannot create the table in the store")?;
 
+    if memory && arguments.env_file.is_none() {
+        private_data_folder(&data)?;
+    }
     let env_file = arguments.env_file.unwrap_or_else(|| data.join(if memory { "memory.env" } else { "demo.env" }));
     let created = demo::create_if_empty(&store).await.context("cannot read the store")?;
     // The file written when the store was created holds the only copy of the API key.
@@ -166,7 +170,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     let app = App::new(store, Clock::System).with_limits(limits);
     let mailer = Mailer::new(ses_at(&format!("{base_url}{SES_PATH}")), mail);
     let service = api::Service { app, log: installation_log, mailer, registries };
-    let router = api::router(service).merge(outbox.router());
+    let router = guarded(api::router(service).merge(outbox.router()), address.port());
     let mut serving = tokio::spawn(api::serve(listener, router, async move {
         let _ = stopped.clone().wait_for(|stop| *stop).await;
     }));

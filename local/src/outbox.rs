@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use askama::Template;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::email::EmailAddress;
+use shared::observe::SANDBOX;
 use shared::{Clock, Moment};
 
 /// The base path of the emulated SES API.
@@ -67,6 +69,7 @@ impl Outbox {
             .route("/_local/mail/{id}", get(html))
             .route("/_local/mail/{id}/text", get(text))
             .route("/_local/mail/{id}/source", get(source))
+            .layer(map_response(secured))
             .with_state(self)
     }
 
@@ -107,9 +110,18 @@ struct ListPage {
     mails: Vec<Mail>,
 }
 
+/// Sets the headers of all other responses, whose own policy may allow more.
+async fn secured(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(SANDBOX));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
 async fn list(State(outbox): State<Outbox>) -> Response {
+    let policy = [(header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'")];
     match (ListPage { mails: outbox.mails() }).render() {
-        Ok(page) => Html(page).into_response(),
+        Ok(page) => (policy, Html(page)).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -120,7 +132,7 @@ async fn list_as_json(State(outbox): State<Outbox>) -> Json<Vec<Mail>> {
 
 async fn html(State(outbox): State<Outbox>, Path(id): Path<u64>) -> Response {
     // As in a mail client: no scripts, no external resources.
-    let policy = [(header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'")];
+    let policy = [(header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'; style-src 'unsafe-inline'")];
     outbox
         .find(id)
         .map(|mail| (policy, Html(mail.html)).into_response())

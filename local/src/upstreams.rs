@@ -14,12 +14,12 @@ use url::Url;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Commands that print the configured registry, in order of preference. The last one prints pip's
-/// built-in default.
+/// built-in default; `-I` keeps Python from importing modules of the current directory.
 const NPM: [&str; 2] = ["printenv NPM_CONFIG_REGISTRY", "npm config get registry"];
 const PIP: [&str; 3] = [
     "printenv PIP_INDEX_URL",
     "pip config get global.index-url",
-    "python3 -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)'",
+    "python3 -I -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)'",
 ];
 
 /// The registry settings, with the given upstreams if any. `port` is our own port.

@@ -13,7 +13,7 @@ use http::{HeaderMap, header};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::error::{ApiError, Unauthorized};
-use crate::extract::PathParams;
+use crate::extract::{PathParams, is_json};
 use crate::ids::{BotId, OrgId};
 use crate::observe::{Origin, Refused, note_principal, note_refused};
 use crate::permissions::{Guarded, Operation};
@@ -352,7 +352,10 @@ where
     }
 }
 
-/// A caller of a public operation. Calls are rate limited per source address.
+/// A caller of a public operation with a JSON body. Calls are rate limited per source address.
+///
+/// A body of another type is 415 and not counted: any web page can send one from its readers'
+/// address, and would use up the calls of everybody behind it.
 #[derive(Debug)]
 pub struct RateLimitedCaller {
     /// For the audit log.
@@ -369,6 +372,9 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let app = &App::from_ref(state);
         let origin = Origin::from_request_parts(parts, app).await?;
+        if !is_json(&parts.headers) {
+            return Err(ApiError::UnsupportedMediaType);
+        }
         if let Some(limit) = app.limits().calls_per_minute {
             app.store().count_call(origin.source_ip, limit).await?.map_err(ApiError::RateLimited)?;
         }

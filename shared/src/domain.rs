@@ -1,7 +1,10 @@
 //! Domain types. Each value is validated when it is parsed, and valid from then on.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 
+use icu_normalizer::ComposingNormalizerBorrowed;
+use icu_properties::CodePointSetData;
+use icu_properties::props::{BidiControl, DefaultIgnorableCodePoint};
 use serde::{Deserialize, Deserializer, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
@@ -428,14 +431,20 @@ pub enum AccessRole {
 pub struct Name(String);
 
 impl Name {
-    /// The name as text.
+    /// The name as text, as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Reads a stored name, which an earlier version may have accepted under other rules.
-    pub(crate) fn stored<'de, D: Deserializer<'de>>(stored: D) -> Result<Self, D::Error> {
-        String::deserialize(stored).map(Self)
+    /// The text by which names are compared: equal for all ways to encode the same characters
+    /// (Unicode normalization form C).
+    pub fn normalized(&self) -> Cow<'_, str> {
+        NFC.normalize(&self.0)
+    }
+
+    /// Reads a stored name. An earlier version may have accepted what this one refuses.
+    pub fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self)
     }
 }
 
@@ -453,18 +462,23 @@ impl TryFrom<String> for Name {
         if text.trim() != text {
             return Err("must not begin or end with whitespace");
         }
-        if !(1..=100).contains(&text.chars().count()) {
+        // Normalized, some characters become three, and a key has a maximum size.
+        let lengths = [text.chars().count(), NFC.normalize(&text).chars().count()];
+        if lengths.iter().any(|length| !(1..=100).contains(length)) {
             return Err("must have 1 to 100 characters");
         }
         Ok(Self(text))
     }
 }
 
+static NFC: ComposingNormalizerBorrowed<'static> = ComposingNormalizerBorrowed::new_nfc();
+
 /// Characters that are not displayed, or change the direction of the text around them.
 fn is_invisible(character: char) -> bool {
-    matches!(character,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(character)
+        || CodePointSetData::new::<BidiControl>().contains(character)
+        // Separators of lines and paragraphs, and interlinear annotations.
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}')
 }
 
 /// The id of a project: 1–64 ASCII letters, digits and `. _ -`, beginning with a letter or digit.
@@ -551,6 +565,65 @@ mod tests {
         let plan: OrUnknown<Plan> = serde_json::from_str(r#""enterprise""#).unwrap();
         assert_eq!((plan.as_str(), plan.max_api_keys()), ("enterprise", None));
         assert!(plan == Plan::Enterprise && plan != Plan::Pro);
+    }
+
+    #[test]
+    fn name_must_be_visible_trimmed_and_at_most_100_characters() {
+        let long = "é".repeat(100);
+        let decomposed = "e\u{301}".repeat(50);
+        for good in ["a", "Example, Inc.", "日本語の名前", "É", "ابن", "👩", long.as_str(), decomposed.as_str()]
+        {
+            assert!(Name::try_from(good.to_owned()).is_ok(), "{good}");
+        }
+        let (too_long, grows) = ("a".repeat(101), "\u{1d160}".repeat(100));
+        for bad in ["", " ", " a", "a ", "a\u{a0}", "a\nb", "a\0", "a\u{85}b", too_long.as_str(), grows.as_str()] {
+            assert!(Name::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+        for invisible in [
+            // Soft hyphen, combining grapheme joiner, Hangul fillers, variation selectors.
+            '\u{ad}',
+            '\u{34f}',
+            '\u{115f}',
+            '\u{1160}',
+            '\u{3164}',
+            '\u{ffa0}',
+            '\u{fe00}',
+            '\u{fe0f}',
+            '\u{e0100}',
+            // Zero width, Khmer inherent vowels, Mongolian separators, shorthand and musical controls, tags.
+            '\u{200b}',
+            '\u{200d}',
+            '\u{2060}',
+            '\u{feff}',
+            '\u{17b4}',
+            '\u{180b}',
+            '\u{180f}',
+            '\u{1bca0}',
+            '\u{1d173}',
+            '\u{e0020}',
+            '\u{e0fff}',
+            // Direction, separators, annotations.
+            '\u{61c}',
+            '\u{200e}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{fff9}',
+        ] {
+            let error = Name::try_from(format!("a{invisible}b")).unwrap_err();
+            assert_eq!(error, "must not contain invisible characters", "{invisible:?}");
+        }
+    }
+
+    #[test]
+    fn stored_name_of_an_earlier_version_is_readable() {
+        let text = "a\u{fe0f}b";
+        let name = Name::stored(serde_json::json!(text)).unwrap();
+        assert_eq!((name.as_str(), serde_json::to_value(&name).unwrap()), (text, serde_json::json!(text)));
+        assert!(serde_json::from_value::<Name>(serde_json::json!(text)).is_err());
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let is_json = essence(request.headers()) == "application/json";
+        let is_json = is_json(request.headers());
         let body = read_body(request).await?;
         if !is_json {
             return Err(ApiError::UnsupportedMediaType);
@@ -129,6 +129,11 @@ async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
         Err(error) if error.is::<LengthLimitError>() => Err(BODY_TOO_LARGE),
         Err(_) => Err(ApiError::Malformed("The request body could not be read.")),
     }
+}
+
+/// Whether the body is JSON. A web page cannot send that to another origin unasked.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    essence(headers) == "application/json"
 }
 
 /// The media type of the body, without parameters.

@@ -21,6 +21,13 @@ use crate::error::{ApiError, ErrorFormat};
 /// The response header with the request ID.
 pub const REQUEST_ID: &str = "x-request-id";
 
+/// The content security policy of everything but the console's pages: documents of upstreams share
+/// the console's origin, and must neither run there nor load anything.
+pub const SANDBOX: &str = "sandbox; default-src 'none'";
+
+/// The root of the console, whose pages set a policy of their own.
+const CONSOLE: &str = "/console/";
+
 /// The origin of a request. The Lambda adapter or the local listener adds it to the request's
 /// extensions; it is never taken from a header, which callers could forge.
 #[derive(Debug, Clone)]
@@ -83,6 +90,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let trace_id = request.extensions().get::<TraceId>().map(|trace| trace.0.clone());
     let method = Some(request.method().to_string());
     let format = ErrorFormat::at(request.uri().path());
+    let is_console = request.uri().path().starts_with(CONSOLE);
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let time_left = request.extensions().get::<Deadline>().map_or(Duration::MAX, |deadline| deadline.0);
     let line = RequestLine::begin(request_id, trace_id, method, route);
@@ -109,6 +117,9 @@ pub async fn observe(request: Request, next: Next) -> Response {
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !is_console {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
+    }
     line.write(response.status(), error.as_ref(), stats);
     response
 }
@@ -194,10 +205,28 @@ fn routing_error(response: &Response) -> Option<ApiError> {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use axum::response::Html;
     use axum::routing::get;
     use tower::ServiceExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn everything_but_the_console_is_sandboxed() {
+        let page = async || ([(header::CONTENT_SECURITY_POLICY, "default-src 'self'")], Html("<script>1</script>"));
+        let router = observed(Router::new().route("/console/page", get(page)).route("/{*path}", get(page)));
+        for (path, policy) in [
+            ("/console/page", "default-src 'self'"),
+            ("/pypi/simple/a/", SANDBOX),
+            ("/console", SANDBOX),
+            ("/", SANDBOX),
+        ] {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.headers()[header::CONTENT_SECURITY_POLICY], policy, "{path}");
+            assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
+        }
+    }
 
     #[tokio::test]
     async fn request_past_its_deadline_gets_503() {

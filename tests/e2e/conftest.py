@@ -131,7 +131,7 @@ FRONTS = {"directly": None, "through API Gateway": ENCODED, "through API Gateway
 @pytest.fixture(scope="session")
 def fronts(service: Service) -> Iterator[dict[str, str]]:
     """The base URLs at which the clients call us."""
-    proxies = {name: Proxy(service.url, behaviour) for name, behaviour in FRONTS.items() if behaviour}
+    proxies = {name: Proxy(service.url, behaviour, renames=True) for name, behaviour in FRONTS.items() if behaviour}
     yield {"directly": service.url} | {name: proxy.url for name, proxy in proxies.items()}
     for proxy in proxies.values():
         proxy.stop()

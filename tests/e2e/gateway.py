@@ -136,11 +136,20 @@ DECODED = Behaviour(rename=API_GATEWAY_RENAMES, target=decoded_once)
 
 
 class Proxy(Server):
-    """Forwards every request to `base` with its original `Host`, and records it."""
+    """Forwards every request to `base` with its original `Host`, and records it. With `renames`,
+    the server behind sees its own name instead, and clients see only the proxy's."""
 
-    def __init__(self, base: str, behaviour: Behaviour = PLAIN, address: str = "127.0.0.1", name: str | None = None):
+    def __init__(
+        self,
+        base: str,
+        behaviour: Behaviour = PLAIN,
+        address: str = "127.0.0.1",
+        name: str | None = None,
+        renames: bool = False,
+    ):
         self.behind = urlsplit(base)
         self.behaviour = behaviour
+        self.renames = renames
         self.name = name or address
         self._asked: Counter[str] = Counter()
         super().__init__(address, ProxyHandler)
@@ -175,8 +184,13 @@ class ProxyHandler(Handler):
         behind = http.client.HTTPConnection(self.server.behind.netloc, timeout=60)
         try:
             behind.putrequest(self.command, behaviour.target(self.path), skip_host=True, skip_accept_encoding=True)
-            # A body to be changed must arrive uncompressed.
-            omitted = HOP_BY_HOP | {"content-length", "expect"} | ({"accept-encoding"} if behaviour.body else set())
+            omitted = HOP_BY_HOP | {"content-length", "expect"}
+            if behaviour.body or self.server.renames:
+                # A body to be changed must arrive uncompressed.
+                omitted |= {"accept-encoding"}
+            if self.server.renames:
+                omitted |= {"host"}
+                behind.putheader("Host", self.server.behind.netloc)
             for name, value in self.headers.items():
                 if name.lower() not in omitted:
                     behind.putheader(name, value)
@@ -187,6 +201,8 @@ class ProxyHandler(Handler):
             body = answer.read()
             if behaviour.body:
                 body = behaviour.body(body)
+            if self.server.renames:
+                body = body.replace(self.server.behind.geturl().encode(), self.server.url.encode())
         except OSError as error:
             self.answer(
                 502, [("Content-Type", "text/plain")], f"the proxy cannot reach the server: {error}".encode(), sent

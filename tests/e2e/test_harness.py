@@ -47,3 +47,20 @@ def test_proxy_makes_only_the_changes_of_api_gateway() -> None:
         assert answer.headers["x-amzn-remapped-www-authenticate"] == "Bearer"
         proxy.stop()
     server.stop()
+
+
+def test_renaming_proxy_hides_itself_from_the_server_and_the_server_from_clients() -> None:
+    server = Server("127.0.0.1", EchoUrl)
+    proxy = Proxy(f"http://127.0.0.1:{server.port}", renames=True)
+    assert call(f"{proxy.url}/a").body.decode() == f"{proxy.url}/a"
+    assert server.exchanges[0].header("host") == f"127.0.0.1:{server.port}"
+    proxy.stop()
+    server.stop()
+
+
+class EchoUrl(Handler):
+    """Responds with the requested URL."""
+
+    def do_GET(self) -> None:
+        """One response."""
+        self.answer(200, [], f"http://{self.headers['host']}{self.path}".encode())

@@ -38,20 +38,23 @@ class Upstream(harness.Upstream):
 
 
 class Forwarder(socketserver.BaseRequestHandler):
-    """Forwards a connection to a port on 127.0.0.1."""
+    """Forwards a connection to a port on 127.0.0.1, whose server answers only to that name."""
 
     def handle(self):
         with socket.create_connection(("127.0.0.1", self.server.inner_port)) as inner:
             back = threading.Thread(target=self.copy, args=(inner, self.request), daemon=True)
             back.start()
-            self.copy(self.request, inner)
+            host, port = self.server.server_address
+            names = (f"host: {host}:{port}".encode(), f"host: 127.0.0.1:{self.server.inner_port}".encode())
+            self.copy(self.request, inner, names)
             back.join()
 
     @staticmethod
-    def copy(source, sink):
+    def copy(source, sink, change=(b"", b"")):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
+                # The SDKs send all headers of a request at once.
+                sink.sendall(data.replace(*change, 1) if change[0] else data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 

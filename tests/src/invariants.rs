@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use shared::Moment;
+use shared::domain::Name;
 use shared::secret::Token;
 
 use crate::table::text;
@@ -203,7 +204,9 @@ impl<'a> TokensTable<'a> {
         let (org, id, name) = (text(token, "org_id"), token["id"].as_u64().unwrap(), text(token, "name"));
         let pointer = json!({"id": id, "hash": hash});
         self.require_pointer(token, &format!("ORG#{org}#ACCESS_TOKENS"), &format!("{id:020}"), &pointer);
-        self.require_pointer(token, &format!("ORG#{org}#ACCESS_TOKEN_NAMES"), name, &pointer);
+        // Names are compared after normalization, and stored as given.
+        let unique = Name::try_from(name.to_owned()).unwrap();
+        self.require_pointer(token, &format!("ORG#{org}#ACCESS_TOKEN_NAMES"), &unique.normalized(), &pointer);
         let last = self.items.get(&(format!("ORG#{org}").as_str(), "ACCESS_TOKEN_LAST_ID")).copied();
         if last.is_none_or(|last| id > last["count"].as_u64().unwrap()) {
             self.found(token, "ID is beyond the ID counter");

@@ -273,6 +273,119 @@ fn env_file_is_written_to_the_given_path_with_mode_0600() {
 }
 
 #[tokio::test]
+async fn requests_of_web_pages_are_refused_on_both_ports() {
+    let folder = folder();
+    let running = Running::start(folder.path(), &["--memory"]);
+    let environment = environment(folder.path().join(".local/memory.env"));
+    let (api, database) = (running.base_url.clone(), text(&environment, "AWS_ENDPOINT_URL_DYNAMODB").to_owned());
+    for (base, path, method) in [
+        (&api, "/_local/mail.json", Method::GET),
+        (&api, "/v1/docs/openapi.json", Method::GET),
+        (&api, "/npm/widgets", Method::GET),
+        (&api, "/nowhere", Method::OPTIONS),
+        (&database, "/", Method::POST),
+        (&database, "/", Method::OPTIONS),
+        (&database, "/nowhere", Method::GET),
+    ] {
+        let port = base.rsplit(':').next().unwrap();
+        let ask = async |name: &str, value: &str| {
+            let request = Client::new().request(method.clone(), format!("{base}{path}")).header(name, value);
+            // What a page would have to send to plant an item.
+            let request = request.header("content-type", "application/x-amz-json-1.0").body("{}");
+            let response = request.header("x-amz-target", "DynamoDB_20120810.ListTables").send().await.unwrap();
+            assert!(!response.headers().contains_key("access-control-allow-origin"), "{base}{path} {name}: {value}");
+            response.status()
+        };
+        for host in [
+            "evil.example".to_owned(),
+            format!("evil.example:{port}"),
+            format!("127.0.0.1.evil.example:{port}"),
+            format!("a.localhost:{port}"),
+            format!("localhost.:{port}"),
+            format!("127.0.0.2:{port}"),
+            "localhost".to_owned(),
+            "localhost:1".to_owned(),
+        ] {
+            assert_eq!(ask("host", &host).await, 403, "{base}{path} host: {host}");
+            assert_eq!(ask("origin", &format!("http://{host}")).await, 403, "{base}{path} origin: {host}");
+        }
+        for origin in ["null".to_owned(), format!("https://localhost:{port}"), format!("localhost:{port}")] {
+            assert_eq!(ask("origin", &origin).await, 403, "{base}{path} origin: {origin}");
+        }
+        for host in ["127.0.0.1", "localhost", "LOCALHOST", "[::1]", "npm.localhost", "pypi.localhost"] {
+            let host = format!("{host}:{port}");
+            assert_ne!(ask("host", &host).await, 403, "{base}{path} host: {host}");
+            assert_ne!(ask("origin", &format!("http://{host}")).await, 403, "{base}{path} origin: {host}");
+        }
+    }
+    // One port's pages are foreign to the other.
+    let asked = Client::new().post(&database).header("origin", &api).send().await.unwrap();
+    assert_eq!(asked.status(), 403);
+    let refused = Client::new().get(format!("{api}/v1/whoami")).header("host", "evil.example").send().await.unwrap();
+    let (id, body) = (refused.headers()["x-request-id"].to_str().unwrap().to_owned(), refused.text().await.unwrap());
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&body["error"]["code"], &body["error"]["request_id"]), (&json!("FORBIDDEN"), &json!(id)), "{body}");
+    running.stop();
+}
+
+#[test]
+fn data_folder_and_its_files_are_for_their_owner_alone() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let mode = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
+    let chmod = |name: &str, mode| fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+    let all_private = || {
+        let names = fs::read_dir(path(".local")).unwrap().map(|file| file.unwrap().file_name());
+        let names: Vec<String> = names.map(|name| format!(".local/{}", name.into_string().unwrap())).collect();
+        assert!(names.contains(&".local/tokens.db".to_owned()), "{names:?}");
+        assert_eq!(mode(".local"), 0o700);
+        names.iter().for_each(|name| assert_eq!(mode(name), 0o600, "{name}"));
+    };
+    let running = Running::start(folder.path(), &[]);
+    all_private();
+    running.stop();
+    // As an earlier version left it.
+    chmod(".local", 0o755);
+    ["lock", "tokens.db", "demo.env"].iter().for_each(|name| chmod(&format!(".local/{name}"), 0o644));
+    let running = Running::start(folder.path(), &[]);
+    all_private();
+    running.stop();
+    chmod(".local", 0o755);
+    Running::start(folder.path(), &["--memory"]).stop();
+    all_private();
+
+    Running::start(folder.path(), &["--memory", "--env-file", "new/memory.env"]).stop();
+    assert_eq!((mode("new"), mode("new/memory.env")), (0o700, 0o600));
+    // A folder for everybody, such as /tmp, stays so.
+    fs::create_dir(path("shared")).unwrap();
+    chmod("shared", 0o1777);
+    let sentence = refuses(folder.path(), &["--port", "0", "--data", "shared"]);
+    assert!(sentence.starts_with("cannot restrict access to the data folder shared: it is shared"), "{sentence}");
+    assert_eq!(mode("shared"), 0o777);
+}
+
+#[test]
+fn python_imports_nothing_from_the_current_directory() {
+    let folder = folder();
+    let bin = folder.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    for (name, script) in [("npm", "exit 1"), ("pip", "exit 1"), ("python3", "echo \"$1\" >> python-arguments; exit 1")]
+    {
+        fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let search_path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut command = command(folder.path(), &["--port", "0", "--memory"]);
+    command.env("PATH", search_path).env_remove("PIP_INDEX_URL").env_remove("NPM_CONFIG_REGISTRY");
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(fs::read_to_string(folder.path().join("python-arguments")).unwrap(), "-I\n");
+}
+
+#[tokio::test]
 async fn documented_curl_command_works_with_the_env_file() {
     let folder = folder();
     let running = Running::start(folder.path(), &[]);

@@ -7,6 +7,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`upstream`] | upstream URLs and requests to them; a caller's credential is never forwarded |
+//! | `resolver` | name resolution for them; internal addresses are dropped |
 //! | [`metadata`] | metadata responses: compression, entity tags, Lambda's size limit |
 //! | [`splice`] | replacement of strings in JSON without changing any other byte |
 //! | [`client`] | detection of the package manager and its command |
@@ -19,6 +20,7 @@ pub mod client;
 pub mod download;
 mod guard;
 pub mod metadata;
+mod resolver;
 pub mod splice;
 pub mod upstream;
 
@@ -179,7 +181,7 @@ impl Registries {
     ///
     /// If this machine has no root certificates.
     pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
-        let http = Arc::new(Mutex::new(upstream::client(settings.timeout)?));
+        let http = Arc::new(Mutex::new(upstream::client(&settings)?));
         Ok(Self { settings, http, subscriptions: Arc::default() })
     }
 

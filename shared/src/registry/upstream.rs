@@ -4,6 +4,7 @@
 //! forwarded. Redirects are followed only to hosts that are safe to reach from inside a function.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -13,9 +14,10 @@ use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Response};
-use url::{Host, Position, Url};
+use url::{Position, Url};
 
-use super::Registries;
+use super::resolver::{Resolver, has_internal_host};
+use super::{Registries, Settings};
 use crate::aws::IDLE_TIMEOUT;
 use crate::error::ApiError;
 
@@ -103,12 +105,13 @@ pub fn is_plain_http_url(url: &Url) -> bool {
 /// # Errors
 ///
 /// If this machine has no root certificates.
-pub(super) fn client(timeout: Duration) -> reqwest::Result<Client> {
+pub(super) fn client(settings: &Settings) -> reqwest::Result<Client> {
     Client::builder()
         .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(timeout)
+        .timeout(settings.timeout)
         .pool_idle_timeout(IDLE_TIMEOUT)
+        .dns_resolver(Arc::new(Resolver::new(settings)))
         .redirect(Policy::custom(follow))
         .referer(false)
         .build()
@@ -121,29 +124,11 @@ fn follow(attempt: Attempt<'_>) -> Action {
 }
 
 /// Whether a redirect is allowed: not from `https` to `http`, and not to internal addresses, where
-/// Lambda serves other callers' events and AWS the function's credentials.
+/// Lambda serves other callers' events and AWS the function's credentials. What a name resolves to
+/// is the [`Resolver`]'s to check.
 fn may_follow(first: &Url, next: &Url) -> bool {
     let keeps_tls = next.scheme() == "https" || next.scheme() == first.scheme();
-    keeps_tls && (is_internal(first) || !is_internal(next))
-}
-
-/// Whether a URL's host is this machine or an address of its private network.
-fn is_internal(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => {
-            address.is_loopback() || address.is_link_local() || address.is_private() || address.is_unspecified()
-        }
-        Some(Host::Ipv6(address)) => {
-            let is_mapped = address.to_ipv4_mapped().is_some();
-            address.is_loopback()
-                || address.is_unicast_link_local()
-                || address.is_unique_local()
-                || address.is_unspecified()
-                || is_mapped
-        }
-        None => true,
-    }
+    keeps_tls && (has_internal_host(first) || !has_internal_host(next))
 }
 
 /// An upstream's response.
@@ -324,30 +309,14 @@ mod tests {
             "http://169.254.169.254/latest/meta-data/",
             "https://127.0.0.1/",
             "https://10.0.0.1/",
+            "https://100.64.0.1/",
+            "https://[::ffff:10.0.0.1]/",
+            "https://localhost./",
             "ftp://packages.example.com/a",
         ] {
             assert!(!allowed(first, next), "{next}");
         }
         assert!(!allowed("http://packages.example.com/a", "http://127.0.0.1:9001/"));
-    }
-
-    #[test]
-    fn loopback_and_private_addresses_are_internal() {
-        for url in [
-            "http://localhost:1/",
-            "http://127.0.0.1:9001/2018-06-01/runtime/invocation/next",
-            "http://169.254.169.254/latest/meta-data/",
-            "http://10.0.0.1/",
-            "http://0.0.0.0/",
-            "http://[::1]/",
-            "http://[fe80::1]/",
-            "http://[fd00:ec2::254]/",
-            "http://[::ffff:127.0.0.1]/",
-        ] {
-            assert!(is_internal(&Url::parse(url).unwrap()), "{url}");
-        }
-        assert!(!is_internal(&Url::parse("https://packages.example.com/").unwrap()));
-        assert!(!is_internal(&Url::parse("https://203.0.113.7/").unwrap()));
     }
 
     #[test]

@@ -211,9 +211,10 @@ pub fn org_access_token(org: &OrgId, id: u64) -> Key {
     key(org_access_tokens(org), format!("{id:020}"))
 }
 
-/// The name of an organization access token, which is unique in its organization.
+/// The name of an organization access token, which is unique in its organization after
+/// normalization.
 pub fn org_access_token_name(org: &OrgId, name: &Name) -> Key {
-    key(format!("ORG#{org}#ACCESS_TOKEN_NAMES"), name.as_str())
+    key(format!("ORG#{org}#ACCESS_TOKEN_NAMES"), name.normalized())
 }
 
 /// The highest number given to an organization's access tokens.

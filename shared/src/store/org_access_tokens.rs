@@ -181,7 +181,8 @@ impl Store {
                 "#revision = :old",
                 &values(&changed, token.revision)?,
             );
-            let renamed = changed.name != token.name;
+            // Another spelling of the same characters is the same name.
+            let renamed = changed.name.normalized() != token.name.normalized();
             if renamed {
                 transaction.put_new(keys::org_access_token_name(org, &changed.name), &pointer);
                 transaction.delete(keys::org_access_token_name(org, &token.name));

@@ -354,7 +354,7 @@ async fn invalid_requests_count_against_the_rate_limit() {
             (path, "application/json", r#"{"email":1}"#.to_owned(), 400),
             (path, "application/json", r#"{"email":"x@example.com","x":1}"#.to_owned(), 400),
             (path, "application/json", "x".repeat(20_000), 413),
-            (path, "text/plain", "{}".to_owned(), 415),
+            (path, "application/json", "[]".to_owned(), 400),
         ];
         for (path, content_type, body, status) in bad {
             assert_eq!(raw(path, content_type, body).await.status, status);
@@ -364,6 +364,27 @@ async fn invalid_requests_count_against_the_rate_limit() {
         }
     }
     assert_limited(&service.person("alice@example.com").try_register().await, 60);
+}
+
+/// A page that anybody in an office opens can send these from the office's address.
+#[tokio::test]
+async fn bodies_that_any_web_page_can_send_do_not_count_against_the_rate_limit() {
+    let service = service_at("10:00:00", twenty_a_minute()).await;
+    let send = async |path: &str, content_type: Option<&str>| {
+        let request = service.request(Method::POST, path).body(r#"{"email":"x@example.com","code":"x"}"#);
+        let request = content_type.iter().fold(request, |request, kind| request.header(header::CONTENT_TYPE, *kind));
+        service.send(request).await.assert_error(415, "UNSUPPORTED_MEDIA_TYPE");
+    };
+    let kinds = [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("multipart/form-data")];
+    for _ in 0..10 {
+        for kind in kinds {
+            send("/api/v1/tokens", kind).await;
+            send("/api/v1/tokens/reset", kind).await;
+        }
+    }
+    use_up(&service, 20).await;
+    assert_limited(&service.person("alice@example.com").try_register().await, 60);
+    assert!(service.outbox.mails().is_empty());
 }
 
 #[tokio::test]

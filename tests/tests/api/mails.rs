@@ -433,9 +433,14 @@ async fn local_outbox_lists_sent_mails() {
         }
         let html = look(&format!("/{}", mail.id)).await;
         assert_eq!(html.text, mail.html);
-        assert_eq!(html.header("content-security-policy"), "default-src 'none'; style-src 'unsafe-inline'");
+        assert_eq!(html.header("content-security-policy"), "sandbox; default-src 'none'; style-src 'unsafe-inline'");
         assert_eq!(look(&format!("/{}/text", mail.id)).await.text, mail.text);
         assert_eq!(look(&format!("/{}/source", mail.id)).await.json(), mail.source);
+    }
+    for rest in ["", ".json", "/1", "/1/text", "/1/source"] {
+        let answer = look(rest).await;
+        assert!(answer.header("content-security-policy").contains("default-src 'none'"), "{rest}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{rest}");
     }
     let page = look("").await.text;
     let places: Vec<usize> =

@@ -2,6 +2,7 @@
 //! documented schema.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 
 use jsonschema::Validator;
 use reqwest::{Method, header};
@@ -81,6 +82,46 @@ impl Document {
 }
 
 #[tokio::test]
+async fn document_is_sent_compressed_and_only_if_it_changed() {
+    let service = Service::start().await;
+    let get = async |headers: &[(&str, &str)]| {
+        let request = service.request(Method::GET, "/v1/docs/openapi.json");
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.unwrap()
+    };
+    let plain = get(&[]).await;
+    let header = |response: &reqwest::Response, name: &str| response.headers()[name].to_str().unwrap().to_owned();
+    let tag = header(&plain, "etag");
+    assert!(!plain.headers().contains_key("content-encoding") && header(&plain, "vary") == "Accept-Encoding");
+    let plain = plain.text().await.unwrap();
+    for accepted in ["gzip", "br, gzip;q=0.5", "*"] {
+        let compressed = get(&[("accept-encoding", accepted)]).await;
+        assert_eq!(
+            (header(&compressed, "content-encoding").as_str(), header(&compressed, "etag")),
+            ("gzip", tag.clone())
+        );
+        assert_eq!(header(&compressed, "content-type"), "application/json");
+        let bytes = compressed.bytes().await.unwrap();
+        assert!(bytes.len() < plain.len() / 5, "{} of {} bytes", bytes.len(), plain.len());
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
+        assert!(text == plain);
+    }
+    for refused in ["gzip;q=0", "identity", "br"] {
+        assert!(!get(&[("accept-encoding", refused)]).await.headers().contains_key("content-encoding"), "{refused}");
+    }
+    let strong = tag.strip_prefix("W/").unwrap();
+    for known in [&tag, strong, "*", &format!("\"a\", {tag}"), &format!("{strong},W/\"b\"")] {
+        let known = get(&[("if-none-match", known), ("accept-encoding", "gzip")]).await;
+        assert_eq!((known.status().as_u16(), header(&known, "etag")), (304, tag.clone()));
+        assert_eq!(header(&known, "cache-control"), "public, max-age=300");
+        assert!(known.bytes().await.unwrap().is_empty());
+    }
+    for other in ["\"a\"", "", "W/", &strong[1..strong.len() - 1]] {
+        assert_eq!(get(&[("if-none-match", other)]).await.status(), 200, "{other}");
+    }
+}
+
+#[tokio::test]
 async fn every_response_matches_its_schema() {
     let (service, faults) = Service::start_with_faults().await;
     let document = Document::fetch(&service).await;
@@ -101,7 +142,8 @@ async fn every_response_matches_its_schema() {
             expect(service.send(request().bearer_auth(&fixtures.access_token.token)).await, 403);
         }
         let send = async |request| service.send(covered.authorized(request, &fixtures)).await;
-        expect(send(service.request(covered.method.clone(), &format!("{path}?no_such_parameter=1"))).await, 400);
+        let mistyped = service.request(covered.method.clone(), &format!("{path}?no_such_parameter=1"));
+        expect(send(mistyped.header("content-type", "application/json")).await, 400);
         if covered.body.is_some() {
             let request = |kind: &str, body: String| {
                 let request = service.request(covered.method.clone(), &path);

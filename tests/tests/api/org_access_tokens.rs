@@ -499,6 +499,30 @@ async fn name_is_reserved_until_renamed_or_deleted() {
     assert_eq!(create(&service, &stranger, json!({"name": "a"})).await.status, 201);
 }
 
+#[tokio::test]
+async fn names_that_look_the_same_are_one_name_and_are_kept_as_given() {
+    let (service, _, owner) = set_up().await;
+    let (composed, decomposed) = ("Caf\u{e9}", "Cafe\u{301}");
+    let token = service.access_token(&owner, &json!({"name": decomposed})).await;
+    assert_eq!(listed(&service, &owner, &token).await["name"], decomposed);
+    create(&service, &owner, json!({"name": composed})).await.assert_invalid("name");
+    // The same token may change how its name is spelled.
+    for name in [composed, decomposed, composed] {
+        let answer = patch(&service, &owner, &token, json!({"name": name})).await;
+        assert_eq!((answer.status.as_u16(), text(&answer.json(), "name")), (200, name));
+        create(&service, &owner, json!({"name": decomposed})).await.assert_invalid("name");
+    }
+    let other = service.access_token(&owner, &json!({"name": "other"})).await;
+    patch(&service, &owner, &other, json!({"name": decomposed})).await.assert_invalid("name");
+    // Renaming and deleting free both spellings.
+    assert_eq!(patch(&service, &owner, &token, json!({"name": "tea"})).await.status, 200);
+    assert_eq!(patch(&service, &owner, &other, json!({"name": decomposed})).await.status, 200);
+    for invisible in ["a\u{3164}b", "a\u{202e}b", "a\u{fe0f}"] {
+        create(&service, &owner, json!({"name": invisible})).await.assert_invalid("name");
+        patch(&service, &owner, &token, json!({"name": invisible})).await.assert_invalid("name");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_patches_of_different_fields_all_apply() {
     let (service, org, owner) = set_up().await;

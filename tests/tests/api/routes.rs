@@ -81,6 +81,7 @@ async fn responses_have_unique_ids_and_are_not_cached() {
             let name = covered.operation.name();
             assert!(ids.insert(answer.header("x-request-id").to_owned()), "{name}: repeated request ID");
             assert_eq!(answer.header("x-content-type-options"), "nosniff", "{name}");
+            assert_eq!(answer.header("content-security-policy"), "sandbox; default-src 'none'", "{name}");
             match name {
                 "docs-openapi" => assert_eq!(answer.header("cache-control"), "public, max-age=300"),
                 _ => assert_eq!(answer.header("cache-control"), "no-store", "{name}"),

@@ -321,6 +321,28 @@ fn every_function_has_its_log_group_with_retention() {
     }
 }
 
+/// A new account's quota is too small to reserve anything of it.
+#[test]
+fn concurrency_is_reserved_for_authorizer_and_registries_only_if_set() {
+    let template: Value = serde_saphyr::from_str(&read("template.yaml")).unwrap();
+    for (name, function) in functions() {
+        let parameter = match name.as_str() {
+            "TokensAuthorize" => "AuthorizerConcurrency",
+            "RegistryNpm" | "RegistryPypi" => "RegistryConcurrency",
+            _ => {
+                assert!(function["Properties"].get("ReservedConcurrentExecutions").is_none(), "{name}");
+                continue;
+            }
+        };
+        let condition = format!("Has{parameter}");
+        let reserved = json!([condition, parameter, "AWS::NoValue"]);
+        assert_eq!(function["Properties"]["ReservedConcurrentExecutions"], reserved, "{name}");
+        assert_eq!(template["Parameters"][parameter]["Default"], "", "{parameter}");
+        assert!(template["Conditions"].get(&condition).is_some(), "{condition}");
+        assert!(read("docs/OPERATIONS.md").contains(&format!("| `{parameter}` | none |")), "{parameter}");
+    }
+}
+
 #[test]
 fn every_metric_filter_matches_a_logged_message() {
     let mut code = String::new();
