@@ -13,7 +13,7 @@ use dynoxide::types::AttributeValue;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
-use shared::domain::UserIdentifier;
+use shared::domain::{OrUnknown, UserIdentifier};
 use shared::ids::{BotId, OrgId};
 use shared::permissions::Role;
 use shared::secret::{Token, TokenKind};
@@ -72,7 +72,7 @@ impl World {
         let (key, bot) = credential.rsplit_once(':').unwrap();
         let (key, bot) = (Token::parse(key).unwrap(), BotId::parse(bot).unwrap());
         let found = self.store(clock, |store| async move { store.authenticate_bot(&bot, &key).await.unwrap() });
-        found.map(|bot| bot.roles)
+        found.map(|bot| bot.roles.as_slice().iter().filter_map(OrUnknown::known).collect())
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -301,7 +301,7 @@ impl From<&StoredToken> for PrincipalView {
         match token {
             StoredToken::ApiKey(key) => Self {
                 org_id,
-                environment: Some(key.environment),
+                environment: Some(key.environment.clone()),
                 scopes: Some(key.scopes.as_slice().to_vec()),
                 expires_at: key.expires_at,
                 ..Self::bare(kind, Id::Text(key.id.to_string()))

@@ -233,7 +233,7 @@ impl Registries {
 
     /// A new HTTP client, in place of one whose connections are dead.
     fn renewed_http(&self) -> reqwest::Result<reqwest::Client> {
-        let client = upstream::client(self.settings.timeout)?;
+        let client = upstream::client(&self.settings)?;
         *self.http.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = client.clone();
         Ok(client)
     }

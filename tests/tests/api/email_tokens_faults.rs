@@ -11,7 +11,6 @@ use shared::store::mail_limits::MailLimits;
 use tests::email::{Kind, Person, code_in, kind_of, new_token, token_in};
 use tests::faults::{Fault, Faults};
 use tests::mail_faults::{MailFault, Ses};
-use tests::table::text;
 use tests::{Answer, Service, no_upstreams, unlimited};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);

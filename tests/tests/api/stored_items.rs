@@ -15,9 +15,12 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::domain::{Ecosystem, Plan};
+use shared::email::EmailAddress;
 use shared::ids::{BotId, OrgId, TokenId};
 use shared::permissions::Role;
 use shared::store::installations::{Download, Recorded};
+use shared::store::mail_limits::{MailLimits, Recipient};
+use shared::store::registration::RegistrationPolicy;
 use tests::management::{ACCESS_TOKENS, API_KEYS, INTROSPECT};
 use tests::table::{INSTALLATIONS, TABLE, text};
 use tests::{Answer, Bot, Org, Service, operator};
@@ -26,7 +29,7 @@ use tests::{Answer, Bot, Org, Service, operator};
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 23] = [
+const KINDS: [(&str, &str, &str); 25] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
     ("org_in_directory", "ORGS", "*"),
@@ -48,7 +51,9 @@ const KINDS: [(&str, &str, &str); 23] = [
     ("address_mails", "EMAIL#*", "MAILS"),
     ("address_changes", "EMAIL#*", "CHANGES#*"),
     ("calls_from", "CALLS#*", "*"),
-    ("all_mails", "MAILS", "*"),
+    ("refusals_of", "REFUSED#*", "*"),
+    ("registration", "DEPLOYMENT", "REGISTRATION"),
+    ("mails", "MAILS*", "*"),
     ("usage_on", "USAGE#*", "*"),
 ];
 
@@ -127,7 +132,13 @@ impl Fixture {
         let code = bobby.request_code().await;
         let source = Some(IpAddr::from([203, 0, 113, 7]));
         service.store.count_call(source, 20).await.unwrap().unwrap();
-        service.store.count_mail().await.unwrap();
+        let carol = EmailAddress::try_from("carol@example.com".to_owned()).unwrap();
+        for recipient in [Recipient::New, Recipient::Known] {
+            let counted = service.store.count_mail(recipient, &carol, source, &MailLimits::default()).await;
+            let _ = counted.unwrap().unwrap();
+        }
+        let policy: RegistrationPolicy = "example.com".parse().unwrap();
+        service.store.set_registration(Some(&policy), &operator()).await.unwrap();
         let token_id = TokenId::parse(&email_token_id).unwrap();
         for ecosystem in [Ecosystem::Npm, Ecosystem::Npm, Ecosystem::Pypi] {
             service.store.count_download(&token_id, ecosystem).await.unwrap();

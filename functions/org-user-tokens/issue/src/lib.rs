@@ -69,7 +69,7 @@ async fn issue(
     let (store, BotWith { bot, caller: by, .. }) = (app.store(), &caller);
     let issued = store.issue_org_user_token(&bot.org_id, &bot.id, request.user_identifier, expires_at, by);
     let (token, plain) = issued.await?;
-    caller.confirm(&app, store.revoke_org_user_token(&bot.org_id, &token.id, Some(&bot.id), by)).await?;
+    caller.confirm(&app, store.revoke_org_user_token(&bot.org_id, &token.id, by)).await?;
     let about = OrgUserTokenView::new(token, app.clock().now());
     Ok((StatusCode::CREATED, Json(Issued { token: ShownOnce(plain), about })))
 }
