@@ -233,6 +233,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_common_rule_admits_its_callers_and_nobody_else() {
+        let admitted = |operation: Operation| {
+            let rule = operation.rule();
+            (rule.roles, rule.scope, rule.email_tokens, rule.registry_tokens, rule.authorizer)
+        };
+        assert_eq!(admitted(Operation::DocsOpenapi), (&[][..], None, false, false, false));
+        assert_eq!(admitted(Operation::OrgAccessTokensList), (&[Role::Owner][..], None, false, false, false));
+        assert_eq!(admitted(Operation::EmailTokensStatus), (&[][..], None, true, false, false));
+        assert_eq!(admitted(Operation::RegistryNpm), (&[][..], None, false, true, false));
+        assert_eq!(admitted(Operation::TokensWhoami), (&[][..], None, false, false, true));
+    }
+
+    #[test]
     fn role_names_parse_and_serialize_unchanged() {
         for &role in Role::ALL {
             assert_eq!(Role::parse(role.as_str()), Some(role));

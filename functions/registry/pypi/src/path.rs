@@ -375,6 +375,20 @@ mod tests {
     }
 
     #[test]
+    fn project_is_fetched_at_its_normalized_name() {
+        let project = Project::read("Flask_RESTful").unwrap();
+        assert_eq!((project.as_str(), project.path().as_str()), ("flask-restful", "flask-restful/"));
+    }
+
+    #[test]
+    fn file_name_has_at_most_255_characters() {
+        let project = Project::read("a").unwrap();
+        let name = |length: usize| format!("a-1.{}.tar.gz", "0".repeat(length - "a-1..tar.gz".len()));
+        assert!(File::parse(&project, &name(LONGEST)).is_some());
+        assert!(File::parse(&project, &name(LONGEST + 1)).is_none());
+    }
+
+    #[test]
     fn no_path_leads_to_another_host() {
         let upstream = Upstream::parse("https://index.example.com/simple/").unwrap();
         let hits = std::cell::Cell::new(0);
