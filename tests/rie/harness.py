@@ -155,6 +155,12 @@ class Service:
         """Introspects a token."""
         return self.bot("POST", "/v1/tokens/introspect", {"token": token})
 
+    def delete_access_tokens(self):
+        """Deletes all organization access tokens, which frees their names."""
+        path = "/api/v2/organization/tokens/"
+        for token in self.bot("GET", path):
+            self.bot("DELETE", f"{path}{token['id']}/")
+
     def key_status(self, key):
         """The HTTP status of the status route for an email-verified token."""
         return self.request("GET", "/api/v1/tokens/status", key)[0]

@@ -146,7 +146,7 @@ impl Route {
         if let Some((greedy, before)) = wanted.split_last()
             && greedy.ends_with("+}")
         {
-            let rest = parts.get(before.len()..)?.join("/");
+            let rest = parts.get(before.len()..).filter(|rest| !rest.is_empty())?.join("/");
             let fits = before.iter().zip(&parts).all(|(wanted, part)| wanted == part);
             return (fits && (is_greedy_empty || !rest.is_empty())).then_some((1, Vec::new()));
         }
