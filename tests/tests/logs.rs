@@ -236,7 +236,7 @@ async fn wrong_credentials(service: &Service, recorder: &mut Recorder) {
     let fixtures = Fixtures::create(service).await;
     recorder.add_fixtures(&fixtures);
     let invalid_credentials = InvalidCredentials::create(service, &fixtures).await;
-    let covered = routed().find(|covered| covered.path.contains("by-id")).unwrap();
+    let covered = routed().find(|covered| covered.operation == Operation::OrgUserTokensRevoke).unwrap();
     for invalid in invalid_credentials.for_operation(covered) {
         for header in &invalid.headers {
             // `Bearer` alone is not a secret.
