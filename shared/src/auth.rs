@@ -141,6 +141,13 @@ pub struct BotWith<O> {
     operation: PhantomData<O>,
 }
 
+impl<O: Guarded> BotWith<O> {
+    /// Records in the audit log that this operation was refused, if its rule says so.
+    pub async fn record_refusal(&self, app: &App) -> Result<(), ApiError> {
+        record_refusal(app, O::OPERATION, &self.bot.org_id, &self.caller).await
+    }
+}
+
 impl<S, O> FromRequestParts<S> for BotWith<O>
 where
     S: Send + Sync,
@@ -325,6 +332,11 @@ fn refusal(operation: Operation, bot: &Bot, org: Option<&Org>) -> Option<ApiErro
     let rule = operation.rule();
     if !rule.roles.iter().any(|role| bot.roles.contains(role)) {
         return Some(ApiError::Forbidden);
+    }
+    // Of the operations that create tokens, those that read the organization anyway; the others
+    // check it in the store.
+    if rule.audited_refusal.is_some() && org.is_some_and(|org| org.suspended) {
+        return Some(ApiError::Suspended);
     }
     let is_subscribed = org.is_some_and(|org| org.guard);
     (rule.needs_subscription && !is_subscribed).then_some(ApiError::SubscriptionRequired)

@@ -96,7 +96,17 @@ pub struct EmailToken {
 impl EmailToken {
     /// The name of this kind in audit entries and responses.
     pub const SUBJECT: &str = "email_token";
+
+    /// Its state at this time: one that was never used ends 30 days after it was created. Revoked
+    /// and replaced ones are deleted.
+    pub fn state(&self, now: Moment) -> TokenState {
+        let is_over = self.last_used_at.is_none() && self.created_at.plus(UNUSED_LIFETIME) <= now;
+        if is_over { TokenState::Expired } else { TokenState::Active }
+    }
 }
+
+/// How long an email-verified token that is never used stays active.
+pub const UNUSED_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The permissions of an organization access token.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -210,8 +220,7 @@ impl StoredToken {
     pub fn is_active(&self, now: Moment) -> bool {
         match self {
             StoredToken::ApiKey(token) => token.state(now) == TokenState::Active,
-            // Revoked or replaced ones are deleted.
-            StoredToken::EmailVerified(_) => true,
+            StoredToken::EmailVerified(token) => token.state(now) == TokenState::Active,
             StoredToken::OrgAccess(token) => token.state(now) == TokenState::Active,
             StoredToken::OrgUser(token) => token.state(now) == TokenState::Active,
         }

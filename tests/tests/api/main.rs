@@ -36,3 +36,4 @@ mod registry_npm;
 mod registry_pypi;
 mod routes;
 mod structure;
+mod suspension;

@@ -3,10 +3,11 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use shared::openapi::{BodyErrors, HolderErrors, tag};
+use shared::openapi::{BodyErrors, HolderErrors, PlanErrors, tag};
 use shared::org_access_token_request::{Replacement, rejected};
 use shared::permissions::OrgAccessTokensCreate;
 use shared::secret::ShownOnce;
+use shared::store::org_access_tokens::Rejected;
 use shared::views::{OrgAccessTokenView, ShownToken};
 use shared::{ApiError, App, BotWith, Json, NoQuery};
 use utoipa_axum::router::OpenApiRouter;
@@ -20,14 +21,14 @@ pub fn routes() -> OpenApiRouter<App> {
 /// Create an organization access token
 ///
 /// Returns the token only once. Its name must be unique in the organization, and its projects must
-/// exist.
+/// exist. An organization has at most 1,000 access tokens.
 #[utoipa::path(
     post,
     path = "/api/v2/organization/tokens/",
     operation_id = "org-access-tokens-create",
     tag = tag::ORG_ACCESS_TOKENS,
     request_body = Replacement,
-    responses((status = 201, description = "The token was created.", body = OrgAccessTokenView), HolderErrors, BodyErrors),
+    responses((status = 201, description = "The token was created.", body = OrgAccessTokenView), HolderErrors, BodyErrors, PlanErrors),
 )]
 async fn create(
     State(app): State<App>,
@@ -37,7 +38,15 @@ async fn create(
 ) -> Result<(StatusCode, Json<OrgAccessTokenView>), ApiError> {
     let settings = request.settings(app.clock().now())?;
     let created = app.store().create_org_access_token(&caller.bot.org_id, settings, &caller.caller).await?;
-    let (token, plain) = created.map_err(rejected)?;
+    let (token, plain) = match created {
+        Ok(created) => created,
+        Err(reason) => {
+            if matches!(reason, Rejected::TooMany | Rejected::Suspended) {
+                caller.record_refusal(&app).await?;
+            }
+            return Err(rejected(reason));
+        }
+    };
     let view = OrgAccessTokenView { token: ShownToken::Whole(ShownOnce(plain)), ..token.into() };
     Ok((StatusCode::CREATED, Json(view)))
 }
