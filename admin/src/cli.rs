@@ -58,6 +58,22 @@ impl Cli {
             Cli::command().error(ErrorKind::MissingRequiredArgument, message)
         })
     }
+
+    /// Checks what clap cannot: whether a token of this kind has an organization.
+    pub fn check_org(&self) -> Result<(), clap::Error> {
+        let Command::Token(TokenCommand::Revoke { kind, org, .. }) = &self.command else { return Ok(()) };
+        match (*kind == RevokedKind::EmailToken, org.is_some()) {
+            (true, true) => {
+                let message = "an email_token belongs to no organization: leave out --org";
+                Err(Cli::command().error(ErrorKind::ArgumentConflict, message))
+            }
+            (false, false) => {
+                let message = "tokens of this kind belong to an organization: pass --org <ORG>";
+                Err(Cli::command().error(ErrorKind::MissingRequiredArgument, message))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The top-level commands.
@@ -126,6 +142,19 @@ pub enum OrgCommand {
         org: OrgId,
         #[command(flatten)]
         change: OrgChange,
+    },
+    /// Suspend an organization: from its next request on it gets no new tokens, and within a minute
+    /// its tokens do not open the registries. Listing, probing and revoking go on
+    Suspend {
+        /// Organization ID (OG…)
+        #[arg(value_parser = org_id)]
+        org: OrgId,
+    },
+    /// Resume a suspended organization
+    Resume {
+        /// Organization ID (OG…)
+        #[arg(value_parser = org_id)]
+        org: OrgId,
     },
     /// Show an organization
     Show {
@@ -236,20 +265,23 @@ pub struct Project {
 pub enum TokenCommand {
     /// Permanently revoke a token without confirmation, effective immediately. Idempotent
     Revoke {
-        /// Kind of token, as in the audit log. Organization access tokens are deleted
-        kind: OrgTokenKind,
+        /// Kind of token, as in the audit log. Organization access tokens and email-verified tokens
+        /// are deleted
+        kind: RevokedKind,
         /// Token ID. For an organization access token, its number
         id: String,
-        /// Organization ID (OG…)
+        /// Organization ID (OG…), except for an email-verified token
         #[arg(long, value_parser = org_id)]
-        org: OrgId,
+        org: Option<OrgId>,
     },
 }
 
-/// Token kinds that belong to an organization.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+/// Kinds of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
-pub enum OrgTokenKind {
+pub enum RevokedKind {
+    /// Email-verified token (tg_anon_…)
+    EmailToken,
     /// Org user token (tg_org_…)
     OrgUserToken,
     /// API key (tk_live_…, tk_test_…)

@@ -16,8 +16,8 @@ pub enum Failure {
     ProjectExists(OrgId, String),
     /// The organization has no project with this name.
     NoSuchProject(OrgId, String),
-    /// The organization has no token of this kind and ID.
-    NoSuchToken(OrgId, String),
+    /// The organization, or nobody, has a token of this kind and ID.
+    NoSuchToken(Option<OrgId>, String),
     /// The table could not be read or written.
     Store(StoreError),
     /// A change may or may not have happened. The text says where to check before repeating it.
@@ -39,7 +39,8 @@ impl Failure {
             Failure::NoSuchBot(bot) => format!("bot {bot} not found in table {table}"),
             Failure::ProjectExists(org, name) => format!("organization {org} already has a project named {name}"),
             Failure::NoSuchProject(org, name) => format!("organization {org} has no project named {name}"),
-            Failure::NoSuchToken(org, token) => format!("{token} not found in organization {org}"),
+            Failure::NoSuchToken(Some(org), token) => format!("{token} not found in organization {org}"),
+            Failure::NoSuchToken(None, token) => format!("{token} not found in table {table}"),
             Failure::Store(error) => store(*error, table),
             // If DynamoDB refused the request, nothing has changed.
             Failure::Change(StoreError::Unavailable, where_to_look) => {

@@ -25,7 +25,10 @@ use crate::operator::Operator;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let parsed = Cli::try_parse().and_then(|cli| Ok((cli.required_table()?, cli)));
+    let parsed = Cli::try_parse().and_then(|cli| {
+        cli.check_org()?;
+        Ok((cli.required_table()?, cli))
+    });
     let (table, cli) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => return output::usage(&error),

@@ -26,6 +26,14 @@ pub async fn run(command: OrgCommand, operator: &Operator) -> Result<(), Failure
             let changed = store.set_org(&org, change.plan, change.guard, caller).await?;
             operator.answer(&OrgView::from(changed.ok_or(Failure::NoSuchOrg(org))?))
         }
+        OrgCommand::Suspend { org } => {
+            let changed = store.set_suspended(&org, true, caller).await?;
+            operator.answer(&OrgView::from(changed.ok_or(Failure::NoSuchOrg(org))?))
+        }
+        OrgCommand::Resume { org } => {
+            let changed = store.set_suspended(&org, false, caller).await?;
+            operator.answer(&OrgView::from(changed.ok_or(Failure::NoSuchOrg(org))?))
+        }
         OrgCommand::Show { org } => {
             let found = store.org(&org).await?;
             operator.answer(&OrgView::from(found.ok_or(Failure::NoSuchOrg(org))?))
@@ -43,19 +51,26 @@ struct OrgView {
     name: String,
     plan: OrUnknown<Plan>,
     guard: bool,
+    suspended: bool,
     created_at: Moment,
 }
 
 impl From<Org> for OrgView {
     fn from(org: Org) -> Self {
-        let Org { id, name, plan, guard, created_at } = org;
-        Self { id, name, plan, guard, created_at }
+        let Org { id, name, plan, guard, suspended, created_at } = org;
+        Self { id, name, plan, guard, suspended, created_at }
     }
 }
 
 impl OrgView {
+    /// Guard as text. A suspended organization cannot use it.
     fn guard(&self) -> &'static str {
-        if self.guard { "on" } else { "off" }
+        match (self.guard, self.suspended) {
+            (true, false) => "on",
+            (false, false) => "off",
+            (true, true) => "on (suspended)",
+            (false, true) => "off (suspended)",
+        }
     }
 }
 

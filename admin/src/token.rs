@@ -1,4 +1,4 @@
-//! The `token` commands, for tokens of organizations.
+//! The `token` commands.
 
 use std::fmt;
 
@@ -6,18 +6,23 @@ use clap::ValueEnum;
 use serde::Serialize;
 use shared::ids::{OrgId, TokenId};
 
-use crate::cli::{OrgTokenKind, TokenCommand};
+use crate::cli::{RevokedKind, TokenCommand};
 use crate::failure::Failure;
 use crate::operator::Operator;
 
 /// Runs a `token` command.
 pub async fn run(TokenCommand::Revoke { kind, id, org }: TokenCommand, operator: &Operator) -> Result<(), Failure> {
     let (store, caller) = (operator.store(), &operator.caller);
-    operator.require_org(&org).await?;
-    let found = match (kind, TokenId::parse(&id), id.parse()) {
-        (OrgTokenKind::OrgUserToken, Some(id), _) => store.revoke_org_user_token(&org, &id, caller).await?,
-        (OrgTokenKind::ApiKey, Some(id), _) => store.revoke_api_key(&org, &id, caller).await?,
-        (OrgTokenKind::OrgAccessToken, _, Ok(number)) => store.delete_org_access_token(&org, number, caller).await?,
+    if let Some(org) = &org {
+        operator.require_org(org).await?;
+    }
+    let found = match (kind, &org, TokenId::parse(&id), id.parse()) {
+        (RevokedKind::EmailToken, None, Some(id), _) => store.revoke_email_token_by_id(&id, caller).await?,
+        (RevokedKind::OrgUserToken, Some(org), Some(id), _) => store.revoke_org_user_token(org, &id, caller).await?,
+        (RevokedKind::ApiKey, Some(org), Some(id), _) => store.revoke_api_key(org, &id, caller).await?,
+        (RevokedKind::OrgAccessToken, Some(org), _, Ok(number)) => {
+            store.delete_org_access_token(org, number, caller).await?
+        }
         // A malformed ID matches no token.
         _ => false,
     };
@@ -30,13 +35,16 @@ pub async fn run(TokenCommand::Revoke { kind, id, org }: TokenCommand, operator:
 
 #[derive(Serialize)]
 struct RevokedView {
-    org_id: OrgId,
+    /// `None` for an email-verified token.
+    org_id: Option<OrgId>,
     kind: String,
     id: String,
 }
 
 impl fmt::Display for RevokedView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Revoked {} {} in organization {}", self.kind, self.id, self.org_id)
+        write!(f, "Revoked {} {}", self.kind, self.id)?;
+        self.org_id.iter().try_for_each(|org| write!(f, " in organization {org}"))?;
+        writeln!(f)
     }
 }

@@ -14,11 +14,13 @@ use insta::assert_snapshot;
 use serde_json::{Value, json};
 use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
 use shared::domain::{OrUnknown, UserIdentifier};
+use shared::email::EmailAddress;
 use shared::ids::{BotId, OrgId};
 use shared::permissions::Role;
 use shared::secret::{Token, TokenKind};
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
+use shared::store::email_tokens::Registration;
 use shared::{Clock, Moment};
 use tokio::runtime::Runtime;
 
@@ -245,6 +247,7 @@ fn org_commands_print_json() {
       "name": "Example",
       "plan": "pro",
       "guard": true,
+      "suspended": false,
       "created_at": "[time]"
     }
     "#);
@@ -638,6 +641,57 @@ fn token_revoke_works_without_a_bot_and_is_audited() {
         ]
     );
     assert_eq!(world.run(&["audit", "--since", "2999-01-01T00:00:00Z"]).stdout, "No entries found.\n");
+}
+
+#[test]
+fn email_token_is_revoked_by_id_without_organization() {
+    let world = World::new();
+    let caller = Caller { actor: Subject::new("operator", "test"), source_ip: None, request_id: "1".to_owned() };
+    let address = EmailAddress::try_from("alice@example.com".to_owned()).unwrap();
+    let (token, id) = world.store(Clock::System, |store| async move {
+        match store.register(&address, None, &caller).await.unwrap() {
+            Registration::Welcome { token, id, .. } => (token, id.to_string()),
+            other => panic!("{other:?}"),
+        }
+    });
+    let revoke = ["token", "revoke", "email_token", &id];
+    assert_eq!(world.run(&revoke).stdout, format!("Revoked email_token {id}\n"));
+    assert!(world.store(Clock::System, |store| async move { store.token(&token).await.unwrap().is_none() }));
+    for id in [&*id, NO_ORG, "x"] {
+        let run = world.run(&["token", "revoke", "email_token", id]);
+        assert_eq!(run.failure(), format!("email_token {id} not found in table tokens"));
+    }
+    let org = world.org();
+    for wrong in [
+        &["token", "revoke", "email_token", &id, "--org", &org][..],
+        &["token", "revoke", "org_user_token", &id],
+        &["token", "revoke", "api_key", &id],
+        &["token", "revoke", "org_access_token", "1"],
+    ] {
+        let run = world.run(wrong);
+        assert_eq!(run.code, 2, "{wrong:?}");
+        assert!(run.stderr.contains("--org"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn organization_is_suspended_and_resumed() {
+    let world = World::new();
+    let org = world.org();
+    for (command, suspended, guard) in
+        [("suspend", true, "on (suspended)"), ("suspend", true, "on (suspended)"), ("resume", false, "on")]
+    {
+        let run = world.run(&["org", command, &org]);
+        assert!(run.stdout.contains(&format!("guard    {guard}\n")), "{}", run.stdout);
+        assert_eq!(world.json(&["org", "show", &org])["suspended"], suspended);
+    }
+    // Setting plan or Guard keeps it suspended.
+    world.run(&["org", "suspend", &org]);
+    assert_eq!(world.json(&["org", "set", &org, "--plan", "free"])["suspended"], true);
+    assert_eq!(world.run(&["org", "suspend", NO_ORG]).failure(), world.run(&["org", "show", NO_ORG]).failure());
+    let entries = world.audit(&org);
+    assert_eq!(entries.iter().filter(|entry| entry.contains("org.suspend organization")).count(), 3);
+    assert_eq!(entries.iter().filter(|entry| entry.contains("org.resume organization")).count(), 1);
 }
 
 #[test]

@@ -178,6 +178,11 @@ impl<O: Guarded> BotWith<O> {
         self.bot = again(app, O::OPERATION, &self.bot).await?;
         Ok(())
     }
+
+    /// As [`ManagerWith::record_refusal`].
+    pub async fn record_refusal(&self, app: &App) -> Result<(), ApiError> {
+        record_refusal(app, O::OPERATION, &self.bot.org_id, &self.caller).await
+    }
 }
 
 impl<S, O> FromRequestParts<S> for BotWith<O>
@@ -390,6 +395,11 @@ fn caller(actor: Subject, Origin { request_id, source_ip }: Origin) -> Caller {
 fn refusal(operation: Operation, bot: &Bot, org: Option<&Org>) -> Option<ApiError> {
     if !has_role(operation, bot) {
         return Some(ApiError::Forbidden);
+    }
+    // Of the operations that create tokens, those that read the organization anyway; the others
+    // check it in the store.
+    if operation.rule().audited_refusal.is_some() && org.is_some_and(|org| org.suspended) {
+        return Some(ApiError::Suspended);
     }
     let is_subscribed = org.is_some_and(|org| org.guard);
     (operation.rule().needs_subscription && !is_subscribed).then_some(ApiError::SubscriptionRequired)

@@ -68,6 +68,12 @@ pub enum ApiError {
     /// 403: the organization has as many active API keys as its plan allows.
     #[error("The organization has as many active API keys as its plan allows. Revoke one, or upgrade the plan.")]
     PlanLimitReached,
+    /// 403: the organization has as many access tokens as it may.
+    #[error("The organization has 1,000 access tokens, as many as it may have. Delete one that is no longer needed.")]
+    TooManyAccessTokens,
+    /// 403: the operator has suspended the organization.
+    #[error("The organization is suspended: it gets no new tokens. Ask the operator of this service.")]
+    Suspended,
     /// 403: the organization has no active subscription with Guard enabled.
     #[error("The organization has no active subscription with Guard enabled. Ask its owner to enable Guard.")]
     SubscriptionRequired,
@@ -123,8 +129,8 @@ impl ApiError {
             ApiError::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
             ApiError::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             ApiError::Forbidden | ApiError::Exceeds(_) => (StatusCode::FORBIDDEN, "FORBIDDEN"),
-            ApiError::PlanLimitReached => (StatusCode::FORBIDDEN, "PLAN_LIMIT_REACHED"),
-            ApiError::SubscriptionRequired => (StatusCode::FORBIDDEN, "SUBSCRIPTION_REQUIRED"),
+            ApiError::PlanLimitReached | ApiError::TooManyAccessTokens => (StatusCode::FORBIDDEN, "PLAN_LIMIT_REACHED"),
+            ApiError::SubscriptionRequired | ApiError::Suspended => (StatusCode::FORBIDDEN, "SUBSCRIPTION_REQUIRED"),
             ApiError::TokenNotFound => (StatusCode::NOT_FOUND, "TOKEN_NOT_FOUND"),
             ApiError::NotFound | ApiError::PackageNotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             ApiError::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),

@@ -99,6 +99,8 @@ pub fn rejected(reason: Rejected) -> ApiError {
         Rejected::NameTaken => {
             ApiError::invalid("name", "is already used by another token of this organization; choose another name")
         }
+        Rejected::TooMany => ApiError::TooManyAccessTokens,
+        Rejected::Suspended => ApiError::Suspended,
         Rejected::UnknownProject => {
             ApiError::invalid("access_config.projects", "must contain only existing projects of this organization")
         }

@@ -64,6 +64,7 @@ impl<'a> TokensTable<'a> {
                 (["TOKEN", hash], "TOKEN") => self.token(hash, item),
                 (["ORG", org], "ORG") => self.org(org, item),
                 (["ORG", org], "API_KEY_COUNT") => self.api_key_count(org, item),
+                (["ORG", org], "ACCESS_TOKEN_COUNT") => self.access_token_count(org, item),
                 (["ORG", org], "ACCESS_TOKEN_LAST_ID") => self.last_access_token(org, item),
                 (["ORG", org], place) if place.starts_with("PROJECT#") => self.project(org, place),
                 (["BOT", bot], "BOT") => self.bot(bot, item),
@@ -227,6 +228,8 @@ impl<'a> TokensTable<'a> {
                 }
             }
         }
+        let pointer = json!({"address": address});
+        self.require_pointer(token, &format!("EMAIL_TOKEN#{}", text(token, "id")), "EMAIL_TOKEN", &pointer);
         let log = format!("EMAIL#{address}#AUDIT");
         let logged = self.done.get(&(log.as_str(), text(token, "id"))).cloned().unwrap_or_default();
         if logged.is_empty() || logged.contains(&"email_token.revoke") {
@@ -286,6 +289,16 @@ impl<'a> TokensTable<'a> {
         let listed = self.items.keys().filter(|(pk, _)| pk.starts_with(&active)).count();
         if count["active"].as_u64() != u64::try_from(listed).ok() {
             self.found(count, &format!("the counter differs from {listed} listed API keys"));
+        }
+    }
+
+    /// The counter equals the number of access tokens.
+    fn access_token_count(&mut self, org: &str, count: &Value) {
+        self.explain(count);
+        let list = format!("ORG#{org}#ACCESS_TOKENS");
+        let listed = self.items.keys().filter(|(pk, _)| *pk == list).count();
+        if count["count"].as_u64() != u64::try_from(listed).ok() {
+            self.found(count, &format!("the counter differs from {listed} access tokens"));
         }
     }
 

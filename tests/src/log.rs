@@ -1,10 +1,11 @@
 //! Captures logs for assertions.
 
 use std::io::{Result, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use shared::lambda::{json_logs, log_filter_at};
-use tracing::Subscriber;
+use tracing::subscriber::NoSubscriber;
+use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 
 /// The captured log.
@@ -14,6 +15,10 @@ pub struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// A subscriber that logs like a deployed function, at this level.
     pub fn subscriber(&self, level: LevelFilter) -> impl Subscriber + Send + Sync + use<> {
+        // While only one dispatcher exists, an event that another thread reaches first is disabled
+        // for all threads. A second one prevents that.
+        static SECOND: OnceLock<Dispatch> = OnceLock::new();
+        SECOND.get_or_init(|| Dispatch::new(NoSubscriber::default()));
         let log = self.clone();
         json_logs(log_filter_at(level), move || log.clone())
     }

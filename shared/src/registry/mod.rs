@@ -217,7 +217,7 @@ impl Registries {
         if let Some(guard) = cached {
             return Ok(guard);
         }
-        let guard = app.store().org(org).await?.is_some_and(|org| org.guard);
+        let guard = app.store().org(org).await?.is_some_and(|org| org.guard && !org.suspended);
         let mut subscriptions = self.subscriptions();
         if subscriptions.len() >= MAX_CACHED_SUBSCRIPTIONS {
             subscriptions.clear();

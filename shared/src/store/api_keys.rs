@@ -79,6 +79,8 @@ pub enum Created {
     Done(Box<ApiKey>, Token),
     /// The plan's limit of active keys is reached.
     PlanLimitReached,
+    /// The organization is suspended.
+    Suspended,
     /// The API key that made the call was revoked in the meantime, so it must not create another
     /// key.
     CallerRevoked,
@@ -144,7 +146,10 @@ impl Store {
         for _ in 0..MAX_ATTEMPTS {
             // Expired keys do not count towards the limit.
             self.move_due_api_keys(org).await?;
-            let Some(Org { plan, .. }) = self.org(org).await? else { return Err(StoreError::Defect) };
+            let Some(Org { plan, suspended, .. }) = self.org(org).await? else { return Err(StoreError::Defect) };
+            if suspended {
+                return Ok(Created::Suspended);
+            }
             let mut transaction = self.transaction();
             match plan.max_api_keys() {
                 Some(max) => transaction.update(

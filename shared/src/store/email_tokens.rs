@@ -8,6 +8,7 @@
 //! | token and code | reset | token | new token, *key changed* mail |
 //! | token and code | the code expires | token | |
 //! | token, with or without code | revoke | no token | |
+//! | token that was never used for 30 days | register | token | welcome mail with a new token |
 //!
 //! An address with a token is one item: the email address and the hashes of the token and the reset
 //! code. The token itself is an item under its hash, like every token. Each transition is one
@@ -33,7 +34,7 @@ use super::keys;
 use super::keys::Log;
 use super::mail_limits::Recipient;
 use super::tokens::{EmailToken, StoredToken};
-use super::{Committed, Store, StoreError};
+use super::{Committed, Condition, Store, StoreError};
 use crate::clock::Moment;
 use crate::email::{AddressHash, EmailAddress, Language};
 use crate::ids::TokenId;
@@ -74,6 +75,12 @@ pub struct StoredCode {
     language: Language,
 }
 
+/// The pointer from a token's ID to its address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Pointer {
+    address: AddressHash,
+}
+
 /// The number of mails sent to an address within one hour of the first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mails {
@@ -93,6 +100,8 @@ pub enum Registration {
         language: Language,
         /// The token.
         token: Token,
+        /// Its ID.
+        id: TokenId,
     },
     /// A reset code, for an address that has a token.
     Recovery {
@@ -126,11 +135,9 @@ impl Store {
     /// What registering this address now would send; `None` if the address has reached its limit.
     /// Asked before the mail is counted.
     pub async fn recipient(&self, address: AddressHash) -> Result<Option<Recipient>, StoreError> {
-        let (stored, mails) = futures::try_join!(
-            self.get::<Address>(keys::address(address)),
-            self.get::<Mails>(keys::address_mails(address)),
-        )?;
-        let recipient = if stored.is_some() { Recipient::Known } else { Recipient::New };
+        let (stored, mails) =
+            futures::try_join!(self.stored_address(address), self.get::<Mails>(keys::address_mails(address)))?;
+        let recipient = if matches!(stored, Stored::Active(_)) { Recipient::Known } else { Recipient::New };
         Ok(self.next_mail_count(mails.as_ref()).map(|_| recipient))
     }
 
@@ -144,10 +151,8 @@ impl Store {
     ) -> Result<Registration, StoreError> {
         let hash = email.hash();
         for _ in 0..MAX_ATTEMPTS {
-            let (address, mails) = futures::try_join!(
-                self.get::<Address>(keys::address(hash)),
-                self.get::<Mails>(keys::address_mails(hash)),
-            )?;
+            let (address, mails) =
+                futures::try_join!(self.stored_address(hash), self.get::<Mails>(keys::address_mails(hash)),)?;
             let Some(counted) = self.next_mail_count(mails.as_ref()) else { return Ok(Registration::Limited) };
             let mut transaction = self.transaction();
             match &mails {
@@ -160,11 +165,12 @@ impl Store {
                 ),
             };
             let registration = match address {
-                None => {
+                Stored::Missing | Stored::Ended(_) => {
                     let language = language.unwrap_or_default();
                     let token = Token::generate(TokenKind::EmailVerified)?;
                     let stored = self.new_email_token(&token, hash, false)?;
-                    let address = Address {
+                    let id = stored.id.clone();
+                    let new = Address {
                         email: email.clone(),
                         language,
                         token: token.hash(),
@@ -172,13 +178,21 @@ impl Store {
                         code: None,
                     };
                     let entry = self.email_token_entry(caller, "register", &stored.id)?;
+                    match address {
+                        Stored::Ended(old) => transaction
+                            .put_where(keys::address(hash), &new, "#token = :old", &[(":old", old.token)])
+                            // Fails if its first use, made in time, was recorded late.
+                            .delete_if(keys::token(old.token), Condition::plain("attribute_not_exists(last_used_at)"))
+                            .delete(keys::email_token_by_id(&old.token_id)),
+                        _ => transaction.put_new(keys::address(hash), &new),
+                    };
                     transaction
-                        .put_new(keys::address(hash), &address)
+                        .put_new(keys::email_token_by_id(&stored.id), &Pointer { address: hash })
                         .put_new(keys::token(token.hash()), &StoredToken::EmailVerified(stored))
                         .audit(Log::Address(hash), &entry);
-                    Registration::Welcome { to: email.clone(), language, token }
+                    Registration::Welcome { to: email.clone(), language, token, id }
                 }
-                Some(address) => {
+                Stored::Active(address) => {
                     let language = language.unwrap_or(address.language);
                     let code = ResetCode::generate()?;
                     let expires_at = self.clock.now().plus(CODE_LIFETIME);
@@ -215,13 +229,14 @@ impl Store {
         if definitely_not_sent {
             let mut transaction = self.transaction();
             match registration {
-                Registration::Welcome { token, .. } => {
+                Registration::Welcome { token, id, .. } => {
                     // If there is a code, a later registration has mailed this address: keep its
                     // token.
                     let condition = "#token = :token AND attribute_not_exists(#code)";
                     transaction
                         .delete_where(keys::address(hash), condition, &[(":token", token.hash())])
                         .delete(keys::token(token.hash()))
+                        .delete(keys::email_token_by_id(id))
                 }
                 Registration::Recovery { code, before, .. } => {
                     let mut values = vec![(":code", json(&code.hash())?)];
@@ -267,6 +282,8 @@ impl Store {
             )
             .delete_existing(keys::token(hash))
             .put_new(keys::token(token.hash()), &StoredToken::EmailVerified(stored.clone()))
+            .delete(keys::email_token_by_id(&old.id))
+            .put_new(keys::email_token_by_id(&stored.id), &Pointer { address: old.address })
             .audit(Log::Address(old.address), &entry);
         let won = transaction.commit().await? == Committed::Yes;
         Ok(won.then_some(Replaced { stored, token, to: address.email, language: address.language }))
@@ -306,6 +323,8 @@ impl Store {
                 )
                 .delete_existing(keys::token(address.token))
                 .put_new(keys::token(token.hash()), &StoredToken::EmailVerified(stored.clone()))
+                .delete(keys::email_token_by_id(&address.token_id))
+                .put_new(keys::email_token_by_id(&stored.id), &Pointer { address: hash })
                 .audit(Log::Address(hash), &entry);
             if transaction.commit().await? == Committed::Yes {
                 return Ok(Some(Replaced { stored, token, to: address.email, language: live.language }));
@@ -328,14 +347,40 @@ impl Store {
         transaction
             .delete_where(keys::address(token.address), "#token = :token", &[(":token", hash)])
             .delete_existing(keys::token(hash))
+            .delete(keys::email_token_by_id(&token.id))
             .audit(Log::Address(token.address), &entry);
         Ok(transaction.commit().await? == Committed::Yes)
+    }
+
+    /// Deletes the token with this ID, like [`Self::revoke_email_token`]. False if there is none.
+    /// Only for the operator.
+    pub async fn revoke_email_token_by_id(&self, id: &TokenId, caller: &Caller) -> Result<bool, StoreError> {
+        let Some(Pointer { address }) = self.get(keys::email_token_by_id(id)).await? else { return Ok(false) };
+        let stored: Option<Address> = self.get(keys::address(address)).await?;
+        let Some(stored) = stored.filter(|stored| stored.token_id == *id) else { return Ok(false) };
+        let token: Option<StoredToken> = self.get(keys::token(stored.token)).await?;
+        match token {
+            // False if the token was replaced or revoked in the meantime: then it is gone.
+            Some(StoredToken::EmailVerified(token)) => self.revoke_email_token(&token, stored.token, caller).await,
+            _ => Ok(false),
+        }
     }
 
     /// The address that a token belongs to. `None` if it was replaced or revoked in the meantime.
     pub async fn address_of(&self, token: &EmailToken) -> Result<Option<Address>, StoreError> {
         let address: Option<Address> = self.get(keys::address(token.address)).await?;
         Ok(address.filter(|address| address.token_id == token.id))
+    }
+
+    /// Reads an address and whether its token is active.
+    async fn stored_address(&self, hash: AddressHash) -> Result<Stored, StoreError> {
+        let Some(address) = self.get::<Address>(keys::address(hash)).await? else { return Ok(Stored::Missing) };
+        let token: Option<StoredToken> = self.get(keys::token(address.token)).await?;
+        Ok(match token {
+            Some(token) if token.is_active(self.clock.now()) => Stored::Active(address),
+            // The token is missing only if it was replaced in between: the transaction then fails.
+            _ => Stored::Ended(address),
+        })
     }
 
     /// The mail count plus one; `None` if the hourly limit is reached.
@@ -369,6 +414,16 @@ impl Store {
             Subject::new(EmailToken::SUBJECT, id),
         )?)
     }
+}
+
+/// What is stored of an address.
+enum Stored {
+    /// Nothing.
+    Missing,
+    /// It has an active token.
+    Active(Address),
+    /// Its token was never used and has ended.
+    Ended(Address),
 }
 
 /// Maximum attempts of a call that loses races, before it fails as retryable.

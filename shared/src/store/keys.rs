@@ -13,6 +13,7 @@
 //! | API keys by state, environment and age | `Query` [`api_keys_in`], then `BatchGetItem` [`token`] | the page |
 //! | how many API keys are active? | `GetItem` [`api_key_count`] | 1 unit |
 //! | an organization's access tokens | `Query` [`org_access_tokens`], then `BatchGetItem` [`token`] | the list |
+//! | how many access tokens are there? | a condition on [`org_access_token_count`] | part of the write |
 //! | is this name taken? | a condition on [`org_access_token_name`] | part of the write |
 //! | an organization's bots and projects | `Query` [`org_bots`], [`org_projects`] | the page |
 //! | all organizations (`guardctl` only) | `Query` [`ORGS`] | the page |
@@ -21,6 +22,7 @@
 //! | may this mail be sent? | `UpdateItem` per limit, [`mails`], and `GetItem` [`registration`] | 1 unit each |
 //! | how many calls from this network this minute? | `UpdateItem` [`calls_from`] | 1 unit |
 //! | how many refusals of this principal this minute? | `UpdateItem` [`refusals_of`] | 1 unit |
+//! | which email-verified token has this ID (`guardctl` only)? | `GetItem` [`email_token_by_id`], then [`address`] | 2 units |
 //! | how often was a token used? | `Query` [`usage`] | 31 small items |
 //! | count a download | two `UpdateItem` [`usage_on`], the day and [`USAGE_TOTAL`] | 2 units |
 //!
@@ -222,6 +224,11 @@ pub fn org_access_token_last_id(org: &OrgId) -> Key {
     key(format!("ORG#{org}"), "ACCESS_TOKEN_LAST_ID")
 }
 
+/// The number of an organization's access tokens.
+pub fn org_access_token_count(org: &OrgId) -> Key {
+    key(format!("ORG#{org}"), "ACCESS_TOKEN_COUNT")
+}
+
 /// The owner of an audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Log {
@@ -263,6 +270,11 @@ pub fn audit_index(log: &Log, values: &[&str]) -> String {
 /// An email address that has a token.
 pub fn address(address: AddressHash) -> Key {
     key(format!("EMAIL#{}", address.to_hex()), "ADDRESS")
+}
+
+/// The pointer from an ID to the address of an email-verified token, for the operator.
+pub fn email_token_by_id(id: &TokenId) -> Key {
+    key(format!("EMAIL_TOKEN#{id}"), "EMAIL_TOKEN")
 }
 
 /// The counter of mails sent to an address. It outlives the address's token.

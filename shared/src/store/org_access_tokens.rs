@@ -5,6 +5,8 @@
 //! unique because concurrent creates and renames compete for the same item. Deleting a token
 //! deletes all three and frees its name.
 //!
+//! A counter, changed by the same transactions, bounds how many an organization has.
+//!
 //! Updates are conditional on the revision they read, so concurrent updates never mix. They are
 //! also conditional on the revision of the bot that asks: they widen what somebody already holds,
 //! so they must not happen after the bot was cut off.
@@ -21,6 +23,9 @@ use crate::domain::{Name, ProjectId};
 use crate::ids::OrgId;
 use crate::secret::{Token, TokenHash, TokenKind};
 
+/// Maximum access tokens of an organization.
+pub const MAX_TOKENS: u64 = 1_000;
+
 /// Maximum attempts of a change that loses races.
 const MAX_ATTEMPTS: usize = 8;
 
@@ -32,6 +37,12 @@ const PAGE: usize = 1_000;
 struct Pointer {
     id: u64,
     hash: TokenHash,
+}
+
+/// The number of an organization's tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Count {
+    count: u64,
 }
 
 /// The properties of a token that callers set.
@@ -54,6 +65,10 @@ pub enum Rejected {
     NameTaken,
     /// The organization has no such project.
     UnknownProject,
+    /// The organization has [`MAX_TOKENS`] tokens.
+    TooMany,
+    /// The organization is suspended.
+    Suspended,
 }
 
 /// The result of an update.
@@ -77,6 +92,9 @@ impl Store {
         settings: Settings,
         caller: &Caller,
     ) -> Result<Result<(OrgAccessToken, Token), Rejected>, StoreError> {
+        if self.org(org).await?.is_none_or(|org| org.suspended) {
+            return Ok(Err(Rejected::Suspended));
+        }
         let plain = Token::generate(TokenKind::OrgAccess)?;
         // Taken first. If the create fails, the number stays unused; gaps are fine.
         let id = self.next_org_access_token_id(org).await?;
@@ -104,16 +122,48 @@ impl Store {
         for project in &token.access_config.projects {
             transaction.require(keys::org_project(org, project.as_str()));
         }
-        Ok(match transaction.commit().await? {
-            Committed::Yes => Ok((token, plain)),
-            Committed::No(0) => Err(Rejected::NameTaken),
-            Committed::No(1..=3) => return Err(StoreError::Defect),
-            Committed::No(_) => Err(Rejected::UnknownProject),
-        })
+        let counted = transaction.writes.len();
+        transaction.update(
+            keys::org_access_token_count(org),
+            "ADD #count :one",
+            "#count < :max",
+            &[(":one", 1), (":max", MAX_TOKENS)],
+        );
+        for _ in 0..MAX_ATTEMPTS {
+            return Ok(match transaction.commit().await? {
+                Committed::Yes => Ok((token, plain)),
+                Committed::No(0) => Err(Rejected::NameTaken),
+                Committed::No(1..=3) => return Err(StoreError::Defect),
+                Committed::No(index) if index == counted => {
+                    if !self.org_access_tokens_are_full(org).await? {
+                        // The counter was started, or a token was deleted, in the meantime.
+                        continue;
+                    }
+                    Err(Rejected::TooMany)
+                }
+                Committed::No(_) => Err(Rejected::UnknownProject),
+            });
+        }
+        Err(StoreError::Unavailable)
     }
 
-    /// All of an organization's access tokens, newest first.
-    pub async fn org_access_tokens(&self, org: &OrgId) -> Result<Vec<OrgAccessToken>, StoreError> {
+    /// Whether the organization has as many tokens as it may. Creates the counter of an organization
+    /// that has none, with the tokens it has. Tokens are only created and deleted with a counter, so
+    /// none can be missed.
+    async fn org_access_tokens_are_full(&self, org: &OrgId) -> Result<bool, StoreError> {
+        let key = keys::org_access_token_count(org);
+        if let Some(Count { count }) = self.get(key.clone()).await? {
+            return Ok(count >= MAX_TOKENS);
+        }
+        let count = u64::try_from(self.org_access_token_pointers(org).await?.len()).unwrap_or(u64::MAX);
+        let mut transaction = self.transaction();
+        // If another call created it first, it is there now.
+        let _: Committed = transaction.put_new(key, &Count { count }).commit().await?;
+        Ok(false)
+    }
+
+    /// The pointers to all of an organization's access tokens, newest first.
+    async fn org_access_token_pointers(&self, org: &OrgId) -> Result<Vec<(String, Pointer)>, StoreError> {
         let pk = keys::org_access_tokens(org);
         let mut pointers: Vec<(String, Pointer)> = Vec::new();
         loop {
@@ -123,9 +173,14 @@ impl Store {
             let full = page.len() == PAGE;
             pointers.extend(page);
             if !full {
-                break;
+                return Ok(pointers);
             }
         }
+    }
+
+    /// All of an organization's access tokens, newest first.
+    pub async fn org_access_tokens(&self, org: &OrgId) -> Result<Vec<OrgAccessToken>, StoreError> {
+        let pointers = self.org_access_token_pointers(org).await?;
         let mut tokens = Vec::with_capacity(pointers.len());
         for chunk in pointers.chunks(100) {
             for token in self.stored_tokens(chunk.iter().map(|(_, pointer)| pointer.hash)).await? {
@@ -217,9 +272,20 @@ impl Store {
                 // Conditional on the revision, so that the freed name is the current one.
                 .delete_where(keys::token(pointer.hash), "#revision = :revision", &[(":revision", token.revision)])
                 .delete(keys::org_access_token(org, id))
-                .delete(keys::org_access_token_name(org, &token.name));
-            if transaction.audit(org, &entry).commit().await? == Committed::Yes {
-                return Ok(true);
+                .delete(keys::org_access_token_name(org, &token.name))
+                .update(
+                    keys::org_access_token_count(org),
+                    "SET #count = #count - :one",
+                    "#count > :zero",
+                    &[(":one", 1), (":zero", 0)],
+                );
+            match transaction.audit(org, &entry).commit().await? {
+                Committed::Yes => return Ok(true),
+                // There is no counter yet.
+                Committed::No(3) => {
+                    let _: bool = self.org_access_tokens_are_full(org).await?;
+                }
+                Committed::No(_) => {}
             }
         }
         Err(StoreError::Unavailable)

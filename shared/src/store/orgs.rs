@@ -20,6 +20,10 @@ pub struct Org {
     pub plan: OrUnknown<Plan>,
     /// Whether its subscription has Guard enabled.
     pub guard: bool,
+    /// Whether the operator has suspended it: it gets no new tokens, and its tokens do not open the
+    /// registries.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
     /// When it was created.
     pub created_at: Moment,
 }
@@ -52,7 +56,8 @@ impl Store {
     /// Creates an organization.
     pub async fn create_org(&self, name: &str, plan: Plan, guard: bool, caller: &Caller) -> Result<Org, StoreError> {
         let id = OrgId::new(&self.clock)?;
-        let org = Org { id, name: name.to_owned(), plan: plan.into(), guard, created_at: self.clock.now() };
+        let now = self.clock.now();
+        let org = Org { id, name: name.to_owned(), plan: plan.into(), guard, suspended: false, created_at: now };
         let entry = Entry::done(&self.clock, caller, "org.create", Subject::new("organization", &org.id))?;
         let mut transaction = self.transaction();
         transaction.put_new(keys::org(&org.id), &org).put_new(keys::org_in_directory(&org.id), &Named {});
@@ -97,6 +102,23 @@ impl Store {
             }
             (None, None) => return Ok(Some(changed)),
         }
+        match transaction.audit(id, &entry).commit().await? {
+            Committed::Yes => self.org(id).await,
+            Committed::No(_) => Ok(None),
+        }
+    }
+
+    /// Suspends or resumes an organization. `None` if there is no such organization.
+    pub async fn set_suspended(&self, id: &OrgId, suspended: bool, caller: &Caller) -> Result<Option<Org>, StoreError> {
+        let action = if suspended { "org.suspend" } else { "org.resume" };
+        let entry = Entry::done(&self.clock, caller, action, Subject::new("organization", id))?;
+        let mut transaction = self.transaction();
+        transaction.update(
+            keys::org(id),
+            "SET #suspended = :suspended",
+            "attribute_exists(pk)",
+            &[(":suspended", suspended)],
+        );
         match transaction.audit(id, &entry).commit().await? {
             Committed::Yes => self.org(id).await,
             Committed::No(_) => Ok(None),
@@ -156,6 +178,7 @@ mod tests {
             name: "Example".to_owned(),
             plan: Plan::Pro.into(),
             guard: true,
+            suspended: false,
             created_at: Moment::parse("2026-11-21T10:00:00Z").unwrap(),
         });
     }

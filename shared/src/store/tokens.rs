@@ -124,7 +124,17 @@ pub struct EmailToken {
 impl EmailToken {
     /// The name of this kind in audit entries and responses.
     pub const SUBJECT: &str = "email_token";
+
+    /// Its state at this time: one that was never used ends 30 days after it was created. Revoked
+    /// and replaced ones are deleted.
+    pub fn state(&self, now: Moment) -> TokenState {
+        let is_over = self.last_used_at.is_none() && self.created_at.plus(UNUSED_LIFETIME) <= now;
+        if is_over { TokenState::Expired } else { TokenState::Active }
+    }
 }
+
+/// How long an email-verified token that is never used stays active.
+pub const UNUSED_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The permissions of an organization access token.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -264,8 +274,7 @@ impl StoredToken {
     pub fn inactive(&self, now: Moment) -> Option<Inactive> {
         let state = match self {
             StoredToken::ApiKey(token) => token.state(now),
-            // Revoked or replaced ones are deleted.
-            StoredToken::EmailVerified(_) => TokenState::Active,
+            StoredToken::EmailVerified(token) => token.state(now),
             StoredToken::OrgAccess(token) if !token.is_active => return Some(Inactive::Disabled),
             StoredToken::OrgAccess(token) => token.state(now),
             StoredToken::OrgUser(token) => token.state(now),

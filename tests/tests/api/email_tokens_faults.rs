@@ -421,11 +421,15 @@ async fn retry_yields_a_token_after_mail_and_table_failures() {
         mail_faults.into_iter().flat_map(|mail| table_faults.map(|table| (mail, table))).map(|fault| async move {
             let (service, faults, ses) = Service::start_with_all_faults(limits(), no_upstreams()).await;
             let alice = service.person(ADDRESS);
-            // The calls of a successful registration; any further calls undo it.
-            faults.arm(0, &[], None);
-            service.person("bob@example.com").register().await;
-            let calls = faults.disarm().len();
-            for known in [false, true] {
+            // The calls of successful registrations of a new and a known address; any further calls
+            // undo them.
+            let mut registrations = Vec::new();
+            for _ in 0..2 {
+                faults.arm(0, &[], None);
+                service.person("bob@example.com").register().await;
+                registrations.push(faults.disarm().len());
+            }
+            for (known, calls) in [false, true].into_iter().zip(registrations) {
                 ses.fail(fault.0);
                 faults.arm(calls, &[], Some(fault.1));
                 assert_unavailable(&alice.try_register().await);

@@ -6,8 +6,9 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 use shared::email::Language::{En, Ja};
+use shared::ids::TokenId;
 use tests::email::{Kind, assert_accepted, code_in, is_code, is_token, kind_of, new_token, token_in};
-use tests::{Answer, Service};
+use tests::{Answer, Service, operator};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -471,4 +472,81 @@ async fn every_token_has_the_documented_format() {
     for key in [&first, &second, &third] {
         assert!(is_token(key) && key.len() == 50, "{key}");
     }
+}
+
+// Never used
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[tokio::test]
+async fn token_that_was_never_used_ends_after_30_days() {
+    let service = service().await;
+    let alice = service.person("alice@example.com");
+    let unused = alice.obtain_token().await;
+    let used = service.person("bob@example.com").obtain_token().await;
+    assert!(service.is_active(&used).await);
+    assert_eq!(service.whoami(&used).await.status, 200);
+    service.clock.advance(DAY * 30 - SECOND);
+    // Reading the status is no use.
+    assert_eq!(service.status(&unused).await.status, 200);
+    service.clock.advance(SECOND);
+    service.status(&unused).await.assert_error(401, "UNAUTHORIZED");
+    service.regenerate(&unused).await.assert_error(401, "UNAUTHORIZED");
+    service.revoke_email_token(&unused).await.assert_error(401, "UNAUTHORIZED");
+    assert_eq!(service.status(&used).await.status, 200);
+
+    // The address is new again.
+    let first = alice.obtain_token().await;
+    assert_eq!(alice.mail_kinds(), [Kind::Welcome, Kind::Welcome]);
+    assert_eq!(service.active_tokens([&unused, &first]).await, [&first]);
+    assert_eq!(alice.stored_tokens().await.len(), 1);
+    service.assert_sound_without(&[&unused, &first, &used]).await;
+    // Now it is known: the mail is a recovery.
+    alice.register().await;
+    assert_eq!(alice.mail_kinds().last(), Some(&Kind::Recovery));
+}
+
+#[tokio::test]
+async fn concurrent_registrations_replace_an_ended_token_once() {
+    let service = service().await;
+    let alice = service.person("alice@example.com");
+    let unused = alice.obtain_token().await;
+    service.clock.advance(DAY * 30);
+    futures::future::join_all((0..4).map(|_| alice.register())).await;
+    let welcomes = alice.mail_kinds().iter().filter(|kind| **kind == Kind::Welcome).count();
+    assert_eq!((welcomes, alice.stored_tokens().await.len()), (2, 1));
+    assert!(!service.is_active(&unused).await);
+}
+
+#[tokio::test]
+async fn code_from_before_the_end_still_makes_a_token() {
+    let service = service().await;
+    let alice = service.person("alice@example.com");
+    let unused = alice.obtain_token().await;
+    service.clock.advance(DAY * 30 - SECOND);
+    let code = alice.request_code().await;
+    service.clock.advance(SECOND);
+    let new = alice.reset_with(&code).await;
+    assert_eq!(service.active_tokens([&unused, &new]).await, [&new]);
+}
+
+#[tokio::test]
+async fn operator_revokes_a_token_by_id() {
+    let service = service().await;
+    let alice = service.person("alice@example.com");
+    let first = alice.obtain_token().await;
+    let id = async |key: &str| TokenId::parse(service.status(key).await.json()["id"].as_str().unwrap()).unwrap();
+    let replaced = id(&first).await;
+    let second = new_token(&service.regenerate(&first).await);
+    let current = id(&second).await;
+    let revoke = async |id: &TokenId| service.store.revoke_email_token_by_id(id, &operator()).await.unwrap();
+    assert!(!revoke(&replaced).await);
+    assert!(service.is_active(&second).await);
+    assert!(revoke(&current).await && !revoke(&current).await);
+    assert!(!service.is_active(&second).await);
+    assert!(alice.stored_tokens().await.is_empty());
+    let entries: Vec<_> = service.table.items().await.into_iter().filter(|item| item["action"].is_string()).collect();
+    let last = entries.iter().find(|entry| entry["action"] == "email_token.revoke").unwrap();
+    assert_eq!(last["actor"]["kind"], "operator");
+    alice.obtain_token().await;
 }

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use futures::future::{join, join_all};
 use reqwest::Client;
 use serde_json::{Value, json};
 use shared::app::Limits;
 use shared::store::mail_limits::MailLimits;
+use shared::store::registration::RegistrationPolicy;
 use tests::email::{Kind, assert_accepted, code_in, token_in};
 use tests::log::Log;
 use tests::mail_faults::MailFault;
@@ -227,7 +229,7 @@ async fn registration_is_open_closed_or_for_domains() {
     }
     // The operator's word goes before the parameter, from the next call on.
     let set = async |policy: Option<&str>| {
-        let policy = policy.map(|text| text.parse().unwrap());
+        let policy = policy.map(|text| text.parse::<RegistrationPolicy>().unwrap());
         service.store.set_registration(policy.as_ref(), &operator()).await.unwrap();
     };
     set(Some("closed")).await;
@@ -296,6 +298,26 @@ async fn concurrent_registrations_cannot_exceed_a_limit() {
         let service = &service;
         async move { service.person(&format!("person@d{place}.example")).register().await }
     });
-    futures::future::join_all(calls).await;
+    join_all(calls).await;
     assert_eq!(service.outbox.mails().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_registration_holds_while_a_token_is_revoked() {
+    let (service, _) = Service::start_with_mail_faults(unlimited()).await;
+    let alice = service.person("alice@example.com");
+    let set = async |policy: RegistrationPolicy| {
+        service.store.set_registration(Some(&policy), &operator()).await.unwrap();
+    };
+    for round in 1..=20 {
+        set(RegistrationPolicy::Open).await;
+        let key = alice.obtain_token().await;
+        set(RegistrationPolicy::Closed).await;
+        let ((), revoked) = join(alice.register(), service.revoke_email_token(&key)).await;
+        assert_eq!(revoked.status, 204);
+        assert!(alice.stored_tokens().await.is_empty());
+        let welcomes = alice.mail_kinds().iter().filter(|kind| **kind == Kind::Welcome).count();
+        assert_eq!(welcomes, round);
+        service.clock.advance(HOUR);
+    }
 }

@@ -129,6 +129,8 @@ async fn usage(service: &Service, key: &str) -> Value {
 async fn usage_covers_the_last_30_days_newest_first() {
     let service = service_at("2026-11-21T23:59:59Z").await;
     let key = service.person("alice@example.com").obtain_token().await;
+    // A token that is never used would end after 30 days.
+    assert_eq!(service.whoami(&key).await.status, 200);
     let days = [
         "2026-11-21",
         "2026-11-20",

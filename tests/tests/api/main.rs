@@ -41,3 +41,4 @@ mod registry_pypi;
 mod routes;
 mod stored_items;
 mod structure;
+mod suspension;

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use futures::future::{join, join_all};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::permissions::Role;
 use shared::secret::{Token, TokenKind};
 use tests::management::{ACCESS_TOKENS, AccessToken};
-use tests::table::text;
+use tests::table::{TABLE, text};
 use tests::{Answer, Bot, Org, Service, operator};
 
 /// Project names of the documented examples.
@@ -689,4 +690,71 @@ async fn list_returns_all_tokens_unpaged() {
         service.access_tokens(&owner).await.iter().map(|entry| text(entry, "name").to_owned()).collect();
     assert_eq!(names, (0..130).rev().map(|n| format!("token {n}")).collect::<Vec<_>>());
     service.call(Method::GET, &format!("{ACCESS_TOKENS}?limit=1"), &owner.credential).await.assert_invalid("limit");
+}
+
+// At most 1,000
+
+/// Sets the counter of an organization's access tokens, or removes it.
+async fn set_count(service: &Service, org: &Org, count: Option<usize>) {
+    let key = [("pk", format!("ORG#{}", org.id)), ("sk", "ACCESS_TOKEN_COUNT".to_owned())];
+    let key = key.map(|(name, value)| (name.to_owned(), AttributeValue::S(value)));
+    let client = service.dynamodb();
+    match count {
+        Some(count) => {
+            let item = key.into_iter().chain([("count".to_owned(), AttributeValue::N(count.to_string()))]).collect();
+            client.put_item().table_name(TABLE).set_item(Some(item)).send().await.map(|_| ()).unwrap();
+        }
+        None => client.delete_item().table_name(TABLE).set_key(Some(key.into())).send().await.map(|_| ()).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn organization_has_at_most_1000_tokens_under_concurrency() {
+    let (service, org, owner) = set_up().await;
+    service.access_token(&owner, &json!({"name": "first"})).await;
+    set_count(&service, &org, Some(995)).await;
+    let names: Vec<String> = (0..20).map(|place| format!("gateway-{place}")).collect();
+    let answers = join_all(names.iter().map(|name| create(&service, &owner, json!({"name": name})))).await;
+    let (created, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 201);
+    for answer in &refused {
+        // Losing too many races is the one other outcome.
+        if answer.status != 503 {
+            answer.assert_error(403, "PLAN_LIMIT_REACHED");
+            assert!(answer.json()["error"]["message"].as_str().unwrap().contains("1,000"), "{}", answer.text);
+        }
+    }
+    assert!(created.len() <= 5 && service.access_tokens(&owner).await.len() == created.len() + 1);
+    // One at a time, the rest of the thousand is there, and not one more.
+    for place in created.len()..5 {
+        assert_eq!(create(&service, &owner, json!({"name": format!("late-{place}")})).await.status, 201);
+    }
+    create(&service, &owner, json!({"name": "more"})).await.assert_error(403, "PLAN_LIMIT_REACHED");
+    let entries = service.table.audit_entries(&org.id).await;
+    let refused = entries.iter().filter(|entry| text(entry, "outcome") == "refused").count();
+    assert!(refused >= 1);
+    // A name that is taken is reported as such.
+    create(&service, &owner, json!({"name": "first"})).await.assert_invalid("name");
+    // Deleting one makes room for one.
+    let tokens = service.access_tokens(&owner).await;
+    let path = format!("{ACCESS_TOKENS}{}/", tokens[0]["id"]);
+    assert_eq!(service.call(Method::DELETE, &path, &owner.credential).await.status, 204);
+    assert_eq!(create(&service, &owner, json!({"name": "room"})).await.status, 201);
+    create(&service, &owner, json!({"name": "more"})).await.assert_error(403, "PLAN_LIMIT_REACHED");
+    set_count(&service, &org, Some(tokens.len())).await;
+}
+
+#[tokio::test]
+async fn counter_starts_with_the_tokens_that_exist() {
+    let (service, org, owner) = set_up().await;
+    let first = service.access_token(&owner, &json!({"name": "first"})).await;
+    let second = service.access_token(&owner, &json!({"name": "second"})).await;
+    // Tokens of a version that did not count.
+    set_count(&service, &org, None).await;
+    assert_eq!(delete(&service, &owner, &first).await.status, 204);
+    set_count(&service, &org, None).await;
+    service.access_token(&owner, &json!({"name": "third"})).await;
+    assert_eq!(delete(&service, &owner, &second).await.status, 204);
+    let items = service.table.items().await;
+    let count = items.iter().find(|item| item["sk"] == "ACCESS_TOKEN_COUNT").unwrap();
+    assert_eq!(count["count"], 1);
 }

@@ -89,6 +89,10 @@ async fn create(
             Ok((StatusCode::CREATED, Json(Answer { key: ShownOnce(plain), about })))
         }
         Created::CallerRevoked => Err(ApiError::Unauthorized(Unauthorized::Invalid)),
+        Created::Suspended => {
+            manager.record_refusal(&app).await?;
+            Err(ApiError::Suspended)
+        }
         Created::PlanLimitReached => {
             manager.record_refusal(&app).await?;
             Err(ApiError::PlanLimitReached)

@@ -76,7 +76,7 @@ async fn register_and_mail(app: &App, mailer: &Mailer, request: &Request, caller
     let Some(mut counted) = admitted(app, policy, recipient, &request.email, caller).await? else { return Ok(()) };
     let registration = store.register(&request.email, request.language, caller).await?;
     let sent = match &registration {
-        Registration::Welcome { to, language, token } => {
+        Registration::Welcome { to, language, token, .. } => {
             if recipient == Recipient::Known {
                 // The token was revoked in the meantime: this mail was counted as another kind.
                 store.uncount_mail(counted).await?;

@@ -3,10 +3,11 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use shared::openapi::{BodyErrors, HolderErrors, RefusalErrors, tag};
+use shared::openapi::{BodyErrors, HolderErrors, PlanErrors, RefusalErrors, tag};
 use shared::org_access_token_request::{Replacement, rejected, wrong_method_of_token};
 use shared::permissions::OrgAccessTokensCreate;
 use shared::secret::ShownOnce;
+use shared::store::org_access_tokens::Rejected;
 use shared::views::{OrgAccessTokenView, ShownToken};
 use shared::{ApiError, App, BotWith, Json, NoQuery};
 use utoipa_axum::router::OpenApiRouter;
@@ -24,7 +25,7 @@ pub fn routes() -> OpenApiRouter<App> {
 /// Create an organization access token
 ///
 /// Returns the token only once. Its name must be unique in the organization, and its projects must
-/// exist.
+/// exist. An organization has at most 1,000 access tokens.
 #[utoipa::path(
     post,
     path = "/api/v2/organization/tokens/",
@@ -35,6 +36,7 @@ pub fn routes() -> OpenApiRouter<App> {
         (status = 201, description = "The token was created.", body = OrgAccessTokenView),
         HolderErrors,
         BodyErrors,
+        PlanErrors,
         RefusalErrors,
     ),
 )]
@@ -47,7 +49,15 @@ async fn create(
     let settings = request.settings(app.clock().now())?;
     let org = &caller.bot.org_id;
     let created = app.store().create_org_access_token(org, settings, &caller.caller).await?;
-    let (token, plain) = created.map_err(rejected)?;
+    let (token, plain) = match created {
+        Ok(created) => created,
+        Err(reason) => {
+            if matches!(reason, Rejected::TooMany | Rejected::Suspended) {
+                caller.record_refusal(&app).await?;
+            }
+            return Err(rejected(reason));
+        }
+    };
     caller.confirm(&app, app.store().delete_org_access_token(org, token.id, &caller.caller)).await?;
     let view = OrgAccessTokenView { token: ShownToken::Whole(ShownOnce(plain)), ..token.into() };
     Ok((StatusCode::CREATED, Json(view)))
