@@ -29,6 +29,7 @@ mod org_user_tokens_list;
 mod org_user_tokens_probe;
 mod org_user_tokens_revoke;
 mod org_user_tokens_revoke_by_user;
+mod policies;
 mod races;
 mod registries;
 mod registry_npm;
