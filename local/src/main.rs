@@ -43,6 +43,9 @@ struct Arguments {
     /// Port of the embedded DynamoDB (0 for any free port)
     #[arg(long, default_value_t = 0)]
     dynamodb_port: u16,
+    /// Use the DynamoDB emulator at this URL instead of the embedded one
+    #[arg(long, value_name = "URL", conflicts_with_all = ["memory", "dynamodb_port"])]
+    dynamodb: Option<String>,
     /// Data folder, kept between runs. It is made readable for you alone
     #[arg(long, value_name = "DIR", default_value = ".local")]
     data: PathBuf,
@@ -119,12 +122,13 @@ async fn run(arguments: Arguments) -> Result<()> {
     let packages = upstreams::shown(&upstreams);
     let registries =
         Registries::new(upstreams).context("no trusted root certificates found for upstream registries")?;
-    let dynamodb = if memory {
-        DynamoDb::in_memory(arguments.dynamodb_port).await?
-    } else {
-        DynamoDb::in_folder(&data, arguments.dynamodb_port).await?
+    let embedded = match &arguments.dynamodb {
+        Some(_) => None,
+        None if memory => Some(DynamoDb::in_memory(arguments.dynamodb_port).await?),
+        None => Some(DynamoDb::in_folder(&data, arguments.dynamodb_port).await?),
     };
-    let store = Store::new(dynamodb_at(&dynamodb.endpoint), TABLE, Clock::System);
+    let endpoint = arguments.dynamodb.or_else(|| Some(embedded.as_ref()?.endpoint.clone())).unwrap_or_default();
+    let store = Store::new(dynamodb_at(&endpoint), TABLE, Clock::System);
     let installation_log = store.installation_log(INSTALLATIONS_TABLE);
     store.create_table().await.context("cannot create the table in the store")?;
     installation_log.create_table().await.context("cannot create the table in the store")?;
@@ -137,10 +141,10 @@ async fn run(arguments: Arguments) -> Result<()> {
     // The file written when the store was created holds the only copy of the API key.
     let mut environment = created.unwrap_or_else(|| demo::read(&env_file));
     let knows_key = environment.contains_key(demo::BOT_API_KEY);
-    environment.extend(surroundings(&base_url, &dynamodb.endpoint));
+    environment.extend(surroundings(&base_url, &endpoint));
     demo::write(&env_file, &environment)?;
 
-    say(&format!("guard-tokens listens on {base_url}, DynamoDB on {}.\n", dynamodb.endpoint));
+    say(&format!("guard-tokens listens on {base_url}, DynamoDB on {endpoint}.\n"));
     say(&format!("Emails are not sent: view them at {base_url}/_local/mail.\n"));
     say(&format!("{packages}\n"));
     if knows_key {
@@ -183,7 +187,10 @@ async fn run(arguments: Arguments) -> Result<()> {
             let _ = tokio::time::timeout(GRACE, serving).await;
         }
     }
-    tokio::time::timeout(GRACE, dynamodb.stop()).await.unwrap_or(Ok(()))
+    match embedded {
+        Some(dynamodb) => tokio::time::timeout(GRACE, dynamodb.stop()).await.unwrap_or(Ok(())),
+        None => Ok(()),
+    }
 }
 
 /// Variables that do not depend on the store: endpoints, table names and SDK settings.

@@ -98,13 +98,18 @@ class Decision:
 
 
 class Service:
-    """The local service in memory, with its database, a demo organization and an owner bot."""
+    """The local service, with a demo organization and an owner bot. Its database is the embedded
+    one in memory, or another at a URL."""
 
-    def __init__(self, binary, folder):
+    # What whoami answers to an invalid credential.
+    refusal_of_whoami = 401
+
+    def __init__(self, binary, folder, dynamodb=None):
         env_file = folder / "demo.env"
         self.log = folder / "local.log"
         self.addresses = self.names = 0
-        command = [binary, "--memory", "--port", "0", "--env-file", env_file]
+        command = [binary, "--port", "0", "--env-file", env_file]
+        command += ["--dynamodb", dynamodb] if dynamodb else ["--memory"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
         deadline = time.monotonic() + SECONDS_TO_START

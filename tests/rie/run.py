@@ -2,7 +2,8 @@
 `events/`.
 
 Needs the binaries of `cargo build --workspace --bins` and nothing but Python's standard library.
-Starts the local service in memory: the functions use its embedded DynamoDB and its mail outbox.
+Starts the local service in memory: the functions use its embedded DynamoDB, or another one at a
+URL, and its mail outbox.
 Compares each answer with expectations.py, prints every difference, and exits with 1 if there is
 any.
 
@@ -316,6 +317,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="tests/rie/run", description="Calls every function under the emulator.")
     parser.add_argument("--bins", type=Path, default=target / "debug", help="folder with the binaries")
     parser.add_argument("--rie", type=Path, default=next(target.glob(inside), None), help="path of the emulator")
+    parser.add_argument("--dynamodb", metavar="URL", help="a DynamoDB emulator to use instead of the embedded one")
     options = parser.parse_args()
     if options.rie is None or not options.rie.exists():
         sys.exit("aws-lambda-rie not found: run .ci/run once, or pass its path with --rie")
@@ -342,7 +344,7 @@ def main():
         sys.exit("guard-tokens is not built; run cargo build --workspace --bins")
     runnable = [name for name in sorted(functions & events & set(EXPECTED)) if (bins / name).exists()]
     with tempfile.TemporaryDirectory(prefix="guard-tokens-rie-") as folder:
-        service = Service(bins / "guard-tokens", Path(folder))
+        service = Service(bins / "guard-tokens", Path(folder), options.dynamodb)
         try:
             for name in runnable:
                 log_path = Path(folder) / f"{name}.log"

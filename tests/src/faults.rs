@@ -1,8 +1,10 @@
-//! A proxy in front of DynamoDB that injects faults on demand.
+//! A proxy in front of DynamoDB that injects faults on demand, records calls, and refuses requests
+//! that DynamoDB would refuse (see [`crate::dynamodb_rules`]).
 //!
 //! The embedded DynamoDB never throttles, loses a response or reports a conflict. The real one
 //! does, so tests inject these faults at any call of a request.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Barrier, Semaphore};
+
+use crate::dynamodb_rules::violations;
 
 /// Timeout of one attempt. Short, since tests wait for it.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1_200);
@@ -141,13 +145,22 @@ struct Plan {
     faults: Vec<Fault>,
     /// Fault for all further calls.
     then: Option<Fault>,
-    /// Operations called since the plan was set.
-    seen: Vec<String>,
+    /// Calls since the plan was set.
+    seen: Vec<Call>,
+}
+
+/// A call of DynamoDB.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The operation, such as `GetItem`.
+    pub operation: String,
+    /// The body of the request.
+    pub request: Value,
 }
 
 impl Plan {
-    fn next(&mut self, operation: &str) -> Option<Fault> {
-        self.seen.push(operation.to_owned());
+    fn next(&mut self, operation: &str, request: Value) -> Option<Fault> {
+        self.seen.push(Call { operation: operation.to_owned(), request });
         let behind = self.seen.len().checked_sub(self.passing + 1)?;
         self.faults.get(behind).copied().or(self.then).filter(|fault| fault.can_affect(operation))
     }
@@ -160,6 +173,7 @@ pub struct Faults {
     upstream: String,
     http: reqwest::Client,
     plan: Arc<Mutex<Plan>>,
+    broken: Arc<Mutex<BTreeSet<String>>>,
     pair: Arc<Barrier>,
     gate: Arc<Semaphore>,
 }
@@ -173,6 +187,7 @@ impl Faults {
             upstream: upstream.to_owned(),
             http: reqwest::Client::new(),
             plan: Arc::default(),
+            broken: Arc::default(),
             pair: Arc::new(Barrier::new(2)),
             gate: Arc::new(Semaphore::new(0)),
         };
@@ -210,6 +225,11 @@ impl Faults {
 
     /// Lets all calls pass again. Returns the operations called since [`Faults::arm`].
     pub fn disarm(&self) -> Vec<String> {
+        self.take_calls().into_iter().map(|call| call.operation).collect()
+    }
+
+    /// Like [`Faults::disarm`], with the requests.
+    pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut *self.lock()).seen
     }
 
@@ -223,6 +243,11 @@ impl Faults {
     /// Lets one [`Fault::Held`] call pass.
     pub fn release(&self) {
         self.gate.add_permits(1);
+    }
+
+    /// The rules that requests broke, for which DynamoDB would have refused them.
+    pub fn broken_rules(&self) -> BTreeSet<String> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Plan> {
@@ -242,7 +267,14 @@ async fn answer(State(faults): State<Faults>, request: Request) -> Response {
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let target = parts.headers["x-amz-target"].to_str().unwrap();
     let operation = target.rsplit('.').next().unwrap().to_owned();
-    let fault = faults.lock().next(&operation);
+    let request: Value = serde_json::from_slice(&body).unwrap();
+    let violations = violations(&operation, &request);
+    if !violations.is_empty() {
+        let body = json!({"__type": "com.amazon.coral.validate#ValidationException", "message": violations.join("; ")});
+        faults.broken.lock().unwrap_or_else(PoisonError::into_inner).extend(violations);
+        return (StatusCode::BAD_REQUEST, body.to_string()).into_response();
+    }
+    let fault = faults.lock().next(&operation, request);
     let (status, answer) = match fault {
         None => faults.forward(parts.headers, body).await,
         Some(Fault::WaitForAnother) => {

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
 pub mod coverage;
+pub mod dynamodb_rules;
 pub mod email;
 pub mod faults;
 pub mod invariants;
@@ -67,6 +68,8 @@ pub struct Service {
     /// The mails that were sent.
     pub outbox: Outbox,
     http: reqwest::Client,
+    /// The proxy in front of its DynamoDB, if it has one.
+    faults: Option<Faults>,
     _dynamodb: DynamoDb,
 }
 
@@ -111,7 +114,8 @@ impl Service {
         let (faults, ses) = (Faults::start(&dynamodb.endpoint).await, Ses::start(&clock).await);
         let served = Store::new(faults.client(), TABLE, clock.clone());
         let dependencies = Dependencies { ses: Some(ses.clone()), registries, ..Dependencies::default() };
-        (Self::start_on(dynamodb, clock, limits, Some(served), dependencies).await, faults, ses)
+        let service = Self::start_on(dynamodb, clock, limits, Some(served), dependencies).await;
+        (service.behind(&faults), faults, ses)
     }
 
     /// Starts a service with a manual clock whose DynamoDB injects faults. `store` and `table`
@@ -120,7 +124,8 @@ impl Service {
         let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
         let faults = Faults::start(&dynamodb.endpoint).await;
         let served = Store::new(faults.client(), TABLE, clock.clone());
-        (Self::start_on(dynamodb, clock, unlimited(), Some(served), Dependencies::default()).await, faults)
+        let service = Self::start_on(dynamodb, clock, unlimited(), Some(served), Dependencies::default()).await;
+        (service.behind(&faults), faults)
     }
 
     /// Starts a service with a manual clock and these registries.
@@ -141,7 +146,8 @@ impl Service {
         let faults = Faults::start(&dynamodb.endpoint).await;
         let served = Store::new(faults.client(), TABLE, clock.clone());
         let dependencies = Dependencies { registries, ..Dependencies::default() };
-        (Self::start_on(dynamodb, clock, unlimited(), Some(served), dependencies).await, faults)
+        let service = Self::start_on(dynamodb, clock, unlimited(), Some(served), dependencies).await;
+        (service.behind(&faults), faults)
     }
 
     async fn start_on(
@@ -178,7 +184,13 @@ impl Service {
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().build().unwrap();
         let table = Table::new(&dynamodb);
-        Self { base_url, store, installation_log, table, clock, outbox, http, _dynamodb: dynamodb }
+        Self { base_url, store, installation_log, table, clock, outbox, http, faults: None, _dynamodb: dynamodb }
+    }
+
+    /// The service, checked at its end for requests that broke DynamoDB's rules.
+    fn behind(mut self, faults: &Faults) -> Self {
+        self.faults = Some(faults.clone());
+        self
     }
 
     /// Creates an organization with Guard enabled.
@@ -270,10 +282,13 @@ impl Service {
     }
 }
 
-/// Every test ends with a check of the tables' invariants.
+/// Every test ends with a check of the tables' invariants, and of the requests that it made.
 impl Drop for Service {
     fn drop(&mut self) {
         if !std::thread::panicking() {
+            if let Some(faults) = &self.faults {
+                assert!(faults.broken_rules().is_empty(), "DynamoDB would refuse: {:#?}", faults.broken_rules());
+            }
             self.table.final_check();
         }
     }

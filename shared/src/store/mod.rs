@@ -206,7 +206,7 @@ impl Store {
 
     /// Begins a transaction.
     fn transaction(&self) -> Transaction<'_> {
-        Transaction { store: self, writes: Vec::new(), defect: false, attempts: Backoff::TRIES }
+        Transaction { store: self, writes: Vec::new(), entry: None, defect: false, attempts: Backoff::TRIES }
     }
 }
 
@@ -261,6 +261,8 @@ enum SortKeys<'a> {
 struct Transaction<'a> {
     store: &'a Store,
     writes: Vec<TransactWriteItem>,
+    /// The index of the write of the audit entry.
+    entry: Option<usize>,
     defect: bool,
     /// Attempts before conflicts make it fail.
     attempts: u32,
@@ -391,11 +393,12 @@ impl Transaction<'_> {
         self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
     }
 
-    /// Adds an audit log entry.
+    /// Adds an audit log entry, which never replaces another.
     fn audit(&mut self, log: impl Into<keys::Log>, entry: &audit::Entry) -> &mut Self {
         let log = log.into();
         let item = audit::stored(&log, entry);
-        self.put(keys::audit_entry(&log, &entry.id), &item)
+        self.entry = Some(self.writes.len());
+        self.put_new(keys::audit_entry(&log, &entry.id), &item)
     }
 
     fn push(&mut self, write: Option<TransactWriteItem>) -> &mut Self {
@@ -427,9 +430,11 @@ impl Transaction<'_> {
                 Err(error) => error,
             };
             match cancellation(&error) {
-                Some(Cancellation::ConditionFailed(index)) => {
+                Some(Cancellation::ConditionFailed { first, all }) => {
                     cost::add(Units::Write, &[]);
-                    return Ok(Committed::No(index));
+                    // Its ID is new: if the entry exists, an earlier attempt was committed.
+                    let is_committed = self.entry.is_some_and(|entry| all.contains(&entry));
+                    return Ok(if is_committed { Committed::Yes } else { Committed::No(first) });
                 }
                 // Nothing was written: the next attempt is a new transaction.
                 Some(Cancellation::Retry) => {
@@ -463,7 +468,11 @@ impl Condition {
 }
 
 enum Cancellation {
-    ConditionFailed(usize),
+    /// The indexes of the writes whose condition failed.
+    ConditionFailed {
+        first: usize,
+        all: Vec<usize>,
+    },
     Retry,
     InProgress,
 }
@@ -481,8 +490,10 @@ fn cancellation(error: &SdkError<TransactWriteItemsError>) -> Option<Cancellatio
         _ => return None,
     };
     let codes: Vec<&str> = cancelled.cancellation_reasons().iter().map(|r| r.code().unwrap_or("None")).collect();
-    if let Some(index) = codes.iter().position(|code| *code == "ConditionalCheckFailed") {
-        return Some(Cancellation::ConditionFailed(index));
+    let failed = codes.iter().enumerate().filter(|(_, code)| **code == "ConditionalCheckFailed");
+    let all: Vec<usize> = failed.map(|(index, _)| index).collect();
+    if let Some(&first) = all.first() {
+        return Some(Cancellation::ConditionFailed { first, all });
     }
     let retryable = ["None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
     codes.iter().all(|code| retryable.contains(code)).then_some(Cancellation::Retry)

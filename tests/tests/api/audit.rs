@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use shared::permissions::Role;
 use shared::secret::Token;
+use shared::store::audit::{Entry, Subject};
 use tests::table::text;
 use tests::{Answer, Service, operator};
 
@@ -51,6 +52,19 @@ async fn each_issue_and_revocation_adds_one_entry() {
     let at: Vec<&str> = entries.iter().map(|entry| text(entry, "at")).collect();
     let expected = [1, 2, 3, 4].map(|second| format!("2026-11-21T10:00:0{second}Z"));
     assert_eq!(at, expected);
+}
+
+#[tokio::test]
+async fn audit_entry_is_never_replaced() {
+    let service = Service::start().await;
+    let org = service.org().await;
+    let target = Subject::new("organization", &org.id);
+    let entry = Entry::done(&service.clock, &operator(), "org_user_token.issue", target).unwrap().refused();
+    service.store.record_refusal(&org.id, &entry).await.unwrap();
+    let forged = Entry { actor: Subject::new("bot", "another"), ..entry };
+    service.store.record_refusal(&org.id, &forged).await.unwrap();
+    let stored = service.table.audited_tokens(&org.id).await;
+    assert_eq!((stored.len(), &stored[0]["actor"]["id"]), (1, &json!("test")));
 }
 
 #[tokio::test]

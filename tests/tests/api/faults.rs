@@ -7,6 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::types::AttributeValue;
 use futures::future::join_all;
 use serde_json::json;
 use shared::app::Limits;
@@ -16,7 +18,7 @@ use tests::coverage::{COVERED, Covered, Fixtures, Guard};
 use tests::email::{Kind, code_in, kind_of, token_in};
 use tests::faults::{Fault, FaultClass, Faults};
 use tests::mail_faults::{MailFault, Ses};
-use tests::table::text;
+use tests::table::{TABLE, text};
 use tests::upstream::Registry;
 use tests::{Answer, Service, unlimited};
 
@@ -321,6 +323,32 @@ async fn lost_answer_on_issue_creates_one_token() {
         assert_eq!(service.table.audited_tokens(&org.id).await.len(), 1);
     }
     service.table.assert_sound();
+}
+
+#[tokio::test]
+async fn committed_transaction_is_recognized_by_its_audit_entry() {
+    let (service, faults) = Service::start_with_faults().await;
+    let (org, owner) = service.org_with_owner().await;
+    // The answer is lost, and its retry conflicts: the next attempt is a new transaction, all of
+    // whose conditions fail.
+    faults.arm(2, &[Fault::LostAfter, Fault::Conflict], None);
+    let answer = service.post(&org.org_user_tokens(""), &owner.credential, &json!({"user_identifier": "alice"})).await;
+    assert_eq!(faults.disarm()[2..], ["TransactWriteItems"; 3]);
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    assert_eq!(service.probe(&org, &owner, text(&answer.json(), "token")).await["active"], true);
+    assert_eq!(service.listed_ids(&org, &owner, "").await, [text(&answer.json(), "id")]);
+    assert_eq!(service.table.audited_tokens(&org.id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn request_that_dynamodb_would_refuse_fails_its_test() {
+    // Nothing listens there: the request must not be passed on.
+    let proxy = Faults::start("http://127.0.0.1:9").await;
+    let empty = || AttributeValue::S(String::new());
+    let get = proxy.client().get_item().table_name(TABLE).key("pk", empty()).key("sk", empty()).send().await;
+    assert_eq!(get.unwrap_err().code(), Some("ValidationException"));
+    let broken = proxy.broken_rules();
+    assert!(broken.iter().any(|rule| rule.contains("the key attribute pk is empty")), "{broken:?}");
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ mod org_user_tokens_list;
 mod org_user_tokens_probe;
 mod org_user_tokens_revoke;
 mod org_user_tokens_revoke_by_user;
+mod policies;
 mod races;
 mod refused_mints;
 mod registries;

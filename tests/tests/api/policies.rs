@@ -1,0 +1,538 @@
+//! The policies of `template.yaml`, evaluated as IAM does over the DynamoDB calls of every function:
+//! each call is allowed, no permission is unused, and calls of other kinds are denied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use shared::app::Limits;
+use shared::permissions::Operation;
+use tests::coverage::{COVERED, Fixtures, Guard};
+use tests::dynamodb_rules::attributes;
+use tests::faults::{Call, Faults};
+use tests::mail_faults::{MailFault, Ses};
+use tests::table::{INSTALLATIONS, TABLE, text};
+use tests::upstream::Registry;
+use tests::{Answer, Service, unlimited};
+
+const TOKENS_TABLE: &str = "TokensTable.Arn";
+const INSTALLATIONS_TABLE: &str = "InstallationsTable.Arn";
+const WRITES: [&str; 3] = ["PutItem", "UpdateItem", "DeleteItem"];
+const LEADING_KEYS: &str = "dynamodb:LeadingKeys";
+const ATTRIBUTES: &str = "dynamodb:Attributes";
+
+/// Functions that erase entries of addresses' audit logs, once their retention ends.
+const ERASERS: [&str; 0] = [];
+
+/// What IAM decides on: an action on a resource, with the values of condition keys.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Access {
+    action: String,
+    resource: String,
+    context: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Access {
+    fn new(action: &str, resource: &str) -> Self {
+        Self { action: format!("dynamodb:{action}"), resource: resource.to_owned(), context: BTreeMap::new() }
+    }
+
+    /// A write to these partitions of the tokens table.
+    fn write(action: &str, partitions: &[&str], attributes: &[&str]) -> Self {
+        let mut access = Self::new(action, TOKENS_TABLE);
+        for (key, values) in [(LEADING_KEYS, partitions), (ATTRIBUTES, attributes)] {
+            if !values.is_empty() {
+                access.context.insert(key, values.iter().map(|&value| value.to_owned()).collect());
+            }
+        }
+        access
+    }
+
+    /// A call on a log group: `log_group` is the name of its resource.
+    fn log(action: &str, log_group: &str) -> Self {
+        let resource = format!("{log_group}.Arn:log-stream:1");
+        Self { action: format!("logs:{action}"), resource, context: BTreeMap::new() }
+    }
+
+    fn is_write(&self) -> bool {
+        WRITES.iter().any(|write| self.action.ends_with(write))
+    }
+
+    fn partition(&self) -> &str {
+        self.context.get(LEADING_KEYS).map_or("", |keys| &keys[0])
+    }
+}
+
+fn resource(table: &Value) -> String {
+    match table.as_str() {
+        Some(TABLE) => TOKENS_TABLE.to_owned(),
+        Some(INSTALLATIONS) => INSTALLATIONS_TABLE.to_owned(),
+        table => panic!("there is no table {table:?}"),
+    }
+}
+
+/// What IAM decides on for a call of DynamoDB. A transaction needs the permissions of its actions.
+fn accesses(call: &Call) -> Vec<Access> {
+    let request = &call.request;
+    let on_item = |operation: &str, request: &Value| {
+        let item = request.get("Item").unwrap_or(&request["Key"]);
+        let mut named: BTreeSet<String> = item.as_object().unwrap().keys().cloned().collect();
+        for expression in ["UpdateExpression", "ConditionExpression"] {
+            let expression = request[expression].as_str().unwrap_or_default();
+            named.extend(attributes(expression, &request["ExpressionAttributeNames"]));
+        }
+        let mut access = Access::new(operation, &resource(&request["TableName"]));
+        access.context.insert(LEADING_KEYS, vec![text(&item["pk"], "S").to_owned()]);
+        access.context.insert(ATTRIBUTES, named.into_iter().collect());
+        access
+    };
+    match call.operation.as_str() {
+        "TransactWriteItems" => {
+            let actions = request["TransactItems"].as_array().unwrap().iter();
+            let actions = actions.flat_map(|action| action.as_object().unwrap());
+            actions
+                .map(|(kind, action)| {
+                    // `Put` needs `PutItem`, and `ConditionCheck` needs `ConditionCheckItem`.
+                    on_item(&format!("{kind}Item"), action)
+                })
+                .collect()
+        }
+        "BatchGetItem" => {
+            let tables = request["RequestItems"].as_object().unwrap().keys();
+            tables.map(|table| Access::new("BatchGetItem", &resource(&table.as_str().into()))).collect()
+        }
+        "Query" => {
+            let table = resource(&request["TableName"]);
+            let index = request["IndexName"].as_str().map(|index| format!("/index/{index}")).unwrap_or_default();
+            vec![Access::new("Query", &(table + &index))]
+        }
+        operation => vec![on_item(operation, request)],
+    }
+}
+
+/// A statement of a policy.
+#[derive(Debug, Clone)]
+struct Statement {
+    allows: bool,
+    actions: Vec<String>,
+    resources: Vec<String>,
+    /// Whether `resources` are those that it does not apply to.
+    excludes: bool,
+    /// By operator and key.
+    conditions: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+}
+
+/// One string or a list of them.
+fn strings(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(one) => vec![one.clone()],
+        Value::Array(many) => many.iter().map(|one| one.as_str().unwrap().to_owned()).collect(),
+        _ => panic!("neither a string nor a list of strings: {value}"),
+    }
+}
+
+impl Statement {
+    fn new(statement: &Value) -> Self {
+        let excludes = statement.get("NotResource").is_some();
+        let resources = strings(&statement[if excludes { "NotResource" } else { "Resource" }]);
+        // `${Table.Arn}/index/…` inside of !Sub is `Table.Arn` outside of it. The ARN of a log group
+        // ends in `:*`.
+        let resources = resources.into_iter().map(|resource| match resource.strip_suffix("Logs.Arn") {
+            Some(function) => format!("{function}Logs.Arn:*"),
+            None => resource
+                .replace("${TokensTable.Arn}", TOKENS_TABLE)
+                .replace("${InstallationsTable.Arn}", INSTALLATIONS_TABLE),
+        });
+        let conditions = statement["Condition"].as_object().into_iter().flatten().map(|(operator, keys)| {
+            let keys = keys.as_object().unwrap().iter().map(|(key, values)| (key.clone(), strings(values)));
+            (operator.clone(), keys.collect())
+        });
+        Self {
+            allows: text(statement, "Effect") == "Allow",
+            actions: strings(&statement["Action"]),
+            resources: resources.collect(),
+            excludes,
+            conditions: conditions.collect(),
+        }
+    }
+
+    fn applies_to(&self, access: &Access) -> bool {
+        let is_on = self.resources.iter().any(|pattern| matches(pattern, &access.resource));
+        let is_its_action = self.actions.iter().any(|pattern| matches(pattern, &access.action));
+        let mut conditions =
+            self.conditions.iter().flat_map(|(operator, keys)| keys.iter().map(move |key| (operator, key)));
+        is_its_action
+            && is_on != self.excludes
+            && conditions.all(|(operator, (key, patterns))| holds(operator, patterns, access.context.get(key.as_str())))
+    }
+}
+
+/// Whether a condition holds for the values of its key in a request.
+fn holds(operator: &str, patterns: &[String], values: Option<&Vec<String>>) -> bool {
+    let mut values_in_request = values.into_iter().flatten();
+    let is_like = |value: &String| patterns.iter().any(|pattern| matches(pattern, value));
+    match operator {
+        // Holds without values: that is why "Null" goes with it.
+        "ForAllValues:StringLike" => values_in_request.all(is_like),
+        "ForAnyValue:StringLike" => values_in_request.any(is_like),
+        "StringEquals" => values_in_request.next().is_some_and(|value| patterns.contains(value)),
+        "Null" => values.is_none() == (patterns == ["true"]),
+        _ => panic!("the operator {operator} is not known"),
+    }
+}
+
+/// Whether a text matches a pattern of IAM: `*` is any text, `?` any character.
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.chars().next() {
+        None => text.is_empty(),
+        Some('*') => {
+            let rest = &pattern[1..];
+            text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| matches(rest, &text[at..]))
+        }
+        Some(first) => text.chars().next().is_some_and(|other| {
+            (first == '?' || first == other) && matches(&pattern[first.len_utf8()..], &text[other.len_utf8()..])
+        }),
+    }
+}
+
+/// The value of the template's parameter `TableKeyChecks`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyChecks {
+    Enforced,
+    Relaxed,
+}
+
+/// The statements of each function's role.
+struct Policies(BTreeMap<String, Vec<Statement>>);
+
+impl Policies {
+    fn of_the_template(checks: KeyChecks) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml");
+        let template: Value = serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        let resources = &template["Resources"];
+        let mut of_functions = BTreeMap::new();
+        for operation in Operation::ALL {
+            let name = resource_name(*operation);
+            // What SAM attaches to every role.
+            let basic = json!(["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]);
+            let mut statements = vec![json!({"Effect": "Allow", "Action": basic, "Resource": "*"})];
+            for policy in resources[&name]["Properties"]["Policies"].as_array().unwrap() {
+                let document = match chosen(policy, checks) {
+                    Value::String(managed) if managed == "AWS::NoValue" => continue,
+                    Value::String(managed) => &resources[managed]["Properties"]["PolicyDocument"],
+                    document => document,
+                };
+                for statement in document["Statement"].as_array().unwrap() {
+                    let mut statement = statement.clone();
+                    if let Some(condition) = statement.get("Condition") {
+                        let condition = chosen(condition, checks).clone();
+                        statement["Condition"] = if condition == "AWS::NoValue" { Value::Null } else { condition };
+                    }
+                    statements.push(statement);
+                }
+            }
+            of_functions.insert(name, statements.iter().map(Statement::new).collect());
+        }
+        Self(of_functions)
+    }
+
+    /// An explicit denial wins; what nothing allows is denied.
+    fn allow(&self, function: &str, access: &Access) -> bool {
+        let applying = self.0[function].iter().filter(|statement| statement.applies_to(access));
+        let effects: BTreeSet<bool> = applying.map(|statement| statement.allows).collect();
+        effects == BTreeSet::from([true])
+    }
+}
+
+/// `!If [ChecksKeys, …, …]`, which is parsed to a list, becomes the part that applies.
+fn chosen(value: &Value, checks: KeyChecks) -> &Value {
+    match value.as_array() {
+        Some(parts) => {
+            assert_eq!((parts.len(), &parts[0]), (3, &json!("ChecksKeys")), "{value}");
+            &parts[if checks == KeyChecks::Enforced { 1 } else { 2 }]
+        }
+        None => value,
+    }
+}
+
+fn resource_name(operation: Operation) -> String {
+    let words = operation.name().split('-');
+    words.map(|word| format!("{}{}", word[..1].to_uppercase(), &word[1..])).collect()
+}
+
+/// Records what calls of operations ask of DynamoDB.
+struct Recorder {
+    faults: Faults,
+    ses: Ses,
+    recorded: BTreeMap<String, BTreeSet<Access>>,
+}
+
+impl Recorder {
+    /// Makes a call of this operation.
+    async fn record(&mut self, operation: Operation, expected: u16, call: impl Future<Output = Answer>) {
+        self.faults.arm(0, &[], None);
+        let answer = call.await;
+        let calls = self.faults.take_calls();
+        assert_eq!(answer.status, expected, "{}: {}", operation.name(), answer.text);
+        // The authorizer asks for whoami, which has no access to the table.
+        let operation = if operation == Operation::TokensWhoami { Operation::TokensAuthorize } else { operation };
+        self.recorded.get_mut(&resource_name(operation)).unwrap().extend(calls.iter().flat_map(accesses));
+    }
+}
+
+/// Makes every call of the coverage table, and those that need more than its fixtures.
+async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
+    let registry = Registry::with_widgets().await;
+    let limits = Limits { calls_per_minute: Some(1_000_000), mails_per_hour: Some(1_000_000), ..unlimited() };
+    let (service, faults, ses) = Service::start_with_all_faults(limits, registry.settings()).await;
+    let functions = Operation::ALL.iter().map(|operation| (resource_name(*operation), BTreeSet::new()));
+    let (mut recorder, service) = (Recorder { faults, ses, recorded: functions.collect() }, &service);
+    for covered in COVERED.iter().filter(|covered| covered.guard != Guard::Gateway) {
+        let fixtures = Fixtures::create(service).await;
+        recorder.record(covered.operation, covered.success, covered.call(service, &fixtures)).await;
+        let fixtures = Fixtures::create(service).await;
+        let request = || covered.request(service, &fixtures);
+        // An API key's last_used_at is updated.
+        if matches!(covered.guard, Guard::Manager | Guard::Authorizer) {
+            let call = service.send(request().bearer_auth(&fixtures.api_key.key));
+            recorder.record(covered.operation, covered.success, call).await;
+        }
+        // Downloads with an email-verified token are counted.
+        if covered.guard == Guard::Registry {
+            let call = service.send(request().bearer_auth(&fixtures.email_token));
+            recorder.record(covered.operation, covered.success, call).await;
+        }
+        if covered.operation.rule().audited_refusal.is_some() {
+            let bot = service.bot(&fixtures.org, &[]).await;
+            recorder.record(covered.operation, 403, service.send(request().bearer_auth(&bot.credential))).await;
+        }
+    }
+    record_expiries(&mut recorder, service).await;
+    record_mails(&mut recorder, service).await;
+    record_projects(&mut recorder, service).await;
+    let fixtures = Fixtures::create(service).await;
+    let log = fixtures.org.audit_log("?action=api_key.create");
+    recorder.record(Operation::AuditLogList, 200, service.call(Method::GET, &log, &fixtures.owner.credential)).await;
+    recorder.recorded
+}
+
+/// Listings and the creation of API keys move what has expired.
+async fn record_expiries(recorder: &mut Recorder, service: &Service) {
+    let expiring = |name: &str| {
+        let expires_at = service.clock.now().plus(Duration::from_secs(60)).to_string();
+        json!({"name": name, "environment": "live", "scopes": ["org:read"], "expires_at": expires_at})
+    };
+    let minute = Duration::from_secs(60);
+    let create = COVERED.iter().find(|covered| covered.operation == Operation::ApiKeysCreate).unwrap();
+    let list = COVERED.iter().find(|covered| covered.operation == Operation::ApiKeysList).unwrap();
+    for covered in [create, list] {
+        let fixtures = Fixtures::create(service).await;
+        service.api_key_with(&fixtures.owner.credential, &expiring("ends")).await;
+        service.clock.advance(minute);
+        recorder.record(covered.operation, covered.success, covered.call(service, &fixtures)).await;
+    }
+    let fixtures = Fixtures::create(service).await;
+    let (org, owner) = (&fixtures.org, &fixtures.owner);
+    let key = service.api_key_with(&owner.credential, &expiring("is revoked")).await;
+    let path = format!("/v1/api-keys/{}", key.id);
+    recorder.record(Operation::ApiKeysRevoke, 204, service.call(Method::DELETE, &path, &owner.credential)).await;
+    let expires_at = service.clock.now().plus(minute).to_string();
+    let revoked = service.issue_until(org, owner, "alice", &expires_at).await;
+    let path = org.org_user_tokens(&format!("/by-id/{}", revoked.id));
+    recorder.record(Operation::OrgUserTokensRevoke, 204, service.call(Method::DELETE, &path, &owner.credential)).await;
+    service.issue_until(org, owner, "bobby", &expires_at).await;
+    let body = json!({"user_identifier": "bobby"});
+    let path = org.org_user_tokens("/revoke-by-user");
+    recorder.record(Operation::OrgUserTokensRevokeByUser, 200, service.post(&path, &owner.credential, &body)).await;
+    service.issue_until(org, owner, "carol", &expires_at).await;
+    service.clock.advance(minute);
+    let path = org.org_user_tokens("");
+    recorder.record(Operation::OrgUserTokensList, 200, service.call(Method::GET, &path, &owner.credential)).await;
+}
+
+/// An address with and without a token; mails that SES accepts and rejects.
+async fn record_mails(recorder: &mut Recorder, service: &Service) {
+    let register = |email: String| async move { service.register(&json!({"email": email})).await };
+    let fixtures = Fixtures::create(service).await;
+    recorder.record(Operation::EmailTokensRegister, 202, register(fixtures.email.clone())).await;
+    for email in [fixtures.email.clone(), format!("new-{}", fixtures.email)] {
+        recorder.ses.fail(MailFault::Rejected);
+        recorder.record(Operation::EmailTokensRegister, 503, register(email)).await;
+        recorder.ses.recover();
+    }
+}
+
+/// Projects of an organization access token exist.
+async fn record_projects(recorder: &mut Recorder, service: &Service) {
+    let fixtures = Fixtures::create(service).await;
+    service.projects(&fixtures.org, &["greenhouse"]).await;
+    let body = json!({"name": "with a project", "access_config": {"role": "readonly", "projects": ["greenhouse"]}});
+    let (credential, path) = (&fixtures.owner.credential, "/api/v2/organization/tokens/");
+    recorder.record(Operation::OrgAccessTokensCreate, 201, service.post(path, credential, &body)).await;
+    let body = json!({"access_config": {"projects": ["greenhouse"]}});
+    let path = fixtures.access_token.path();
+    let call = service.send_json(Method::PATCH, &path, credential, &body);
+    recorder.record(Operation::OrgAccessTokensUpdate, 200, call).await;
+}
+
+/// The kind of a partition: `ORG#*#USER_TOKENS#*`.
+fn shape(partition: &str) -> String {
+    const STATES: [&str; 6] = ["ACTIVE", "EXPIRED", "REVOKED", "EXPIRY", "LIVE", "TEST"];
+    let is_constant = |part: &&str| part.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let parts = partition.split('#').map(|part| if is_constant(&part) && !STATES.contains(&part) { part } else { "*" });
+    parts.collect::<Vec<_>>().join("#").replace("#*#*", "#*")
+}
+
+/// A partition of each kind that some function or `guardctl` writes.
+fn partitions(recorded: &BTreeMap<String, BTreeSet<Access>>) -> BTreeMap<String, String> {
+    let by_guardctl = ["BOT#BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC", "ORG#OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC", "ORGS"];
+    let written = recorded.values().flatten().filter(|access| access.is_write() && access.resource == TOKENS_TABLE);
+    let partitions = written.map(Access::partition).chain(by_guardctl);
+    partitions.map(|partition| (shape(partition), partition.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn policies_allow_what_functions_do_and_deny_the_rest() {
+    let recorded = recorded().await;
+    every_recorded_call_is_allowed(&recorded);
+    every_permission_is_used(&recorded);
+    writes_to_other_partitions_are_denied(&recorded);
+    other_tables_and_operations_are_denied(&recorded);
+}
+
+fn every_recorded_call_is_allowed(recorded: &BTreeMap<String, BTreeSet<Access>>) {
+    for checks in [KeyChecks::Enforced, KeyChecks::Relaxed] {
+        let policies = Policies::of_the_template(checks);
+        for (function, accesses) in recorded {
+            for access in accesses {
+                assert!(policies.allow(function, access), "template.yaml denies {function} ({checks:?}): {access:?}");
+            }
+        }
+    }
+    let without_access = ["DocsNotFound", "DocsOpenapi", "TokensWhoami"];
+    let silent = recorded.iter().filter(|(_, accesses)| accesses.is_empty()).map(|(function, _)| function.as_str());
+    assert_eq!(silent.collect::<Vec<_>>(), without_access);
+}
+
+fn every_permission_is_used(recorded: &BTreeMap<String, BTreeSet<Access>>) {
+    let policies = Policies::of_the_template(KeyChecks::Enforced);
+    for (function, accesses) in recorded {
+        for statement in policies.0[function].iter().filter(|statement| statement.allows) {
+            let used: Vec<&Access> = accesses.iter().filter(|access| statement.applies_to(access)).collect();
+            for action in statement.actions.iter().filter(|action| action.starts_with("dynamodb:")) {
+                assert!(used.iter().any(|access| access.action == *action), "{function} never uses {action}");
+            }
+            for (key, patterns) in statement.conditions.get("ForAllValues:StringLike").into_iter().flatten() {
+                let values = used.iter().filter_map(|access| access.context.get(key.as_str()));
+                let values: BTreeSet<&String> = values.flatten().collect();
+                for pattern in patterns {
+                    let is_used = values.iter().any(|value| matches(pattern, value));
+                    assert!(is_used, "{function} never uses {pattern} of {key} in {:?}", statement.actions);
+                }
+            }
+        }
+    }
+}
+
+fn writes_to_other_partitions_are_denied(recorded: &BTreeMap<String, BTreeSet<Access>>) {
+    let policies = Policies::of_the_template(KeyChecks::Enforced);
+    let partitions = partitions(recorded);
+    assert!(partitions.len() > 12, "{partitions:?}");
+    let mut denied = 0;
+    for (function, accesses) in recorded {
+        for action in WRITES {
+            let own: Vec<&Access> = accesses
+                .iter()
+                .filter(|access| access.action.ends_with(action) && access.resource == TOKENS_TABLE)
+                .collect();
+            let shapes: BTreeSet<String> = own.iter().map(|access| shape(access.partition())).collect();
+            for (_, partition) in partitions.iter().filter(|(shape, _)| !shapes.contains(*shape)) {
+                let foreign = Access::write(action, &[partition], &["pk", "sk", "last_used_at"]);
+                assert!(!policies.allow(function, &foreign), "{function} may {action} in {partition}");
+                // Hidden among its own.
+                if let Some(own) = own.first() {
+                    let mixed = Access::write(action, &[own.partition(), partition], &["pk", "sk", "last_used_at"]);
+                    assert!(!policies.allow(function, &mixed), "{function} may {action} in {partition} and its own");
+                }
+                denied += 1;
+            }
+            let keyless = Access::write(action, &[], &["pk", "sk", "last_used_at"]);
+            assert!(!policies.allow(function, &keyless), "{function} may {action} without a key");
+        }
+        for audit in ["ORG#OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC#AUDIT", "EMAIL#ab01#AUDIT"] {
+            let may_erase = ERASERS.contains(&function.as_str()) && audit.starts_with("EMAIL#");
+            for action in ["UpdateItem", "DeleteItem"].into_iter().filter(|_| !may_erase) {
+                let access = Access::write(action, &[audit], &["pk", "sk", "last_used_at"]);
+                assert!(!policies.allow(function, &access), "{function} may {action} in {audit}");
+            }
+        }
+    }
+    assert!(denied > 500, "{denied}");
+    // Functions that update a token only because it was used.
+    for function in ["RegistryNpm", "RegistryPypi", "TokensAuthorize", "TokensIntrospect", "AuditLogList"] {
+        let update = |attribute: &str| Access::write("UpdateItem", &["TOKEN#ab01"], &["pk", "sk", attribute]);
+        assert!(policies.allow(function, &update("last_used_at")), "{function}");
+        for attribute in ["revoked_at", "expires_at", "scopes", "org_id", "actor_pk", "npm"] {
+            assert!(!policies.allow(function, &update(attribute)), "{function} may change {attribute}");
+        }
+        let unnamed = Access::write("UpdateItem", &["TOKEN#ab01"], &[]);
+        assert!(!policies.allow(function, &unnamed), "{function} may change unnamed attributes");
+    }
+}
+
+fn other_tables_and_operations_are_denied(recorded: &BTreeMap<String, BTreeSet<Access>>) {
+    let policies = Policies::of_the_template(KeyChecks::Enforced);
+    let all: BTreeSet<(&str, &str)> =
+        recorded.values().flatten().map(|access| (access.action.as_str(), access.resource.as_str())).collect();
+    for (function, accesses) in recorded {
+        for (action, resource) in &all {
+            let is_own = accesses.iter().any(|access| access.action == *action && access.resource == *resource);
+            // All indexes of a table go together.
+            let table = resource.split("/index/").next().unwrap();
+            let is_index_of_it = |it: &Access| it.resource.starts_with(table) && it.resource != table;
+            let is_own = is_own || *resource != table && accesses.iter().any(is_index_of_it);
+            if !is_own {
+                let foreign =
+                    Access { action: (*action).into(), resource: (*resource).into(), context: BTreeMap::new() };
+                assert!(!policies.allow(function, &foreign), "{function} may {action} on {resource}");
+            }
+        }
+        for action in ["Scan", "BatchWriteItem", "PartiQLSelect", "PartiQLUpdate", "DeleteTable", "UpdateTimeToLive"] {
+            for table in [TOKENS_TABLE, INSTALLATIONS_TABLE] {
+                assert!(!policies.allow(function, &Access::new(action, table)), "{function} may {action} on {table}");
+            }
+        }
+        for action in ["CreateLogStream", "PutLogEvents"] {
+            assert!(policies.allow(function, &Access::log(action, &format!("{function}Logs"))), "{function}");
+            for other in recorded.keys().filter(|other| *other != function) {
+                let foreign = Access::log(action, &format!("{other}Logs"));
+                assert!(!policies.allow(function, &foreign), "{function} may write the log of {other}");
+            }
+            assert!(!policies.allow(function, &Access::log(action, "AccessLogs")), "{function}");
+        }
+        assert!(!policies.allow(function, &Access::log("DeleteLogGroup", &format!("{function}Logs"))), "{function}");
+    }
+}
+
+#[test]
+fn conditions_hold_as_in_iam() {
+    let list = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect::<Vec<_>>();
+    let patterns = list(&["A#*", "B?"]);
+    for (operator, values, expected) in [
+        ("ForAllValues:StringLike", Some(list(&["A#1", "B1"])), true),
+        ("ForAllValues:StringLike", Some(list(&["A#1", "C"])), false),
+        ("ForAllValues:StringLike", Some(list(&["B12"])), false),
+        ("ForAllValues:StringLike", None, true),
+        ("ForAnyValue:StringLike", Some(list(&["C", "A#1"])), true),
+        ("ForAnyValue:StringLike", Some(list(&["C"])), false),
+        ("ForAnyValue:StringLike", None, false),
+    ] {
+        assert_eq!(holds(operator, &patterns, values.as_ref()), expected, "{operator} {values:?}");
+    }
+    let is_missing = |expected: &str, values: Option<Vec<String>>| holds("Null", &list(&[expected]), values.as_ref());
+    assert!(is_missing("true", None) && is_missing("false", Some(list(&["x"]))));
+    assert!(!is_missing("false", None) && !is_missing("true", Some(list(&["x"]))));
+}
