@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use shared::app::Limits;
 use shared::permissions::Operation;
+use shared::store::mail_limits::MailLimits;
 use tests::coverage::{COVERED, Fixtures, Guard};
 use tests::dynamodb_rules::attributes;
 use tests::faults::{Call, Faults};
@@ -26,6 +27,18 @@ const ATTRIBUTES: &str = "dynamodb:Attributes";
 
 /// Functions that erase entries of addresses' audit logs, once their retention ends.
 const ERASERS: [&str; 0] = [];
+
+/// Limits of mails that are counted and never reached.
+fn plenty() -> MailLimits {
+    let many = Some(1_000_000);
+    MailLimits {
+        per_hour: many,
+        per_domain_per_hour: many,
+        per_source_per_hour: many,
+        per_source_per_day: many,
+        recoveries_per_source_per_hour: many,
+    }
+}
 
 /// What IAM decides on: an action on a resource, with the values of condition keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -286,7 +299,7 @@ impl Recorder {
 /// Makes every call of the coverage table, and those that need more than its fixtures.
 async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
     let registry = Registry::with_widgets().await;
-    let limits = Limits { calls_per_minute: Some(1_000_000), mails_per_hour: Some(1_000_000), ..unlimited() };
+    let limits = Limits { calls_per_minute: Some(1_000_000), mails: plenty(), ..unlimited() };
     let (service, faults, ses) = Service::start_with_all_faults(limits, registry.settings()).await;
     let functions = Operation::ALL.iter().map(|operation| (resource_name(*operation), BTreeSet::new()));
     let (mut recorder, service) = (Recorder { faults, ses, recorded: functions.collect() }, &service);
