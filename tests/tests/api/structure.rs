@@ -423,7 +423,10 @@ fn log_levels_of_the_template_are_levels_that_functions_use() {
 #[test]
 fn openapi_document_is_up_to_date() {
     let document = serde_json::to_string_pretty(&local::api::document()).unwrap() + "\n";
-    assert!(document == read("openapi.json"), "openapi.json is out of date: cargo openapi > openapi.json.new && mv openapi.json.new openapi.json");
+    assert!(
+        document == read("openapi.json"),
+        "openapi.json is out of date: cargo openapi > openapi.json.new && mv openapi.json.new openapi.json"
+    );
 }
 
 #[test]
