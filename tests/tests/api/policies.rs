@@ -6,18 +6,19 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use futures::future::join;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::app::Limits;
-use shared::permissions::Operation;
+use shared::permissions::{Operation, Role};
 use shared::store::mail_limits::MailLimits;
 use tests::coverage::{COVERED, Fixtures, Guard};
 use tests::dynamodb_rules::attributes;
-use tests::faults::{Call, Faults};
+use tests::faults::{Call, Fault, Faults};
 use tests::mail_faults::{MailFault, Ses};
 use tests::table::{INSTALLATIONS, TABLE, text};
 use tests::upstream::Registry;
-use tests::{Answer, Service, unlimited};
+use tests::{Answer, Service, operator, unlimited};
 
 const TOKENS_TABLE: &str = "TokensTable.Arn";
 const INSTALLATIONS_TABLE: &str = "InstallationsTable.Arn";
@@ -326,6 +327,7 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
     record_expiries(&mut recorder, service).await;
     record_mails(&mut recorder, service).await;
     record_projects(&mut recorder, service).await;
+    record_cuts(&mut recorder, service).await;
     let fixtures = Fixtures::create(service).await;
     let log = fixtures.org.audit_log("?action=api_key.create");
     recorder.record(Operation::AuditLogList, 200, service.call(Method::GET, &log, &fixtures.owner.credential)).await;
@@ -389,6 +391,32 @@ async fn record_projects(recorder: &mut Recorder, service: &Service) {
     let path = fixtures.access_token.path();
     let call = service.send_json(Method::PATCH, &path, credential, &body);
     recorder.record(Operation::OrgAccessTokensUpdate, 200, call).await;
+}
+
+/// What a bot creates that is cut off before the commit is taken back.
+async fn record_cuts(recorder: &mut Recorder, service: &Service) {
+    for covered in COVERED.iter().filter(|covered| covered.operation.rule().audited_refusal.is_some()) {
+        let fixtures = Fixtures::create(service).await;
+        recorder.faults.arm(0, &[], None);
+        assert_eq!(covered.call(service, &fixtures).await.status, covered.success);
+        let calls = recorder.faults.disarm();
+        let reads = calls.iter().position(|call| call == "TransactWriteItems").unwrap();
+
+        let fixtures = Fixtures::create(service).await;
+        let bot = service.bot(&fixtures.org, &[Role::Owner]).await;
+        recorder.faults.arm(reads, &[Fault::Held], None);
+        let cut = async {
+            recorder.faults.reached(reads + 1).await;
+            assert!(service.store.delete_bot(&bot.id, &operator()).await.unwrap());
+            recorder.faults.release();
+        };
+        let call = service.send(covered.request(service, &fixtures).bearer_auth(&bot.credential));
+        let (answer, ()) = join(call, cut).await;
+        let calls = recorder.faults.take_calls();
+        assert_eq!(answer.status, 401, "{}: {}", covered.operation.name(), answer.text);
+        let recorded = recorder.recorded.get_mut(&resource_name(covered.operation)).unwrap();
+        recorded.extend(calls.iter().flat_map(accesses));
+    }
 }
 
 /// The kind of a partition: `ORG#*#USER_TOKENS#*`.
