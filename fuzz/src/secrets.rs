@@ -45,6 +45,10 @@ fn token(text: &str) {
     assert_eq!(read.as_ref().map(Token::kind), kind, "{text:?}");
     let Some(read) = read else { return };
     assert_eq!(read.expose(), text);
+    // Found in a longer text too, wherever it begins.
+    for longer in [text.to_owned(), format!("x-{text}.tgz"), format!("tg_org_{text}"), format!("{text}{text}")] {
+        assert_eq!(Token::found_in(&longer).map(|found| found.hash()), Some(read.hash()), "{longer:?}");
+    }
     let shown = read.shown_prefix();
     assert!(text.starts_with(&shown) && text.len() - shown.len() >= 34, "{shown} shows too much");
     assert_eq!(Token::parse(&shown).map(|token| token.kind()), None, "{shown} is a token");

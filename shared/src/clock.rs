@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use jiff::{Timestamp, Unit};
-use serde::{Deserialize, Serialize};
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The service's source of time.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +24,7 @@ pub enum Clock {
 impl Clock {
     /// A clock that stays at `start` until it is advanced.
     pub fn manual(start: Moment) -> Self {
-        Clock::Manual(Arc::new(AtomicI64::new(start.0.as_millisecond())))
+        Clock::Manual(Arc::new(AtomicI64::new(start.epoch_seconds() * 1000)))
     }
 
     /// Advances a manual clock. Does nothing to the system clock.
@@ -64,9 +66,12 @@ impl Clock {
 /// assert!(tokyo < tokyo.plus(Duration::from_secs(1)));
 /// assert_eq!(Moment::parse("tomorrow"), None);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct Moment(Timestamp);
+// Not a `Timestamp`, which ends before the last day of 9999: a common way to write *never*.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(DateTime);
+
+/// 1970 in UTC.
+const UNIX_EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 impl Moment {
     /// Parses an RFC 3339 timestamp with any offset. Fractions of a second are truncated, so that
@@ -98,40 +103,33 @@ impl Moment {
         if !has_form || !is_offset {
             return None;
         }
-        match format!("{seconds}{offset}").parse::<Timestamp>() {
-            Ok(timestamp) => Some(Self::from(timestamp)),
-            // The last hours of 9999, a common way to write *never*, are beyond jiff's last
-            // timestamp.
-            Err(_) if seconds.starts_with("9999-12-3") && seconds.parse::<jiff::civil::DateTime>().is_ok() => {
-                Some(Self::from(Timestamp::MAX))
-            }
-            Err(_) => None,
-        }
+        let local: DateTime = seconds.parse().ok()?;
+        local.checked_sub(SignedDuration::from_mins(minutes(offset)?)).ok().map(Self)
     }
 
     /// The Unix epoch.
-    pub(crate) const EPOCH: Self = Self(Timestamp::UNIX_EPOCH);
+    pub(crate) const EPOCH: Self = Self(UNIX_EPOCH);
 
     /// Milliseconds since 1970; 0 for earlier times.
     pub(crate) fn epoch_milliseconds(self) -> u64 {
-        u64::try_from(self.0.as_millisecond()).unwrap_or(0)
+        u64::try_from(self.epoch_seconds()).unwrap_or(0) * 1000
     }
 
     /// Seconds since 1970, as DynamoDB's TTL requires.
     pub fn epoch_seconds(self) -> i64 {
-        self.0.as_second()
+        self.0.duration_since(UNIX_EPOCH).as_secs()
     }
 
     /// Adds a duration; saturates at the last representable time.
     pub fn plus(self, duration: Duration) -> Self {
-        self.0.checked_add(duration).map_or(Self(Timestamp::MAX), Self::from)
+        self.0.checked_add(duration).map_or(Self(LAST), Self::from)
     }
 }
 
 impl Moment {
     /// Subtracts a duration; saturates at the first representable time.
     pub fn minus(self, duration: Duration) -> Self {
-        self.0.checked_sub(duration).map_or(Self(Timestamp::MIN), Self::from)
+        self.0.checked_sub(duration).map_or(Self(DateTime::MIN), Self::from)
     }
 
     /// The date in UTC, such as `2026-11-21`.
@@ -140,22 +138,46 @@ impl Moment {
     }
 }
 
+/// The last second that RFC 3339 can express.
+const LAST: DateTime = DateTime::constant(9999, 12, 31, 23, 59, 59, 0);
+
+/// The minutes of an offset whose form is valid.
+fn minutes(offset: &str) -> Option<i64> {
+    let Some((hours, minutes)) = offset.split_once(':') else { return Some(0) };
+    let minutes = minutes.parse::<i64>().ok()?;
+    let hours = hours.parse::<i64>().ok()?;
+    // `-00:30` has a negative zero.
+    Some(if offset.starts_with('-') { hours * 60 - minutes } else { hours * 60 + minutes })
+}
+
+impl From<DateTime> for Moment {
+    /// Truncates fractions of a second.
+    fn from(datetime: DateTime) -> Self {
+        Self(datetime.with().subsec_nanosecond(0).build().unwrap_or(datetime))
+    }
+}
+
 impl From<Timestamp> for Moment {
     fn from(timestamp: Timestamp) -> Self {
-        let floor = jiff::TimestampRound::new().smallest(Unit::Second).mode(jiff::RoundMode::Floor);
-        Self(timestamp.round(floor).unwrap_or(timestamp))
+        Self::from(Offset::UTC.to_datetime(timestamp))
     }
 }
 
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        write!(f, "{}Z", self.0)
     }
 }
 
 impl fmt::Debug for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -193,15 +215,21 @@ mod tests {
             "2026-11-21T10:00:00.123456789012Z",
             "2026-11-21T19:00:00+09:00",
             "2026-11-21t05:00:00-05:00",
+            "2026-11-21T09:30:00-00:30",
         ] {
             assert_eq!(Moment::parse(text).unwrap().to_string(), "2026-11-21T10:00:00Z", "{text}");
         }
     }
 
     #[test]
-    fn end_of_year_9999_saturates_at_the_last_timestamp() {
-        assert_eq!(Moment::parse("9999-12-31T23:59:59Z").unwrap().to_string(), "9999-12-30T22:00:00Z");
-        assert_eq!(Moment::parse("9999-12-32T00:00:00Z"), None);
+    fn end_of_year_9999_is_kept_as_given() {
+        let never = Moment::parse("9999-12-31T23:59:59Z").unwrap();
+        assert_eq!((never.to_string().as_str(), never.epoch_seconds()), ("9999-12-31T23:59:59Z", 253_402_300_799));
+        assert_eq!(never.plus(Duration::from_secs(1)), never);
+        assert_eq!(Moment::parse("9999-12-31T23:59:59+09:00").unwrap().to_string(), "9999-12-31T14:59:59Z");
+        for beyond in ["9999-12-32T00:00:00Z", "9999-12-31T23:59:59-00:01"] {
+            assert_eq!(Moment::parse(beyond), None, "{beyond}");
+        }
     }
 
     #[test]

@@ -89,6 +89,30 @@ pub enum ApiError {
     /// 404: the upstream registry has no such package or file.
     #[error("The package or file was not found in the upstream registry. Check its name and version.")]
     PackageNotFound,
+    /// 404: a function of package managers that a registry does not offer.
+    #[error("{0}")]
+    NotOffered(&'static str),
+    /// 403: a registry does not do this for anyone.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// 403: the upstream registry refuses, with its reason.
+    #[error("The upstream registry refused this request: {0}.")]
+    UpstreamRefused(String),
+    /// 400: the upstream registry rejects what the caller sent, with its reason.
+    #[error("The upstream registry rejected this request as invalid: {0}.")]
+    UpstreamRejected(String),
+    /// 410: the upstream registry no longer has this endpoint.
+    #[error("The upstream registry no longer offers this endpoint. Update the package manager.")]
+    UpstreamGone,
+    /// 422: the upstream registry's metadata is too large to serve.
+    #[error("{0}")]
+    TooLarge(&'static str),
+    /// 429: the upstream registry limits the rate, with the time to wait.
+    #[error(
+        "The upstream registry limits the rate of requests. \
+         Retry after the number of seconds in the `Retry-After` header."
+    )]
+    UpstreamRateLimited(Duration),
     /// 409: the caller lost a race, or its expectation no longer holds.
     #[error("{0}")]
     Conflict(&'static str),
@@ -124,15 +148,25 @@ impl ApiError {
     /// The HTTP status and the error code.
     pub fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
-            ApiError::Malformed(_) | ApiError::Invalid(_) => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
+            ApiError::Malformed(_) | ApiError::Invalid(_) | ApiError::UpstreamRejected(_) => {
+                (StatusCode::BAD_REQUEST, "BAD_REQUEST")
+            }
             ApiError::InvalidResetCode => (StatusCode::BAD_REQUEST, "INVALID_RESET_CODE"),
-            ApiError::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
+            ApiError::RateLimited(_) | ApiError::UpstreamRateLimited(_) => {
+                (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED")
+            }
             ApiError::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-            ApiError::Forbidden | ApiError::Exceeds(_) => (StatusCode::FORBIDDEN, "FORBIDDEN"),
+            ApiError::Forbidden | ApiError::Exceeds(_) | ApiError::Refused(_) | ApiError::UpstreamRefused(_) => {
+                (StatusCode::FORBIDDEN, "FORBIDDEN")
+            }
             ApiError::PlanLimitReached | ApiError::TooManyAccessTokens => (StatusCode::FORBIDDEN, "PLAN_LIMIT_REACHED"),
             ApiError::SubscriptionRequired | ApiError::Suspended => (StatusCode::FORBIDDEN, "SUBSCRIPTION_REQUIRED"),
             ApiError::TokenNotFound => (StatusCode::NOT_FOUND, "TOKEN_NOT_FOUND"),
-            ApiError::NotFound | ApiError::PackageNotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
+            ApiError::NotFound | ApiError::PackageNotFound | ApiError::NotOffered(_) => {
+                (StatusCode::NOT_FOUND, "NOT_FOUND")
+            }
+            ApiError::UpstreamGone => (StatusCode::GONE, "GONE"),
+            ApiError::TooLarge(_) => (StatusCode::UNPROCESSABLE_ENTITY, "METADATA_TOO_LARGE"),
             ApiError::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             ApiError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
             ApiError::PayloadTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
@@ -175,7 +209,7 @@ impl ApiError {
             ApiError::Unauthorized(reason) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge(format, *reason)));
             }
-            ApiError::RateLimited(left) => {
+            ApiError::RateLimited(left) | ApiError::UpstreamRateLimited(left) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(left.as_secs().max(1)));
             }
             ApiError::MethodNotAllowed(allow) => {

@@ -151,8 +151,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let query = parts.uri.query().unwrap_or_default();
-        from_form(query.as_bytes(), "The query string is not valid.").map(Self)
+        from_form(query.as_bytes(), "The query string is not valid.").map(Self).map_err(|error| match error {
+            ApiError::Invalid(field) if has_plus(query, &field.field) => {
+                ApiError::invalid(field.field, format!("{}; write `+` as `%2B` in a URL", field.message))
+            }
+            error => error,
+        })
     }
+}
+
+/// Whether this parameter has an unencoded `+`, which means a space.
+fn has_plus(query: &str, name: &str) -> bool {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.any(|(key, value)| key == name && value.contains('+'))
 }
 
 /// Turns a serde message into an error that names the field. Keeps only what serde expected: the

@@ -264,7 +264,7 @@ fn response_as(
     let response = ResponseBuilder::new().description(described.join(" "));
     let response = response.content(content_type, content.build());
     match errors.first() {
-        Some(ApiError::RateLimited(_)) => {
+        Some(ApiError::RateLimited(_) | ApiError::UpstreamRateLimited(_)) => {
             let description = "The number of seconds to wait before the next call.";
             response.header("Retry-After", HeaderBuilder::new().description(Some(description)).build())
         }
@@ -296,10 +296,15 @@ pub struct RegistryErrors;
 impl IntoResponses for RegistryErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let errors = [
+            ApiError::Malformed(
+                "This path is not a package, file or endpoint of this registry. Check the package name.",
+            ),
             ApiError::Unauthorized(Unauthorized::Invalid),
             ApiError::Forbidden,
             ApiError::SubscriptionRequired,
             ApiError::PackageNotFound,
+            ApiError::TooLarge("The upstream registry's metadata of this package is too large to serve."),
+            ApiError::UpstreamRateLimited(Duration::from_secs(60)),
             ApiError::BadGateway("The upstream registry failed. Try again."),
             ApiError::GatewayTimeout,
             ApiError::Unavailable,

@@ -157,6 +157,16 @@ impl Token {
         (checksum(signed, &body) == given).then(|| Self { kind, plain: text.to_owned().into() })
     }
 
+    /// A token at any offset in a text: prefix, body and correct checksum. Text that contains one is
+    /// neither sent to an upstream nor stored in the installation log.
+    pub fn found_in(text: &str) -> Option<Self> {
+        TokenKind::ALL.into_iter().find_map(|kind| {
+            let body = kind.body();
+            let length = kind.prefix().len() + body.random + body.checksum;
+            text.match_indices(kind.prefix()).find_map(|(at, _)| Self::parse(text.get(at..at + length)?))
+        })
+    }
+
     /// The kind of the token.
     pub fn kind(&self) -> TokenKind {
         self.kind
@@ -517,8 +527,21 @@ mod tests {
         }
 
         #[test]
+        fn token_in_a_longer_text_is_found(
+            kind in any_kind(),
+            before in "(tg_org_|oat_|tk_live_)?\\PC{0,20}",
+            after in "\\PC{0,20}",
+        ) {
+            let token = Token::generate(kind).unwrap();
+            let text = format!("{before}{}{after}", token.expose());
+            prop_assert_eq!(Token::found_in(&text).map(|found| found.hash()), Some(token.hash()));
+            let mistyped = format!("{before}{}{after}", token.expose().replacen('_', "-", 1));
+            prop_assert!(Token::found_in(&mistyped).is_none());
+        }
+
+        #[test]
         fn arbitrary_text_is_refused_without_a_panic(text in "(tg_org_|tk_live_|oat_|)\\PC{0,80}") {
-            prop_assert!(Token::parse(&text).is_none());
+            prop_assert!(Token::parse(&text).is_none() && Token::found_in(&text).is_none());
         }
     }
 }

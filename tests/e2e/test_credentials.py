@@ -13,6 +13,8 @@ FORMS: dict[str, Callable[[str], str]] = {
     "Bearer": lambda token: f"Bearer {token}",
     "Basic as token": lambda token: "Basic " + base64.b64encode(f"token:{token}".encode()).decode(),
     "Basic as __token__": lambda token: "Basic " + base64.b64encode(f"__token__:{token}".encode()).decode(),
+    "Basic as alice": lambda token: "Basic " + base64.b64encode(f"alice:{token}".encode()).decode(),
+    "Basic as user name": lambda token: "Basic " + base64.b64encode(f"{token}:".encode()).decode(),
 }
 PATHS = [
     f"/npm/{APP}",
@@ -22,7 +24,6 @@ PATHS = [
     *sorted(f"/npm/{file.package}/-/{file.file}" for file in NPM_CLOSURE),
     "/npm/-/whoami",
     "/npm/-/ping",
-    "/pypi/simple/",
     f"/pypi/simple/{APP}/",
 ]
 

@@ -57,7 +57,7 @@ def test_changed_tarball_fails_the_clients_integrity_check(
 
 
 @each_client
-@pytest.mark.parametrize("user", ["token", "__token__"])
+@pytest.mark.parametrize("user", ["token", "__token__", "alice"])
 def test_token_is_accepted_as_basic_password(
     service: Service, make_client: MakeClient, kind: type[Any], person: Person, user: str
 ) -> None:
@@ -93,14 +93,22 @@ def test_npm_write_is_refused_with_405(
     assert {exchange.method for exchange in verdaccio.exchanges} <= {"GET", "HEAD", "POST"}
 
 
-def test_npm_logout_does_not_send_the_token_upstream(
-    service: Service, verdaccio: Verdaccio, make_client: MakeClient, person: Person
+@pytest.mark.parametrize("kind", [Npm, NpmBefore], ids=lambda kind: kind.name)
+def test_npm_logout_revokes_the_token_and_says_so(
+    service: Service, verdaccio: Verdaccio, make_client: MakeClient, kind: type[Any], person: Person
 ) -> None:
     """npm logout sends a DELETE with the token in the path."""
-    client = make_client(Npm)
+    client = make_client(kind)
     client.require()
     token = service.issue(person("alice"))
     client.configure(service.url, token.token)
-    client.run("logout")
+    client.run("logout").says("The token is revoked")
     assert not [exchange for exchange in verdaccio.exchanges if "/-/user/" in exchange.target]
-    assert call(f"{service.url}/npm/{APP}", token.token).status == 200
+    assert call(f"{service.url}/npm/{APP}", token.token).status == 401
+
+
+@pytest.mark.parametrize("kind", [Npm, NpmBefore], ids=lambda kind: kind.name)
+def test_npm_login_says_where_tokens_come_from(service: Service, make_client: MakeClient, kind: type[Any]) -> None:
+    client = make_client(kind)
+    client.configure(service.url, None)
+    client.run("login").failed().says("Get a token from your organization")

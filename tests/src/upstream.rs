@@ -61,6 +61,11 @@ impl Reply {
         self
     }
 
+    /// Sets the body.
+    pub fn with_body(self, body: impl Into<Vec<u8>>) -> Self {
+        Self { body: body.into(), ..self }
+    }
+
     /// Delays the reply.
     pub fn delayed(self, delay: Duration) -> Self {
         Self { delay, ..self }

@@ -6,6 +6,7 @@ use url::Url;
 
 use super::download::{self, PackageFile};
 use super::metadata::{self, Variant};
+use super::splice::Spliced;
 use super::upstream::{Document, Fetched};
 use super::{RegistryApp, RegistryUser};
 use crate::error::ApiError;
@@ -33,10 +34,10 @@ impl<O> Call<'_, O> {
         url: Url,
         accept: &'static str,
         variant: Variant,
-        rewrite: impl FnOnce(Document) -> Result<(&'static str, Vec<u8>), ApiError>,
+        rewrite: impl FnOnce(Document) -> Result<(&'static str, Spliced), ApiError>,
     ) -> Result<Response, ApiError> {
         let headers = &self.parts.headers;
-        match self.app.registries.fetch(url, accept, variant.cached_etag(headers)).await? {
+        match self.app.registries.fetch(url, accept, variant.cached(headers).upstream_tags()).await? {
             Fetched::NotModified(etag) => Ok(metadata::not_modified(variant, etag.as_ref())),
             Fetched::Document(document) => {
                 let etag = document.etag.clone();

@@ -64,11 +64,11 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Accepts letters, digits and `.-_+`, and truncates to [`MAX_LENGTH`]. A token in the wrong header
-/// must not get into the log.
+/// Accepts letters, digits and `.-_+`, and truncates to [`MAX_LENGTH`]. A token in the wrong header,
+/// alone or in a longer text, must not get into the log.
 fn word(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+');
-    (!text.is_empty() && text.chars().all(allowed) && Token::parse(text).is_none())
+    (!text.is_empty() && text.chars().all(allowed) && Token::found_in(text).is_none())
         .then(|| text.chars().take(MAX_LENGTH).collect())
 }
 
@@ -127,5 +127,15 @@ mod tests {
                 .map(|name| (HeaderName::from_static(name), token.expose().parse().unwrap())),
         );
         assert_eq!(Client::from_headers(&headers), Client::default());
+        for longer in [format!("npm-{}", token.expose()), format!("{}x", token.expose())] {
+            assert_eq!(client(&format!("{longer}/{longer}")), (None, None));
+            let headers = HeaderMap::from_iter(
+                ["npm-session", "npm-command"].map(|name| (HeaderName::from_static(name), longer.parse().unwrap())),
+            );
+            assert_eq!(Client::from_headers(&headers), Client::default());
+            let uv = format!(r#"uv/1 {{"installer":{{"subcommand":["pip","{longer}"]}}}}"#);
+            let headers = HeaderMap::from_iter([(USER_AGENT, uv.parse().unwrap())]);
+            assert_eq!(Client::from_headers(&headers).command, None);
+        }
     }
 }

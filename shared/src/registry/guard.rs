@@ -15,7 +15,8 @@ use crate::error::{ApiError, Unauthorized};
 use crate::observe::Origin;
 use crate::permissions::Guarded;
 use crate::principal::{Holder, Principal};
-use crate::store::tokens::StoredToken;
+use crate::store::audit::{Caller, Subject};
+use crate::store::tokens::{EmailToken, OrgUserToken, StoredToken};
 
 /// A caller who may use the registries: the holder of an email-verified token, or of an org user
 /// token if the organization has Guard. If the deployment allows it, also a caller without a token.
@@ -36,6 +37,23 @@ impl<O: Guarded> FromRequestParts<RegistryApp> for RegistryUser<O> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &RegistryApp) -> Result<Self, ApiError> {
+        let user = Self::authenticate(parts, state).await?;
+        if let Some(Holder { token: StoredToken::OrgUser(token), .. }) = &user.holder
+            && !state.registries.is_subscribed(&state.app, &token.org_id).await?
+        {
+            return Err(ApiError::SubscriptionRequired);
+        }
+        Ok(user)
+    }
+}
+
+impl<O: Guarded> RegistryUser<O> {
+    /// Authenticates the caller without requiring Guard: for revocation, which never depends on it.
+    ///
+    /// # Errors
+    ///
+    /// 401 if the credential is not active, 403 if it is of another kind.
+    pub async fn authenticate(parts: &mut Parts, state: &RegistryApp) -> Result<Self, ApiError> {
         let RegistryApp { app, registries, .. } = state;
         let origin = Origin::from_request_parts(parts, state).await?;
         let credential = credential_in(&parts.headers);
@@ -44,12 +62,7 @@ impl<O: Guarded> FromRequestParts<RegistryApp> for RegistryUser<O> {
         }
         let Principal::Holder(holder) = principal_of(app, credential).await? else { return Err(ApiError::Forbidden) };
         match &holder.token {
-            StoredToken::EmailVerified(_) => {}
-            StoredToken::OrgUser(token) => {
-                if !registries.is_subscribed(app, &token.org_id).await? {
-                    return Err(ApiError::SubscriptionRequired);
-                }
-            }
+            StoredToken::EmailVerified(_) | StoredToken::OrgUser(_) => {}
             StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(ApiError::Forbidden),
         }
         if !O::OPERATION.rule().registry_tokens {
@@ -60,6 +73,30 @@ impl<O: Guarded> FromRequestParts<RegistryApp> for RegistryUser<O> {
 }
 
 impl<O> RegistryUser<O> {
+    /// Revokes the caller's token.
+    ///
+    /// # Errors
+    ///
+    /// 401 if the token was revoked or replaced in the meantime, or the caller has none.
+    pub async fn revoke_token(&self, app: &App) -> Result<(), ApiError> {
+        let holder = self.holder.as_ref().ok_or(ApiError::Unauthorized(Unauthorized::Missing))?;
+        let Origin { request_id, source_ip } = self.origin.clone();
+        let caller = |actor| Caller { actor, source_ip, request_id };
+        let revoked = match &holder.token {
+            StoredToken::OrgUser(token) => {
+                let caller = caller(Subject::new(OrgUserToken::SUBJECT, &token.id));
+                app.store().revoke_org_user_token(&token.org_id, &token.id, None, &caller).await?
+            }
+            StoredToken::EmailVerified(token) => {
+                let caller = caller(Subject::new(EmailToken::SUBJECT, &token.id));
+                app.store().revoke_email_token(token, holder.hash, &caller).await?
+            }
+            // The guard refuses these kinds.
+            StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(ApiError::Forbidden),
+        };
+        revoked.then_some(()).ok_or(ApiError::Unauthorized(Unauthorized::Invalid))
+    }
+
     /// Runs a future and updates the token's `last_used_at` concurrently.
     pub async fn with_use_recorded<T>(&self, app: &App, answer: impl Future<Output = T>) -> T {
         let recording = async {
@@ -71,8 +108,8 @@ impl<O> RegistryUser<O> {
     }
 }
 
-/// Parses the `Authorization` header of package managers: `Bearer`, or `Basic` (RFC 7617) with the
-/// user `token` or `__token__` and the token as password.
+/// Parses the `Authorization` header of package managers: `Bearer`, or `Basic` (RFC 7617) with any
+/// user name and the token as password, or with the token as user name and an empty password.
 ///
 /// # Errors
 ///
@@ -89,8 +126,6 @@ pub fn credential_in(headers: &HeaderMap) -> Result<Credential, Unauthorized> {
     let decoded = BASE64.decode(encoded.trim_matches(' ')).ok();
     let pair = decoded.as_ref().and_then(|decoded| str::from_utf8(decoded).ok());
     let (user, password) = pair.and_then(|pair| pair.split_once(':')).ok_or(Unauthorized::Invalid)?;
-    if !matches!(user, "token" | "__token__") {
-        return Err(Unauthorized::Invalid);
-    }
-    Credential::parse(password).ok_or(Unauthorized::Invalid)
+    let credential = if password.is_empty() { user } else { password };
+    Credential::parse(credential).ok_or(Unauthorized::Invalid)
 }

@@ -1,6 +1,7 @@
 //! Metadata responses: entity tags, compression and Lambda's size limit.
 
 use std::io::Write;
+use std::iter;
 
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
@@ -10,8 +11,10 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
 
+use super::splice::Spliced;
 use crate::accept;
 use crate::error::ApiError;
+use crate::secret::Token;
 
 /// The maximum size of an encoded body, in bytes: Lambda's response limit less room for the
 /// headers.
@@ -19,6 +22,9 @@ const MAX_ENCODED: usize = 6 * 1024 * 1024 - 16 * 1024;
 
 /// Smaller bodies are not compressed.
 const MIN_COMPRESSED: usize = 1_024;
+
+/// Compression stops after so many bytes if the result is already too large.
+const COMPRESSED_AT_ONCE: usize = 1024 * 1024;
 
 const TOO_LARGE: &str =
     "The metadata of this package is too large for one response. Clients that accept gzip can receive more.";
@@ -30,7 +36,7 @@ pub struct Variant(u32);
 
 impl Variant {
     /// Increment this when the code that rewrites metadata changes.
-    const VERSION: &[u8] = b"1";
+    const VERSION: &[u8] = b"2";
 
     /// The variant of responses that depend on these values.
     pub fn of(parts: &[&str]) -> Self {
@@ -43,10 +49,15 @@ impl Variant {
         Self(hasher.finalize())
     }
 
-    /// The upstream's entity tag of the caller's copy, if that is of this variant.
-    /// `If-Modified-Since` is ignored: it does not tell the variant.
-    pub fn cached_etag(self, headers: &HeaderMap) -> Option<HeaderValue> {
-        headers.get(IF_NONE_MATCH).and_then(|tag| self.upstream_tag(tag))
+    /// The caller's copies of this variant. `If-Modified-Since` is ignored: it does not tell the
+    /// variant.
+    pub(super) fn cached(self, headers: &HeaderMap) -> Cached {
+        let mut cached = Cached::default();
+        for value in headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()) {
+            cached.is_any |= value.trim() == "*";
+            cached.tags.extend(opaque_tags(value).filter_map(|tag| self.upstream_tag(tag)));
+        }
+        cached
     }
 
     /// Our entity tag for an upstream's. It is weak, because compressed and plain responses share
@@ -57,17 +68,15 @@ impl Variant {
             Some(opaque) => ('w', opaque),
             None => ('s', tag),
         };
-        let opaque = opaque.strip_prefix('"')?.strip_suffix('"')?;
+        let opaque = opaque.strip_prefix('"')?.strip_suffix('"').filter(|opaque| !opaque.contains('"'))?;
         HeaderValue::from_str(&format!("W/\"{opaque}~{strength}{:08x}\"", self.0)).ok()
     }
 
-    /// The upstream's entity tag in ours.
-    fn upstream_tag(self, ours: &HeaderValue) -> Option<HeaderValue> {
-        let tag = ours.to_str().ok()?;
-        let tag = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
-        let (opaque, variant) = tag.rsplit_once('~')?;
-        // A list of tags, or not one of ours.
-        if opaque.contains('"') {
+    /// The upstream's entity tag in the opaque part of ours. It is sent to the upstream, so it must
+    /// not contain a token.
+    fn upstream_tag(self, ours: &str) -> Option<HeaderValue> {
+        let (opaque, variant) = ours.rsplit_once('~')?;
+        if Token::found_in(opaque).is_some() {
             return None;
         }
         let strength = variant.strip_suffix(&format!("{:08x}", self.0))?;
@@ -77,6 +86,39 @@ impl Variant {
             _ => None,
         }
     }
+}
+
+/// The copies of a document that a caller has, from `If-None-Match`.
+#[derive(Debug, Default)]
+pub(super) struct Cached {
+    /// `*`: any.
+    is_any: bool,
+    /// Copies with these entity tags of the upstream.
+    tags: Vec<HeaderValue>,
+}
+
+impl Cached {
+    /// The `If-None-Match` header for the upstream.
+    pub fn upstream_tags(&self) -> Option<HeaderValue> {
+        let list = self.tags.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..]);
+        HeaderValue::from_bytes(&list).ok().filter(|_| !self.tags.is_empty())
+    }
+
+    /// Whether the document with this tag is one of them.
+    fn includes(&self, etag: &HeaderValue) -> bool {
+        self.is_any || self.tags.contains(etag)
+    }
+}
+
+/// The opaque parts of a list of entity tags, up to the first malformed one.
+fn opaque_tags(list: &str) -> impl Iterator<Item = &str> {
+    let mut rest = list;
+    iter::from_fn(move || {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let (tag, after) = rest.strip_prefix("W/").unwrap_or(rest).strip_prefix('"')?.split_once('"')?;
+        rest = after;
+        Some(tag)
+    })
 }
 
 /// A 304 response with our entity tag for the upstream's.
@@ -89,17 +131,17 @@ pub fn not_modified(variant: Variant, etag: Option<&HeaderValue>) -> Response {
 ///
 /// # Errors
 ///
-/// 502 if it is too large for a Lambda response.
+/// 422 if it is too large for a Lambda response.
 pub fn answer(
     headers: &HeaderMap,
     variant: Variant,
     etag: Option<HeaderValue>,
     content_type: &'static str,
-    body: Vec<u8>,
+    body: Spliced,
 ) -> Result<Response, ApiError> {
     // Some upstreams send malformed ETags: treat them as absent.
     let etag = etag.filter(|etag| variant.tag(etag).is_some()).unwrap_or_else(|| digest(&body));
-    if variant.cached_etag(headers).as_ref() == Some(&etag) {
+    if variant.cached(headers).includes(&etag) {
         return Ok(not_modified(variant, Some(&etag)));
     }
     let (body, is_compressed) = encode(body, accept::accepts_gzip(headers))?;
@@ -111,9 +153,10 @@ pub fn answer(
 }
 
 /// An entity tag for a document that the upstream sent without one.
-fn digest(body: &[u8]) -> HeaderValue {
-    let digest = Sha256::digest(body);
-    let digits = hex::encode(&digest[..16]);
+fn digest(body: &Spliced) -> HeaderValue {
+    let mut hasher = Sha256::new();
+    body.pieces().for_each(|piece| hasher.update(piece));
+    let digits = hex::encode(&hasher.finalize()[..16]);
     HeaderValue::from_str(&format!("\"{digits}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
@@ -130,26 +173,33 @@ fn with_headers(mut response: Response, variant: Variant, etag: Option<&HeaderVa
 }
 
 /// Encodes a body within Lambda's limit. Returns whether it is compressed.
-fn encode(body: Vec<u8>, accepts_gzip: bool) -> Result<(Bytes, bool), ApiError> {
-    if accepts_gzip && body.len() >= MIN_COMPRESSED {
+fn encode(body: Spliced, accepts_gzip: bool) -> Result<(Bytes, bool), ApiError> {
+    if accepts_gzip && body.length() >= MIN_COMPRESSED {
         for level in [Compression::fast(), Compression::best()] {
-            let compressed = gzip(&body, level)?;
-            if base64_length(compressed.len()) <= MAX_ENCODED {
+            let compressed = gzip(&body, level).map_err(|error| {
+                tracing::error!(%error, "gzip compression failed");
+                ApiError::Internal
+            })?;
+            if let Some(compressed) = compressed {
                 return Ok((compressed.into(), true));
             }
         }
-    } else if json_length(&body) <= MAX_ENCODED {
-        return Ok((body.into(), false));
+    } else if body.pieces().map(json_length).sum::<usize>() <= MAX_ENCODED {
+        return Ok((body.concat().into(), false));
     }
-    Err(ApiError::BadGateway(TOO_LARGE))
+    Err(ApiError::TooLarge(TOO_LARGE))
 }
 
-fn gzip(body: &[u8], level: Compression) -> Result<Vec<u8>, ApiError> {
+/// Compresses a body. `None` if the result would exceed Lambda's limit.
+fn gzip(body: &Spliced, level: Compression) -> std::io::Result<Option<Vec<u8>>> {
     let mut encoder = GzEncoder::new(Vec::new(), level);
-    encoder.write_all(body).and_then(|()| encoder.finish()).map_err(|error| {
-        tracing::error!(%error, "gzip compression failed");
-        ApiError::Internal
-    })
+    for part in body.pieces().flat_map(|piece| piece.chunks(COMPRESSED_AT_ONCE)) {
+        encoder.write_all(part)?;
+        if base64_length(encoder.get_ref().len()) > MAX_ENCODED {
+            return Ok(None);
+        }
+    }
+    Ok(Some(encoder.finish()?).filter(|compressed| base64_length(compressed.len()) <= MAX_ENCODED))
 }
 
 /// The length of binary data in the runtime's response, which is Base64.
@@ -175,16 +225,22 @@ mod tests {
         HeaderValue::from_str(text).unwrap()
     }
 
+    /// What the upstream is sent for this `If-None-Match`.
+    fn sent(variant: Variant, header: &str) -> Option<String> {
+        let tags = variant.cached(&HeaderMap::from_iter([(IF_NONE_MATCH, value(header))])).upstream_tags();
+        tags.map(|tags| tags.to_str().unwrap().to_owned())
+    }
+
     #[test]
     fn entity_tags_round_trip() {
         let variant = Variant::of(&["https://guard.example.com"]);
         for upstream in ["\"abc\"", "W/\"abc\"", "\"a~b\"", "\"\""] {
             let ours = variant.tag(&value(upstream)).unwrap();
             assert!(ours.to_str().unwrap().starts_with("W/\""));
-            assert_eq!(variant.upstream_tag(&ours), Some(value(upstream)));
+            assert_eq!(sent(variant, ours.to_str().unwrap()).as_deref(), Some(upstream));
             // A proxy may have made it strong.
-            let strong = value(ours.to_str().unwrap().trim_start_matches("W/"));
-            assert_eq!(variant.upstream_tag(&strong), Some(value(upstream)));
+            let strong = ours.to_str().unwrap().trim_start_matches("W/");
+            assert_eq!(sent(variant, strong).as_deref(), Some(upstream));
         }
     }
 
@@ -193,19 +249,34 @@ mod tests {
         let ours = Variant::of(&["https://a.example"]).tag(&value("\"abc\"")).unwrap();
         let other = Variant::of(&["https://b.example"]);
         for tag in [ours.to_str().unwrap(), "\"abc\"", "*", "abc", "\"a\", \"b~s00000000\"", ""] {
-            assert_eq!(other.upstream_tag(&value(tag)), None, "{tag}");
+            assert_eq!(sent(other, tag), None, "{tag}");
         }
-        assert_eq!(other.cached_etag(&HeaderMap::from_iter([(IF_NONE_MATCH, ours)])), None);
+    }
+
+    #[test]
+    fn lists_of_entity_tags_and_any_are_understood() {
+        let variant = Variant::of(&["https://guard.example.com"]);
+        let ours = |upstream: &str| variant.tag(&value(upstream)).unwrap().to_str().unwrap().to_owned();
+        let list = format!("\"other\" , {},W/\"x,y~s1\", {}", ours("\"a,b\""), ours("W/\"c\""));
+        assert_eq!(sent(variant, &list).as_deref(), Some("\"a,b\", W/\"c\""));
+        let headers = HeaderMap::from_iter([(IF_NONE_MATCH, value(&list))]);
+        assert!(variant.cached(&headers).includes(&value("\"a,b\"")));
+        assert!(!variant.cached(&headers).includes(&value("\"other\"")));
+        let any = HeaderMap::from_iter([(IF_NONE_MATCH, value(" * "))]);
+        assert!(variant.cached(&any).includes(&value("\"a\"")) && variant.cached(&any).upstream_tags().is_none());
+        // Not one of ours, since the upstream never received it.
+        let token = Token::generate(crate::secret::TokenKind::OrgUser).unwrap();
+        assert_eq!(sent(variant, &ours(&format!("\"x-{}\"", token.expose()))), None);
     }
 
     #[test]
     fn bodies_up_to_lambdas_limit_are_accepted() {
         let fits = vec![b'a'; MAX_ENCODED];
-        assert!(!encode(fits.clone(), false).unwrap().1);
-        assert!(encode([fits.clone(), vec![b'a']].concat(), false).is_err());
+        assert!(!encode(fits.clone().into(), false).unwrap().1);
+        assert!(encode([fits.clone(), vec![b'a']].concat().into(), false).is_err());
         // The runtime escapes quotes, which doubles them.
-        assert!(encode(vec![b'"'; MAX_ENCODED / 2 + 1], false).is_err());
-        let (compressed, is_compressed) = encode(fits, true).unwrap();
+        assert!(encode(vec![b'"'; MAX_ENCODED / 2 + 1].into(), false).is_err());
+        let (compressed, is_compressed) = encode(fits.into(), true).unwrap();
         assert!(is_compressed && compressed.len() < MAX_ENCODED / 100);
         assert_eq!(base64_length(4), 8);
         assert_eq!(json_length(b"\"a\x01\""), serde_json::to_string("\"a\x01\"").unwrap().len() - 2);

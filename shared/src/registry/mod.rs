@@ -9,6 +9,7 @@
 //! | [`upstream`] | upstream URLs and requests to them; a caller's credential is never forwarded |
 //! | `resolver` | name resolution for them; internal addresses are dropped |
 //! | [`metadata`] | metadata responses: compression, entity tags, Lambda's size limit |
+//! | `reason` | why an upstream refuses, cleaned for people to read |
 //! | [`splice`] | replacement of strings in JSON without changing any other byte |
 //! | [`client`] | detection of the package manager and its command |
 //! | [`download`] | redirects to files, and their records in the installation log |
@@ -20,6 +21,7 @@ pub mod client;
 pub mod download;
 mod guard;
 pub mod metadata;
+mod reason;
 mod resolver;
 pub mod splice;
 pub mod upstream;
@@ -33,6 +35,7 @@ use axum::extract::FromRef;
 use http::HeaderMap;
 use http::header::HOST;
 use http::uri::Authority;
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 pub use self::call::Call;
@@ -43,6 +46,7 @@ use crate::clock::Moment;
 use crate::config::{self, MissingSetting};
 use crate::error::ApiError;
 use crate::ids::OrgId;
+use crate::secret::Token;
 use crate::store::StoreError;
 use crate::store::installations::InstallationLog;
 use crate::store::tokens::StoredToken;
@@ -167,6 +171,25 @@ pub async fn holder_name(app: &App, token: &StoredToken) -> Result<String, Store
         StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => Err(StoreError::Defect),
     }
 }
+
+/// Whether a path contains a token, encoded or not. The path of a registry request goes to the
+/// upstream and into the installation log.
+pub fn has_token(path: &str) -> bool {
+    Token::found_in(&percent_decode_str(path).decode_utf8_lossy()).is_some()
+}
+
+/// The error for a path that contains a token.
+pub const TOKEN_IN_PATH: ApiError = ApiError::Malformed(
+    "The path contains a token. Send it in the `Authorization` header only. \
+     Revoke it: what is in a path is stored in logs on the way.",
+);
+
+/// The error for a path that is no resource of a registry. Not 404, which only the upstream may
+/// say: package managers remember it.
+pub const INVALID_PATH: ApiError =
+    ApiError::Malformed("This path is not a package, file or endpoint of this registry. Check the package name.");
+
+const TOKEN_IN_BODY: &str = "The request body contains a token. Remove it: the body is sent to the upstream registry.";
 
 /// The `Host` header, if it is valid.
 fn host_header(headers: &HeaderMap) -> Option<Authority> {

@@ -1,5 +1,11 @@
-//! Replaces strings in a JSON document and keeps every other byte, so that metadata stays as the
+//! Replaces strings in a document and keeps every other byte, so that metadata stays as the
 //! upstream wrote it.
+//!
+//! The result is never assembled: it is compressed piece by piece, so that a document of a hundred
+//! megabytes is in memory only once.
+
+use std::iter;
+use std::ops::Range;
 
 use serde_json::value::RawValue;
 
@@ -8,24 +14,64 @@ pub fn string_value(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
 }
 
-/// Replaces these strings. They must be slices of the document and must not overlap.
-pub fn replace_strings(whole: &str, mut strings: Vec<(&RawValue, String)>) -> Vec<u8> {
-    strings.sort_by_key(|(raw, _)| start_of(raw, whole));
-    let mut replaced = Vec::with_capacity(whole.len() + 64 * strings.len());
-    let mut done = 0;
-    for (raw, new) in strings {
-        let start = start_of(raw, whole);
-        replaced.extend_from_slice(&whole.as_bytes()[done..start]);
-        replaced.extend_from_slice(serde_json::Value::String(new).to_string().as_bytes());
-        done = start + raw.get().len();
-    }
-    replaced.extend_from_slice(&whole.as_bytes()[done..]);
-    replaced
+/// A replaced part of a document.
+#[derive(Debug)]
+pub struct Edit {
+    at: Range<usize>,
+    new: String,
 }
 
-/// The offset of a slice in its document.
-fn start_of(slice: &RawValue, whole: &str) -> usize {
-    slice.get().as_ptr() as usize - whole.as_ptr() as usize
+/// A document with some of its parts replaced.
+#[derive(Debug)]
+pub struct Spliced {
+    whole: Vec<u8>,
+    edits: Vec<Edit>,
+}
+
+impl Spliced {
+    /// Applies edits of [`replacing`] to their document.
+    pub fn new(whole: Vec<u8>, edits: Vec<Edit>) -> Self {
+        Self { whole, edits }
+    }
+
+    /// The result, in pieces.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let last = self.edits.last().map_or(0, |edit| edit.at.end);
+        let mut done = 0;
+        let edited = self.edits.iter().flat_map(move |edit| {
+            let before = &self.whole[done..edit.at.start];
+            done = edit.at.end;
+            [before, edit.new.as_bytes()]
+        });
+        edited.chain(iter::once(&self.whole[last..]))
+    }
+
+    /// The length of the result in bytes.
+    pub fn length(&self) -> usize {
+        self.pieces().map(<[u8]>::len).sum()
+    }
+
+    /// The result as a whole.
+    pub fn concat(self) -> Vec<u8> {
+        if self.edits.is_empty() { self.whole } else { self.pieces().flatten().copied().collect() }
+    }
+}
+
+impl From<Vec<u8>> for Spliced {
+    fn from(whole: Vec<u8>) -> Self {
+        Self::new(whole, Vec::new())
+    }
+}
+
+/// Edits that replace these strings. They must be slices of the document and must not overlap.
+pub fn replacing(whole: &str, strings: Vec<(&RawValue, String)>) -> Vec<Edit> {
+    let edit = |(raw, new): (&RawValue, String)| {
+        let start = raw.get().as_ptr() as usize - whole.as_ptr() as usize;
+        Edit { at: start..start + raw.get().len(), new: serde_json::Value::String(new).to_string() }
+    };
+    let mut edits: Vec<Edit> = strings.into_iter().map(edit).collect();
+    edits.sort_by_key(|edit| edit.at.start);
+    edits
 }
 
 #[cfg(test)]
@@ -38,9 +84,12 @@ mod tests {
         let pieces: Vec<&RawValue> = serde_json::from_str(whole).unwrap();
         assert_eq!(string_value(pieces[0]).as_deref(), Some("a/b"));
         assert_eq!(string_value(pieces[1]), None);
-        let changed =
-            replace_strings(whole, vec![(pieces[2], "longer \"than\" it was".to_owned()), (pieces[0], String::new())]);
-        assert_eq!(String::from_utf8(changed).unwrap(), r#"[ "" ,1.0e400,"longer \"than\" it was","\u00e9"]"#);
-        assert_eq!(replace_strings(whole, Vec::new()), whole.as_bytes());
+        let strings = vec![(pieces[2], "longer \"than\" it was".to_owned()), (pieces[0], String::new())];
+        let changed = Spliced::new(whole.into(), replacing(whole, strings));
+        let expected = r#"[ "" ,1.0e400,"longer \"than\" it was","\u00e9"]"#;
+        assert_eq!(changed.length(), expected.len());
+        assert_eq!(String::from_utf8(changed.concat()).unwrap(), expected);
+        let unchanged = Spliced::new(whole.into(), replacing(whole, Vec::new()));
+        assert_eq!(unchanged.concat(), whole.as_bytes());
     }
 }

@@ -4,33 +4,43 @@
 //! forwarded. Redirects are followed only to hosts that are safe to reach from inside a function.
 
 use std::fmt;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use flate2::read::MultiGzDecoder;
 use futures::FutureExt;
 use futures::future::select_ok;
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Response};
 use url::{Position, Url};
 
 use super::resolver::{Resolver, has_internal_host};
-use super::{Registries, Settings};
+use super::{Registries, Settings, TOKEN_IN_BODY, reason};
 use crate::aws::IDLE_TIMEOUT;
 use crate::error::ApiError;
+use crate::secret::Token;
 
 /// The timeout for connecting to an upstream.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long to wait for a response before the request is sent again on a new connection: the first
 /// one may have died while the function was frozen.
-const PATIENCE: Duration = Duration::from_secs(3);
+const RESEND_AFTER: Duration = Duration::from_secs(3);
 
-/// The maximum size of upstream metadata in bytes, uncompressed. The largest packages have some 40
-/// MB.
-const MAX_DOCUMENT: usize = 64 * 1024 * 1024;
+/// The maximum size of upstream metadata in bytes, uncompressed. The largest packages have some 120
+/// MB. It is in memory once, of the 1,024 MB that `template.yaml` gives the registries.
+const MAX_DOCUMENT: usize = 128 * 1024 * 1024;
+
+/// The maximum size of a posted body in bytes, uncompressed.
+const MAX_POSTED: u64 = 32 * 1024 * 1024;
+
+/// How much of an error response is read, in bytes.
+const MAX_ERROR: usize = 16 * 1024;
 
 /// The maximum number of redirects.
 const MAX_REDIRECTS: usize = 5;
@@ -154,13 +164,14 @@ pub struct Document {
 }
 
 impl Registries {
-    /// Fetches a document from an upstream. Of the caller's headers, only the entity tag of its
-    /// copy is forwarded.
+    /// Fetches a document from an upstream. Of the caller's headers, only the entity tags of its
+    /// copies are forwarded.
     ///
     /// # Errors
     ///
-    /// 404 only if the upstream says so, since package managers cache it; 504 after a timeout, 502
-    /// for every other failure.
+    /// 404 only if the upstream says so, since package managers cache it. 403 if the upstream
+    /// refuses, 429 if it limits the rate, 422 if the document is too large: clients retry 5xx. 504
+    /// after a timeout, 502 for every other failure.
     pub async fn fetch(
         &self,
         url: Url,
@@ -178,7 +189,7 @@ impl Registries {
             StatusCode::NOT_MODIFIED if cached.is_some() => {
                 Ok(Fetched::NotModified(response.headers().get(ETAG).cloned()))
             }
-            status => Err(refusal(status)),
+            _ => Err(refusal(response, Request::Metadata).await),
         }
     }
 
@@ -194,21 +205,27 @@ impl Registries {
         }
     }
 
-    /// Posts a body to an upstream. The body must not contain a credential.
+    /// Posts a JSON body, which may be compressed with gzip, to an upstream.
     ///
     /// # Errors
     ///
-    /// As [`Self::fetch`].
+    /// As [`Self::fetch`]; 400 if the body contains a token or the upstream rejects it, 410 if the
+    /// upstream no longer has the endpoint.
     pub async fn post(&self, url: Url, headers: &HeaderMap, body: Bytes) -> Result<Document, ApiError> {
-        let mut request: RequestBuilder = self.http().post(url).body(body);
-        for name in [CONTENT_TYPE, CONTENT_ENCODING] {
-            if let Some(value) = headers.get(&name) {
-                request = request.header(name, value);
-            }
+        let mut request =
+            self.http().post(url).header(ACCEPT, "application/json").header(CONTENT_TYPE, "application/json");
+        let plain = if is_gzip(headers)? {
+            request = request.header(CONTENT_ENCODING, "gzip");
+            decompressed(&body)?
+        } else {
+            body.to_vec()
+        };
+        if Token::found_in(&String::from_utf8_lossy(&plain)).is_some() {
+            return Err(ApiError::Malformed(TOKEN_IN_BODY));
         }
-        let response = self.send(request.header(ACCEPT, "application/json")).await.map_err(failure)?;
+        let response = self.send(request.body(body)).await.map_err(failure)?;
         if !response.status().is_success() {
-            return Err(refusal(response.status()));
+            return Err(refusal(response, Request::Audit).await);
         }
         document(response).await
     }
@@ -221,7 +238,7 @@ impl Registries {
         let request = request.build()?;
         let Some(mut again) = request.try_clone() else { return self.http().execute(request).await };
         let mut first = self.http().execute(request).boxed();
-        let outcome = tokio::time::timeout(PATIENCE, &mut first).await;
+        let outcome = tokio::time::timeout(RESEND_AFTER, &mut first).await;
         *again.timeout_mut() = Some(self.settings.timeout.saturating_sub(started.elapsed()));
         let second = async { self.renewed_http()?.execute(again).await };
         match outcome {
@@ -232,8 +249,33 @@ impl Registries {
     }
 }
 
+/// What an upstream was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Request {
+    Metadata,
+    Audit,
+}
+
+/// Whether a body is compressed.
+fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
+    match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(false),
+        Some(b"gzip" | b"x-gzip") => Ok(true),
+        Some(_) => Err(ApiError::Malformed("The request body must be sent plain or with `Content-Encoding: gzip`.")),
+    }
+}
+
+fn decompressed(body: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let mut plain = Vec::new();
+    let read = MultiGzDecoder::new(body).take(MAX_POSTED + 1).read_to_end(&mut plain);
+    read.map_err(|_| ApiError::Malformed("The request body is not valid gzip."))?;
+    if plain.len() as u64 > MAX_POSTED { Err(ApiError::PayloadTooLarge("32 MiB, uncompressed")) } else { Ok(plain) }
+}
+
 const UNREACHABLE: &str = "The upstream registry cannot be reached. Try again.";
 const FAILED: &str = "The upstream registry failed. Try again.";
+const UNAUTHORIZED: &str =
+    "The upstream registry requires a credential, which this service does not have. Ask the operator of this service.";
 const UNEXPECTED: &str = "The upstream registry returned an unexpected response.";
 const TOO_LARGE: &str = "The upstream registry's metadata of this package is too large to serve.";
 
@@ -245,22 +287,56 @@ async fn document(mut response: Response) -> Result<Document, ApiError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failure)? {
         if body.len() + chunk.len() > MAX_DOCUMENT {
-            return Err(ApiError::BadGateway(TOO_LARGE));
+            return Err(ApiError::TooLarge(TOO_LARGE));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(Document { url, content_type, etag, body })
 }
 
-/// Our error for an upstream's error status.
-fn refusal(status: StatusCode) -> ApiError {
+/// Our error for an upstream's error response.
+async fn refusal(response: Response, request: Request) -> ApiError {
+    let status = response.status();
     tracing::warn!(upstream_status = status.as_u16(), "the upstream returned an error status");
-    match status {
-        StatusCode::NOT_FOUND | StatusCode::GONE => ApiError::PackageNotFound,
-        StatusCode::GATEWAY_TIMEOUT => ApiError::GatewayTimeout,
+    match (status, request) {
+        (StatusCode::GONE, Request::Audit) => ApiError::UpstreamGone,
+        (StatusCode::NOT_FOUND | StatusCode::GONE, _) => ApiError::PackageNotFound,
+        (StatusCode::FORBIDDEN | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, _) => {
+            ApiError::UpstreamRefused(reason_in(response).await)
+        }
+        (StatusCode::BAD_REQUEST, Request::Audit) => ApiError::UpstreamRejected(reason_in(response).await),
+        (StatusCode::UNAUTHORIZED, _) => ApiError::BadGateway(UNAUTHORIZED),
+        (StatusCode::TOO_MANY_REQUESTS, _) => ApiError::UpstreamRateLimited(retry_after(response.headers())),
+        (StatusCode::GATEWAY_TIMEOUT, _) => ApiError::GatewayTimeout,
         _ => ApiError::BadGateway(FAILED),
     }
 }
+
+/// The upstream's reason for an error, or a phrase that says that it gave none.
+async fn reason_in(mut response: Response) -> String {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR - body.len())]);
+        if body.len() == MAX_ERROR {
+            break;
+        }
+    }
+    reason::in_body(&String::from_utf8_lossy(&body)).unwrap_or_else(|| "it gave no reason".to_owned())
+}
+
+/// How long an upstream asks to wait: a number of seconds or a date. A minute if it does not say.
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let moment = |text: &str| DateTimeParser::new().parse_timestamp(text).ok();
+    let seconds = text(RETRY_AFTER).and_then(|after| {
+        let until = || Some((moment(after)?.as_second() - moment(text(DATE)?)?.as_second()).try_into().unwrap_or(0));
+        after.trim().parse::<u64>().ok().or_else(until)
+    });
+    Duration::from_secs(seconds.unwrap_or(60).min(MAX_RETRY_AFTER))
+}
+
+/// The longest time to wait that is passed on, in seconds.
+const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
 
 /// Our error for a failed request to an upstream.
 fn failure(error: reqwest::Error) -> ApiError {
@@ -293,6 +369,27 @@ mod tests {
             "https://x/#a",
         ] {
             assert_eq!(Upstream::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn time_to_wait_is_read_from_seconds_or_a_date() {
+        let date = "Sat, 21 Nov 2026 10:00:00 GMT";
+        for (after, seconds) in [
+            (Some("7"), 7),
+            (Some("0"), 0),
+            (Some("Sat, 21 Nov 2026 10:02:00 GMT"), 120),
+            (Some("Sat, 21 Nov 2026 09:00:00 GMT"), 0),
+            (Some("999999999"), MAX_RETRY_AFTER),
+            (Some("soon"), 60),
+            (Some("-1"), 60),
+            (None, 60),
+        ] {
+            let mut headers = HeaderMap::from_iter([(DATE, HeaderValue::from_static(date))]);
+            if let Some(after) = after {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static(after));
+            }
+            assert_eq!(retry_after(&headers).as_secs(), seconds, "{after:?}");
         }
     }
 

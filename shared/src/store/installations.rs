@@ -3,9 +3,9 @@
 //!
 //! # Keys
 //!
-//! The key of an entry is a hash of token, package, file and client command. A retry therefore hits
-//! the existing entry and is not logged again. The session that the client sends identifies a
-//! command; without a session, the minute does.
+//! The key of an entry is a hash of token, package, file, client, command and run. A retry therefore
+//! hits the existing entry and is not logged again. The session that the client sends identifies
+//! its run; without a session, the minute does. The client's version is not part of the key.
 //!
 //! Lists do not use that key. Three indexes list an organization's entries by ID, which sorts by
 //! time:
@@ -119,12 +119,14 @@ impl Download {
         }
     }
 
-    /// The hash of token, package, file and command that identifies an entry.
-    fn hash(&self, command: [&str; 2]) -> Hash {
-        let Self { ecosystem, token_id, .. } = self;
+    /// The hash of token, package, file, client, command and run that identifies an entry.
+    fn hash(&self, run: [&str; 2]) -> Hash {
+        let Self { ecosystem, token_id, client, command, .. } = self;
         let package = ecosystem.normalized(&self.package);
+        let [client, command] = [client, command].map(|text| text.as_deref().unwrap_or_default());
+        let file = [token_id.as_str(), ecosystem.as_str(), &package, &self.file];
         let mut hasher = Sha256::new();
-        for part in [token_id.as_str(), ecosystem.as_str(), &package, &self.file].into_iter().chain(command) {
+        for part in file.into_iter().chain([client, command]).chain(run) {
             // The length prefix distinguishes ("ab", "c") from ("a", "bc").
             hasher.update((part.len() as u64).to_be_bytes());
             hasher.update(part.as_bytes());
@@ -346,8 +348,8 @@ impl InstallationLog {
     }
 
     /// Logs a download with a token of this organization, or of none. The same file with the same
-    /// token in the same session, or without a session in the same minute, is logged once, even
-    /// with concurrent calls. Without a session, two calls within milliseconds around a full minute
+    /// token, client and command in the same session, or without a session in the same minute, is
+    /// logged once, even with concurrent calls. Without a session, two calls within milliseconds around a full minute
     /// may both be logged.
     pub async fn record(&self, org: Option<&OrgId>, download: &Download) -> Result<Recorded, StoreError> {
         let id = InstallationId::new(&self.clock)?;
@@ -567,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn entry_is_identified_by_token_package_file_and_command() {
+    fn entry_is_identified_by_token_package_file_client_and_command() {
         let one = download();
         let others = [
             Download { ecosystem: Ecosystem::Pypi, ..one.clone() },
@@ -575,13 +577,17 @@ mod tests {
             Download { package: "@example/left-padl".to_owned(), file: "eft-pad-1.3.0.tgz".to_owned(), ..one.clone() },
             Download { file: "left-pad-1.3.1.tgz".to_owned(), ..one.clone() },
             Download { token_id: TokenId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WD").unwrap(), ..one.clone() },
+            Download { client: Some("pnpm".to_owned()), ..one.clone() },
+            Download { command: Some("install".to_owned()), ..one.clone() },
+            Download { command: None, ..one.clone() },
         ];
         let hash = |download: &Download| download.hash(["session", "1"]).pk();
         for other in &others {
             assert_ne!(hash(other), hash(&one), "{other:?}");
         }
         assert_ne!(one.hash(["session", "1"]).pk(), one.hash(["minute", "1"]).pk());
-        let same = Download { version: "2".to_owned(), client: None, source_ip: None, ..one.clone() };
+        let same =
+            Download { version: "2".to_owned(), client_version: Some("12".to_owned()), source_ip: None, ..one.clone() };
         assert_eq!(hash(&same), hash(&one));
     }
 }

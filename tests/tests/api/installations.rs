@@ -385,6 +385,18 @@ async fn invalid_query_parameters_are_named() {
     ] {
         service.call(Method::GET, &org.installations(query), &owner.credential).await.assert_invalid(field);
     }
+    // An unencoded `+` arrives as a space.
+    for (query, field) in [
+        ("?from=2026-11-21T10:00:00+09:00", "from"),
+        ("?to=2026-11-21T10:00:00Z&from=2026-11-21T10:00:00+09:00", "from"),
+        ("?user_identifier=alice+laptop", "user_identifier"),
+    ] {
+        let answer = service.call(Method::GET, &org.installations(query), &owner.credential).await;
+        answer.assert_invalid(field);
+        assert!(answer.text.contains("%2B"), "{}", answer.text);
+    }
+    let answer = service.call(Method::GET, &org.installations("?limit=0&package=a%2Bb"), &owner.credential).await;
+    assert!(!answer.text.contains("%2B"), "{}", answer.text);
 }
 
 #[tokio::test]
@@ -475,7 +487,7 @@ async fn repeated_downloads_in_one_session_are_logged_once() {
     log(&service, &org, &first).await;
     // However late the retry, and whatever its other headers.
     for _ in 0..3 {
-        let again = Download { source_ip: None, client: Some("pnpm".to_owned()), ..first.clone() };
+        let again = Download { source_ip: None, client_version: Some("12.0.0".to_owned()), ..first.clone() };
         assert_eq!(record(&service, &org, &again).await, Recorded::Repeated);
         service.clock.advance(DAY * 4);
     }
@@ -516,6 +528,27 @@ async fn downloads_without_session_are_deduplicated_within_a_minute() {
         log(&service, &org, &without_session("flask")).await;
         assert_eq!(entries().await, 3);
     }
+}
+
+#[tokio::test]
+async fn two_clients_or_commands_within_a_minute_are_two_entries() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, owner) = service.org_with_owner().await;
+    let by = |client: &str, command: Option<&str>| Download {
+        client: Some(client.to_owned()),
+        command: command.map(str::to_owned),
+        ..without_session("flask")
+    };
+    // `uv pip compile`, then `pip install`.
+    for download in [by("uv", Some("pip compile")), by("pip", None), by("uv", Some("pip install"))] {
+        log(&service, &org, &download).await;
+        assert_eq!(record(&service, &org, &download).await, Recorded::Repeated);
+        service.clock.advance(SECOND);
+    }
+    // One client in two versions is one entry.
+    let newer = Download { client_version: Some("99.0".to_owned()), ..by("pip", None) };
+    assert_eq!(record(&service, &org, &newer).await, Recorded::Repeated);
+    assert_eq!(read(&service, &org, &owner, 100, "").await.len(), 3);
 }
 
 #[tokio::test]

@@ -122,6 +122,7 @@ async fn expiry_accepts_any_offset_and_is_returned_in_utc() {
         (json!("2028-02-29T00:00:00Z"), json!("2028-02-29T00:00:00Z")),
         // Fractions are truncated, so that no token outlives its stated expiry.
         (json!("2026-11-21T10:00:01.999999999Z"), json!("2026-11-21T10:00:01Z")),
+        (json!("9999-12-31T23:59:59Z"), json!("9999-12-31T23:59:59Z")),
         (Value::Null, Value::Null),
     ] {
         let body = json!({"user_identifier": "alice", "expires_at": sent});

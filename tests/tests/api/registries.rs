@@ -67,8 +67,13 @@ async fn registries_refuse_invalid_bearer_and_basic_credentials() {
             if let Some(credential) = headers.first().and_then(|value| value.strip_prefix("Bearer ")) {
                 // A missing credential becomes an invalid one when sent as a password.
                 let refusal = if refusal == Refusal::MissingToken { Refusal::InvalidToken } else { refusal };
-                forms
-                    .extend(["token", "__token__"].map(|user| (vec![basic(user, credential); headers.len()], refusal)));
+                forms.extend(
+                    ["token", "__token__", "alice"].map(|user| (vec![basic(user, credential); headers.len()], refusal)),
+                );
+                // A bot's credential contains a colon, which ends a user name.
+                if !credential.contains(':') {
+                    forms.push((vec![basic(credential, ""); headers.len()], refusal));
+                }
             }
             for (headers, refusal) in forms {
                 // Registries accept `Basic`.
@@ -106,12 +111,12 @@ async fn malformed_basic_credentials_are_refused() {
     let fixtures = Fixtures::create(&service).await;
     let token = &fixtures.token.token;
     for authorization in [
-        basic("alice", token),
-        basic("", token),
-        basic(token, ""),
         basic("token", ""),
+        basic("", ""),
         basic("token", &format!("{token} ")),
-        basic("TOKEN", token),
+        basic(&format!("{token} "), ""),
+        // The password counts.
+        basic(token, "x"),
         format!("Basic {token}"),
         "Basic".to_owned(),
         "Basic !".to_owned(),
@@ -124,12 +129,30 @@ async fn malformed_basic_credentials_are_refused() {
 }
 
 #[tokio::test]
+async fn password_counts_if_user_and_password_are_two_tokens() {
+    let (service, _) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let (dead, good) = (&fixtures.token.token, &fixtures.email_token);
+    service.revoke(&fixtures.org, &fixtures.owner, &fixtures.token).await;
+    assert_eq!(get(&service, NPM, &basic(dead, good)).await.status, 200);
+    assert_problem(&get(&service, NPM, &basic(good, dead)).await, 401, "UNAUTHORIZED");
+}
+
+#[tokio::test]
 async fn org_user_and_email_tokens_work_at_both_registries() {
     let (service, registry) = service().await;
     let fixtures = Fixtures::create(&service).await;
     for token in [&fixtures.token.token, &fixtures.email_token] {
-        let forms =
-            [format!("Bearer {token}"), format!("bearer  {token}"), basic("token", token), basic("__token__", token)];
+        let forms = [
+            format!("Bearer {token}"),
+            format!("bearer  {token}"),
+            basic("token", token),
+            basic("__token__", token),
+            basic("alice@example.com", token),
+            basic("", token),
+            basic(token, ""),
+            basic(token, token),
+        ];
         for form in forms {
             for (path, status) in [(NPM, 200), (TARBALL, 302), (PAGE, 200), (WHEEL, 302)] {
                 // Registries ignore unknown query parameters.
@@ -280,9 +303,11 @@ async fn upstream_failure_is_distinct_from_missing_package() {
         for (reply, status, code) in [
             (Reply::status(404), 404, "NOT_FOUND"),
             (Reply::status(410), 404, "NOT_FOUND"),
+            (Reply::status(400), 502, "BAD_GATEWAY"),
             (Reply::status(401), 502, "BAD_GATEWAY"),
-            (Reply::status(403), 502, "BAD_GATEWAY"),
-            (Reply::status(429), 502, "BAD_GATEWAY"),
+            (Reply::status(403), 403, "FORBIDDEN"),
+            (Reply::status(451), 403, "FORBIDDEN"),
+            (Reply::status(429), 429, "RATE_LIMITED"),
             (Reply::status(500), 502, "BAD_GATEWAY"),
             (Reply::status(503), 502, "BAD_GATEWAY"),
             (Reply::status(204), 502, "BAD_GATEWAY"),
@@ -314,14 +339,51 @@ async fn upstream_failure_is_distinct_from_missing_package() {
 }
 
 #[tokio::test]
+async fn upstream_refusal_is_passed_on_with_its_reason() {
+    let (service, registry) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    for (ours, theirs) in [(NPM, "/npm/widgets"), (PAGE, "/simple/widgets/")] {
+        for (status, body, sentence) in [
+            (
+                403,
+                r#"{"error":"Requested item is quarantined"}"#,
+                "The upstream registry refused this request: Requested item is quarantined.",
+            ),
+            (
+                451,
+                "<html><body>Blocked:\n <b>malware</b>\u{202e}</body></html>",
+                "The upstream registry refused this request: Blocked: malware.",
+            ),
+            (403, "", "The upstream registry refused this request: it gave no reason."),
+        ] {
+            registry.stub(theirs, Reply::status(status).with_body(body));
+            let answer = get(&service, ours, &bearer).await;
+            assert_problem(&answer, 403, "FORBIDDEN");
+            assert_eq!(answer.json()["error"], sentence);
+            assert_eq!(answer.header("npm-notice"), if ours == NPM { sentence } else { "" });
+        }
+        registry.stub(theirs, Reply::status(403).with_body("x".repeat(100_000)));
+        assert!(get(&service, ours, &bearer).await.json()["error"].as_str().unwrap().len() < 400);
+        for (sent, after) in [(Some("17"), "17"), (Some("soon"), "60"), (None, "60")] {
+            let reply = Reply::status(429);
+            registry.stub(theirs, sent.map_or(reply.clone(), |sent| reply.with_header("retry-after", sent)));
+            let answer = get(&service, ours, &bearer).await;
+            assert_problem(&answer, 429, "RATE_LIMITED");
+            assert_eq!(answer.header("retry-after"), after);
+        }
+        // The operator's setting, which no caller can mend.
+        registry.stub(theirs, Reply::status(401));
+        let answer = get(&service, ours, &bearer).await;
+        assert!(answer.status == 502 && answer.text.contains("Ask the operator"), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn registries_refuse_writes() {
     let (service, registry) = service().await;
     let fixtures = Fixtures::create(&service).await;
-    // `npm logout` sends the token in the path.
-    let logout = format!("/npm/-/user/token/{}", fixtures.token.token);
-    for path in
-        [NPM, TARBALL, PAGE, WHEEL, &logout, "/npm/-/v1/login", "/npm/-/user/org.couchdb.user:x", "/pypi/legacy/"]
-    {
+    for path in [NPM, TARBALL, PAGE, WHEEL, "/npm/-/whoami", "/pypi/legacy/"] {
         for method in [Method::PUT, Method::POST, Method::DELETE, Method::PATCH, Method::OPTIONS] {
             let request = service.request(method.clone(), path).bearer_auth(&fixtures.token.token);
             let answer = service.send(request.body("{}")).await;
@@ -348,14 +410,21 @@ async fn no_path_redirects_outside_the_upstream() {
         "/npm/x/-/x-@evil.example.tgz",
         "/npm/x/-/x-1.tgz%3f.tgz",
         "/npm/x/-/x-1.tgz%23.tgz",
-        "/pypi/files/a/evil.example/a-1.0.zip",
-        "/pypi/files/a/127.0.0.1/a-1.0.zip",
-        "/pypi/files/a/-/%2f%2fevil.example/a-1.0.zip",
         "/pypi/files/a/-/..%2f..%2fa-1.0.zip",
         "/pypi/files/a/-/x%0d%0ax/a-1.0.zip",
-        "/pypi/simple/%2f%2fevil.example/",
         "/pypi/simple/..%2f..%2fetc/",
-        "/pypi/simple/evil.example%2f/",
+        "/pypi/simple/evil.example%2fx/",
+    ] {
+        let answer = get(&service, path, &bearer).await;
+        // Not 404, which is only ever the upstream's.
+        assert_problem(&answer, 400, "BAD_REQUEST");
+        assert_eq!(answer.header("location"), "", "{path}");
+    }
+    assert!(registry.take_requests().is_empty());
+    for path in [
+        "/pypi/files/a/evil.example/a-1.0.zip",
+        "/pypi/files/a//evil.example/a-1.0.zip",
+        "/pypi/files/a/127.0.0.1/a-1.0.zip",
     ] {
         let answer = get(&service, path, &bearer).await;
         assert_problem(&answer, 404, "NOT_FOUND");
@@ -404,19 +473,68 @@ async fn token_in_the_path_never_reaches_the_upstream() {
     let (service, registry) = service().await;
     let fixtures = Fixtures::create(&service).await;
     let token = &fixtures.token.token;
+    let bearer = format!("Bearer {token}");
     for path in [
         format!("/npm/{token}"),
+        format!("/npm/x-{token}"),
         format!("/npm/@{token}/x"),
         format!("/npm/@scope%2f{token}"),
         format!("/npm/widgets/{token}"),
+        format!("/npm/foo/-/foo-1.0.0-{token}.tgz"),
+        format!("/npm/foo/-/foo-1.0.0-%74{}.tgz", &token[1..]),
         format!("/npm/-/package/{token}/dist-tags"),
+        format!("/npm/-/npm/v1/tokens/token/{token}"),
         format!("/pypi/simple/{token}/"),
+        format!("/pypi/simple/x-{token}"),
+        format!("/pypi/files/a/-/token:{token}@host/a-1.0.zip"),
+        format!("/pypi/files/a/-/x/a-1.0+{token}.zip"),
     ] {
-        assert_problem(&get(&service, &path, &format!("Bearer {token}")).await, 404, "NOT_FOUND");
+        let answer = get(&service, &path, &bearer).await;
+        assert_problem(&answer, 400, "BAD_REQUEST");
+        assert!(answer.text.contains("contains a token") && !answer.text.contains(token.as_str()), "{}", answer.text);
     }
     assert!(registry.take_requests().is_empty());
+    // Nor by the headers of which a part is forwarded.
+    registry.stub("/npm/widgets", Reply::ok("application/json", "{}").with_header("etag", "\"7\""));
+    let tag = get(&service, NPM, &bearer).await.header("etag").replace("\"7", &format!("\"7-{token}"));
+    let request = service.request(Method::GET, NPM).header("authorization", &bearer).header("if-none-match", tag);
+    assert_eq!(service.send(request).await.status, 200);
+    assert!(registry.take_requests().iter().all(|request| !request.headers.contains_key("if-none-match")));
 }
 
+#[tokio::test]
+async fn token_in_a_client_header_is_not_logged() {
+    let (service, _) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let token = &fixtures.token.token;
+    let request = service.request(Method::GET, TARBALL).bearer_auth(token);
+    let request = request.header("user-agent", format!("npm-{token}/x{token} {{}}"));
+    let request = request.header("npm-session", format!("s-{token}")).header("npm-command", format!("{token}.x"));
+    assert_eq!(service.send(request).await.status, 302);
+    let entries = service.table.installations().await;
+    assert!(entries.len() == 1 && !serde_json::to_string(&entries).unwrap().contains(token.as_str()), "{entries:?}");
+}
+
+#[tokio::test]
+async fn careless_slashes_are_ignored() {
+    let (service, registry) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    for (path, status, asked) in [
+        ("/npm//widgets", 200, Some("/npm/widgets")),
+        ("/npm/widgets/", 200, Some("/npm/widgets")),
+        ("/npm//widgets//-//widgets-1.0.0.tgz", 302, None),
+        ("/npm//-/whoami", 200, None),
+        ("/pypi/simple//widgets/", 200, Some("/simple/widgets/")),
+        ("/pypi//simple/widgets//", 200, Some("/simple/widgets/")),
+        ("/pypi/simple//Widgets", 200, Some("/simple/widgets/")),
+    ] {
+        let answer = get(&service, path, &bearer).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text);
+        let received: Vec<String> = registry.take_requests().into_iter().map(|request| request.path).collect();
+        assert_eq!(received, asked.into_iter().map(str::to_owned).collect::<Vec<_>>(), "{path}");
+    }
+}
 #[tokio::test]
 async fn invalid_host_header_is_never_echoed() {
     let (service, _) = service().await;
@@ -454,4 +572,8 @@ async fn metadata_costs_one_read_and_download_one_log_entry() {
     let session = service.request(Method::GET, WHEEL).header("authorization", &bearer).header("npm-session", "a1");
     let cost = service.send(session).await.cost();
     assert_eq!((cost.read, cost.write), (1.0, 4.0));
+    for (token, units) in [(&fixtures.token.token, (2.0, 14.0)), (&fixtures.email_token, (1.0, 10.0))] {
+        let cost = service.call(Method::DELETE, &format!("/npm/-/user/token/{token}"), token).await.cost();
+        assert_eq!((cost.read, cost.write), units);
+    }
 }

@@ -1,14 +1,17 @@
 //! `/npm/`, in front of a stubbed upstream.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
+use flate2::Compression;
 use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::registry::{PublicUrl, Settings, UPSTREAM_TIMEOUT};
 use tests::coverage::Fixtures;
+use tests::faults::Fault;
 use tests::upstream::{Registry, Reply};
-use tests::{Answer, Service, no_upstreams};
+use tests::{Answer, Service, no_upstreams, operator};
 
 const ABBREVIATED: &str = "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*";
 
@@ -259,7 +262,34 @@ async fn oversized_packuments_pass_only_when_compressed() {
     let place = packument["versions"]["1.39999.0"]["dist"]["tarball"].clone();
     assert_eq!(place, json!(format!("{}/npm/widgets/-/widgets-1.39999.0.tgz", setup.service.base_url)));
     let answer = setup.get_with("/npm/widgets", &[("accept-encoding", "identity")]).await;
-    assert_eq!((answer.status.as_u16(), answer.json()["code"].clone()), (502, json!("BAD_GATEWAY")));
+    assert_eq!((answer.status.as_u16(), answer.json()["code"].clone()), (422, json!("METADATA_TOO_LARGE")));
+}
+
+#[tokio::test]
+async fn metadata_of_120_megabytes_is_served_and_more_than_128_mebibytes_is_422() {
+    let setup = Setup::start_with(|settings| Settings { timeout: UPSTREAM_TIMEOUT, ..settings }).await;
+    let packument = |size: usize| {
+        let tarball = format!("{}/npm/widgets/-/widgets-1.0.0.tgz", setup.registry.url);
+        let mut text = format!(r#"{{"versions":{{"1.0.0":{{"dist":{{"tarball":"{tarball}"}}}}}},"readme":""#);
+        text.push_str(&"widget ".repeat((size - text.len()) / 7));
+        text.push_str("\"}");
+        setup.registry.stub("/npm/widgets", Reply::ok("application/json", text).compressed());
+    };
+    packument(126_000_000);
+    let request = setup.service.request(Method::GET, "/npm/widgets").bearer_auth(&setup.fixtures.token.token);
+    let response = request.header("accept-encoding", "gzip").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut text = Vec::new();
+    GzDecoder::new(&response.bytes().await.unwrap()[..]).read_to_end(&mut text).unwrap();
+    let start = String::from_utf8_lossy(&text[..200]).into_owned();
+    assert!(
+        text.len() > 120_000_000 && start.contains(&format!("{}/npm/widgets/-/", setup.service.base_url)),
+        "{start}"
+    );
+    packument(128 * 1024 * 1024 + 100);
+    // Not a 5xx, which clients retry for more than a minute.
+    let answer = setup.get_with("/npm/widgets", &[("accept-encoding", "gzip")]).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["code"].clone()), (422, json!("METADATA_TOO_LARGE")));
 }
 
 #[tokio::test]
@@ -288,10 +318,10 @@ async fn audits_keys_and_attestations_are_proxied() {
     for path in ["advisories/bulk", "audits", "audits/quick"] {
         let path = format!("/npm/-/npm/v1/security/{path}");
         setup.registry.stub(&path, json(json!({"widgets": []})));
-        let compressed = b"\x1f\x8b not looked at";
-        let request = setup.service.request(Method::POST, &path).bearer_auth(&setup.fixtures.token.token);
-        let request = request.header("content-type", "application/json").header("content-encoding", "gzip");
-        let answer = setup.service.send(request.body(compressed.to_vec())).await;
+        let compressed = gzip(br#"{"widgets":["1.0.0"]}"#);
+        let post = || setup.service.request(Method::POST, &path).bearer_auth(&setup.fixtures.token.token);
+        let request = post().header("content-type", "text/secret").header("content-encoding", "gzip");
+        let answer = setup.service.send(request.body(compressed.clone())).await;
         assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({"widgets": []})));
         let received = setup.registry.take_one_request();
         assert_eq!((received.method, received.body.as_ref()), (Method::POST, compressed.as_slice()));
@@ -300,6 +330,26 @@ async fn audits_keys_and_attestations_are_proxied() {
             (&"gzip".parse().unwrap(), &"application/json".parse().unwrap())
         );
         assert!(!received.headers.contains_key("authorization"));
+        // A token reaches the upstream in no part of a body.
+        let secret = format!(r#"{{"x-{}":["1.0.0"]}}"#, setup.fixtures.token.token);
+        for (encoding, body) in [
+            ("gzip", gzip(secret.as_bytes())),
+            ("gzip", [gzip(b"{"), gzip(secret.as_bytes())].concat()),
+            ("identity", secret.clone().into_bytes()),
+            // Nor does what cannot be looked at.
+            ("gzip", b"\x1f\x8b".to_vec()),
+            ("br", b"x".to_vec()),
+        ] {
+            let answer = setup.service.send(post().header("content-encoding", encoding).body(body)).await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.json()["code"].clone()),
+                (400, json!("BAD_REQUEST")),
+                "{encoding}"
+            );
+        }
+        let bomb = gzip(&vec![b' '; 33 * 1024 * 1024]);
+        assert_eq!(setup.service.send(post().header("content-encoding", "gzip").body(bomb)).await.status, 413);
+        assert!(setup.registry.take_requests().is_empty());
         // Only POST with a limited body is forwarded.
         let answer = setup.get(&path).await;
         assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "POST"));
@@ -308,8 +358,149 @@ async fn audits_keys_and_attestations_are_proxied() {
         assert_eq!((answer.status.as_u16(), answer.text.contains("4 MiB")), (413, true), "{}", answer.text);
         assert!(setup.registry.take_requests().is_empty());
     }
-    // A missing upstream endpoint is a 404, which npm understands.
-    let request = setup.service.request(Method::POST, "/npm/-/npm/v1/security/advisories/bulk");
-    setup.registry.stub("/npm/-/npm/v1/security/advisories/bulk", Reply::status(404));
-    assert_eq!(setup.service.send(request.bearer_auth(&setup.fixtures.token.token).body("{}")).await.status, 404);
+    // A missing upstream endpoint is a 404, which npm understands; 400 and 410 are the upstream's too.
+    let path = "/npm/-/npm/v1/security/advisories/bulk";
+    for (theirs, ours, text) in [
+        (Reply::status(404), 404, ""),
+        (Reply::status(410), 410, "no longer"),
+        (Reply::status(400).with_body(r#"{"error":"Invalid package tree"}"#), 400, "invalid: Invalid package tree."),
+        (Reply::status(403).with_body(r#"{"error":"Not licensed"}"#), 403, "Not licensed."),
+        (Reply::status(429).with_header("retry-after", "5"), 429, ""),
+        (Reply::status(500), 502, ""),
+    ] {
+        setup.registry.stub(path, theirs);
+        let request = setup.service.request(Method::POST, path).bearer_auth(&setup.fixtures.token.token);
+        let answer = setup.service.send(request.body("{}")).await;
+        assert_eq!(answer.status, ours, "{}", answer.text);
+        assert!(answer.text.contains(text), "{}", answer.text);
+    }
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn etag_tells_abbreviated_from_full_metadata() {
+    let setup = Setup::start().await;
+    // One tag for both.
+    setup.has("widgets", &[("1.0.0", "widgets/-/widgets-1.0.0.tgz")]);
+    let abbreviated = setup.get_with("/npm/widgets", &[("accept", ABBREVIATED)]).await.header("etag").to_owned();
+    let full = setup.get("/npm/widgets").await.header("etag").to_owned();
+    assert_ne!(abbreviated, full);
+    let list = format!("\"other\", {abbreviated}, {full}");
+    for (accept, tag, status) in [
+        (ABBREVIATED, abbreviated.as_str(), 304),
+        ("application/json", full.as_str(), 304),
+        ("application/json", abbreviated.as_str(), 200),
+        (ABBREVIATED, full.as_str(), 200),
+        (ABBREVIATED, list.as_str(), 304),
+        ("application/json", list.as_str(), 304),
+        ("application/json", "*", 304),
+    ] {
+        let answer = setup.get_with("/npm/widgets", &[("accept", accept), ("if-none-match", tag)]).await;
+        assert_eq!(answer.status, status, "{accept} {tag}");
+        assert!(!answer.header("etag").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn names_that_begin_with_a_hyphen_are_asked_for() {
+    let setup = Setup::start().await;
+    for name in ["@ember-data/-build-infra", "@-xun/fs", "--hepl"] {
+        setup.has(name, &[]);
+        assert_eq!(setup.get(&format!("/npm/{}", name.replace('/', "%2f"))).await.status, 200, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn logout_revokes_the_token_that_is_sent() {
+    let setup = Setup::start().await;
+    let Fixtures { token, email_token, org, owner, .. } = &setup.fixtures;
+    let logout = async |of: &str, with: &str| {
+        let request = setup.service.request(Method::DELETE, &format!("/npm/-/user/token/{of}"));
+        setup.service.send(if with.is_empty() { request } else { request.bearer_auth(with) }).await
+    };
+    // Path and credential must be the same active token.
+    for (of, with, status) in [
+        (email_token.as_str(), token.token.as_str(), 403),
+        ("x", token.token.as_str(), 403),
+        (token.token.as_str(), "", 401),
+        (token.token.as_str(), "tg_org_x", 401),
+        (token.token.as_str(), owner.credential.as_str(), 403),
+    ] {
+        assert_eq!(logout(of, with).await.status, status);
+    }
+    let path = format!("/npm/-/user/token/{}", token.token);
+    let answer = setup.service.call(Method::GET, &path, &token.token).await;
+    assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "DELETE"));
+    assert_eq!(setup.get("/npm/-/whoami").await.status, 200, "the token was revoked");
+    // Revocation needs no Guard.
+    setup.service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap().unwrap();
+    for token in [&token.token, email_token] {
+        let answer = logout(token, token).await;
+        assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({})));
+        assert_eq!(answer.header("npm-notice"), "The token is revoked and no longer works anywhere.");
+        assert_eq!(logout(token, token).await.status, 401);
+        assert_eq!(setup.service.call(Method::GET, "/npm/-/whoami", token).await.status, 401);
+    }
+    let log = setup.service.audit_log(org, &owner.credential, "?action=org_user_token.revoke").await;
+    let entry = &log["entries"][0];
+    assert_eq!(entry["actor"], json!({"kind": "org_user_token", "id": token.id}));
+    assert_eq!(entry["target"], entry["actor"]);
+    assert!(setup.registry.take_requests().is_empty());
+}
+
+#[tokio::test]
+async fn logout_that_fails_revokes_nothing_and_can_be_repeated() {
+    let registry = Registry::start().await;
+    let (service, faults) = Service::start_with_registries_and_faults(registry.settings()).await;
+    let token = Fixtures::create(&service).await.token.token;
+    let logout = async || service.call(Method::DELETE, &format!("/npm/-/user/token/{token}"), &token).await.status;
+    let works = async || service.call(Method::GET, "/npm/-/whoami", &token).await.status == 200;
+    // After the token and its pointer are read.
+    faults.arm(2, &[], Some(Fault::ServerError));
+    assert_eq!(logout().await, 503);
+    faults.disarm();
+    assert!(works().await);
+    faults.arm(2, &[Fault::LostAfter], None);
+    assert_eq!(logout().await, 200);
+    faults.disarm();
+    assert!(!works().await);
+}
+
+#[tokio::test]
+async fn login_is_answered_with_where_tokens_come_from() {
+    let setup = Setup::start().await;
+    for (method, path) in
+        [(Method::POST, "/npm/-/v1/login"), (Method::PUT, "/npm/-/user/org.couchdb.user:alice%40example.com")]
+    {
+        for token in [None, Some(&setup.fixtures.token.token)] {
+            let request = setup.service.request(method.clone(), path).body(r#"{"name":"alice","password":"x"}"#);
+            let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
+            let answer = setup.service.send(request).await;
+            assert_eq!((answer.status.as_u16(), answer.json()["code"].clone()), (403, json!("FORBIDDEN")));
+            assert!(answer.header("npm-notice").contains("Get a token from your organization"), "{}", answer.text);
+        }
+    }
+    assert!(setup.registry.take_requests().is_empty());
+}
+
+#[tokio::test]
+async fn functions_that_are_not_offered_say_so() {
+    let setup = Setup::start().await;
+    for (method, path) in [
+        (Method::GET, "/npm/-/v1/search?text=x"),
+        (Method::GET, "/npm/-/npm/v1/tokens"),
+        (Method::POST, "/npm/-/npm/v1/tokens"),
+        (Method::GET, "/npm/-/team/acme/devs/user"),
+        (Method::GET, "/npm/-/all"),
+    ] {
+        let answer = setup.service.call(method, path, &setup.fixtures.token.token).await;
+        assert_eq!((answer.status.as_u16(), answer.json()["code"].clone()), (404, json!("NOT_FOUND")), "{path}");
+        assert!(answer.text.contains("does not offer this function"), "{}", answer.text);
+    }
+    assert!(setup.registry.take_requests().is_empty());
 }

@@ -8,24 +8,27 @@ use std::error::Error;
 use axum::Json as AnswerJson;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body_util::LengthLimitError;
 use serde::Serialize;
 use shared::domain::Ecosystem;
+use shared::error::Unauthorized;
 use shared::openapi::{RegistryErrors, tag};
 use shared::permissions;
 use shared::registry::download::PackageFile;
 use shared::registry::metadata::{self, Variant};
+use shared::registry::splice::{Edit, Spliced};
 use shared::registry::upstream::{Document, Upstream};
-use shared::registry::{Call, holder_name};
+use shared::registry::{Call, INVALID_PATH, TOKEN_IN_PATH, has_token, holder_name};
 use shared::{ApiError, RegistryApp, RegistryUser, accept};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::packument::{Places, tarball_of};
-use crate::path::{Package, Resource, Tarball};
+use crate::path::{Package, Resource, Tarball, token_to_revoke};
 
 /// The body size limit of an audit request, in bytes as sent.
 const LARGEST_AUDIT: usize = 4 * 1024 * 1024;
@@ -38,6 +41,22 @@ const ABBREVIATED_OR_FULL: &str = "application/vnd.npm.install-v1+json; q=1.0, a
 
 /// Full metadata.
 const FULL: &str = "application/json";
+
+const NOT_OFFERED: ApiError = ApiError::NotOffered(
+    "This registry does not offer this function of npm, such as search, teams or a list of tokens. It serves packages.",
+);
+
+const NO_LOGIN: ApiError = ApiError::Refused(
+    "This registry has no accounts to log in to. Get a token from your organization, or by mail from /api/v1/tokens, \
+     and set it as _authToken of this registry in .npmrc.",
+);
+
+const OTHER_TOKEN: ApiError = ApiError::Refused(
+    "The token in the path is not the one that the request was sent with, so it was not revoked. \
+     npm logout revokes only its own token.",
+);
+
+const REVOKED: &str = "The token is revoked and no longer works anywhere.";
 
 const UNREADABLE: ApiError = ApiError::BadGateway("The upstream registry returned invalid npm metadata.");
 
@@ -56,21 +75,48 @@ pub fn routes() -> OpenApiRouter<RegistryApp> {
 
 async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path().strip_prefix("/npm/").unwrap_or_default().to_owned();
+    let resource = Resource::parse(&path);
+    match resource {
+        // Whoever logs in has no token yet.
+        Some(Resource::Login) => return Err(NO_LOGIN),
+        Some(Resource::Logout) => return logout(&app, parts, &path).await,
+        _ => {}
+    }
     // Authenticate first; reveal nothing to others.
     let user = User::from_request_parts(&mut parts, &app).await?;
-    let resource = Resource::parse(parts.uri.path().strip_prefix("/npm/").unwrap_or_default());
+    let resource = match resource {
+        Some(Resource::NotOffered) => return Err(NOT_OFFERED),
+        None if has_token(&path) => return Err(TOKEN_IN_PATH),
+        resource => resource,
+    };
     let allowed = if resource.as_ref().is_some_and(Resource::is_posted) { "POST" } else { "GET, HEAD" };
     if !allowed.split(", ").any(|method| method == parts.method.as_str()) {
         return Err(ApiError::MethodNotAllowed(allowed.to_owned()));
     }
     let npm = Npm(Call { app: &app, user: &user, parts: &parts });
-    user.with_use_recorded(&app.app, npm.answer(resource.ok_or(ApiError::NotFound)?, body)).await
+    user.with_use_recorded(&app.app, npm.answer(resource.ok_or(INVALID_PATH)?, body)).await
+}
+
+/// `npm logout`: revokes the caller's token, which is also in the path.
+async fn logout(app: &RegistryApp, mut parts: Parts, path: &str) -> Result<Response, ApiError> {
+    if parts.method != Method::DELETE {
+        return Err(ApiError::MethodNotAllowed("DELETE".to_owned()));
+    }
+    let user = User::authenticate(&mut parts, app).await?;
+    let holder = user.holder.as_ref().ok_or(ApiError::Unauthorized(Unauthorized::Missing))?;
+    if token_to_revoke(path).is_none_or(|token| token.hash() != holder.hash) {
+        return Err(OTHER_TOKEN);
+    }
+    user.revoke_token(&app.app).await?;
+    // npm prints this header.
+    Ok(([("npm-notice", REVOKED)], AnswerJson(Pong {})).into_response())
 }
 
 /// A call to the npm registry.
 struct Npm<'a>(Call<'a, permissions::RegistryNpm>);
 
-/// `npm ping` expects an object.
+/// `npm ping` and `npm logout` expect an object.
 #[derive(Serialize)]
 struct Pong {}
 
@@ -158,6 +204,8 @@ impl Npm<'_> {
             Resource::Advisories => self.audit("-/npm/v1/security/advisories/bulk", body).await,
             Resource::Audit => self.audit("-/npm/v1/security/audits", body).await,
             Resource::QuickAudit => self.audit("-/npm/v1/security/audits/quick", body).await,
+            // Answered before authentication, or without an upstream.
+            Resource::Login | Resource::Logout | Resource::NotOffered => Err(NOT_OFFERED),
         }
     }
 
@@ -177,15 +225,17 @@ impl Npm<'_> {
         &self,
         path: &str,
         accept: &'static str,
-        rewrite: impl FnOnce(&Places<'_>, &str) -> serde_json::Result<Vec<u8>>,
+        rewrite: impl FnOnce(&Places<'_>, &str) -> serde_json::Result<Vec<Edit>>,
     ) -> Result<Response, ApiError> {
         let upstream = self.upstream()?;
         let root = format!("{}/npm/", self.0.app.registries.base_url(&self.0.parts.headers)?);
-        let variant = Variant::of(&[&root, upstream.as_str()]);
+        // The upstream may send one tag for abbreviated and full metadata.
+        let variant = Variant::of(&[&root, upstream.as_str(), accept]);
         let rewrite = |Document { content_type, body, .. }: Document| {
             let content_type = if content_type == ABBREVIATED { ABBREVIATED } else { FULL };
             let places = Places { upstream, root: &root };
-            Ok((content_type, rewrite(&places, readable(&body)?).map_err(unreadable)?))
+            let edits = rewrite(&places, readable(&body)?).map_err(unreadable)?;
+            Ok((content_type, Spliced::new(body, edits)))
         };
         self.0.metadata(upstream.join(path), accept, variant, rewrite).await
     }
@@ -232,7 +282,7 @@ fn unchanged(headers: &HeaderMap, document: Document) -> Result<Response, ApiErr
         return Err(UNREADABLE);
     }
     readable(&body)?;
-    metadata::answer(headers, Variant::of(&[]), etag, FULL, body)
+    metadata::answer(headers, Variant::of(&[]), etag, FULL, body.into())
 }
 
 fn readable(body: &[u8]) -> Result<&str, ApiError> {

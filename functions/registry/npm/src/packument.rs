@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use shared::registry::splice::{replace_strings, string_value};
+use shared::registry::splice::{Edit, replacing, string_value};
 use shared::registry::upstream::Upstream;
 use url::Url;
 
@@ -88,7 +88,7 @@ impl Places<'_> {
     /// # Errors
     ///
     /// If the body is not npm metadata.
-    pub fn in_packument(&self, package: &Package, body: &str) -> serde_json::Result<Vec<u8>> {
+    pub fn in_packument(&self, package: &Package, body: &str) -> serde_json::Result<Vec<Edit>> {
         let packument: Packument<'_> = serde_json::from_str(body)?;
         let tarballs = packument.versions.map_or(Vec::new(), |versions| versions.0);
         Ok(self.rewritten(body, package, tarballs))
@@ -99,18 +99,18 @@ impl Places<'_> {
     /// # Errors
     ///
     /// If the body is not npm metadata.
-    pub fn in_manifest(&self, package: &Package, body: &str) -> serde_json::Result<Vec<u8>> {
+    pub fn in_manifest(&self, package: &Package, body: &str) -> serde_json::Result<Vec<Edit>> {
         let (Versioned { version }, manifest): (_, Manifest<'_>) =
             (serde_json::from_str(body)?, serde_json::from_str(body)?);
         Ok(self.rewritten(body, package, manifest.tarball().map(|tarball| (version, tarball)).into_iter().collect()))
     }
 
-    fn rewritten(&self, body: &str, package: &Package, tarballs: Vec<(String, &RawValue)>) -> Vec<u8> {
+    fn rewritten(&self, body: &str, package: &Package, tarballs: Vec<(String, &RawValue)>) -> Vec<Edit> {
         let places = tarballs.into_iter().filter_map(|(version, written)| {
             let place = self.place(package, &version, &string_value(written)?)?;
             Some((written, place))
         });
-        replace_strings(body, places.collect())
+        replacing(body, places.collect())
     }
 
     /// The URL of a version's file at this registry. `None` for invalid versions; clients skip
@@ -138,13 +138,16 @@ pub fn tarball_of(version: &str, body: &str) -> serde_json::Result<Option<Url>> 
 
 #[cfg(test)]
 mod tests {
+    use shared::registry::splice::Spliced;
+
     use super::*;
 
     fn rewritten(name: &str, body: &str) -> String {
         let upstream = Upstream::parse("https://packages.example.com/npm").unwrap();
         let places = Places { upstream: &upstream, root: "https://guard.example.com/npm/" };
         let Some(crate::path::Resource::Package(package)) = crate::path::Resource::parse(name) else { panic!() };
-        String::from_utf8(places.in_packument(&package, body).unwrap()).unwrap()
+        let edits = places.in_packument(&package, body).unwrap();
+        String::from_utf8(Spliced::new(body.into(), edits).concat()).unwrap()
     }
 
     #[test]

@@ -39,15 +39,35 @@ pub enum Resource {
     Audit,
     /// The same, abbreviated.
     QuickAudit,
+    /// `npm login`.
+    Login,
+    /// `npm logout`, with a token as the last segment.
+    Logout,
+    /// Another function of npm registries.
+    NotOffered,
 }
 
 impl Resource {
     /// Parses a percent-encoded path below the registry root. API Gateway may decode a path once,
-    /// so `@scope%2fname` and `@scope/name` mean the same.
+    /// so `@scope%2fname` and `@scope/name` mean the same. Empty segments are ignored, since
+    /// clients join URLs carelessly. `None` if a part is invalid or contains a token, which must
+    /// not reach the upstream.
     pub fn parse(path: &str) -> Option<Self> {
         let path = percent_decode_str(path).decode_utf8().ok()?;
-        let parts: Vec<&str> = path.split('/').collect();
+        // No part has one; a client that encodes twice would mean another path once it is decoded.
+        if path.contains('%') {
+            return None;
+        }
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        if let ["-", "user", "token", _] = &parts[..] {
+            return Some(Resource::Logout);
+        }
+        if Token::found_in(&path).is_some() {
+            return None;
+        }
         Some(match &parts[..] {
+            ["-", "v1", "login"] => Resource::Login,
+            ["-", "user", user, ..] if user.starts_with("org.couchdb.user:") => Resource::Login,
             ["-", "whoami"] => Resource::Whoami,
             ["-", "ping"] => Resource::Ping,
             ["-", "npm", "v1", "keys"] => Resource::Keys,
@@ -66,6 +86,8 @@ impl Resource {
                 let (package, []) = Package::read(package)? else { return None };
                 Resource::Tags(package)
             }
+            // A package named `-` exists.
+            ["-", function, ..] if *function != "-" => Resource::NotOffered,
             parts => {
                 let (package, rest) = Package::read(parts)?;
                 match rest {
@@ -83,6 +105,12 @@ impl Resource {
     pub fn is_posted(&self) -> bool {
         matches!(self, Resource::Advisories | Resource::Audit | Resource::QuickAudit)
     }
+}
+
+/// The token in the path of [`Resource::Logout`].
+pub fn token_to_revoke(path: &str) -> Option<Token> {
+    let path = percent_decode_str(path).decode_utf8().ok()?;
+    Token::parse(path.trim_end_matches('/').rsplit('/').next()?)
 }
 
 /// The path segment before a file name that the upstream does not keep at npm's usual path.
@@ -183,23 +211,24 @@ impl Tarball {
     }
 }
 
-/// Parses a name without scope. Allows what npm allowed for old packages.
+/// Parses a name without scope. Allows what npm allowed for old packages, such as a hyphen or a dot
+/// at the beginning.
 fn word(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~!'()*".contains(c);
-    let is_word = !text.is_empty() && !text.starts_with(['.', '-']) && text.chars().all(allowed);
-    (is_word && !is_token(text)).then(|| text.to_owned())
+    let is_word = !text.is_empty() && !is_dots(text) && text.chars().all(allowed);
+    is_word.then(|| text.to_owned())
+}
+
+/// Whether a segment would be resolved instead of sent.
+fn is_dots(text: &str) -> bool {
+    matches!(text, "." | "..")
 }
 
 /// Parses a version, a tag or a file name.
 fn part(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~+!'()*".contains(c);
-    let is_part = (1..=LONGEST_PART).contains(&text.len()) && !text.starts_with('.') && text.chars().all(allowed);
-    (is_part && !is_token(text)).then(|| text.to_owned())
-}
-
-/// Whether a path segment is a token, which must not reach the upstream.
-fn is_token(text: &str) -> bool {
-    Token::parse(text).is_some()
+    let is_part = (1..=LONGEST_PART).contains(&text.len()) && !is_dots(text) && text.chars().all(allowed);
+    is_part.then(|| text.to_owned())
 }
 
 fn encoded(text: &str) -> String {
@@ -252,6 +281,60 @@ mod tests {
     }
 
     #[test]
+    fn names_may_begin_with_a_hyphen_or_a_dot() {
+        for name in ["@ember-data/-build-infra", "@-xun/fs", "@scope/.github", "--hepl", "-"] {
+            assert_eq!(Resource::parse(name), Some(Resource::Package(package(name))), "{name}");
+            assert_eq!(Resource::parse(&package(name).path()), Some(Resource::Package(package(name))), "{name}");
+            let file = Tarball::of(&package(name), "1.0.0").unwrap();
+            assert_eq!(Resource::parse(&file.path()), Some(Resource::Tarball(file)), "{name}");
+        }
+    }
+
+    #[test]
+    fn empty_segments_are_ignored() {
+        for path in ["/is-odd", "is-odd/", "//is-odd//", "%2fis-odd"] {
+            assert_eq!(Resource::parse(path), Some(Resource::Package(package("is-odd"))), "{path}");
+        }
+        assert_eq!(Resource::parse("is-odd//latest"), Resource::parse("is-odd/latest"));
+        assert_eq!(Resource::parse("/-/ping"), Some(Resource::Ping));
+    }
+
+    #[test]
+    fn login_logout_and_other_functions_are_known() {
+        for path in ["-/v1/login", "-/user/org.couchdb.user:alice", "-/user/org.couchdb.user:a@b.com/-rev/1"] {
+            assert_eq!(Resource::parse(path), Some(Resource::Login), "{path}");
+        }
+        for path in ["-/v1/search", "-/all", "-/npm/v1/tokens", "-/npm/v1/user", "-/team/acme/devs/user", "-/x/y/z"] {
+            assert_eq!(Resource::parse(path), Some(Resource::NotOffered), "{path}");
+        }
+        let token = "tg_org_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ0vAgUq";
+        let path = format!("-/user/token/{token}");
+        assert_eq!(Resource::parse(&path), Some(Resource::Logout));
+        assert_eq!(token_to_revoke(&path).unwrap().expose(), token);
+        assert!(token_to_revoke("-/user/token/x").is_none());
+    }
+
+    #[test]
+    fn token_at_any_place_is_refused() {
+        let token = "tg_org_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ0vAgUq";
+        for path in [
+            token.to_owned(),
+            format!("x-{token}"),
+            format!("@{token}/x"),
+            format!("foo/-/foo-1.0.0-{token}.tgz"),
+            format!("foo/-/by-metadata/foo-1.0.0+{token}.tgz"),
+            format!("foo/1.0.0-{token}x"),
+            format!("-/package/{token}/dist-tags"),
+            format!("-/npm/v1/attestations/foo@1.0.0-{token}"),
+            format!("foo/-/foo-1.0.0-%74{}.tgz", &token[1..]),
+            format!("-/npm/v1/tokens/token/{token}"),
+            format!("-/user/token/{token}/x"),
+        ] {
+            assert_eq!(Resource::parse(&path), None, "{path}");
+        }
+    }
+
+    #[test]
     fn malformed_paths_are_refused() {
         for path in [
             "",
@@ -267,9 +350,6 @@ mod tests {
             "is-odd/-/is-odd-.tgz",
             "is-odd/-/is-odd-1.0.0.zip",
             "is-odd/-/is-odd-@evil.example.tgz",
-            "is-odd/",
-            "is-odd//1",
-            "//evil.example/is-odd",
             "https://evil.example",
             "https:%2f%2fevil.example",
             "is-odd%00",
@@ -283,8 +363,10 @@ mod tests {
             "@/name",
             "@@scope/name",
             "@scope%252fname",
-            "-",
-            "-/all",
+            "-/-/whoami",
+            "is-odd/-/./x",
+            "@scope/..",
+            "@scope/%2e",
             "-/npm/v1/attestations/is-odd",
             "-/npm/v1/attestations/a/b/c@1",
             "\u{e9}",

@@ -11,10 +11,10 @@ use axum::routing::any;
 use shared::domain::Ecosystem;
 use shared::openapi::{RegistryErrors, tag};
 use shared::permissions;
-use shared::registry::Call;
 use shared::registry::download::PackageFile;
 use shared::registry::metadata::Variant;
 use shared::registry::upstream::{Document, Upstream};
+use shared::registry::{Call, INVALID_PATH, TOKEN_IN_PATH, has_token};
 use shared::{ApiError, RegistryApp, RegistryUser, accept};
 use url::Url;
 use utoipa::{OpenApi, ToSchema};
@@ -33,6 +33,11 @@ const JSON_OR_HTML: &str =
 
 /// The `Accept` header for callers that prefer HTML.
 const HTML_ALONE: &str = "application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
+
+const NO_INDEX: ApiError = ApiError::NotOffered(
+    "This index does not list all projects, only the files of one: /pypi/simple/<project>/. \
+     For a devpi mirror, set mirror_no_project_list.",
+);
 
 const UNREADABLE: ApiError = ApiError::BadGateway("The upstream index returned an invalid simple index page.");
 
@@ -53,12 +58,16 @@ async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Respo
     let (mut parts, _) = request.into_parts();
     // Authenticate first; reveal nothing to others.
     let user = User::from_request_parts(&mut parts, &app).await?;
-    let resource = Resource::parse(parts.uri.path().strip_prefix("/pypi/").unwrap_or_default());
+    let path = parts.uri.path().strip_prefix("/pypi/").unwrap_or_default();
+    let resource = Resource::parse(path);
+    if resource.is_none() && has_token(path) {
+        return Err(TOKEN_IN_PATH);
+    }
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return Err(ApiError::MethodNotAllowed("GET, HEAD".to_owned()));
     }
     let pypi = Pypi(Call { app: &app, user: &user, parts: &parts });
-    user.with_use_recorded(&app.app, pypi.answer(resource.ok_or(ApiError::NotFound)?)).await
+    user.with_use_recorded(&app.app, pypi.answer(resource.ok_or(INVALID_PATH)?)).await
 }
 
 /// A call to the Python package index.
@@ -104,7 +113,8 @@ async fn project(pypi: &Pypi<'_>, project: &Project) -> Result<Response, ApiErro
     let (settings, headers) = (&pypi.0.app.registries.settings, &pypi.0.parts.headers);
     let root = format!("{}/pypi/files/", pypi.0.app.registries.base_url(headers)?);
     let upstream = pypi.upstream()?;
-    let variant = Variant::of(&[&root, &settings.pypi_file_hosts.join(","), upstream.as_str()]);
+    // The upstream may send one tag for HTML and JSON.
+    let variant = Variant::of(&[&root, &settings.pypi_file_hosts.join(","), upstream.as_str(), wanted(headers)]);
     let places = Places { upstream, hosts: &settings.pypi_file_hosts, root: &root };
     pypi.page(&project.path(), variant, |name, url| places.for_callers(project, name, url)).await
 }
@@ -166,16 +176,11 @@ impl Pypi<'_> {
 
     async fn answer(&self, resource: Resource) -> Result<Response, ApiError> {
         match resource {
-            Resource::Index => self.index().await,
+            Resource::Index => Err(NO_INDEX),
             Resource::Project(name) => project(self, &name).await,
             Resource::Misspelled(place) => Ok((StatusCode::MOVED_PERMANENTLY, [(LOCATION, place)]).into_response()),
             Resource::File(path) => file(self, &path).await,
         }
-    }
-
-    /// The list of all projects. In HTML its links lead to the project pages of this index.
-    async fn index(&self) -> Result<Response, ApiError> {
-        self.page("", Variant::of(&[]), |_, url| last_folder(url)).await
     }
 
     /// Fetches a page of the upstream index and replaces its URLs by those that `place` returns.
@@ -188,7 +193,7 @@ impl Pypi<'_> {
         let (url, accept) = (self.upstream()?.join(path), wanted(&self.0.parts.headers));
         let rewrite = |Document { url, content_type, body, .. }: Document| {
             let format = Format::of(&content_type).ok_or(UNREADABLE)?;
-            Ok((format.content_type(), format.rewritten(&body, &url, place).map_err(unreadable)?))
+            Ok((format.content_type(), format.rewritten(body, &url, place).map_err(unreadable)?))
         };
         self.0.metadata(url, accept, variant, rewrite).await
     }
@@ -209,12 +214,6 @@ fn wanted(headers: &HeaderMap) -> &'static str {
     let html = accept::media_weight(headers, &[HTML, "application/vnd.pypi.simple.latest+html", "text/html"]);
     // HTML is the default: it came before JSON.
     if json > 0 && json >= html { JSON_OR_HTML } else { HTML_ALONE }
-}
-
-/// The last folder of a URL, relative to the folder above it.
-fn last_folder(url: &Url) -> String {
-    let name = url.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    format!("{name}/")
 }
 
 fn unreadable(error: page::Unreadable) -> ApiError {

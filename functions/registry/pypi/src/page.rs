@@ -8,9 +8,8 @@ use lol_html::html_content::Element;
 use lol_html::{HtmlRewriter, Settings, element};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use shared::registry::splice::{replace_strings, string_value};
+use shared::registry::splice::{Edit, Spliced, replacing, string_value};
 use url::Url;
 
 /// Why a page cannot be parsed.
@@ -19,8 +18,8 @@ pub enum Unreadable {
     /// Not the JSON of PEP 691.
     #[error("invalid JSON, line {}, column {}", .0.line(), .0.column())]
     Json(#[from] serde_json::Error),
-    /// JSON, but neither a project page nor the list of projects.
-    #[error("JSON without `files` or `projects`")]
+    /// JSON, but no project page.
+    #[error("JSON without `files`")]
     NoPage,
     /// Not HTML.
     #[error("invalid HTML")]
@@ -65,14 +64,17 @@ impl Format {
     /// If the body is not such a page.
     pub fn rewritten(
         self,
-        body: &[u8],
+        body: Vec<u8>,
         base: &Url,
         place: impl Fn(&str, &Url) -> String,
-    ) -> Result<Vec<u8>, Unreadable> {
-        let body = str::from_utf8(body)?;
+    ) -> Result<Spliced, Unreadable> {
+        let text = str::from_utf8(&body)?;
         match self {
-            Format::Html => in_html(body, base, |url| Some(place(&last_part(url), url))),
-            Format::Json => in_json(body, base, place),
+            Format::Html => Ok(in_html(text, base, |url| Some(place(&last_part(url), url)))?.into()),
+            Format::Json => {
+                let edits = in_json(text, base, place)?;
+                Ok(Spliced::new(body, edits))
+            }
         }
     }
 
@@ -115,17 +117,12 @@ pub fn last_part(url: &Url) -> String {
 struct Page<'a> {
     #[serde(borrow)]
     files: Option<Vec<File<'a>>>,
-    /// Present in the list of projects, instead of files.
-    projects: Option<IgnoredAny>,
 }
 
 impl<'a> Page<'a> {
     fn read(body: &'a str) -> Result<Vec<File<'a>>, Unreadable> {
         let page: Self = serde_json::from_str(body)?;
-        match page.projects {
-            Some(_) => Ok(Vec::new()),
-            None => page.files.ok_or(Unreadable::NoPage),
-        }
+        page.files.ok_or(Unreadable::NoPage)
     }
 }
 
@@ -143,13 +140,13 @@ impl File<'_> {
     }
 }
 
-fn in_json(body: &str, base: &Url, place: impl Fn(&str, &Url) -> String) -> Result<Vec<u8>, Unreadable> {
+fn in_json(body: &str, base: &Url, place: impl Fn(&str, &Url) -> String) -> Result<Vec<Edit>, Unreadable> {
     let files = Page::read(body)?;
     let places = files.iter().filter_map(|file| {
         let url = joined(base, &string_value(file.url)?)?;
         Some((file.url, place(&file.name(&url), &url)))
     });
-    Ok(replace_strings(body, places.collect()))
+    Ok(replacing(body, places.collect()))
 }
 
 /// Replaces each link by the result of `place`, if any.
@@ -196,7 +193,8 @@ mod tests {
 
     fn rewritten(format: Format, body: &str) -> String {
         let place = |_: &str, url: &Url| format!("<{}>", url.as_str().trim_start_matches("https://"));
-        String::from_utf8(format.rewritten(body.as_bytes(), &Url::parse(BASE).unwrap(), place).unwrap()).unwrap()
+        let page = format.rewritten(body.into(), &Url::parse(BASE).unwrap(), place).unwrap();
+        String::from_utf8(page.concat()).unwrap()
     }
 
     #[test]
@@ -259,8 +257,7 @@ mod tests {
     #[test]
     fn malformed_pages_are_refused() {
         for body in ["", "{}", "[]", r#"{"files":{}}"#, r#"{"files":[{}]}"#] {
-            let rewritten =
-                Format::Json.rewritten(body.as_bytes(), &Url::parse(BASE).unwrap(), |_, url| url.to_string());
+            let rewritten = Format::Json.rewritten(body.into(), &Url::parse(BASE).unwrap(), |_, url| url.to_string());
             assert!(rewritten.is_err(), "{body}");
         }
         assert_eq!(Format::of("text/html"), Some(Format::Html));
