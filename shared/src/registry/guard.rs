@@ -85,7 +85,7 @@ impl<O> RegistryUser<O> {
         let revoked = match &holder.token {
             StoredToken::OrgUser(token) => {
                 let caller = caller(Subject::new(OrgUserToken::SUBJECT, &token.id));
-                app.store().revoke_org_user_token(&token.org_id, &token.id, None, &caller).await?
+                app.store().revoke_org_user_token(&token.org_id, &token.id, &caller).await?
             }
             StoredToken::EmailVerified(token) => {
                 let caller = caller(Subject::new(EmailToken::SUBJECT, &token.id));
