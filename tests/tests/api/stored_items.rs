@@ -29,7 +29,7 @@ use tests::{Answer, Bot, Org, Service, operator};
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 25] = [
+const KINDS: [(&str, &str, &str); 27] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
     ("org_in_directory", "ORGS", "*"),
@@ -54,6 +54,8 @@ const KINDS: [(&str, &str, &str); 25] = [
     ("refusals_of", "REFUSED#*", "*"),
     ("registration", "DEPLOYMENT", "REGISTRATION"),
     ("mails", "MAILS*", "*"),
+    ("email_token_by_id", "EMAIL_TOKEN#*", "EMAIL_TOKEN"),
+    ("org_access_token_count", "ORG#*", "ACCESS_TOKEN_COUNT"),
     ("usage_on", "USAGE#*", "*"),
 ];
 
