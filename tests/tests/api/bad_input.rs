@@ -283,7 +283,7 @@ async fn registries_refuse_path_traversal() {
             let answer = setup.service.send(request.bearer_auth(&setup.fixtures.token.token)).await;
             assert_eq!(
                 (answer.status.as_u16(), answer.code().as_str()),
-                (404, "NOT_FOUND"),
+                (400, "BAD_REQUEST"),
                 "{root}{junk}: {}",
                 answer.text
             );

@@ -410,6 +410,8 @@ async fn no_path_redirects_outside_the_upstream() {
         "/npm/x/-/x-@evil.example.tgz",
         "/npm/x/-/x-1.tgz%3f.tgz",
         "/npm/x/-/x-1.tgz%23.tgz",
+        "/pypi/files/a//evil.example/a-1.0.zip",
+        "/pypi/files/a/-/%2f%2fevil.example/a-1.0.zip",
         "/pypi/files/a/-/..%2f..%2fa-1.0.zip",
         "/pypi/files/a/-/x%0d%0ax/a-1.0.zip",
         "/pypi/simple/..%2f..%2fetc/",
@@ -421,11 +423,7 @@ async fn no_path_redirects_outside_the_upstream() {
         assert_eq!(answer.header("location"), "", "{path}");
     }
     assert!(registry.take_requests().is_empty());
-    for path in [
-        "/pypi/files/a/evil.example/a-1.0.zip",
-        "/pypi/files/a//evil.example/a-1.0.zip",
-        "/pypi/files/a/127.0.0.1/a-1.0.zip",
-    ] {
+    for path in ["/pypi/files/a/evil.example/a-1.0.zip", "/pypi/files/a/127.0.0.1/a-1.0.zip"] {
         let answer = get(&service, path, &bearer).await;
         assert_problem(&answer, 404, "NOT_FOUND");
         assert_eq!(answer.header("location"), "", "{path}");
