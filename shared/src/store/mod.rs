@@ -398,13 +398,23 @@ impl Transaction<'_> {
 
     /// Commits the writes. Retries if another transaction conflicts.
     async fn commit(&mut self) -> Result<Committed, StoreError> {
+        let mut backoff = Backoff::new();
+        loop {
+            if let Some(committed) = self.try_commit(&mut backoff).await? {
+                return Ok(committed);
+            }
+        }
+    }
+
+    /// Commits the writes, unless another transaction conflicts: then it pauses and returns `None`,
+    /// so that the caller reads first whether there is still anything to write.
+    async fn try_commit(&mut self, backoff: &mut Backoff) -> Result<Option<Committed>, StoreError> {
         if self.defect {
             tracing::error!("cannot build a transaction");
             return Err(StoreError::Defect);
         }
-        let mut backoff = Backoff::new();
         // The client request token makes retries idempotent if a response is lost.
-        let mut token = request_token()?;
+        let token = request_token()?;
         loop {
             let request = self.store.client.transact_write_items().client_request_token(&token);
             let request = request.set_transact_items(Some(self.writes.clone()));
@@ -412,19 +422,19 @@ impl Transaction<'_> {
             let error = match result {
                 Ok(output) => {
                     cost::add(Units::Write, output.consumed_capacity());
-                    return Ok(Committed::Yes);
+                    return Ok(Some(Committed::Yes));
                 }
                 Err(error) => error,
             };
             match cancellation(&error) {
                 Some(Cancellation::ConditionFailed(index)) => {
                     cost::add(Units::Write, &[]);
-                    return Ok(Committed::No(index));
+                    return Ok(Some(Committed::No(index)));
                 }
                 // Nothing was written: the next attempt is a new transaction.
                 Some(Cancellation::Retry) => {
                     backoff.pause().await?;
-                    token = request_token()?;
+                    return Ok(None);
                 }
                 // An earlier attempt with this token is still in progress: ask for its result.
                 Some(Cancellation::InProgress) => backoff.pause().await?,
@@ -478,13 +488,16 @@ fn cancellation(error: &SdkError<TransactWriteItemsError>) -> Option<Cancellatio
     codes.iter().all(|code| retryable.contains(code)).then_some(Cancellation::Retry)
 }
 
-/// Exponential backoff with full jitter between attempts, starting at 20 ms.
+/// Exponential backoff with full jitter between attempts: at most 20 ms, then twice as long each
+/// time, up to 640 ms. That is enough for 100 callers who all write one item in transactions of
+/// 12 ms, and ends before Lambda's timeout.
 struct Backoff {
     tries: u32,
 }
 
 impl Backoff {
-    const TRIES: u32 = 8;
+    const TRIES: u32 = 16;
+    const LONGEST: u64 = 640;
 
     fn new() -> Self {
         Self { tries: 0 }
@@ -496,7 +509,7 @@ impl Backoff {
             tracing::warn!(tries = self.tries, "retries exhausted on a contended or throttled item");
             return Err(StoreError::Unavailable);
         }
-        let longest = 10_u64 << self.tries;
+        let longest = (10_u64 << self.tries).min(Self::LONGEST);
         let jitter = u64::try_from(crate::secret::random_80_bits()? & 0xffff).unwrap_or(0);
         tokio::time::sleep(Duration::from_millis(1 + longest * jitter / 0xffff)).await;
         Ok(())

@@ -12,14 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::audit::{Caller, Entry, Subject};
 use super::rate_limits::COUNT;
 use super::tokens::{AccessConfig, OrgAccessToken, StoredToken};
-use super::{Committed, Range, SortKeys, Store, StoreError, keys};
+use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, keys};
 use crate::clock::Moment;
 use crate::domain::{Name, ProjectId};
 use crate::ids::OrgId;
 use crate::secret::{Token, TokenHash, TokenKind};
-
-/// Maximum attempts of a change that loses races.
-const MAX_ATTEMPTS: usize = 8;
 
 /// Tokens per read of the listing. All pages are read.
 const PAGE: usize = 1_000;
@@ -142,7 +139,8 @@ impl Store {
         caller: &Caller,
         change: impl Fn(&OrgAccessToken) -> Result<Settings, E>,
     ) -> Result<Result<Changed, E>, StoreError> {
-        for _ in 0..MAX_ATTEMPTS {
+        let mut backoff = Backoff::new();
+        loop {
             let Some((pointer, token)) = self.org_access_token(org, id).await? else {
                 return Ok(Ok(Changed::NotFound));
             };
@@ -184,21 +182,25 @@ impl Store {
             for project in changed.access_config.projects.iter().filter(added) {
                 transaction.require(keys::org_project(org, project.as_str()));
             }
-            let rejected = match transaction.audit(org, &entry).commit().await? {
-                Committed::Yes => return Ok(Ok(Changed::Done(Box::new(changed)))),
+            let rejected = match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
+                None => continue,
+                Some(Committed::Yes) => return Ok(Ok(Changed::Done(Box::new(changed)))),
                 // A concurrent update won, or the token was deleted: read it again.
-                Committed::No(0) => continue,
-                Committed::No(1) if renamed => Rejected::NameTaken,
-                Committed::No(_) => Rejected::UnknownProject,
+                Some(Committed::No(0)) => {
+                    backoff.pause().await?;
+                    continue;
+                }
+                Some(Committed::No(1)) if renamed => Rejected::NameTaken,
+                Some(Committed::No(_)) => Rejected::UnknownProject,
             };
             return Ok(Ok(Changed::Rejected(rejected)));
         }
-        Err(StoreError::Unavailable)
     }
 
     /// Permanently deletes a token and frees its name. False if there is no token with this number.
     pub async fn delete_org_access_token(&self, org: &OrgId, id: u64, caller: &Caller) -> Result<bool, StoreError> {
-        for _ in 0..MAX_ATTEMPTS {
+        let mut backoff = Backoff::new();
+        loop {
             let Some((pointer, token)) = self.org_access_token(org, id).await? else { return Ok(false) };
             let entry =
                 Entry::done(&self.clock, caller, "org_access_token.delete", Subject::new(OrgAccessToken::SUBJECT, id))?;
@@ -208,11 +210,13 @@ impl Store {
                 .delete_where(keys::token(pointer.hash), "#revision = :revision", &[(":revision", token.revision)])
                 .delete(keys::org_access_token(org, id))
                 .delete(keys::org_access_token_name(org, &token.name));
-            if transaction.audit(org, &entry).commit().await? == Committed::Yes {
-                return Ok(true);
+            match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
+                Some(Committed::Yes) => return Ok(true),
+                // A concurrent update or delete won: read it again.
+                Some(Committed::No(_)) => backoff.pause().await?,
+                None => {}
             }
         }
-        Err(StoreError::Unavailable)
     }
 
     async fn org_access_token(&self, org: &OrgId, id: u64) -> Result<Option<(Pointer, OrgAccessToken)>, StoreError> {
