@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
+pub mod contention;
 pub mod coverage;
 pub mod dynamodb_rules;
 pub mod email;
@@ -45,6 +46,7 @@ use shared::store::registration::RegistrationPolicy;
 use shared::{App, Clock, Moment};
 use tokio::net::TcpListener;
 
+use crate::contention::Contention;
 use crate::faults::Faults;
 use crate::mail_faults::Ses;
 use crate::table::{INSTALLATIONS, TABLE, Table};
@@ -126,6 +128,15 @@ impl Service {
         let served = Store::new(faults.client(), TABLE, clock.clone());
         let service = Self::start_on(dynamodb, clock, unlimited(), Some(served), Dependencies::default()).await;
         (service.behind(&faults), faults)
+    }
+
+    /// Starts a service with a manual clock, whose DynamoDB runs transactions of this duration in
+    /// parallel. `store` and `table` bypass it.
+    pub async fn start_with_contention(duration: Duration) -> (Self, Contention) {
+        let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
+        let contention = Contention::start(&dynamodb.endpoint, duration).await;
+        let served = Store::new(Faults::start(&contention.endpoint).await.client(), TABLE, clock.clone());
+        (Self::start_on(dynamodb, clock, unlimited(), Some(served), Dependencies::default()).await, contention)
     }
 
     /// Starts a service with a manual clock and these registries.

@@ -85,6 +85,12 @@ impl Table {
         self.ask("PutItem", &json!({"TableName": table, "Item": item})).await;
     }
 
+    /// Deletes an item of the tokens table, by the text of its key.
+    pub async fn delete(&self, pk: &str, sk: &str) {
+        let key = json!({"pk": {"S": pk}, "sk": {"S": sk}});
+        self.ask("DeleteItem", &json!({"TableName": TABLE, "Key": key})).await;
+    }
+
     fn plain_items(&self, table: &str) -> Vec<Value> {
         self.raw_items(table).iter().map(plain_item).collect()
     }

@@ -14,9 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, Key};
-use super::orgs::Org;
 use super::tokens::{ApiKey, StoredToken};
-use super::{Committed, Range, SortKeys, Store, StoreError};
+use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::{Environment, Name, OrUnknown, Plan, Scopes, StateFilter, TokenState};
 use crate::ids::{OrgId, TokenId};
@@ -29,9 +28,6 @@ const DUE_PER_CALL: usize = 600;
 
 /// Maximum reads per listing if keys change state in the meantime.
 const ROUNDS: usize = 10;
-
-/// Maximum attempts of a create that races with a plan change.
-const MAX_ATTEMPTS: usize = 8;
 
 /// An immutable pointer to an API key, stored by ID, in a listing and in expiry order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,12 +139,15 @@ impl Store {
             hash: plain.hash(),
         };
         let entry = Entry::done(&self.clock, caller, "api_key.create", Subject::new(ApiKey::SUBJECT, &key.id))?;
-        for _ in 0..MAX_ATTEMPTS {
-            // Expired keys do not count towards the limit.
-            self.move_due_api_keys(org).await?;
-            let Some(Org { plan, suspended, .. }) = self.org(org).await? else { return Err(StoreError::Defect) };
+        let mut backoff = Backoff::new();
+        loop {
+            // A read is cheaper than a transaction that fails, and conflicts with no other call.
+            let (Org { plan, suspended, .. }, active) = self.org_with_active_api_keys(org).await?;
             if suspended {
                 return Ok(Created::Suspended);
+            }
+            if plan.max_api_keys().is_some_and(|max| active >= max) {
+                return Ok(Created::PlanLimitReached);
             }
             let mut transaction = self.transaction();
             match plan.max_api_keys() {
@@ -173,15 +172,15 @@ impl Store {
             if let Some(by) = by {
                 transaction.require_unrevoked(keys::token(by));
             }
-            match transaction.commit().await? {
-                Committed::Yes => return Ok(Created::Done(Box::new(key), plain)),
-                Committed::No(index) if index == asking => return Ok(Created::CallerRevoked),
-                Committed::No(0) => return Ok(Created::PlanLimitReached),
+            match transaction.try_commit(&mut backoff).await? {
+                None => {}
+                Some(Committed::Yes) => return Ok(Created::Done(Box::new(key), plain)),
+                Some(Committed::No(index)) if index == asking => return Ok(Created::CallerRevoked),
+                Some(Committed::No(0)) => return Ok(Created::PlanLimitReached),
                 // The plan changed in the meantime: read it again.
-                Committed::No(_) => {}
+                Some(Committed::No(_)) => backoff.pause().await?,
             }
         }
-        Err(StoreError::Unavailable)
     }
 
     /// Lists API keys, newest first, including all completed changes.
@@ -230,31 +229,45 @@ impl Store {
 
     /// The organization's plan and its number of active API keys.
     pub async fn api_key_plan(&self, org: &OrgId) -> Result<(OrUnknown<Plan>, u64), StoreError> {
+        let (org, active) = self.org_with_active_api_keys(org).await?;
+        Ok((org.plan, active))
+    }
+
+    async fn org_with_active_api_keys(&self, org: &OrgId) -> Result<(Org, u64), StoreError> {
         self.move_due_api_keys(org).await?;
         let (org, count) = futures::try_join!(self.org(org), self.get::<Active>(keys::api_key_count(org)))?;
-        Ok((org.ok_or(StoreError::Defect)?.plan, count.unwrap_or_default().active))
+        Ok((org.ok_or(StoreError::Defect)?, count.unwrap_or_default().active))
     }
 
     /// Moves expired keys from the active to the expired listing and decrements the counter.
     /// Transactions run sequentially, because they all write the counter and would conflict.
     async fn move_due_api_keys(&self, org: &OrgId) -> Result<(), StoreError> {
-        let end = keys::expiry_sort_key_prefix(self.clock.now().plus(std::time::Duration::from_secs(1)));
         let pk = keys::api_key_expiries(org);
-        let due: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::Before(&end)), DUE_PER_CALL).await?;
-        let due: Vec<Pointer> = due.into_iter().map(|(_, pointer)| pointer).collect();
-        for batch in due.chunks(DUE_PER_TRANSACTION) {
-            if self.move_expired_api_keys(org, batch).await? == Committed::Yes {
-                continue;
+        let mut backoff = Backoff::new();
+        'attempts: loop {
+            let end = keys::expiry_sort_key_prefix(self.clock.now().plus(std::time::Duration::from_secs(1)));
+            let due: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::Before(&end)), DUE_PER_CALL).await?;
+            let due: Vec<Pointer> = due.into_iter().map(|(_, pointer)| pointer).collect();
+            for batch in due.chunks(DUE_PER_TRANSACTION) {
+                match self.expired_api_keys(org, batch).try_commit(&mut backoff).await? {
+                    Some(Committed::Yes) => {}
+                    // Another call may be moving them.
+                    None => continue 'attempts,
+                    // Another call moved or revoked one of them: move the rest one by one.
+                    Some(Committed::No(_)) => {
+                        for pointer in batch {
+                            let mut one = self.expired_api_keys(org, std::slice::from_ref(pointer));
+                            let _moved_by_another = one.commit().await?;
+                        }
+                    }
+                }
             }
-            // Another call moved or revoked one of them: move the rest one by one.
-            for pointer in batch {
-                let _moved_by_another = self.move_expired_api_keys(org, std::slice::from_ref(pointer)).await?;
-            }
+            return if due.len() == DUE_PER_CALL { Err(StoreError::Unavailable) } else { Ok(()) };
         }
-        if due.len() == DUE_PER_CALL { Err(StoreError::Unavailable) } else { Ok(()) }
     }
 
-    async fn move_expired_api_keys(&self, org: &OrgId, batch: &[Pointer]) -> Result<Committed, StoreError> {
+    /// A transaction that moves expired keys.
+    fn expired_api_keys(&self, org: &OrgId, batch: &[Pointer]) -> Transaction<'_> {
         let mut transaction = self.transaction();
         transaction.add(keys::api_key_count(org), ACTIVE, -i64::try_from(batch.len()).unwrap_or(i64::MAX));
         for pointer in batch {
@@ -265,7 +278,7 @@ impl Store {
                 transaction.delete(expiry);
             }
         }
-        transaction.commit().await
+        transaction
     }
 
     /// Revokes an API key of this organization by ID. Idempotent; false if there is no such key.
@@ -274,30 +287,37 @@ impl Store {
         let Some(pointer) = pointer else { return Ok(false) };
         let entry = Entry::done(&self.clock, caller, "api_key.revoke", Subject::new(ApiKey::SUBJECT, id))?;
         let values = self.revocation(caller)?;
-        // Only an active key counts towards the plan. Its listing tells: try active first, then
-        // expired.
-        for state in [TokenState::Active, TokenState::Expired] {
-            let mut transaction = self.transaction();
-            transaction
-                .delete_existing(pointer.listed(org, state))
-                .update(
-                    keys::token(pointer.hash),
-                    "SET #revoked_at = :now, #revoked_by = :by",
-                    "attribute_exists(pk) AND attribute_not_exists(#revoked_at)",
-                    &values,
-                )
-                .put(pointer.listed(org, TokenState::Revoked), &pointer);
-            if state == TokenState::Active {
-                transaction.add(keys::api_key_count(org), ACTIVE, -1);
-                if let Some(expiry) = pointer.expiry(org) {
-                    transaction.delete(expiry);
+        let mut backoff = Backoff::new();
+        'attempts: while !self.is_revoked(pointer.hash).await? {
+            // Only an active key counts towards the plan. Its listing tells: try active first, then
+            // expired.
+            for state in [TokenState::Active, TokenState::Expired] {
+                let mut transaction = self.transaction();
+                transaction
+                    .delete_existing(pointer.listed(org, state))
+                    .update(
+                        keys::token(pointer.hash),
+                        "SET #revoked_at = :now, #revoked_by = :by",
+                        "attribute_exists(pk) AND attribute_not_exists(#revoked_at)",
+                        &values,
+                    )
+                    .put(pointer.listed(org, TokenState::Revoked), &pointer);
+                if state == TokenState::Active {
+                    transaction.add(keys::api_key_count(org), ACTIVE, -1);
+                    if let Some(expiry) = pointer.expiry(org) {
+                        transaction.delete(expiry);
+                    }
+                }
+                match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
+                    Some(Committed::Yes) => return Ok(true),
+                    Some(Committed::No(_)) => {}
+                    None => continue 'attempts,
                 }
             }
-            if transaction.audit(org, &entry).commit().await? == Committed::Yes {
-                return Ok(true);
-            }
+            // In neither listing: it was revoked in the meantime.
+            break;
         }
-        // In neither listing: it is already revoked, and `revoked_at` stays unchanged.
+        // `revoked_at` stays unchanged.
         Ok(true)
     }
 }

@@ -411,13 +411,23 @@ impl Transaction<'_> {
 
     /// Commits the writes. Retries if another transaction conflicts.
     async fn commit(&mut self) -> Result<Committed, StoreError> {
+        let mut backoff = Backoff { tries: 0, at_most: self.attempts };
+        loop {
+            if let Some(committed) = self.try_commit(&mut backoff).await? {
+                return Ok(committed);
+            }
+        }
+    }
+
+    /// Commits the writes, unless another transaction conflicts: then it pauses and returns `None`,
+    /// so that the caller reads first whether there is still anything to write.
+    async fn try_commit(&mut self, backoff: &mut Backoff) -> Result<Option<Committed>, StoreError> {
         if self.defect {
             tracing::error!("cannot build a transaction");
             return Err(StoreError::Defect);
         }
-        let mut backoff = Backoff { tries: 0, at_most: self.attempts };
         // The client request token makes retries idempotent if a response is lost.
-        let mut token = request_token()?;
+        let token = request_token()?;
         loop {
             let request = self.store.client.transact_write_items().client_request_token(&token);
             let request = request.set_transact_items(Some(self.writes.clone()));
@@ -425,7 +435,7 @@ impl Transaction<'_> {
             let error = match result {
                 Ok(output) => {
                     cost::add(Units::Write, output.consumed_capacity());
-                    return Ok(Committed::Yes);
+                    return Ok(Some(Committed::Yes));
                 }
                 Err(error) => error,
             };
@@ -434,12 +444,12 @@ impl Transaction<'_> {
                     cost::add(Units::Write, &[]);
                     // Its ID is new: if the entry exists, an earlier attempt was committed.
                     let is_committed = self.entry.is_some_and(|entry| all.contains(&entry));
-                    return Ok(if is_committed { Committed::Yes } else { Committed::No(first) });
+                    return Ok(Some(if is_committed { Committed::Yes } else { Committed::No(first) }));
                 }
                 // Nothing was written: the next attempt is a new transaction.
                 Some(Cancellation::Retry) => {
                     backoff.pause().await?;
-                    token = request_token()?;
+                    return Ok(None);
                 }
                 // An earlier attempt with this token is still in progress: ask for its result.
                 Some(Cancellation::InProgress) => backoff.pause().await?,
@@ -499,17 +509,20 @@ fn cancellation(error: &SdkError<TransactWriteItemsError>) -> Option<Cancellatio
     codes.iter().all(|code| retryable.contains(code)).then_some(Cancellation::Retry)
 }
 
-/// Exponential backoff with full jitter between attempts, from 20 ms to 1.28 s.
+/// Exponential backoff with full jitter between attempts: at most 20 ms, then twice as long each
+/// time, up to 640 ms. That is enough for 100 callers who all write one item in transactions of
+/// 12 ms, and ends before Lambda's timeout.
 struct Backoff {
     tries: u32,
     at_most: u32,
 }
 
 impl Backoff {
-    const TRIES: u32 = 8;
+    const TRIES: u32 = 16;
+    const LONGEST: u64 = 640;
 
     /// About 10 seconds in all.
-    const PERSISTENT_TRIES: u32 = 20;
+    const PERSISTENT_TRIES: u32 = 36;
 
     fn new() -> Self {
         Self { tries: 0, at_most: Self::TRIES }
@@ -521,7 +534,7 @@ impl Backoff {
             tracing::warn!(tries = self.tries, "retries exhausted on a contended or throttled item");
             return Err(StoreError::Unavailable);
         }
-        let longest = 10_u64 << self.tries.min(7);
+        let longest = (10_u64 << self.tries.min(16)).min(Self::LONGEST);
         let jitter = u64::try_from(crate::secret::random_80_bits()? & 0xffff).unwrap_or(0);
         tokio::time::sleep(Duration::from_millis(1 + longest * jitter / 0xffff)).await;
         Ok(())

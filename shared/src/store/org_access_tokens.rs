@@ -17,7 +17,7 @@ use super::audit::{Caller, Entry, Subject};
 use super::bots::Bot;
 use super::rate_limits::COUNT;
 use super::tokens::{AccessConfig, OrgAccessToken, StoredToken};
-use super::{Committed, Range, SortKeys, Store, StoreError, keys};
+use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, keys};
 use crate::clock::Moment;
 use crate::domain::{Name, ProjectId};
 use crate::ids::OrgId;
@@ -203,7 +203,8 @@ impl Store {
         change: impl Fn(&OrgAccessToken) -> Result<Settings, E>,
     ) -> Result<Result<Changed, E>, StoreError> {
         let org = &bot.org_id;
-        for _ in 0..MAX_ATTEMPTS {
+        let mut backoff = Backoff::new();
+        loop {
             let Some((pointer, token)) = self.org_access_token(org, id).await? else {
                 return Ok(Ok(Changed::NotFound));
             };
@@ -248,22 +249,26 @@ impl Store {
             for project in changed.access_config.projects.iter().filter(added) {
                 transaction.require(keys::org_project(org, project.as_str()));
             }
-            let rejected = match transaction.audit(org, &entry).commit().await? {
-                Committed::Yes => return Ok(Ok(Changed::Done(Box::new(changed)))),
-                Committed::No(0) => return Ok(Ok(Changed::CallerChanged)),
+            let rejected = match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
+                None => continue,
+                Some(Committed::Yes) => return Ok(Ok(Changed::Done(Box::new(changed)))),
+                Some(Committed::No(0)) => return Ok(Ok(Changed::CallerChanged)),
                 // A concurrent update won, or the token was deleted: read it again.
-                Committed::No(1) => continue,
-                Committed::No(2) if renamed => Rejected::NameTaken,
-                Committed::No(_) => Rejected::UnknownProject,
+                Some(Committed::No(1)) => {
+                    backoff.pause().await?;
+                    continue;
+                }
+                Some(Committed::No(2)) if renamed => Rejected::NameTaken,
+                Some(Committed::No(_)) => Rejected::UnknownProject,
             };
             return Ok(Ok(Changed::Rejected(rejected)));
         }
-        Err(StoreError::Unavailable)
     }
 
     /// Permanently deletes a token and frees its name. False if there is no token with this number.
     pub async fn delete_org_access_token(&self, org: &OrgId, id: u64, caller: &Caller) -> Result<bool, StoreError> {
-        for _ in 0..MAX_ATTEMPTS {
+        let mut backoff = Backoff::new();
+        loop {
             let Some((pointer, token)) = self.org_access_token(org, id).await? else { return Ok(false) };
             let entry =
                 Entry::done(&self.clock, caller, "org_access_token.delete", Subject::new(OrgAccessToken::SUBJECT, id))?;
@@ -279,16 +284,18 @@ impl Store {
                     "#count > :zero",
                     &[(":one", 1), (":zero", 0)],
                 );
-            match transaction.audit(org, &entry).commit().await? {
-                Committed::Yes => return Ok(true),
+            match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
+                Some(Committed::Yes) => return Ok(true),
                 // There is no counter yet.
-                Committed::No(3) => {
+                Some(Committed::No(3)) => {
                     let _: bool = self.org_access_tokens_are_full(org).await?;
+                    backoff.pause().await?;
                 }
-                Committed::No(_) => {}
+                // A concurrent update or delete won: read it again.
+                Some(Committed::No(_)) => backoff.pause().await?,
+                None => {}
             }
         }
-        Err(StoreError::Unavailable)
     }
 
     async fn org_access_token(&self, org: &OrgId, id: u64) -> Result<Option<(Pointer, OrgAccessToken)>, StoreError> {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, Key};
 use super::tokens::{OrgUserToken, StoredToken};
-use super::{Committed, Range, SortKeys, Store, StoreError};
+use super::{Backoff, Committed, Range, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::domain::{StateFilter, TokenState, UserIdentifier, UserIdentifierPrefix};
 use crate::ids::{BotId, OrgId, TokenId};
@@ -293,29 +293,37 @@ impl Store {
     pub async fn revoke_org_user_token(&self, org: &OrgId, id: &TokenId, caller: &Caller) -> Result<bool, StoreError> {
         let pointer: Option<Pointer> = self.get(keys::org_user_token_by_id(org, id)).await?;
         let Some(pointer) = pointer else { return Ok(false) };
-        self.revoke(org, &pointer, "org_user_token.revoke", caller).await?;
+        if !self.is_revoked(pointer.hash).await? {
+            self.revoke(org, &pointer, "org_user_token.revoke", caller).await?;
+        }
         Ok(true)
     }
 
     async fn revoke(&self, org: &OrgId, pointer: &Pointer, action: &str, caller: &Caller) -> Result<(), StoreError> {
         let entry = Entry::done(&self.clock, caller, action, Subject::new(OrgUserToken::SUBJECT, &pointer.id))?;
         let values = self.revocation(caller)?;
-        let mut transaction = self.transaction();
-        transaction
-            .update(
-                keys::token(pointer.hash),
-                "SET #revoked_at = :now, #revoked_by = :by",
-                "attribute_exists(pk) AND attribute_not_exists(#revoked_at)",
-                &values,
-            )
-            .delete(pointer.listed(org, TokenState::Active))
-            .delete(pointer.listed(org, TokenState::Expired))
-            .put(pointer.listed(org, TokenState::Revoked), pointer);
-        if let Some(expiry) = pointer.expiry(org) {
-            transaction.delete(expiry);
+        let mut backoff = Backoff::new();
+        loop {
+            let mut transaction = self.transaction();
+            transaction
+                .update(
+                    keys::token(pointer.hash),
+                    "SET #revoked_at = :now, #revoked_by = :by",
+                    "attribute_exists(pk) AND attribute_not_exists(#revoked_at)",
+                    &values,
+                )
+                .delete(pointer.listed(org, TokenState::Active))
+                .delete(pointer.listed(org, TokenState::Expired))
+                .put(pointer.listed(org, TokenState::Revoked), pointer);
+            if let Some(expiry) = pointer.expiry(org) {
+                transaction.delete(expiry);
+            }
+            // A failed condition means that it is already revoked: `revoked_at` stays unchanged.
+            let done = transaction.audit(org, &entry).try_commit(&mut backoff).await?.is_some();
+            if done || self.is_revoked(pointer.hash).await? {
+                return Ok(());
+            }
         }
-        // A failed condition means that it is already revoked: `revoked_at` stays unchanged.
-        transaction.audit(org, &entry).commit().await.map(|_| ())
     }
 
     /// Revokes the active tokens of exactly this identifier, one transaction each, at most

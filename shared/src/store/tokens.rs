@@ -358,6 +358,16 @@ impl Store {
         }
     }
 
+    /// Whether the token with this hash is already revoked. A read is cheaper than a write that
+    /// changes nothing, and conflicts with no other call.
+    pub(super) async fn is_revoked(&self, hash: TokenHash) -> Result<bool, StoreError> {
+        Ok(match self.stored_token(hash).await? {
+            Some(StoredToken::ApiKey(key)) => key.revoked_at.is_some(),
+            Some(StoredToken::OrgUser(token)) => token.revoked_at.is_some(),
+            _ => false,
+        })
+    }
+
     /// The values `:now` and `:by` of an update that revokes a token.
     pub(super) fn revocation(&self, caller: &Caller) -> Result<[(&'static str, serde_json::Value); 2], StoreError> {
         let by = serde_json::to_value(&caller.actor).map_err(|_| StoreError::Defect)?;

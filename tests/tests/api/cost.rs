@@ -103,10 +103,12 @@ async fn each_call_has_its_exact_cost() {
     let contradiction = "?user_identifier=alice&user_identifier_prefix=bob";
     assert_eq!(client.list(contradiction).await, cost(1, AUTH, 0.0));
 
-    // Reads the pointer, updates the token, removes it from two lists and adds it to a third.
-    assert_eq!(client.revoke(&token.id).await, cost(3, AUTH + 1.0, 4.0 * WRITE + AUDIT));
+    // Reads the pointer and the token, updates the token, removes it from two lists and adds it to a third.
+    assert_eq!(client.revoke(&token.id).await, cost(4, AUTH + 2.0, 4.0 * WRITE + AUDIT));
+    // Repeated, it writes nothing.
+    assert_eq!(client.revoke(&token.id).await, cost(3, AUTH + 2.0, 0.0));
     let expiring = client.issue_until("bobby", "2027-01-01T00:00:00Z").await;
-    assert_eq!(client.revoke(&expiring.id).await, cost(3, AUTH + 1.0, 5.0 * WRITE + AUDIT));
+    assert_eq!(client.revoke(&expiring.id).await, cost(4, AUTH + 2.0, 5.0 * WRITE + AUDIT));
 
     // Two queries, and the same transaction per token.
     for _ in 0..2 {

@@ -8,6 +8,7 @@ mod auth_coverage;
 mod authorizer;
 mod bad_input;
 mod bodies;
+mod contention;
 mod cost;
 mod cut_off;
 mod dead_connections;

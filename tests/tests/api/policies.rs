@@ -327,6 +327,8 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
     record_expiries(&mut recorder, service).await;
     record_mails(&mut recorder, service).await;
     record_projects(&mut recorder, service).await;
+    record_logouts(&mut recorder, service).await;
+    record_first_counts(&mut recorder, service).await;
     record_cuts(&mut recorder, service).await;
     let fixtures = Fixtures::create(service).await;
     let log = fixtures.org.audit_log("?action=api_key.create");
@@ -391,6 +393,27 @@ async fn record_projects(recorder: &mut Recorder, service: &Service) {
     let path = fixtures.access_token.path();
     let call = service.send_json(Method::PATCH, &path, credential, &body);
     recorder.record(Operation::OrgAccessTokensUpdate, 200, call).await;
+}
+
+/// `npm logout` revokes the token that it is sent with, of either kind.
+async fn record_logouts(recorder: &mut Recorder, service: &Service) {
+    let fixtures = Fixtures::create(service).await;
+    let expires_at = service.clock.now().plus(Duration::from_secs(60)).to_string();
+    let expiring = service.issue_until(&fixtures.org, &fixtures.owner, "alice", &expires_at).await;
+    for token in [&fixtures.token.token, &expiring.token, &fixtures.email_token] {
+        let path = format!("/npm/-/user/token/{token}");
+        recorder.record(Operation::RegistryNpm, 200, service.call(Method::DELETE, &path, token)).await;
+    }
+}
+
+/// Organizations of earlier versions have no counter of access tokens yet: the first change starts it.
+async fn record_first_counts(recorder: &mut Recorder, service: &Service) {
+    for operation in [Operation::OrgAccessTokensCreate, Operation::OrgAccessTokensDelete] {
+        let covered = COVERED.iter().find(|covered| covered.operation == operation).unwrap();
+        let fixtures = Fixtures::create(service).await;
+        service.table.delete(&format!("ORG#{}", fixtures.org.id), "ACCESS_TOKEN_COUNT").await;
+        recorder.record(operation, covered.success, covered.call(service, &fixtures)).await;
+    }
 }
 
 /// What a bot creates that is cut off before the commit is taken back.
