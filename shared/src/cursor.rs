@@ -89,6 +89,16 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn next_page_begins_where_the_last_one_ended() {
+        let pages = Pages(&["list", "org"]);
+        let cursor = pages.next(Some("place")).unwrap();
+        assert_eq!(pages.after(Some(&cursor), |place| Some(place.to_owned())).unwrap().as_deref(), Some("place"));
+        assert!(pages.after(Some(&cursor), |_| None::<()>).is_err());
+        assert_eq!(pages.after(None, |place| Some(place.to_owned())).unwrap(), None);
+        assert_eq!(pages.next(None), None);
+    }
+
     proptest! {
         #[test]
         fn cursor_decodes_for_its_own_query_only(place in "\\PC{0,60}", a in "[a-z]{0,5}", b in "[a-z]{0,5}") {

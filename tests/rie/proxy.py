@@ -74,7 +74,8 @@ class Proxy:
         async def pump(source, sink, is_from_function):
             while data := await source.read(65_536):
                 if writer not in self.dead:
-                    sink.write(data)
+                    # What listens behind the proxy answers only to its own name.
+                    sink.write(data.replace(b"127.0.0.1:%d" % self.port, b"127.0.0.1:%d" % self.target))
                     await sink.drain()
                 elif is_from_function:
                     self.unheard += 1

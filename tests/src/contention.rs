@@ -68,7 +68,9 @@ impl Contention {
         Some(Running { contention: self, items: items.to_vec() })
     }
 
-    async fn forward(&self, headers: HeaderMap, body: Bytes) -> (StatusCode, Value) {
+    async fn forward(&self, mut headers: HeaderMap, body: Bytes) -> (StatusCode, Value) {
+        // The embedded DynamoDB answers only to its own name.
+        headers.remove("host");
         let response = self.http.post(&self.upstream).headers(headers).body(body).send().await.unwrap();
         (response.status(), serde_json::from_str(&response.text().await.unwrap()).unwrap())
     }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, Key};
+use super::orgs::Org;
 use super::tokens::{ApiKey, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;

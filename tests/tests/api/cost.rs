@@ -158,19 +158,20 @@ async fn keys_and_access_tokens_cost_one_more_look_at_the_bot() {
     let service = Service::start_with_manual_clock().await;
     let owner = client(&service).await.owner;
     let key = json!({"name": "ci", "environment": "live", "scopes": ["org:write"]});
-    // What is due, and the organization's plan; counter, plan, key, ID and listing.
+    // What is due, the organization's plan and its counter; counter, plan, key, ID and listing.
     let answer = service.post("/v1/api-keys", &owner.credential, &key).await;
-    assert_eq!(answer.cost(), cost(5, AUTH + 2.0 + CONFIRM, 5.0 * WRITE + AUDIT));
+    assert_eq!(answer.cost(), cost(6, AUTH + 3.0 + CONFIRM, 5.0 * WRITE + AUDIT));
     // An API key is checked in the transaction instead, and its use is recorded.
     let writer = answer.json()["key"].as_str().unwrap().to_owned();
     assert_eq!(
         service.post("/v1/api-keys", &writer, &key).await.cost(),
-        cost(5, AUTH + 2.0, 1.0 + 6.0 * WRITE + AUDIT)
+        cost(6, AUTH + 3.0, 1.0 + 6.0 * WRITE + AUDIT)
     );
-    // The number; name, token and pointer.
+    // The organization; the number; name, token, pointer and their count, which the first one starts.
     let path = "/api/v2/organization/tokens/";
+    service.post(path, &owner.credential, &json!({"name": "first"})).await;
     let answer = service.post(path, &owner.credential, &json!({"name": "device"})).await;
-    assert_eq!(answer.cost(), cost(4, AUTH + CONFIRM, 1.0 + 3.0 * WRITE + AUDIT));
+    assert_eq!(answer.cost(), cost(5, AUTH + 1.0 + CONFIRM, 1.0 + 4.0 * WRITE + AUDIT));
     // Pointer and token; the bot in the transaction, and the token.
     let path = format!("{path}{}/", answer.json()["id"]);
     let answer = service.send_json(Method::PATCH, &path, &owner.credential, &json!({"is_active": false})).await;

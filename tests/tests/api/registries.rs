@@ -570,7 +570,7 @@ async fn metadata_costs_one_read_and_download_one_log_entry() {
     let session = service.request(Method::GET, WHEEL).header("authorization", &bearer).header("npm-session", "a1");
     let cost = service.send(session).await.cost();
     assert_eq!((cost.read, cost.write), (1.0, 4.0));
-    for (token, units) in [(&fixtures.token.token, (2.0, 14.0)), (&fixtures.email_token, (1.0, 10.0))] {
+    for (token, units) in [(&fixtures.token.token, (3.0, 14.0)), (&fixtures.email_token, (1.0, 12.0))] {
         let cost = service.call(Method::DELETE, &format!("/npm/-/user/token/{token}"), token).await.cost();
         assert_eq!((cost.read, cost.write), units);
     }

@@ -396,7 +396,7 @@ fn functions_send_mail_from_the_configured_address_alone() {
     let mut senders = BTreeSet::new();
     for (name, function) in functions() {
         let policies = function["Properties"]["Policies"].as_array().cloned().unwrap_or_default();
-        let statements = policies.iter().flat_map(|policy| policy["Statement"].as_array().unwrap());
+        let statements = policies.iter().flat_map(|policy| policy["Statement"].as_array().into_iter().flatten());
         for statement in statements.filter(|statement| statement["Action"] == "ses:SendEmail") {
             let resource = text(statement, "Resource");
             if resource.ends_with(":configuration-set/${MailConfigurationSet}") {
