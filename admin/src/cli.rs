@@ -12,8 +12,6 @@ use shared::ids::{BotId, OrgId};
 use shared::permissions::Role;
 use shared::store::registration::RegistrationPolicy;
 
-/// All plans.
-
 /// Maximum overlap of two API keys. A longer one would defeat the purpose of the rotation.
 const LONGEST_OVERLAP: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 

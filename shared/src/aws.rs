@@ -1,7 +1,7 @@
 //! AWS clients: region, credentials, timeouts, root certificates and connections.
 //!
 //! Lambda freezes a function between requests, and idle connections die meanwhile: reset, or
-//! silently. No request may fail for it, however the frozen clock behaves: [`Renewing`].
+//! silently. No request may fail for it, however the frozen clock behaves: `Renewing`.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -179,7 +179,7 @@ impl HttpConnector for Watched {
         HttpConnectorFuture::new(async move {
             let result = attempt.await;
             if result.is_ok() {
-                unanswered.is_answered();
+                unanswered.disarm();
             }
             result
         })
@@ -190,7 +190,7 @@ impl HttpConnector for Watched {
 struct Unanswered(Option<Renewing>);
 
 impl Unanswered {
-    fn is_answered(mut self) {
+    fn disarm(mut self) {
         self.0 = None;
     }
 }

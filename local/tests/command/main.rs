@@ -374,6 +374,7 @@ fn python_imports_nothing_from_the_current_directory() {
         fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
+    #[allow(clippy::disallowed_methods)] // The test puts a program in front of the others.
     let search_path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let mut command = command(folder.path(), &["--port", "0", "--memory"]);
     command.env("PATH", search_path).env_remove("PIP_INDEX_URL").env_remove("NPM_CONFIG_REGISTRY");
