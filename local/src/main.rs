@@ -133,7 +133,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     store.create_table().await.context("cannot create the table in the store")?;
     installation_log.create_table().await.context("cannot create the table in the store")?;
 
-    if memory && arguments.env_file.is_none() {
+    if (memory || embedded.is_none()) && arguments.env_file.is_none() {
         private_data_folder(&data)?;
     }
     let env_file = arguments.env_file.unwrap_or_else(|| data.join(if memory { "memory.env" } else { "demo.env" }));

@@ -424,7 +424,10 @@ async fn confirm(
     take_back: impl Future<Output = Result<bool, StoreError>>,
 ) -> Result<(), ApiError> {
     let Err(refusal) = again(app, operation, bot).await else { return Ok(()) };
-    take_back.await?;
+    if let Err(error) = take_back.await {
+        tracing::error!(%error, bot = %bot.id, "what a bot created after it was cut off could not be revoked");
+        return Err(error.into());
+    }
     if matches!(refusal, ApiError::Forbidden) {
         record_refusal(app, operation, &bot.org_id, caller).await?;
     }

@@ -342,6 +342,10 @@ impl PrincipalView {
 }
 
 fn projects(config: &AccessConfig) -> Vec<String> {
+    // An unknown role grants nothing, so it reaches no project.
+    if config.role.known().is_none() {
+        return Vec::new();
+    }
     if config.all_projects {
         return vec![ALL_PROJECTS.to_owned()];
     }

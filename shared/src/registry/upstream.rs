@@ -242,7 +242,7 @@ impl Registries {
         *again.timeout_mut() = Some(self.settings.timeout.saturating_sub(started.elapsed()));
         let second = async { self.renewed_http()?.execute(again).await };
         match outcome {
-            Ok(Err(error)) if !error.is_connect() && !error.is_timeout() => second.await,
+            Ok(Err(error)) if !error.is_connect() && !error.is_timeout() && !error.is_redirect() => second.await,
             Ok(result) => result,
             Err(_) => select_ok([first, second.boxed()]).await.map(|(response, _)| response),
         }

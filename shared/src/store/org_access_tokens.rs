@@ -42,7 +42,7 @@ struct Pointer {
 /// The number of an organization's tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Count {
-    count: u64,
+    count: i64,
 }
 
 /// The properties of a token that callers set.
@@ -153,9 +153,9 @@ impl Store {
     async fn org_access_tokens_are_full(&self, org: &OrgId) -> Result<bool, StoreError> {
         let key = keys::org_access_token_count(org);
         if let Some(Count { count }) = self.get(key.clone()).await? {
-            return Ok(count >= MAX_TOKENS);
+            return Ok(u64::try_from(count).is_ok_and(|count| count >= MAX_TOKENS));
         }
-        let count = u64::try_from(self.org_access_token_pointers(org).await?.len()).unwrap_or(u64::MAX);
+        let count = i64::try_from(self.org_access_token_pointers(org).await?.len()).unwrap_or(i64::MAX);
         let mut transaction = self.transaction();
         // If another call created it first, it is there now.
         let _: Committed = transaction.put_new(key, &Count { count }).commit().await?;
@@ -280,9 +280,10 @@ impl Store {
                 .delete(keys::org_access_token_name(org, &token.name))
                 .update(
                     keys::org_access_token_count(org),
-                    "SET #count = #count - :one",
-                    "#count > :zero",
-                    &[(":one", 1), (":zero", 0)],
+                    // Whatever it counts, it must not keep a token from being deleted.
+                    "ADD #count :minus_one",
+                    "attribute_exists(#count)",
+                    &[(":minus_one", -1)],
                 );
             match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
                 Some(Committed::Yes) => return Ok(true),

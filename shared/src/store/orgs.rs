@@ -80,7 +80,7 @@ impl Store {
         let Some(org) = self.org(id).await? else { return Ok(None) };
         let changed = Org { plan: plan.map_or(org.plan, OrUnknown::Known), guard: guard.unwrap_or(org.guard), ..org };
         let entry = Entry::done(&self.clock, caller, "org.set", Subject::new("organization", id))?;
-        let mut transaction = self.transaction();
+        let mut transaction = self.transaction().persistent();
         // Write only the given values, so that concurrent changes of plan and Guard both succeed.
         match (plan, guard) {
             (Some(plan), Some(guard)) => {
@@ -112,7 +112,7 @@ impl Store {
     pub async fn set_suspended(&self, id: &OrgId, suspended: bool, caller: &Caller) -> Result<Option<Org>, StoreError> {
         let action = if suspended { "org.suspend" } else { "org.resume" };
         let entry = Entry::done(&self.clock, caller, action, Subject::new("organization", id))?;
-        let mut transaction = self.transaction();
+        let mut transaction = self.transaction().persistent();
         transaction.update(
             keys::org(id),
             "SET #suspended = :suspended",

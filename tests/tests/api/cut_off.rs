@@ -223,17 +223,21 @@ async fn calls_in_a_loop_gain_nothing_once_their_bot_is_cut_off() {
             // Through the proxy, as the calls are.
             let store = Store::new(setup.faults.client(), TABLE, setup.service.clock.clone());
             setup.faults.arm(0, &[], Some(Fault::Slow));
-            let is_cut = AtomicBool::new(false);
+            let (is_cut, has_begun) = (AtomicBool::new(false), AtomicBool::new(false));
             let caller = async || {
                 let (mut during, mut afterwards) = (Vec::new(), Vec::new());
                 while afterwards.len() < 3 {
                     let was_cut = is_cut.load(Ordering::SeqCst);
                     let answer = setup.call(call, &bot).await;
+                    has_begun.fetch_or(answer.status.is_success(), Ordering::SeqCst);
                     if was_cut { afterwards.push(answer) } else { during.push(answer) }
                 }
                 (during, afterwards)
             };
             let cutting = async {
+                while !has_begun.load(Ordering::SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
                 tokio::time::sleep(Duration::from_millis(60)).await;
                 let started = Instant::now();
                 cut.make(&store, &bot).await;

@@ -758,3 +758,16 @@ async fn counter_starts_with_the_tokens_that_exist() {
     let count = items.iter().find(|item| item["sk"] == "ACCESS_TOKEN_COUNT").unwrap();
     assert_eq!(count["count"], 1);
 }
+
+#[tokio::test]
+async fn wrong_count_never_keeps_a_token_from_being_deleted() {
+    let (service, org, owner) = set_up().await;
+    let tokens = [json!({"name": "first"}), json!({"name": "second"})];
+    let tokens = join_all(tokens.iter().map(|body| service.access_token(&owner, body))).await;
+    set_count(&service, &org, Some(0)).await;
+    for token in &tokens {
+        assert_eq!(service.call(Method::DELETE, &token.path(), &owner.credential).await.status, 204);
+    }
+    assert_eq!(create(&service, &owner, json!({"name": "third"})).await.status, 201);
+    set_count(&service, &org, Some(1)).await;
+}
