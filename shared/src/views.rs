@@ -41,7 +41,8 @@ pub struct OrgUserTokenView {
     /// When the token was revoked. Present only if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Moment>,
-    /// The id of the bot that revoked the token, or `guardctl`. Present only if it was revoked.
+    /// The id of the bot that revoked the token, of the token itself (`npm logout`), or `guardctl`.
+    /// Present only if it was revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<String>,
 }
@@ -137,7 +138,7 @@ pub struct ApiKeyView {
     /// When the key was revoked. Present only if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Moment>,
-    /// The bot or API key that revoked the key. Present only if it was revoked.
+    /// The bot or API key that revoked the key, or `guardctl`. Present only if it was revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<String>,
 }
