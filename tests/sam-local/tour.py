@@ -116,7 +116,8 @@ def whoami(deployed, fixtures):
     status, _, text = deployed.call("GET", "/v1/whoami", bearer)
     assert_equal(status, 200, f"status ({text})")
     scopes = ["shield:write", "org:read"]
-    principal = {"kind": "api_key", "id": values["API_KEY_ID"], "org_id": fixtures.env["ORG"], "scopes": scopes}
+    principal = {"kind": "api_key", "id": values["API_KEY_ID"], "org_id": fixtures.env["ORG"]}
+    principal |= {"environment": "live", "scopes": scopes}
     assert_equal(json.loads(text), principal, "principal")
     fixtures.bot("DELETE", f"/v1/api-keys/{values['API_KEY_ID']}")
     assert_equal(deployed.call("GET", "/v1/whoami", bearer)[0], 403, "status with a revoked key")
