@@ -13,8 +13,10 @@ use local::demo::{self, Environment};
 use local::dynamodb::{DynamoDb, private_data_folder};
 use local::origin::guarded;
 use local::outbox::{Outbox, SES_PATH};
+use local::sign_in::Link;
 use local::upstreams;
 use shared::app::Limits;
+use shared::console::Console;
 use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
 use shared::mail::{MailConfig, Mailer, ses_at};
 use shared::registry::Registries;
@@ -140,11 +142,14 @@ async fn run(arguments: Arguments) -> Result<()> {
     let created = demo::create_if_empty(&store).await.context("cannot read the store")?;
     // The file written when the store was created holds the only copy of the API key.
     let mut environment = created.unwrap_or_else(|| demo::read(&env_file));
+    let owner = demo::owner(&store).await.context("cannot read the store")?;
     let knows_key = environment.contains_key(demo::BOT_API_KEY);
     environment.extend(surroundings(&base_url, &endpoint));
     demo::write(&env_file, &environment)?;
 
     say(&format!("guard-tokens listens on {base_url}, DynamoDB on {endpoint}.\n"));
+    let (link, sign_in_url) = Link::generate(&base_url).context("cannot make the link to sign in")?;
+    say(&format!("Open the console: {sign_in_url} (works once).\n"));
     say(&format!("Emails are not sent: view them at {base_url}/_local/mail.\n"));
     say(&format!("{packages}\n"));
     if knows_key {
@@ -173,8 +178,13 @@ async fn run(arguments: Arguments) -> Result<()> {
     };
     let app = App::new(store, Clock::System).with_limits(limits);
     let mailer = Mailer::new(ses_at(&format!("{base_url}{SES_PATH}")), mail);
-    let service = api::Service { app, log: installation_log, mailer, registries };
-    let router = guarded(api::router(service).merge(outbox.router()), address.port());
+    let console = Console::at(&base_url);
+    let mut router = outbox.router();
+    if let Some(owner) = owner {
+        router = router.merge(link.router(app.clone(), console.clone(), owner));
+    }
+    let service = api::Service { app, log: installation_log, mailer, registries, console };
+    let router = guarded(api::router(service).merge(router), address.port());
     let mut serving = tokio::spawn(api::serve(listener, router, async move {
         let _ = stopped.clone().wait_for(|stop| *stop).await;
     }));

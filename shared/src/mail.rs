@@ -22,6 +22,7 @@ use crate::config::{self, MissingSetting};
 use crate::email::{EmailAddress, Language};
 use crate::error::ApiError;
 use crate::secret::{ResetCode, Token};
+use crate::setup::Setup;
 use crate::store::email_tokens::Replaced;
 
 /// The placeholder for the reader's key in commands.
@@ -184,8 +185,7 @@ impl Mailer {
             Mail::Welcome { token } => token.expose(),
             _ => KEY_PLACEHOLDER,
         };
-        let urls = Urls::new(&self.config.public_url, key);
-        let setup = urls.setup(key);
+        let setup = Setup::new(&self.config.public_url, key);
         let address = to.expose();
         let register = || {
             let language = if language == Language::Ja { "ja" } else { "en" };
@@ -322,60 +322,13 @@ impl Rendered {
     }
 }
 
-/// The variables for the set-up commands in all mails.
-struct Setup<'a> {
-    key: &'a str,
-    api: &'a str,
-    authority: &'a str,
-    npm_registry: &'a str,
-    npm_registry_host_path: &'a str,
-    pypi_index: &'a str,
-    pypi_index_with_key: &'a str,
-}
-
-/// The URLs of the service.
-struct Urls {
-    api: String,
-    authority: String,
-    npm_registry: String,
-    npm_registry_host_path: String,
-    pypi_index: String,
-    pypi_index_with_key: String,
-}
-
-impl Urls {
-    fn new(public_url: &str, key: &str) -> Self {
-        let (scheme, authority) = public_url.split_once("://").unwrap_or(("https", public_url));
-        Self {
-            api: public_url.to_owned(),
-            authority: authority.to_owned(),
-            npm_registry: format!("{public_url}/npm/"),
-            npm_registry_host_path: format!("//{authority}/npm/"),
-            pypi_index: format!("{public_url}/pypi/simple/"),
-            pypi_index_with_key: format!("{scheme}://token:{key}@{authority}/pypi/simple/"),
-        }
-    }
-
-    fn setup<'a>(&'a self, key: &'a str) -> Setup<'a> {
-        Setup {
-            key,
-            api: &self.api,
-            authority: &self.authority,
-            npm_registry: &self.npm_registry,
-            npm_registry_host_path: &self.npm_registry_host_path,
-            pypi_index: &self.pypi_index,
-            pypi_index_with_key: &self.pypi_index_with_key,
-        }
-    }
-}
-
 macro_rules! templates {
     ($($name:ident = $path:literal { $($field:ident: $type:ty),* })+) => {
         $(
             #[derive(Template)]
             #[template(path = $path, blocks = ["subject", "text", "html"])]
             struct $name<'a> {
-                setup: &'a Setup<'a>,
+                setup: &'a Setup,
                 $($field: $type,)*
             }
         )+

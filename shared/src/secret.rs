@@ -15,6 +15,7 @@
 //! | [`TokenKind::ApiKeyLive`] | `tk_live_` | 56 hex | 8 hex |
 //! | [`TokenKind::ApiKeyTest`] | `tk_test_` | 56 hex | 8 hex |
 //! | [`TokenKind::BotApiKey`] | `shisho_apikey_` | 37 base62 | 6 base62 |
+//! | [`TokenKind::Session`] | `gs_` | 36 base62 | 6 base62 |
 //!
 //! Base62 is `0-9A-Za-z` in this order. The checksum is CRC-32 (IEEE, as in zlib) of the ASCII
 //! bytes before it, most significant digit first, left-padded with `0`. It is not a secret: it lets
@@ -57,6 +58,8 @@ pub enum TokenKind {
     ApiKeyTest,
     /// `shisho_apikey_`: the API key of a bot. Valid only together with the bot's id.
     BotApiKey,
+    /// `gs_`: a person's session in the console. Sent only as a cookie.
+    Session,
 }
 
 /// The format of the part after the prefix.
@@ -68,13 +71,14 @@ struct Body {
 
 impl TokenKind {
     /// Every kind.
-    pub const ALL: [TokenKind; 6] = [
+    pub const ALL: [TokenKind; 7] = [
         TokenKind::EmailVerified,
         TokenKind::OrgUser,
         TokenKind::OrgAccess,
         TokenKind::ApiKeyLive,
         TokenKind::ApiKeyTest,
         TokenKind::BotApiKey,
+        TokenKind::Session,
     ];
 
     /// The prefix of every token of this kind.
@@ -86,12 +90,13 @@ impl TokenKind {
             TokenKind::ApiKeyLive => "tk_live_",
             TokenKind::ApiKeyTest => "tk_test_",
             TokenKind::BotApiKey => "shisho_apikey_",
+            TokenKind::Session => "gs_",
         }
     }
 
     const fn body(self) -> Body {
         match self {
-            TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::OrgAccess => {
+            TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::OrgAccess | TokenKind::Session => {
                 Body { alphabet: BASE62, random: 36, checksum: 6 }
             }
             TokenKind::ApiKeyLive | TokenKind::ApiKeyTest => Body { alphabet: HEX, random: 56, checksum: 8 },
@@ -103,7 +108,7 @@ impl TokenKind {
     /// for the others at most as many as leave 190 bits unknown.
     const fn shown(self) -> usize {
         match self {
-            TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::BotApiKey => 4,
+            TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::BotApiKey | TokenKind::Session => 4,
             TokenKind::ApiKeyLive | TokenKind::ApiKeyTest | TokenKind::OrgAccess => 8,
         }
     }
@@ -275,6 +280,39 @@ impl<'de> serde::Deserialize<'de> for TokenHash {
     }
 }
 
+/// The token of one form of a session: it proves that a page of this session holds the form, and is
+/// the form's idempotency key. 16 hex digits that differ from form to form, and a proof of 64.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormToken(String);
+
+impl FormToken {
+    /// A new token for a form in this session.
+    pub fn generate(session: &Token) -> Result<Self, RandomnessUnavailable> {
+        let mut nonce = String::with_capacity(Self::NONCE);
+        push_random(&mut nonce, HEX, Self::NONCE)?;
+        Ok(Self(format!("{nonce}{}", Self::proof(session, &nonce))))
+    }
+
+    /// Parses a received token. `None` unless this session made it.
+    pub fn verify(session: &Token, text: &str) -> Option<Self> {
+        let (nonce, proof) = text.split_at_checked(Self::NONCE)?;
+        let is_proof = proof.as_bytes().ct_eq(Self::proof(session, nonce).as_bytes());
+        bool::from(is_proof).then(|| Self(text.to_owned()))
+    }
+
+    /// The token as text, for the form's hidden field.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    const NONCE: usize = 16;
+
+    /// All inputs have a fixed length, so a plain hash is as good as an HMAC.
+    fn proof(session: &Token, nonce: &str) -> String {
+        TokenHash::of_text(&format!("form {nonce} {}", session.expose())).to_hex()
+    }
+}
+
 /// A one-time code that proves access to a mailbox: 16 characters of Crockford's base 32, 80 bits.
 ///
 /// `Debug` is redacted. [`ResetCode::expose`] is only for the mail that delivers it.
@@ -354,6 +392,12 @@ fn push_random(text: &mut String, alphabet: &[u8], count: usize) -> Result<(), R
         }
     }
     Ok(())
+}
+
+/// 16 hex digits that name a public file's content.
+#[cfg(feature = "console")]
+pub(crate) fn content_hash(text: &str) -> String {
+    TokenHash::of_text(text).to_hex()[..16].to_owned()
 }
 
 /// The checksum of `text`, in the alphabet of the body.
@@ -474,7 +518,7 @@ mod tests {
         for kind in TokenKind::ALL {
             let token = Token::generate(kind).unwrap();
             let shown = match kind {
-                TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::BotApiKey => 4,
+                TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::BotApiKey | TokenKind::Session => 4,
                 TokenKind::ApiKeyLive | TokenKind::ApiKeyTest | TokenKind::OrgAccess => 8,
             };
             assert_eq!(token.shown_prefix(), token.expose()[..kind.prefix().len() + shown], "{kind:?}");

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
+pub mod console;
 pub mod contention;
 pub mod coverage;
 pub mod dynamodb_rules;
@@ -33,6 +34,7 @@ use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde_json::{Value, json};
 use shared::app::Limits;
 use shared::aws::dynamodb_at;
+use shared::console::Console;
 use shared::cost::Cost;
 use shared::domain::Plan;
 use shared::mail::{MailConfig, Mailer, ses_at};
@@ -190,7 +192,7 @@ impl Service {
         let served_log = served.installation_log(INSTALLATIONS);
         let app = App::new(served, clock.clone()).with_limits(limits);
         let registries = Registries::new(dependencies.registries).unwrap();
-        let service = local::api::Service { app, log: served_log, mailer, registries };
+        let service = local::api::Service { app, log: served_log, mailer, registries, console: Console::at(&base_url) };
         let router = local::api::router(service).layer(from_fn(show_cost)).merge(outbox.clone().router());
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().build().unwrap();

@@ -16,12 +16,19 @@
 //! | how many access tokens are there? | a condition on [`org_access_token_count`] | part of the write |
 //! | is this name taken? | a condition on [`org_access_token_name`] | part of the write |
 //! | an organization's bots and projects | `Query` [`org_bots`], [`org_projects`] | the page |
+//! | is this session active? | `GetItem` [`session`], strongly consistent | 1 unit |
+//! | is this person a member, and with which roles? | `GetItem` [`membership`], strongly consistent | 1 unit |
+//! | a person's memberships, sessions | `Query` [`memberships`], [`sessions_of`] | the page |
+//! | an organization's members | `Query` [`org_members`], then `BatchGetItem` [`membership`], [`invitation`] | the page |
+//! | which organizations invite this address? | `Query` [`invitations`] | the page |
+//! | is this the last owner? | a condition on [`owner_count`] | part of the write |
 //! | all organizations (`guardctl` only) | `Query` [`ORGS`] | the page |
 //! | the audit log, newest first | `Query` [`audit_log`] | the page |
 //! | does this address have a token, and how many mails did it get? | two `GetItem` [`address`], [`address_mails`] | 2 units |
 //! | may this mail be sent? | `UpdateItem` per limit, [`mails`], and `GetItem` [`registration`] | 1 unit each |
 //! | how many calls from this network this minute? | `UpdateItem` [`calls_from`] | 1 unit |
 //! | how many refusals of this principal this minute? | `UpdateItem` [`refusals_of`] | 1 unit |
+//! | what was this idempotency key used for? | `GetItem` [`idempotency_key`], if one was sent | 1 unit |
 //! | which email-verified token has this ID (`guardctl` only)? | `GetItem` [`email_token_by_id`], then [`address`] | 2 units |
 //! | how often was a token used? | `Query` [`usage`] | 31 small items |
 //! | count a download | two `UpdateItem` [`usage_on`], the day and [`USAGE_TOTAL`] | 2 units |
@@ -47,7 +54,8 @@
 use crate::clock::Moment;
 use crate::domain::{Environment, Name, OrUnknown, TokenState, UserIdentifier};
 use crate::email::AddressHash;
-use crate::ids::{AuditId, BotId, OrgId, TokenId};
+use crate::ids::{AuditId, BotId, MemberId, OrgId, SessionId, TokenId};
+use crate::person::PersonId;
 use crate::secret::TokenHash;
 
 /// The name of the partition key.
@@ -121,6 +129,63 @@ pub fn org_project(org: &OrgId, project: &str) -> Key {
 /// The partition and sort key prefix of an organization's projects.
 pub fn org_projects(org: &OrgId) -> (String, &'static str) {
     (format!("ORG#{org}"), "PROJECT#")
+}
+
+/// A session: its source of truth.
+pub fn session(secret: TokenHash) -> Key {
+    key(format!("SESSION#{}", secret.to_hex()), "SESSION")
+}
+
+/// What is kept about a person, whatever the session.
+pub fn person(person: PersonId) -> Key {
+    key(format!("PERSON#{}", person.to_hex()), "PERSON")
+}
+
+/// The pointer from a person to a session.
+pub fn session_of(person: PersonId, id: &SessionId) -> Key {
+    let (pk, prefix) = sessions_of(person);
+    key(pk, format!("{prefix}{id}"))
+}
+
+/// The partition and sort key prefix of a person's sessions, by age.
+pub fn sessions_of(person: PersonId) -> (String, &'static str) {
+    (format!("PERSON#{}", person.to_hex()), "SESSION#")
+}
+
+/// A person's membership of an organization: its source of truth.
+pub fn membership(person: PersonId, org: &OrgId) -> Key {
+    let (pk, prefix) = memberships(person);
+    key(pk, format!("{prefix}{org}"))
+}
+
+/// The partition and sort key prefix of a person's memberships.
+pub fn memberships(person: PersonId) -> (String, &'static str) {
+    (format!("PERSON#{}", person.to_hex()), "ORG#")
+}
+
+/// The partition that lists an organization's members and invitations by ID, so by age.
+pub fn org_members(org: &OrgId) -> String {
+    format!("ORG#{org}#MEMBERS")
+}
+
+/// The pointer from an ID to a membership or an invitation.
+pub fn org_member(org: &OrgId, id: &MemberId) -> Key {
+    key(org_members(org), id.as_str())
+}
+
+/// The counter of an organization's owners among its members.
+pub fn owner_count(org: &OrgId) -> Key {
+    key(format!("ORG#{org}"), "OWNER_COUNT")
+}
+
+/// The partition of an address's invitations.
+pub fn invitations(address: AddressHash) -> String {
+    format!("INVITED#{}", address.to_hex())
+}
+
+/// The invitation of an address to an organization.
+pub fn invitation(address: AddressHash, org: &OrgId) -> Key {
+    key(invitations(address), org.as_str())
 }
 
 /// The pointer from an ID to an org user token.
@@ -227,6 +292,11 @@ pub fn org_access_token_last_id(org: &OrgId) -> Key {
 /// The number of an organization's access tokens.
 pub fn org_access_token_count(org: &OrgId) -> Key {
     key(format!("ORG#{org}"), "ACCESS_TOKEN_COUNT")
+}
+
+/// An idempotency key that a caller has used. `hash` is the hash of the key.
+pub fn idempotency_key(org: &OrgId, caller: &str, hash: &str) -> Key {
+    key(format!("ORG#{org}#IDEMPOTENCY"), format!("{caller}#{hash}"))
 }
 
 /// The owner of an audit log.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use shared::app::Limits;
 use shared::permissions::{Operation, Role};
 use shared::store::mail_limits::MailLimits;
-use tests::coverage::{COVERED, Fixtures, Guard};
+use tests::coverage::{COVERED, Fixtures, Guard, documented};
 use tests::dynamodb_rules::attributes;
 use tests::faults::{Call, Fault, Faults};
 use tests::mail_faults::{MailFault, Ses};
@@ -304,7 +304,7 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
     let (service, faults, ses) = Service::start_with_all_faults(limits, registry.settings()).await;
     let functions = Operation::ALL.iter().map(|operation| (resource_name(*operation), BTreeSet::new()));
     let (mut recorder, service) = (Recorder { faults, ses, recorded: functions.collect() }, &service);
-    for covered in COVERED.iter().filter(|covered| covered.guard != Guard::Gateway) {
+    for covered in documented() {
         let fixtures = Fixtures::create(service).await;
         recorder.record(covered.operation, covered.success, covered.call(service, &fixtures)).await;
         let fixtures = Fixtures::create(service).await;
@@ -418,7 +418,7 @@ async fn record_first_counts(recorder: &mut Recorder, service: &Service) {
 
 /// What a bot creates that is cut off before the commit is taken back.
 async fn record_cuts(recorder: &mut Recorder, service: &Service) {
-    for covered in COVERED.iter().filter(|covered| covered.operation.rule().audited_refusal.is_some()) {
+    for covered in documented().filter(|covered| covered.operation.rule().audited_refusal.is_some()) {
         let fixtures = Fixtures::create(service).await;
         recorder.faults.arm(0, &[], None);
         assert_eq!(covered.call(service, &fixtures).await.status, covered.success);
