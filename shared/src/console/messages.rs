@@ -421,6 +421,8 @@ messages! {
     invitation_text: "After accepting, you can use the console with the roles below.", "承諾すると、次のロールでコンソールを使えるようになります。";
 
     // Problems
+    pypi_in_14_days: "PyPI, 14 days", "PyPI（14日間）";
+    npm_in_14_days: "npm, 14 days", "npm（14日間）";
     forbidden: "You may not open this page", "このページは表示できません";
     forbidden_text: "Your role does not allow it. Ask an owner of your organization.", "お使いのロールには権限がありません。組織のオーナーにお問い合わせください。";
     form_forbidden: "The form could not be accepted", "フォームを受け付けられませんでした";

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use super::assets::{CONSOLE_CSS, CONSOLE_JS};
 use super::messages::Messages;
 use crate::accept::language_weight;
+use crate::clock::Moment;
 use crate::domain::StateFilter;
 use crate::email::{EmailAddress, Language};
 use crate::error::ApiError;
@@ -274,12 +275,19 @@ pub struct Fact {
     pub label: String,
     /// Its value.
     pub value: String,
+    /// Whether the value is a time, which the script shows in the reader's time zone.
+    pub is_time: bool,
 }
 
 impl Fact {
     /// A fact.
     pub fn new(label: impl ToString, value: impl ToString) -> Self {
-        Self { label: label.to_string(), value: value.to_string() }
+        Self { label: label.to_string(), value: value.to_string(), is_time: false }
+    }
+
+    /// A fact that is a time.
+    pub fn time(label: impl ToString, at: Moment) -> Self {
+        Self { is_time: true, ..Self::new(label, at) }
     }
 }
 
