@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use shared::Moment;
 use shared::domain::Name;
-use shared::secret::Token;
+use shared::secret::{Token, TokenHash};
 
 use crate::table::text;
 
@@ -73,9 +73,10 @@ impl<'a> TokensTable<'a> {
                 (["EMAIL", _], place) if place.starts_with("CHANGES#") => {
                     self.counter(item, "count", 1..=u64::MAX, true)
                 }
-                (["CALLS" | "REFUSED", _], _) => self.counter(item, "count", 1..=u64::MAX, true),
+                (["CALLS" | "REFUSED" | "WRONG_CODES", _], _) => self.counter(item, "count", 1..=u64::MAX, true),
                 // 0 after a mail that SES refused.
                 (["MAILS", ..], _) => self.counter(item, "count", 0..=u64::MAX, true),
+                (["SIGN_IN_CODE" | "SIGNED_IN_DEVICE", _], _) => self.expiring(item),
                 (["DEPLOYMENT"], "REGISTRATION") => self.explain(item),
                 (["USAGE", _], day) => self.usage(item, day),
                 (["ORG" | "EMAIL", _, "AUDIT"] | ["DEPLOYMENT", "AUDIT"], _) => self.entry(item),
@@ -327,6 +328,16 @@ impl<'a> TokensTable<'a> {
         let is_day = Moment::parse(&format!("{day}T00:00:00Z")).is_some();
         if day != "TOTAL" && !is_day {
             self.found(item, "sort key is neither a day nor TOTAL");
+        }
+    }
+
+    /// An item under two hashes, which DynamoDB deletes.
+    fn expiring(&mut self, item: &Value) {
+        self.explain(item);
+        let is_hash = |text: &str| TokenHash::from_hex(text).is_some();
+        let browser = text(item, "pk").split('#').next_back().unwrap_or_default();
+        if !is_hash(browser) || !is_hash(text(item, "sk")) || !item["ttl"].is_i64() {
+            self.found(item, "has no hashes or does not expire");
         }
     }
 

@@ -17,6 +17,7 @@ pub mod org_user_tokens;
 pub mod orgs;
 pub mod rate_limits;
 pub mod registration;
+pub mod sign_in;
 pub mod table;
 pub mod tokens;
 pub mod usage;

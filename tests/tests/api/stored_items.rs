@@ -18,6 +18,7 @@ use shared::domain::{Ecosystem, Plan};
 use shared::email::EmailAddress;
 use shared::ids::{BotId, OrgId, TokenId};
 use shared::permissions::Role;
+use shared::secret::{MailedCode, Token};
 use shared::store::installations::{Download, Recorded};
 use shared::store::mail_limits::{MailLimits, Recipient};
 use shared::store::registration::RegistrationPolicy;
@@ -29,7 +30,7 @@ use tests::{Answer, Bot, Org, Service, operator};
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 27] = [
+const KINDS: [(&str, &str, &str); 30] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
     ("org_in_directory", "ORGS", "*"),
@@ -52,6 +53,9 @@ const KINDS: [(&str, &str, &str); 27] = [
     ("address_changes", "EMAIL#*", "CHANGES#*"),
     ("calls_from", "CALLS#*", "*"),
     ("refusals_of", "REFUSED#*", "*"),
+    ("sign_in_code", "SIGN_IN_CODE#*", "*"),
+    ("signed_in_device", "SIGNED_IN_DEVICE#*", "*"),
+    ("wrong_codes_from", "WRONG_CODES#*", "*"),
     ("registration", "DEPLOYMENT", "REGISTRATION"),
     ("mails", "MAILS*", "*"),
     ("email_token_by_id", "EMAIL_TOKEN#*", "EMAIL_TOKEN"),
@@ -139,6 +143,10 @@ impl Fixture {
             let counted = service.store.count_mail(recipient, &carol, source, &MailLimits::default()).await;
             let _ = counted.unwrap().unwrap();
         }
+        let browser = Token::parse(&user.token).unwrap().hash();
+        let sign_in_code = service.store.issue_sign_in_code(carol.hash(), browser).await.unwrap();
+        service.store.remember_device(browser, carol.hash()).await.unwrap();
+        service.store.count_wrong_code(source).await.unwrap().unwrap();
         let policy: RegistrationPolicy = "example.com".parse().unwrap();
         service.store.set_registration(Some(&policy), &operator()).await.unwrap();
         let token_id = TokenId::parse(&email_token_id).unwrap();
@@ -188,6 +196,7 @@ impl Fixture {
             ("owner", &owner.credential),
             ("owner_before_rotation", &first_owner.credential),
             ("reset_code", &code),
+            ("sign_in_code", &sign_in_code.code.expose()),
             ("test_key", &test_key.key),
             ("user", &user.token),
         ];
@@ -259,7 +268,7 @@ impl Fixture {
             ("/api/v1/tokens/status".to_owned(), "email_token", None),
             ("/api/v1/tokens/status".to_owned(), "other_email_token", None),
         ];
-        for name in self.credentials.keys().filter(|name| *name != "reset_code") {
+        for name in self.credentials.keys().filter(|name| !name.ends_with("_code")) {
             // The names are those of a literal list.
             let name: &'static str = String::leak(name.clone());
             questions.push(("/v1/whoami".to_owned(), name, None));
@@ -428,6 +437,17 @@ async fn works(name: &str) {
     assert_status(&service.revoke_email_token(&token).await, 204);
     let token = tests::email::new_token(&service.regenerate(&fixture.credential("email_token")).await);
     assert_status(&service.whoami(&token).await, 200);
+
+    if let Some(code) = fixture.credentials.get("sign_in_code") {
+        let carol = EmailAddress::try_from("carol@example.com".to_owned()).unwrap().hash();
+        let browser = Token::parse(&fixture.credential("user")).unwrap().hash();
+        let code = MailedCode::parse(&code.concat()).unwrap();
+        assert!(store.redeem_sign_in_code(carol, browser, &code).await.unwrap());
+        let counted = store.count_sign_in_mail(carol, None, Some(browser), &MailLimits::default()).await;
+        let _ = counted.unwrap().unwrap();
+        let mails = service.table.items().await.into_iter().filter(|item| text(item, "pk").contains("#DEVICE#"));
+        assert_eq!(mails.count(), 1, "{name}: the browser is no longer remembered");
+    }
 
     store.set_org(&org.id, Some(Plan::Enterprise), None, operator).await.unwrap().unwrap();
     assert!(store.remove_project(&org.id, "greenhouse", operator).await.unwrap());
