@@ -510,6 +510,13 @@ impl TryFrom<String> for IdempotencyKey {
     }
 }
 
+/// A stored text as one line without control and invisible characters, for mails: it may be older
+/// than the rules of [`Name`].
+#[cfg(feature = "mail")]
+pub(crate) fn on_one_line(text: &str) -> String {
+    text.replace(|character: char| character.is_control() || is_invisible(character), " ").trim().to_owned()
+}
+
 /// The id of a project: 1–64 ASCII letters, digits and `. _ -`, beginning with a letter or digit.
 /// Case-sensitive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

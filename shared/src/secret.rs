@@ -1,4 +1,4 @@
-//! Secrets: how tokens and reset codes are generated, parsed, hashed and shown.
+//! Secrets: how tokens and mailed codes are generated, parsed, hashed and shown.
 //!
 //! This is the only module that generates or hashes a secret.
 //!
@@ -315,11 +315,11 @@ impl FormToken {
 
 /// A one-time code that proves access to a mailbox: 16 characters of Crockford's base 32, 80 bits.
 ///
-/// `Debug` is redacted. [`ResetCode::expose`] is only for the mail that delivers it.
+/// `Debug` is redacted. [`MailedCode::expose`] is only for the mail that delivers it.
 #[derive(Clone)]
-pub struct ResetCode(SecretString);
+pub struct MailedCode(SecretString);
 
-impl ResetCode {
+impl MailedCode {
     /// Generates a code from the operating system's random number generator.
     pub fn generate() -> Result<Self, RandomnessUnavailable> {
         let mut plain = String::with_capacity(16);
@@ -339,8 +339,8 @@ impl ResetCode {
         is_code.then(|| Self(plain.into()))
     }
 
-    /// The hash to store. A fast hash suffices: 80 random bits cannot be guessed within the code's
-    /// lifetime of an hour.
+    /// The hash to store. A fast hash suffices: 80 random bits cannot be guessed within a code's
+    /// lifetime, at most an hour.
     pub fn hash(&self) -> TokenHash {
         TokenHash::of_text(self.0.expose_secret())
     }
@@ -355,18 +355,18 @@ impl ResetCode {
 /// A code received in a body; `None` if malformed. That is not an error: malformed and wrong must
 /// look identical.
 #[derive(Debug, Clone)]
-pub struct TypedCode(pub Option<ResetCode>);
+pub struct TypedCode(pub Option<MailedCode>);
 
 impl<'de> serde::Deserialize<'de> for TypedCode {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = SecretString::deserialize(deserializer)?;
-        Ok(Self(ResetCode::parse(text.expose_secret())))
+        Ok(Self(MailedCode::parse(text.expose_secret())))
     }
 }
 
-impl fmt::Debug for ResetCode {
+impl fmt::Debug for MailedCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ResetCode([redacted])")
+        f.write_str("MailedCode([redacted])")
     }
 }
 
@@ -481,8 +481,8 @@ mod tests {
     }
 
     #[test]
-    fn reset_code_parses_in_any_typed_form() {
-        let code = ResetCode::parse("0123-4567-89AB-CDEF").unwrap();
+    fn mailed_code_parses_in_any_typed_form() {
+        let code = MailedCode::parse("0123-4567-89AB-CDEF").unwrap();
         assert_eq!(code.expose(), "0123-4567-89AB-CDEF");
         for typed in [
             "0123456789abcdef",
@@ -491,7 +491,7 @@ mod tests {
             "0l23456789ABCDEF",
             " 0123-4567-89AB-CDEF\n",
         ] {
-            assert_eq!(ResetCode::parse(typed).unwrap().hash(), code.hash(), "{typed}");
+            assert_eq!(MailedCode::parse(typed).unwrap().hash(), code.hash(), "{typed}");
         }
         for other in [
             "",
@@ -501,16 +501,16 @@ mod tests {
             "0123 4567 89AB CDEF",
             "０123456789ABCDEF",
         ] {
-            assert!(ResetCode::parse(other).is_none(), "{other}");
+            assert!(MailedCode::parse(other).is_none(), "{other}");
         }
     }
 
     #[test]
-    fn reset_code_has_16_characters_and_is_redacted_in_debug() {
-        let code = ResetCode::generate().unwrap();
+    fn mailed_code_has_16_characters_and_is_redacted_in_debug() {
+        let code = MailedCode::generate().unwrap();
         assert_eq!(code.expose().len(), 19);
-        assert_eq!(ResetCode::parse(&code.expose()).unwrap().hash(), code.hash());
-        assert_eq!(format!("{code:?}"), "ResetCode([redacted])");
+        assert_eq!(MailedCode::parse(&code.expose()).unwrap().hash(), code.hash());
+        assert_eq!(format!("{code:?}"), "MailedCode([redacted])");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use shared::Moment;
 use shared::domain::Name;
 use shared::email::EmailAddress;
-use shared::secret::Token;
+use shared::secret::{Token, TokenHash};
 
 use crate::table::text;
 
@@ -82,9 +82,10 @@ impl<'a> TokensTable<'a> {
                 (["EMAIL", _], place) if place.starts_with("CHANGES#") => {
                     self.counter(item, "count", 1..=u64::MAX, true)
                 }
-                (["CALLS" | "REFUSED", _], _) => self.counter(item, "count", 1..=u64::MAX, true),
+                (["CALLS" | "REFUSED" | "WRONG_CODES", _], _) => self.counter(item, "count", 1..=u64::MAX, true),
                 // 0 after a mail that SES refused.
                 (["MAILS", ..], _) => self.counter(item, "count", 0..=u64::MAX, true),
+                (["SIGN_IN_CODE" | "SIGNED_IN_DEVICE", _], _) => self.expiring(item),
                 (["DEPLOYMENT"], "REGISTRATION") => self.explain(item),
                 (["USAGE", _], day) => self.usage(item, day),
                 (["ORG" | "EMAIL", _, "AUDIT"] | ["DEPLOYMENT", "AUDIT"], _) => self.entry(item),
@@ -417,6 +418,16 @@ impl<'a> TokensTable<'a> {
         });
         if of_its_making.count() == 0 {
             self.found(key, "does not name what its caller made");
+        }
+    }
+
+    /// An item under two hashes, which DynamoDB deletes.
+    fn expiring(&mut self, item: &Value) {
+        self.explain(item);
+        let is_hash = |text: &str| TokenHash::from_hex(text).is_some();
+        let browser = text(item, "pk").split('#').next_back().unwrap_or_default();
+        if !is_hash(browser) || !is_hash(text(item, "sk")) || !item["ttl"].is_i64() {
+            self.found(item, "has no hashes or does not expire");
         }
     }
 

@@ -71,6 +71,8 @@ pub struct Service {
     pub clock: Clock,
     /// The mails that were sent.
     pub outbox: Outbox,
+    /// Its mailer.
+    pub mailer: Mailer,
     http: reqwest::Client,
     /// The proxy in front of its DynamoDB, if it has one.
     faults: Option<Faults>,
@@ -192,12 +194,24 @@ impl Service {
         let served_log = served.installation_log(INSTALLATIONS);
         let app = App::new(served, clock.clone()).with_limits(limits);
         let registries = Registries::new(dependencies.registries).unwrap();
-        let service = local::api::Service { app, log: served_log, mailer, registries, console: Console::at(&base_url) };
+        let console = Console::at(&base_url);
+        let service = local::api::Service { app, log: served_log, mailer: mailer.clone(), registries, console };
         let router = local::api::router(service).layer(from_fn(show_cost)).merge(outbox.clone().router());
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().build().unwrap();
         let table = Table::new(&dynamodb);
-        Self { base_url, store, installation_log, table, clock, outbox, http, faults: None, _dynamodb: dynamodb }
+        Self {
+            base_url,
+            store,
+            installation_log,
+            table,
+            clock,
+            outbox,
+            mailer,
+            http,
+            faults: None,
+            _dynamodb: dynamodb,
+        }
     }
 
     /// The service, checked at its end for requests that broke DynamoDB's rules.
@@ -456,6 +470,7 @@ pub fn unlimited() -> Limits {
         per_source_per_hour: None,
         per_source_per_day: None,
         recoveries_per_source_per_hour: None,
+        sign_in_codes_per_source_per_hour: None,
     };
     Limits { calls_per_minute: None, mails, registration: RegistrationPolicy::Open, registration_time: Duration::ZERO }
 }

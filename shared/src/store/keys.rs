@@ -27,6 +27,9 @@
 //! | does this address have a token, and how many mails did it get? | two `GetItem` [`address`], [`address_mails`] | 2 units |
 //! | may this mail be sent? | `UpdateItem` per limit, [`mails`], and `GetItem` [`registration`] | 1 unit each |
 //! | how many calls from this network this minute? | `UpdateItem` [`calls_from`] | 1 unit |
+//! | which code was mailed for this browser and address? | `GetItem` [`sign_in_code`] | 1 unit |
+//! | has this browser signed in with this address before? | `GetItem` [`signed_in_device`] | 1 unit |
+//! | how many wrong sign-in codes from this network this minute? | `UpdateItem` [`wrong_codes_from`] | 1 unit |
 //! | how many refusals of this principal this minute? | `UpdateItem` [`refusals_of`] | 1 unit |
 //! | what was this idempotency key used for? | `GetItem` [`idempotency_key`], if one was sent | 1 unit |
 //! | which email-verified token has this ID (`guardctl` only)? | `GetItem` [`email_token_by_id`], then [`address`] | 2 units |
@@ -367,6 +370,21 @@ pub fn refusals_of(principal: &str, minute: i64) -> Key {
     key(format!("REFUSED#{principal}"), minute.to_string())
 }
 
+/// The code that was mailed to an address for a sign-in from this browser.
+pub fn sign_in_code(browser: TokenHash, address: AddressHash) -> Key {
+    key(format!("SIGN_IN_CODE#{}", browser.to_hex()), address.to_hex())
+}
+
+/// A browser that has signed in with this address.
+pub fn signed_in_device(device: TokenHash, address: AddressHash) -> Key {
+    key(format!("SIGNED_IN_DEVICE#{}", device.to_hex()), address.to_hex())
+}
+
+/// The counter of wrong sign-in codes from a network in one minute since the Unix epoch.
+pub fn wrong_codes_from(network: &str, minute: i64) -> Key {
+    key(format!("WRONG_CODES#{network}"), minute.to_string())
+}
+
 /// Who registers by mail, if the operator has decided it.
 pub fn registration() -> Key {
     key("DEPLOYMENT", "REGISTRATION")
@@ -389,6 +407,16 @@ pub enum Mails<'a> {
     NewToDomainFrom(&'a str, &'a str),
     /// Mails to addresses with a token that one network asked for.
     RecoveryFrom(&'a str),
+    /// Sign-in codes that one network asked for.
+    SignInFrom(&'a str),
+    /// Those to one address.
+    SignInTo(AddressHash),
+    /// Those to one address that one network asked for.
+    SignInToFrom(AddressHash, &'a str),
+    /// Those to one address that a browser asked for which has signed in with it before.
+    SignInToDevice(AddressHash, TokenHash),
+    /// Invitations of one organization.
+    Invitations(&'a OrgId),
 }
 
 /// The counter of mails in one hour or day since the Unix epoch, such as `HOUR#490000`.
@@ -401,6 +429,13 @@ pub fn mails(of: Mails<'_>, window: &str) -> Key {
         Mails::NewToDomain(domain) => format!("MAILS#NEW#DOMAIN#{domain}"),
         Mails::NewToDomainFrom(domain, network) => format!("MAILS#NEW#DOMAIN#{domain}#FROM#{network}"),
         Mails::RecoveryFrom(network) => format!("MAILS#RECOVERY#FROM#{network}"),
+        Mails::SignInFrom(network) => format!("MAILS#SIGN_IN#FROM#{network}"),
+        Mails::SignInTo(address) => format!("MAILS#SIGN_IN#TO#{}", address.to_hex()),
+        Mails::SignInToFrom(address, network) => format!("MAILS#SIGN_IN#TO#{}#FROM#{network}", address.to_hex()),
+        Mails::SignInToDevice(address, device) => {
+            format!("MAILS#SIGN_IN#TO#{}#DEVICE#{}", address.to_hex(), device.to_hex())
+        }
+        Mails::Invitations(org) => format!("MAILS#INVITATION#{org}"),
     };
     key(pk, window)
 }

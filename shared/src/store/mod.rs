@@ -20,6 +20,7 @@ pub mod orgs;
 pub mod rate_limits;
 pub mod registration;
 pub mod sessions;
+pub mod sign_in;
 pub mod table;
 pub mod tokens;
 pub mod usage;

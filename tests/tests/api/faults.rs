@@ -81,6 +81,7 @@ impl Setup {
             per_source_per_hour: many,
             per_source_per_day: many,
             recoveries_per_source_per_hour: many,
+            sign_in_codes_per_source_per_hour: many,
         };
         let limits = Limits { mails, ..unlimited() };
         let (service, faults, ses) = Service::start_with_all_faults(limits, registry.settings()).await;

@@ -47,6 +47,7 @@ mod registries;
 mod registry_npm;
 mod registry_pypi;
 mod routes;
+mod sign_in_codes;
 mod stored_items;
 mod structure;
 mod suspension;

@@ -38,6 +38,7 @@ fn plenty() -> MailLimits {
         per_source_per_hour: many,
         per_source_per_day: many,
         recoveries_per_source_per_hour: many,
+        sign_in_codes_per_source_per_hour: many,
     }
 }
 

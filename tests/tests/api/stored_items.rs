@@ -18,7 +18,7 @@ use shared::domain::{Ecosystem, Plan, UserIdentifier};
 use shared::email::{EmailAddress, Language};
 use shared::ids::{BotId, MemberId, OrgId, TokenId};
 use shared::permissions::Role;
-use shared::secret::Token;
+use shared::secret::{MailedCode, Token};
 use shared::store::installations::{Download, Recorded};
 use shared::store::mail_limits::{MailLimits, Recipient};
 use shared::store::members::{Accepted, Authority, Listed, MemberChange};
@@ -32,7 +32,7 @@ use tests::{Answer, Bot, Org, Service, operator};
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 34] = [
+const KINDS: [(&str, &str, &str); 37] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
     ("org_in_directory", "ORGS", "*"),
@@ -62,6 +62,9 @@ const KINDS: [(&str, &str, &str); 34] = [
     ("address_changes", "EMAIL#*", "CHANGES#*"),
     ("calls_from", "CALLS#*", "*"),
     ("refusals_of", "REFUSED#*", "*"),
+    ("sign_in_code", "SIGN_IN_CODE#*", "*"),
+    ("signed_in_device", "SIGNED_IN_DEVICE#*", "*"),
+    ("wrong_codes_from", "WRONG_CODES#*", "*"),
     ("registration", "DEPLOYMENT", "REGISTRATION"),
     ("mails", "MAILS*", "*"),
     ("email_token_by_id", "EMAIL_TOKEN#*", "EMAIL_TOKEN"),
@@ -161,6 +164,10 @@ impl Fixture {
         let identifier = UserIdentifier::try_from("frank-laptop".to_owned()).unwrap();
         let own = service.store.issue_own_org_user_token(&member, identifier, None, &operator(), None).await.unwrap();
         let Issued::Done(_, own) = own else { panic!("{own:?}") };
+        let browser = Token::parse(&user.token).unwrap().hash();
+        let sign_in_code = service.store.issue_sign_in_code(carol.hash(), browser).await.unwrap();
+        service.store.remember_device(browser, carol.hash()).await.unwrap();
+        service.store.count_wrong_code(source).await.unwrap().unwrap();
         let policy: RegistrationPolicy = "example.com".parse().unwrap();
         service.store.set_registration(Some(&policy), &operator()).await.unwrap();
         let token_id = TokenId::parse(&email_token_id).unwrap();
@@ -212,6 +219,7 @@ impl Fixture {
             ("owner_before_rotation", &first_owner.credential),
             ("reset_code", &code),
             ("session", &visitor.secret.expose().to_owned()),
+            ("sign_in_code", &sign_in_code.code.expose()),
             ("test_key", &test_key.key),
             ("user", &user.token),
         ];
@@ -283,7 +291,7 @@ impl Fixture {
             ("/api/v1/tokens/status".to_owned(), "email_token", None),
             ("/api/v1/tokens/status".to_owned(), "other_email_token", None),
         ];
-        for name in self.credentials.keys().filter(|name| !["reset_code", "session"].contains(&name.as_str())) {
+        for name in self.credentials.keys().filter(|name| !name.ends_with("_code") && *name != "session") {
             // The names are those of a literal list.
             let name: &'static str = String::leak(name.clone());
             questions.push(("/v1/whoami".to_owned(), name, None));
@@ -477,6 +485,16 @@ async fn works(name: &str) {
         assert_status(&service.whoami(&own).await, 401);
         store.end_own_sessions(session.person, operator).await.unwrap();
         assert_eq!(store.session(secret).await.unwrap(), None);
+    }
+    if let Some(code) = fixture.credentials.get("sign_in_code") {
+        let carol = EmailAddress::try_from("carol@example.com".to_owned()).unwrap().hash();
+        let browser = Token::parse(&fixture.credential("user")).unwrap().hash();
+        let code = MailedCode::parse(&code.concat()).unwrap();
+        assert!(store.redeem_sign_in_code(carol, browser, &code).await.unwrap());
+        let counted = store.count_sign_in_mail(carol, None, Some(browser), &MailLimits::default()).await;
+        let _ = counted.unwrap().unwrap();
+        let mails = service.table.items().await.into_iter().filter(|item| text(item, "pk").contains("#DEVICE#"));
+        assert_eq!(mails.count(), 1, "{name}: the browser is no longer remembered");
     }
 
     store.set_org(&org.id, Some(Plan::Enterprise), None, operator).await.unwrap().unwrap();

@@ -13,7 +13,7 @@ use shared::console::{Fields, Form, Frame, MemberWith, Nav, html, see_other};
 use shared::cursor::Pages;
 use shared::email::EmailAddress;
 use shared::ids::MemberId;
-use shared::mail::Mailer;
+use shared::mail::{Mail, MailError, Mailer};
 use shared::permissions::{ConsoleMembers, Role};
 use shared::store::members::{Listed, MemberChange};
 use shared::{ApiError, App, ConsoleMailApp};
@@ -197,7 +197,7 @@ enum Invited {
     Done,
     /// The member's own rights changed in the meantime.
     CallerChanged,
-    /// The organization has mailed as many invitations as it may today.
+    /// The organization, or the deployment, has mailed as much as it may.
     TooMany,
 }
 
@@ -211,24 +211,29 @@ async fn invite_by_mail(
     roles: &[Role],
 ) -> Result<Invited, ApiError> {
     let (store, org) = (app.store(), &caller.org.id);
+    let counted = match store.count_invitation_mail(org, &app.limits().mails).await? {
+        Ok(counted) => counted,
+        Err(reached) => {
+            reached.log(email);
+            return Ok(Invited::TooMany);
+        }
+    };
     let invited = store.invite_member(org, email, roles, caller.authority(), &caller.caller).await?;
-    let Some(invitation) = invited else { return Ok(Invited::CallerChanged) };
-    if let Err(error) = send(mailer, caller, email, roles).await {
-        // An invitation that nobody is told about is not left behind.
+    let Some(invitation) = invited else {
+        store.uncount_mail(counted).await?;
+        return Ok(Invited::CallerChanged);
+    };
+    let (organization, inviter) = (caller.org.name.as_str(), Some(&caller.member.email));
+    let mail = Mail::Invitation { organization, inviter, roles };
+    if let Err(error) = mailer.send(email, caller.signed_in.language, &mail).await {
+        // An invitation that nobody may have been told about is not left behind.
         let _: MemberChange = store.remove_member(org, &invitation.id, caller.authority(), &caller.caller).await?;
-        return Err(error);
+        if error == MailError::NotSent {
+            store.uncount_mail(counted).await?;
+        }
+        return Err(error.into());
     }
     Ok(Invited::Done)
-}
-
-/// Mails an invitation.
-async fn send(
-    _mailer: &Mailer,
-    _caller: &MemberWith<ConsoleMembers>,
-    _email: &EmailAddress,
-    _roles: &[Role],
-) -> Result<(), ApiError> {
-    Ok(())
 }
 
 #[derive(Template)]
