@@ -144,13 +144,21 @@ impl Store {
         loop {
             // A read is cheaper than a transaction that fails, and conflicts with no other call.
             let (Org { plan, suspended, .. }, active) = self.org_with_active_api_keys(org).await?;
-            if suspended {
-                return Ok(Created::Suspended);
-            }
-            if plan.max_api_keys().is_some_and(|max| active >= max) {
-                return Ok(Created::PlanLimitReached);
+            let is_full = plan.max_api_keys().is_some_and(|max| active >= max);
+            if suspended || is_full {
+                // A revoked caller learns nothing about the plan.
+                return Ok(match by {
+                    Some(by) if self.is_revoked(by).await? => Created::CallerRevoked,
+                    _ if suspended => Created::Suspended,
+                    _ => Created::PlanLimitReached,
+                });
             }
             let mut transaction = self.transaction();
+            // First, since the first condition that fails is the answer.
+            if let Some(by) = by {
+                transaction.require_unrevoked(keys::token(by));
+            }
+            let counted = transaction.writes.len();
             match plan.max_api_keys() {
                 Some(max) => transaction.update(
                     keys::api_key_count(org),
@@ -168,16 +176,11 @@ impl Store {
             if let Some(expiry) = pointer.expiry(org) {
                 transaction.put_new(expiry, &pointer);
             }
-            transaction.audit(org, &entry);
-            let asking = transaction.writes.len();
-            if let Some(by) = by {
-                transaction.require_unrevoked(keys::token(by));
-            }
-            match transaction.try_commit(&mut backoff).await? {
+            match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
                 None => {}
                 Some(Committed::Yes) => return Ok(Created::Done(Box::new(key), plain)),
-                Some(Committed::No(index)) if index == asking => return Ok(Created::CallerRevoked),
-                Some(Committed::No(0)) => return Ok(Created::PlanLimitReached),
+                Some(Committed::No(index)) if index < counted => return Ok(Created::CallerRevoked),
+                Some(Committed::No(index)) if index == counted => return Ok(Created::PlanLimitReached),
                 // The plan changed in the meantime: read it again.
                 Some(Committed::No(_)) => backoff.pause().await?,
             }
