@@ -19,7 +19,7 @@ use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Response};
 use url::{Position, Url};
 
-use super::resolver::{Resolver, has_internal_host};
+use super::resolver::{Resolver, has_internal_host, has_link_local_host};
 use super::{Registries, Settings, TOKEN_IN_BODY, reason};
 use crate::aws::IDLE_TIMEOUT;
 use crate::error::ApiError;
@@ -57,12 +57,12 @@ impl fmt::Debug for Upstream {
 
 impl Upstream {
     /// Parses an `http` or `https` URL without query and fragment. It must not have credentials,
-    /// since callers are redirected to it.
+    /// since callers are redirected to it, nor a link-local address.
     pub fn parse(text: &str) -> Option<Self> {
         let mut url = Url::parse(text).ok()?;
         let is_plain = url.username().is_empty() && url.password().is_none();
         let is_base = matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none();
-        if !is_plain || !is_base {
+        if !is_plain || !is_base || has_link_local_host(&url) {
             return None;
         }
         // Joined paths must be below this one.
@@ -134,11 +134,12 @@ fn follow(attempt: Attempt<'_>) -> Action {
 }
 
 /// Whether a redirect is allowed: not from `https` to `http`, and not to internal addresses, where
-/// Lambda serves other callers' events and AWS the function's credentials. What a name resolves to
-/// is the [`Resolver`]'s to check.
+/// Lambda serves other callers' events and AWS the function's credentials. An internal upstream may
+/// redirect to its own host and port. What a name resolves to is the [`Resolver`]'s to check.
 fn may_follow(first: &Url, next: &Url) -> bool {
     let keeps_tls = next.scheme() == "https" || next.scheme() == first.scheme();
-    keeps_tls && (has_internal_host(first) || !has_internal_host(next))
+    let is_same_place = next.host() == first.host() && next.port_or_known_default() == first.port_or_known_default();
+    keeps_tls && (is_same_place || !has_internal_host(next))
 }
 
 /// An upstream's response.
@@ -367,6 +368,9 @@ mod tests {
             "https://user:pw@x/",
             "https://x/?a",
             "https://x/#a",
+            "http://169.254.169.254/",
+            "http://[fe80::1]/",
+            "http://[fd00:ec2::254]/",
         ] {
             assert_eq!(Upstream::parse(text), None, "{text}");
         }
@@ -414,6 +418,24 @@ mod tests {
             assert!(!allowed(first, next), "{next}");
         }
         assert!(!allowed("http://packages.example.com/a", "http://127.0.0.1:9001/"));
+        // An internal upstream opens nothing but itself.
+        for (first, own) in [
+            ("http://127.0.0.1:4873/a", "http://127.0.0.1:4873/b"),
+            ("https://10.0.0.1/a", "https://10.0.0.1:443/b"),
+            ("http://[::1]:4873/a", "http://[::1]:4873/b"),
+        ] {
+            assert!(allowed(first, own) && allowed(first, elsewhere), "{first}");
+            for next in [
+                "http://127.0.0.1:9001/2018-06-01/runtime/invocation/next",
+                "http://169.254.169.254/latest/meta-data/",
+                "http://localhost:4873/b",
+                "https://10.0.0.2/b",
+                "https://10.0.0.1:8443/b",
+                "https://[fd00:ec2::254]/",
+            ] {
+                assert!(!allowed(first, next), "{first} {next}");
+            }
+        }
     }
 
     #[test]

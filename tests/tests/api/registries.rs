@@ -467,6 +467,24 @@ async fn upstream_redirects_must_be_http_or_https() {
 }
 
 #[tokio::test]
+async fn internal_upstream_redirects_to_no_other_internal_place() {
+    let (service, registry) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    let other = Registry::with_widgets().await;
+    let other_ip = other.url.replace("localhost", "127.0.0.1");
+    for place in [&other.url, &other_ip, &registry.url.replace("localhost", "127.0.0.1"), "http://169.254.169.254"] {
+        for (ours, theirs) in [(NPM, "/npm/widgets"), (PAGE, "/simple/widgets/")] {
+            registry.stub(theirs, Reply::status(302).with_header("location", &format!("{place}{theirs}")));
+            registry.take_requests();
+            assert_problem(&get(&service, ours, &bearer).await, 502, "BAD_GATEWAY");
+            assert_eq!(registry.take_requests().len(), 1, "{place}");
+        }
+    }
+    assert!(other.take_requests().is_empty());
+}
+
+#[tokio::test]
 async fn token_in_the_path_never_reaches_the_upstream() {
     let (service, registry) = service().await;
     let fixtures = Fixtures::create(&service).await;
