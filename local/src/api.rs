@@ -57,6 +57,7 @@ fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
         org_user_tokens_probe,
         org_user_tokens_revoke,
         org_user_tokens_revoke_by_user,
+        registry_npm_logout,
         tokens_introspect,
         tokens_whoami,
     ]

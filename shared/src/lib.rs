@@ -59,4 +59,4 @@ pub use lambda::{RuntimeResult, serve, serve_authorizer, serve_stateless, serve_
 #[cfg(feature = "mail")]
 pub use mail::MailApp;
 #[cfg(feature = "registry")]
-pub use registry::{RegistryApp, RegistryUser};
+pub use registry::{RegistryApp, RegistryHolder, RegistryUser};

@@ -295,7 +295,7 @@ pub struct RegistryErrors;
 
 impl IntoResponses for RegistryErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let errors = [
+        problems(&[
             ApiError::Malformed(
                 "This path is not a package, file or endpoint of this registry. Check the package name.",
             ),
@@ -309,11 +309,30 @@ impl IntoResponses for RegistryErrors {
             ApiError::GatewayTimeout,
             ApiError::Unavailable,
             ApiError::Internal,
-        ];
-        let example = |error: &ApiError| serde_json::to_value(error.problem()).unwrap_or_default();
-        let described = |errors: &[&ApiError]| response_as(errors, "application/problem+json", "Problem", example);
-        by_status(&errors).map(|(status, errors)| (status, described(&errors).into())).collect()
+        ])
     }
+}
+
+/// The errors of `npm logout`, as problem details.
+#[derive(Debug)]
+pub struct LogoutErrors;
+
+impl IntoResponses for LogoutErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[
+            ApiError::Unauthorized(Unauthorized::Invalid),
+            ApiError::Forbidden,
+            ApiError::Unavailable,
+            ApiError::Internal,
+        ])
+    }
+}
+
+/// Responses with problem details.
+fn problems(errors: &[ApiError]) -> BTreeMap<String, RefOr<Response>> {
+    let example = |error: &ApiError| serde_json::to_value(error.problem()).unwrap_or_default();
+    let described = |errors: &[&ApiError]| response_as(errors, "application/problem+json", "Problem", example);
+    by_status(errors).map(|(status, errors)| (status, described(&errors).into())).collect()
 }
 
 /// The errors of calls that require Guard to be enabled for the bot's organization.

@@ -14,7 +14,8 @@
 //! | [`client`] | detection of the package manager and its command |
 //! | [`download`] | redirects to files, and their records in the installation log |
 //!
-//! [`RegistryUser`] is the guard, [`Call`] a request that it let in.
+//! [`RegistryUser`] is the guard, [`Call`] a request that it let in. [`RegistryHolder`] is the guard
+//! of `registry-npm-logout`.
 
 mod call;
 pub mod client;
@@ -39,7 +40,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 pub use self::call::Call;
-pub use self::guard::{RegistryUser, credential_in};
+pub use self::guard::{RegistryHolder, RegistryUser, credential_in};
 use self::upstream::Upstream;
 use crate::app::{App, InstallationsApp};
 use crate::clock::Moment;
