@@ -146,8 +146,15 @@ impl RegistryApp {
 pub struct Registries {
     /// The settings.
     pub settings: Settings,
-    http: Arc<Mutex<reqwest::Client>>,
+    http: Arc<Mutex<Http>>,
     subscriptions: Arc<Mutex<HashMap<OrgId, (bool, Moment)>>>,
+}
+
+/// The HTTP client for upstreams. Each renewal is a generation.
+#[derive(Clone)]
+struct Http {
+    client: reqwest::Client,
+    generation: u64,
 }
 
 impl fmt::Debug for Registries {
@@ -205,7 +212,8 @@ impl Registries {
     ///
     /// If this machine has no root certificates.
     pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
-        let http = Arc::new(Mutex::new(upstream::client(&settings)?));
+        let http = Http { client: upstream::client(&settings)?, generation: 0 };
+        let http = Arc::new(Mutex::new(http));
         Ok(Self { settings, http, subscriptions: Arc::default() })
     }
 
@@ -251,15 +259,18 @@ impl Registries {
     }
 
     /// The HTTP client for upstreams.
-    fn http(&self) -> reqwest::Client {
+    fn http(&self) -> Http {
         self.http.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// A new HTTP client, in place of one whose connections are dead.
-    fn renewed_http(&self) -> reqwest::Result<reqwest::Client> {
-        let client = upstream::client(&self.settings)?;
-        *self.http.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = client.clone();
-        Ok(client)
+    /// A newer HTTP client than that of this generation, whose connections are dead. Of many
+    /// requests that met them, one makes it.
+    fn renewed_http(&self, generation: u64) -> reqwest::Result<reqwest::Client> {
+        let mut http = self.http.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if http.generation == generation {
+            *http = Http { client: upstream::client(&self.settings)?, generation: generation + 1 };
+        }
+        Ok(http.client.clone())
     }
 
     fn subscriptions(&self) -> std::sync::MutexGuard<'_, HashMap<OrgId, (bool, Moment)>> {

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -17,10 +19,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Response};
+use tower::{Layer, Service};
 use url::{Position, Url};
 
 use super::resolver::{Resolver, has_internal_host, has_link_local_host};
-use super::{Registries, Settings, TOKEN_IN_BODY, reason};
+use super::{Http, Registries, Settings, TOKEN_IN_BODY, reason};
 use crate::aws::IDLE_TIMEOUT;
 use crate::error::ApiError;
 use crate::secret::Token;
@@ -28,8 +31,8 @@ use crate::secret::Token;
 /// The timeout for connecting to an upstream.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long to wait for a response before the request is sent again on a new connection: the first
-/// one may have died while the function was frozen.
+/// How long to wait for a response on an old connection, which may have died while the function was
+/// frozen, before the request is sent again on a new one.
 const RESEND_AFTER: Duration = Duration::from_secs(3);
 
 /// The maximum size of upstream metadata in bytes, uncompressed. The largest packages have some 120
@@ -122,13 +125,55 @@ pub(super) fn client(settings: &Settings) -> reqwest::Result<Client> {
         .timeout(settings.timeout)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .dns_resolver(Arc::new(Resolver::new(settings)))
+        .connector_layer(NoteConnecting)
         .redirect(Policy::custom(follow))
         .referer(false)
         .build()
 }
 
+tokio::task_local! {
+    /// Whether the request that is being sent has made a connection, at its latest redirect. Else it
+    /// uses one of an earlier request.
+    static IS_CONNECTING: Arc<AtomicBool>;
+}
+
+fn note_connecting(is_connecting: bool) {
+    let _ = IS_CONNECTING.try_with(|noted| noted.store(is_connecting, Ordering::Relaxed));
+}
+
+/// Notes when a request makes a connection.
+#[derive(Clone)]
+struct NoteConnecting;
+
+impl<S> Layer<S> for NoteConnecting {
+    type Service = Noting<S>;
+
+    fn layer(&self, connector: S) -> Noting<S> {
+        Noting(connector)
+    }
+}
+
+#[derive(Clone)]
+struct Noting<S>(S);
+
+impl<R, S: Service<R>> Service<R> for Noting<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        note_connecting(true);
+        self.0.call(request)
+    }
+}
+
 /// The redirect policy.
 fn follow(attempt: Attempt<'_>) -> Action {
+    note_connecting(false);
     let is_allowed = attempt.previous().first().is_some_and(|first| may_follow(first, attempt.url()));
     if is_allowed && attempt.previous().len() <= MAX_REDIRECTS { attempt.follow() } else { attempt.stop() }
 }
@@ -179,7 +224,7 @@ impl Registries {
         accept: &'static str,
         cached: Option<HeaderValue>,
     ) -> Result<Fetched, ApiError> {
-        let mut request = self.http().get(url).header(ACCEPT, accept);
+        let mut request = self.http().client.get(url).header(ACCEPT, accept);
         if let Some(etag) = &cached {
             request = request.header(IF_NONE_MATCH, etag);
         }
@@ -214,7 +259,7 @@ impl Registries {
     /// upstream no longer has the endpoint.
     pub async fn post(&self, url: Url, headers: &HeaderMap, body: Bytes) -> Result<Document, ApiError> {
         let mut request =
-            self.http().post(url).header(ACCEPT, "application/json").header(CONTENT_TYPE, "application/json");
+            self.http().client.post(url).header(ACCEPT, "application/json").header(CONTENT_TYPE, "application/json");
         let plain = if is_gzip(headers)? {
             request = request.header(CONTENT_ENCODING, "gzip");
             decompressed(&body)?
@@ -232,16 +277,24 @@ impl Registries {
     }
 
     /// Sends a request that may arrive twice: all our requests only ask. If its connection breaks,
-    /// or no response arrives in time, it is sent once more on a new connection, and the first
-    /// response wins. Both attempts share one timeout.
+    /// or is an old one on which no response arrives in time, it is sent once more on a new
+    /// connection, and the first response wins. On a new connection the upstream is merely slow.
+    /// Both attempts share one timeout.
     async fn send(&self, request: RequestBuilder) -> reqwest::Result<Response> {
         let started = Instant::now();
         let request = request.build()?;
-        let Some(mut again) = request.try_clone() else { return self.http().execute(request).await };
-        let mut first = self.http().execute(request).boxed();
-        let outcome = tokio::time::timeout(RESEND_AFTER, &mut first).await;
+        let Http { client, generation } = self.http();
+        let Some(mut again) = request.try_clone() else { return client.execute(request).await };
+        let is_connecting = Arc::new(AtomicBool::new(false));
+        let mut first = IS_CONNECTING.scope(Arc::clone(&is_connecting), client.execute(request)).boxed();
+        let outcome = loop {
+            match tokio::time::timeout(RESEND_AFTER, &mut first).await {
+                Err(_) if is_connecting.load(Ordering::Relaxed) => {}
+                outcome => break outcome,
+            }
+        };
         *again.timeout_mut() = Some(self.settings.timeout.saturating_sub(started.elapsed()));
-        let second = async { self.renewed_http()?.execute(again).await };
+        let second = async { self.renewed_http(generation)?.execute(again).await };
         match outcome {
             Ok(Err(error)) if !error.is_connect() && !error.is_timeout() && !error.is_redirect() => second.await,
             Ok(result) => result,
