@@ -101,9 +101,9 @@ pub enum ApiError {
     /// 400: the upstream registry rejects what the caller sent, with its reason.
     #[error("The upstream registry rejected this request as invalid: {0}.")]
     UpstreamRejected(String),
-    /// 410: the upstream registry no longer has this endpoint.
-    #[error("The upstream registry no longer offers this endpoint. Update the package manager.")]
-    UpstreamGone,
+    /// 410: the upstream registry no longer has this endpoint or package.
+    #[error("{0}")]
+    UpstreamGone(&'static str),
     /// 422: the upstream registry's metadata is too large to serve.
     #[error("{0}")]
     TooLarge(&'static str),
@@ -139,6 +139,11 @@ pub enum ApiError {
     Internal,
 }
 
+/// The error for a path that is no resource of a registry. Not 404, which only the upstream may
+/// say: package managers remember it.
+pub const NOT_IN_REGISTRY: ApiError =
+    ApiError::Malformed("This path is not a package, file or endpoint of this registry. Check the package name.");
+
 impl ApiError {
     /// A 400 for one field.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
@@ -165,7 +170,7 @@ impl ApiError {
             ApiError::NotFound | ApiError::PackageNotFound | ApiError::NotOffered(_) => {
                 (StatusCode::NOT_FOUND, "NOT_FOUND")
             }
-            ApiError::UpstreamGone => (StatusCode::GONE, "GONE"),
+            ApiError::UpstreamGone(_) => (StatusCode::GONE, "GONE"),
             ApiError::TooLarge(_) => (StatusCode::UNPROCESSABLE_ENTITY, "METADATA_TOO_LARGE"),
             ApiError::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             ApiError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
@@ -248,9 +253,6 @@ impl ApiError {
             }
             ApiError::Forbidden => "This credential cannot be used at the registries. Use a tg_anon_ or tg_org_ token.",
             ApiError::MethodNotAllowed(_) => "This registry is read-only: it does not support publishing.",
-            ApiError::NotFound => {
-                "This path is not a package, file or endpoint of this registry. Check the package name."
-            }
             _ => return self.to_string(),
         }
         .to_owned()

@@ -16,7 +16,7 @@ use futures::FutureExt;
 use http::{HeaderValue, StatusCode, header};
 
 use crate::cost;
-use crate::error::{ApiError, ErrorFormat};
+use crate::error::{ApiError, ErrorFormat, NOT_IN_REGISTRY};
 
 /// The response header with the request ID.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -106,6 +106,10 @@ pub async fn observe(request: Request, next: Next) -> Response {
         ApiError::Internal.into_response()
     });
     let error = response.extensions().get::<ApiError>().cloned().or_else(|| routing_error(&response));
+    let error = error.map(|error| match error {
+        ApiError::NotFound if format != ErrorFormat::Envelope => NOT_IN_REGISTRY,
+        error => error,
+    });
     let mut response = match &error {
         Some(error) => error.render(format, &line.request_id),
         None => response,

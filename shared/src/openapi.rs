@@ -11,7 +11,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Content, Info, License, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
-use crate::error::{ApiError, ErrorEnvelope, Problem, Unauthorized};
+use crate::error::{ApiError, ErrorEnvelope, NOT_IN_REGISTRY, Problem, Unauthorized};
 use crate::extract::BODY_TOO_LARGE;
 use crate::permissions::{Operation, Rule};
 
@@ -296,13 +296,12 @@ pub struct RegistryErrors;
 impl IntoResponses for RegistryErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems(&[
-            ApiError::Malformed(
-                "This path is not a package, file or endpoint of this registry. Check the package name.",
-            ),
+            NOT_IN_REGISTRY,
             ApiError::Unauthorized(Unauthorized::Invalid),
             ApiError::Forbidden,
             ApiError::SubscriptionRequired,
             ApiError::PackageNotFound,
+            ApiError::UpstreamGone("The upstream registry has removed this package or file. Use another one."),
             ApiError::TooLarge("The upstream registry's metadata of this package is too large to serve."),
             ApiError::UpstreamRateLimited(Duration::from_secs(60)),
             ApiError::BadGateway("The upstream registry failed. Try again."),

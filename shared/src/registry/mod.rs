@@ -192,11 +192,6 @@ pub const TOKEN_IN_PATH: ApiError = ApiError::Malformed(
      Revoke it: what is in a path is stored in logs on the way.",
 );
 
-/// The error for a path that is no resource of a registry. Not 404, which only the upstream may
-/// say: package managers remember it.
-pub const INVALID_PATH: ApiError =
-    ApiError::Malformed("This path is not a package, file or endpoint of this registry. Check the package name.");
-
 const TOKEN_IN_BODY: &str = "The request body contains a token. Remove it: the body is sent to the upstream registry.";
 
 /// The `Host` header, if it is valid.

@@ -215,7 +215,7 @@ impl Registries {
     ///
     /// # Errors
     ///
-    /// 404 only if the upstream says so, since package managers cache it. 403 if the upstream
+    /// 404 and 410 only if the upstream says so, since package managers cache them. 403 if the upstream
     /// refuses, 429 if it limits the rate, 422 if the document is too large: clients retry 5xx. 504
     /// after a timeout, 502 for every other failure.
     pub async fn fetch(
@@ -255,8 +255,8 @@ impl Registries {
     ///
     /// # Errors
     ///
-    /// As [`Self::fetch`]; 400 if the body contains a token or the upstream rejects it, 410 if the
-    /// upstream no longer has the endpoint.
+    /// As [`Self::fetch`]; 400 if the body contains a token or the upstream rejects it, 404 if the
+    /// upstream does not have the endpoint.
     pub async fn post(&self, url: Url, headers: &HeaderMap, body: Bytes) -> Result<Document, ApiError> {
         let mut request =
             self.http().client.post(url).header(ACCEPT, "application/json").header(CONTENT_TYPE, "application/json");
@@ -331,6 +331,9 @@ const FAILED: &str = "The upstream registry failed. Try again.";
 const UNAUTHORIZED: &str =
     "The upstream registry requires a credential, which this service does not have. Ask the operator of this service.";
 const UNEXPECTED: &str = "The upstream registry returned an unexpected response.";
+const ENDPOINT_GONE: &str = "The upstream registry no longer offers this endpoint. Update the package manager.";
+const PACKAGE_GONE: &str = "The upstream registry has removed this package or file. Use another one.";
+const NO_AUDIT: &str = "The upstream registry does not offer this kind of audit. Ask the operator of this service.";
 const TOO_LARGE: &str = "The upstream registry's metadata of this package is too large to serve.";
 
 async fn document(mut response: Response) -> Result<Document, ApiError> {
@@ -353,8 +356,11 @@ async fn refusal(response: Response, request: Request) -> ApiError {
     let status = response.status();
     tracing::warn!(upstream_status = status.as_u16(), "the upstream returned an error status");
     match (status, request) {
-        (StatusCode::GONE, Request::Audit) => ApiError::UpstreamGone,
-        (StatusCode::NOT_FOUND | StatusCode::GONE, _) => ApiError::PackageNotFound,
+        (StatusCode::GONE, Request::Audit) => ApiError::UpstreamGone(ENDPOINT_GONE),
+        (StatusCode::GONE, Request::Metadata) => ApiError::UpstreamGone(PACKAGE_GONE),
+        // npm and pnpm take a 404 as a registry without this kind of audit.
+        (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, Request::Audit) => ApiError::NotOffered(NO_AUDIT),
+        (StatusCode::NOT_FOUND, Request::Metadata) => ApiError::PackageNotFound,
         (StatusCode::FORBIDDEN | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, _) => {
             ApiError::UpstreamRefused(reason_in(response).await)
         }

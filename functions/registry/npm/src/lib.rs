@@ -15,13 +15,14 @@ use axum::routing::any;
 use http_body_util::LengthLimitError;
 use serde::Serialize;
 use shared::domain::Ecosystem;
+use shared::error::NOT_IN_REGISTRY;
 use shared::openapi::{RegistryErrors, tag};
 use shared::permissions;
 use shared::registry::download::PackageFile;
 use shared::registry::metadata::{self, Variant};
 use shared::registry::splice::{Edit, Spliced};
 use shared::registry::upstream::{Document, Upstream};
-use shared::registry::{Call, INVALID_PATH, TOKEN_IN_PATH, has_token, holder_name};
+use shared::registry::{Call, TOKEN_IN_PATH, has_token, holder_name};
 use shared::{ApiError, RegistryApp, RegistryUser, accept};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -82,7 +83,7 @@ async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Respo
     let resource = match resource {
         Some(Resource::NotOffered) => return Err(NOT_OFFERED),
         // A path that is not exactly the one of `npm logout`, which is another function's.
-        Some(Resource::Logout) => return Err(if has_token(&path) { TOKEN_IN_PATH } else { INVALID_PATH }),
+        Some(Resource::Logout) => return Err(if has_token(&path) { TOKEN_IN_PATH } else { NOT_IN_REGISTRY }),
         None if has_token(&path) => return Err(TOKEN_IN_PATH),
         resource => resource,
     };
@@ -91,7 +92,7 @@ async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Respo
         return Err(ApiError::MethodNotAllowed(allowed.to_owned()));
     }
     let npm = Npm(Call { app: &app, user: &user, parts: &parts });
-    user.with_use_recorded(&app.app, npm.answer(resource.ok_or(INVALID_PATH)?, body)).await
+    user.with_use_recorded(&app.app, npm.answer(resource.ok_or(NOT_IN_REGISTRY)?, body)).await
 }
 
 /// A call to the npm registry.
