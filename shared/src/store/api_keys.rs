@@ -291,7 +291,7 @@ impl Store {
         let Some(pointer) = pointer else { return Ok(false) };
         let entry = Entry::done(&self.clock, caller, "api_key.revoke", Subject::new(ApiKey::SUBJECT, id))?;
         let values = self.revocation(caller)?;
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::persistent();
         'attempts: while !self.is_revoked(pointer.hash).await? {
             // Only an active key counts towards the plan. Its listing tells: try active first, then
             // expired.

@@ -349,7 +349,7 @@ fn every_metric_filter_matches_a_logged_message() {
     for folder in folders().values() {
         code += &read(format!("{folder}/src/lib.rs"));
     }
-    for module in ["shared/src/mail.rs", "shared/src/registry/download.rs"] {
+    for module in ["shared/src/auth.rs", "shared/src/mail.rs", "shared/src/registry/download.rs"] {
         code += &read(module);
     }
     let access_log = resources("AWS::Serverless::HttpApi")["HttpApi"]["AccessLogSettings"]["Format"].clone();
