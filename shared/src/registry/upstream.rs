@@ -266,7 +266,7 @@ impl Registries {
         } else {
             body.to_vec()
         };
-        if Token::found_in(&String::from_utf8_lossy(&plain)).is_some() {
+        if Token::found_in(&unescaped(&String::from_utf8_lossy(&plain))).is_some() {
             return Err(ApiError::Malformed(TOKEN_IN_BODY));
         }
         let response = self.send(request.body(body)).await.map_err(failure)?;
@@ -324,6 +324,23 @@ fn decompressed(body: &[u8]) -> Result<Vec<u8>, ApiError> {
     let read = MultiGzDecoder::new(body).take(MAX_POSTED + 1).read_to_end(&mut plain);
     read.map_err(|_| ApiError::Malformed("The request body is not valid gzip."))?;
     if plain.len() as u64 > MAX_POSTED { Err(ApiError::PayloadTooLarge("32 MiB, uncompressed")) } else { Ok(plain) }
+}
+
+/// A JSON text with its `\u` escapes decoded, as far as a token can be written with them. It need not
+/// be valid JSON.
+fn unescaped(text: &str) -> String {
+    let mut parts = text.split(r"\u");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.get(..4).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(code) => {
+                plain.push(char::from(code));
+                plain.push_str(&part[4..]);
+            }
+            None => plain.extend([r"\u", part]),
+        }
+    }
+    plain
 }
 
 const UNREACHABLE: &str = "The upstream registry cannot be reached. Try again.";
@@ -432,6 +449,20 @@ mod tests {
             "http://[fd00:ec2::254]/",
         ] {
             assert_eq!(Upstream::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn escapes_of_ascii_are_decoded_and_everything_else_is_kept() {
+        for (text, plain) in [
+            ("", ""),
+            ("é{}", "é{}"),
+            (r"\u0074g_\u006Frg_", "tg_org_"),
+            (r"x\u00e9\u", r"xé\u"),
+            (r"\u12é4\u30421", r"\u12é4\u30421"),
+            (r"\u00", r"\u00"),
+        ] {
+            assert_eq!(unescaped(text), plain, "{text}");
         }
     }
 
