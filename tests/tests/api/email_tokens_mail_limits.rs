@@ -181,6 +181,17 @@ async fn a_fifth_of_the_deployments_mails_is_kept_for_known_addresses() {
 }
 
 #[tokio::test]
+async fn one_mail_is_kept_for_known_addresses_where_a_fifth_is_less() {
+    let (service, _) = Service::start_with_mail_faults(mails_per_hour(3)).await;
+    let known = service.person("person-0@example.com");
+    for place in 0..4 {
+        service.person(&format!("person-{place}@example.com")).register().await;
+    }
+    assert_eq!(service.outbox.mails().len(), 2);
+    known.recover().await;
+}
+
+#[tokio::test]
 async fn a_mail_that_ses_refused_counts_against_no_limit() {
     let one = MailLimits {
         per_hour: Some(2),
