@@ -37,6 +37,9 @@ impl FieldError {
 pub enum Unauthorized {
     /// No credential was sent.
     Missing,
+    /// A credential was sent by a scheme that is not supported, which counts as none (RFC 6750,
+    /// section 3.1).
+    Scheme,
     /// The credential that was sent is not active. The answer does not say why.
     Invalid,
 }
@@ -56,6 +59,8 @@ pub enum ApiError {
     /// 401.
     #[error("{}", match .0 {
         Unauthorized::Missing => "No credential was sent. Send one as `Authorization: Bearer <credential>`.",
+        Unauthorized::Scheme => "The scheme of the `Authorization` header is not supported. \
+            Send the credential as `Authorization: Bearer <credential>`.",
         Unauthorized::Invalid => "The credential is not valid. Check that it is complete and still active.",
     })]
     Unauthorized(Unauthorized),
@@ -247,6 +252,10 @@ impl ApiError {
             ApiError::Unauthorized(Unauthorized::Missing) => {
                 "401 Unauthorized: no guard-tokens token was sent. Set a tg_anon_ or tg_org_ token for this registry."
             }
+            ApiError::Unauthorized(Unauthorized::Scheme) => {
+                "401 Unauthorized: the scheme of the Authorization header is not supported. \
+                 Send a tg_anon_ or tg_org_ token as Bearer, or as the password of Basic."
+            }
             ApiError::Unauthorized(Unauthorized::Invalid) => {
                 "401 Unauthorized: the guard-tokens token is invalid, expired or revoked. \
                  Set an active token for this registry."
@@ -287,7 +296,7 @@ impl ErrorFormat {
 fn challenge(format: ErrorFormat, reason: Unauthorized) -> &'static str {
     match (format, reason) {
         (ErrorFormat::Pypi, _) => r#"Basic realm="guard-tokens", charset="UTF-8""#,
-        (_, Unauthorized::Missing) => r#"Bearer realm="guard-tokens""#,
+        (_, Unauthorized::Missing | Unauthorized::Scheme) => r#"Bearer realm="guard-tokens""#,
         (_, Unauthorized::Invalid) => r#"Bearer realm="guard-tokens", error="invalid_token""#,
     }
 }

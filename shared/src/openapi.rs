@@ -53,7 +53,8 @@ const ORG_TOKEN: &str = "org_token";
 const REGISTRY_PASSWORD: &str = "registry_password";
 
 /// The second `operationId` of functions that have two. The first is the function's name.
-pub const SECOND_OPERATIONS: [(&str, Operation); 3] = [
+pub const SECOND_OPERATIONS: [(&str, Operation); 4] = [
+    ("docs-openapi-head", Operation::DocsOpenapi),
     ("org-access-tokens-replace", Operation::OrgAccessTokensUpdate),
     ("registry-npm-file", Operation::RegistryNpm),
     ("registry-pypi-file", Operation::RegistryPypi),
@@ -104,7 +105,8 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
     let password = Http::builder().scheme(HttpAuthScheme::Basic).description(Some(password));
     components.add_security_scheme(REGISTRY_PASSWORD, SecurityScheme::Http(password.build()));
     for item in document.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        let operations =
+            [&mut item.get, &mut item.head, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().filter_map(Option::as_mut) {
             complete(operation);
         }

@@ -69,6 +69,7 @@ const fn covered(
 /// entries.
 pub const COVERED: &[Covered] = &[
     covered(Operation::DocsOpenapi, Guard::None, Method::GET, "/v1/docs/openapi.json", None, 200),
+    covered(Operation::DocsOpenapi, Guard::None, Method::HEAD, "/v1/docs/openapi.json", None, 200),
     covered(Operation::DocsNotFound, Guard::None, Method::GET, "/v1/no-such-route", None, 404),
     covered(
         Operation::ApiKeysCreate,

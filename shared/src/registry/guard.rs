@@ -38,7 +38,7 @@ impl<O: Guarded> FromRequestParts<RegistryApp> for RegistryUser<O> {
 
     async fn from_request_parts(parts: &mut Parts, state: &RegistryApp) -> Result<Self, ApiError> {
         let RegistryApp { app, registries, .. } = state;
-        if registries.settings.anonymous_access && credential_in(&parts.headers).is_err_and(is_missing) {
+        if registries.settings.anonymous_access && credential_in(&parts.headers).is_err_and(counts_as_none) {
             let origin = Origin::from_request_parts(parts, state).await?;
             return Ok(Self { holder: None, origin, operation: PhantomData });
         }
@@ -52,8 +52,9 @@ impl<O: Guarded> FromRequestParts<RegistryApp> for RegistryUser<O> {
     }
 }
 
-fn is_missing(error: Unauthorized) -> bool {
-    error == Unauthorized::Missing
+/// Whether no credential was sent, or by a scheme that is not supported.
+fn counts_as_none(error: Unauthorized) -> bool {
+    matches!(error, Unauthorized::Missing | Unauthorized::Scheme)
 }
 
 /// The holder of a token that the registries accept, whether the organization has Guard or not: for
