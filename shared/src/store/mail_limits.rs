@@ -70,6 +70,16 @@ pub enum Recipient {
     Known,
 }
 
+impl Recipient {
+    /// The other kind.
+    pub fn other(self) -> Self {
+        match self {
+            Recipient::New => Recipient::Known,
+            Recipient::Known => Recipient::New,
+        }
+    }
+}
+
 /// A limit that a mail has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reached {
