@@ -179,7 +179,8 @@ async fn unsupported_scheme_is_told_from_no_credential() {
         let is_registry = !path.starts_with("/v1");
         let get = async |authorization: Option<&str>| {
             let request = service.request(Method::GET, path);
-            let request = authorization.into_iter().fold(request, |request, value| request.header("authorization", value));
+            let request =
+                authorization.into_iter().fold(request, |request, value| request.header("authorization", value));
             let answer = service.send(request).await;
             assert_eq!((answer.status.as_u16(), answer.code()), (401, "UNAUTHORIZED".to_owned()), "{path}");
             assert!(!answer.header("www-authenticate").contains("invalid_token"), "{path}");
@@ -192,7 +193,10 @@ async fn unsupported_scheme_is_told_from_no_credential() {
         }
         for sent in [None, Some("")] {
             let text = get(sent).await;
-            assert!(text.contains(if is_registry { "no guard-tokens token" } else { "No credential" }), "{path}: {text}");
+            assert!(
+                text.contains(if is_registry { "no guard-tokens token" } else { "No credential" }),
+                "{path}: {text}"
+            );
         }
     }
 }
