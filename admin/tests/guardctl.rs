@@ -918,9 +918,14 @@ fn registration_is_shown_set_and_audited() {
     assert_eq!(world.json(&["registration"]), domains);
     assert_eq!(world.run(&["registration", "parameter"]).stdout, parameter);
     let entries = world.json(&["audit", "--since", "2026-01-01T00:00:00Z"])["entries"].take();
-    let actions: Vec<_> =
-        entries.as_array().unwrap().iter().map(|entry| (&entry["org_id"], &entry["action"])).collect();
+    let entries = entries.as_array().unwrap();
+    let actions: Vec<_> = entries.iter().map(|entry| (&entry["org_id"], &entry["action"])).collect();
     assert_eq!(actions, [(&Value::Null, &json!("registration.set")); 3]);
+    // Each says what was set.
+    let set: Vec<_> = entries.iter().map(|entry| &entry["detail"]).collect();
+    assert_eq!(set, ["closed", "example.com,xn--bcher-kva.example", "parameter"]);
+    let shown = world.run(&["audit", "--since", "2026-01-01T00:00:00Z"]).stdout;
+    assert!(shown.contains("registration: example.com,xn--bcher-kva.example"), "{shown}");
 }
 
 #[test]

@@ -61,6 +61,7 @@ fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
         org_user_tokens_probe,
         org_user_tokens_revoke,
         org_user_tokens_revoke_by_user,
+        registry_npm_logout,
         tokens_introspect,
         tokens_whoami,
     ]
@@ -220,10 +221,14 @@ async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> 
 /// The `GET` route behind the authorizer.
 const WHOAMI: &str = "/v1/whoami";
 
+/// The path of the OpenAPI document, which has a route for `HEAD`.
+const DOCUMENT: &str = "/v1/docs/openapi.json";
+
 /// axum answers `HEAD` for every `GET` route. API Gateway does so only for the registries, which
 /// accept any method.
 async fn match_methods_exactly(request: Request, next: Next) -> Response {
-    if request.method() == Method::HEAD && ErrorFormat::at(request.uri().path()) == ErrorFormat::Envelope {
+    let path = request.uri().path();
+    if request.method() == Method::HEAD && path != DOCUMENT && ErrorFormat::at(path) == ErrorFormat::Envelope {
         return docs_not_found::not_found(request).await.into_response();
     }
     next.run(request).await

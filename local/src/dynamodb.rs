@@ -3,6 +3,7 @@
 //! It has a server of its own, because the one that comes with the database allows every web page
 //! to use it: `Access-Control-Allow-Origin: *`.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::net::Ipv4Addr;
@@ -36,6 +37,9 @@ const JSON: &str = "application/x-amz-json-1.0";
 
 /// The bit of folders that everybody may write to, such as `/tmp`.
 const STICKY: u32 = 0o1000;
+
+/// The bits of a mode that admit others than the owner.
+const OTHERS: u32 = 0o077;
 
 /// The files of a data folder, which contain credentials or their hashes and mail addresses.
 const FILES: [&str; 6] = ["lock", "tokens.db", "tokens.db-shm", "tokens.db-wal", "demo.env", "memory.env"];
@@ -120,7 +124,8 @@ impl DynamoDb {
     }
 }
 
-/// Creates the data folder, or takes an existing one from everybody but its owner.
+/// Creates the data folder, or takes an existing one from everybody but its owner. A folder that was
+/// made for something else must be private already.
 pub fn private_data_folder(folder: &Path) -> Result<()> {
     let shown = folder.display();
     create_private_folder(folder).with_context(|| format!("cannot create the data folder {shown}"))?;
@@ -138,6 +143,11 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
     if mode & STICKY != 0 {
         return Err(std::io::Error::other("it is shared by all users; choose another with --data"));
     }
+    if mode & OTHERS != 0 && !is_data_folder(folder)? {
+        return Err(std::io::Error::other(
+            "it is open to other users and contains other files; choose another with --data, or run chmod 700 on it",
+        ));
+    }
     std::fs::set_permissions(folder, Permissions::from_mode(0o700))?;
     for file in FILES.map(|name| folder.join(name)) {
         if std::fs::symlink_metadata(&file).is_ok_and(|file| file.is_file()) {
@@ -145,6 +155,15 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a folder is empty or contains a file that only we make.
+fn is_data_folder(folder: &Path) -> std::io::Result<bool> {
+    let names = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
+    let names = names.collect::<std::io::Result<Vec<_>>>()?;
+    // Other folders have a `lock` too, such as /var.
+    let is_ours = |name: &OsString| name != "lock" && FILES.iter().any(|file| name == file);
+    Ok(names.is_empty() || names.iter().any(is_ours))
 }
 
 /// Opens a file for writing; creates it for its owner alone.

@@ -48,7 +48,8 @@ struct Arguments {
     /// Use the DynamoDB emulator at this URL instead of the embedded one
     #[arg(long, value_name = "URL", conflicts_with_all = ["memory", "dynamodb_port"])]
     dynamodb: Option<String>,
-    /// Data folder, kept between runs. It is made readable for you alone
+    /// Data folder, kept between runs and readable for you alone. An existing folder with other files
+    /// in it must be so already
     #[arg(long, value_name = "DIR", default_value = ".local")]
     data: PathBuf,
     /// Keep all data in memory and discard it on exit
@@ -61,7 +62,8 @@ struct Arguments {
     /// Disable the rate limit of register and reset
     #[arg(long)]
     no_rate_limit: bool,
-    /// Maximum mails per hour (default: unlimited). A fifth is kept for addresses that have a token
+    /// Maximum mails per hour (default: unlimited). A fifth, at least one of two, is kept for
+    /// addresses that have a token
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     mails_per_hour: Option<u64>,
     /// Who registers by mail: open, closed, or domains separated by commas

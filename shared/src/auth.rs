@@ -44,16 +44,15 @@ impl Credential {
     ///
     /// # Errors
     ///
-    /// [`Unauthorized::Missing`] without a bearer token, [`Unauthorized::Invalid`] with a malformed
-    /// one.
+    /// [`Unauthorized::Missing`] without a credential, [`Unauthorized::Scheme`] with one of another
+    /// scheme, [`Unauthorized::Invalid`] with a malformed bearer token.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self, Unauthorized> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let (value, second) = (values.next().ok_or(Unauthorized::Missing)?, values.next());
         let value = value.to_str().map_err(|_| Unauthorized::Invalid)?;
         let (scheme, credential) = value.split_once(' ').unwrap_or((value, ""));
         if !scheme.eq_ignore_ascii_case("bearer") {
-            // RFC 6750, section 3.1: another scheme is treated as no credential.
-            return Err(Unauthorized::Missing);
+            return Err(if value.is_empty() { Unauthorized::Missing } else { Unauthorized::Scheme });
         }
         // Two credentials are ambiguous: a proxy might have checked another one than we would.
         if second.is_some() {
@@ -475,9 +474,13 @@ mod tests {
     }
 
     #[test]
-    fn other_schemes_are_treated_as_no_credential() {
-        for values in [&[][..], &["Basic dG9rZW46eA=="], &["Digest x"]] {
+    fn other_schemes_are_told_from_no_credential() {
+        for values in [&[][..], &[""]] {
             assert_eq!(read(values).unwrap_err(), Unauthorized::Missing, "{values:?}");
+        }
+        let bare = plain(TokenKind::OrgUser);
+        for value in ["Basic dG9rZW46eA==", "Digest x", "token x", "Bearer:x", &bare] {
+            assert_eq!(read(&[value]).unwrap_err(), Unauthorized::Scheme, "{value}");
         }
     }
 

@@ -132,6 +132,23 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiErr
     IdempotencyKey::try_from(text).map(Some).map_err(invalid)
 }
 
+/// Rejects every field of a body, for operations that have none. No body and `{}` are the same.
+#[derive(Debug, Clone, Copy)]
+pub struct NoFields;
+
+impl<S: Send + Sync> FromRequest<S> for NoFields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = read_body(Request::from_parts(parts.clone(), body)).await?;
+        if body.is_empty() {
+            return Ok(Self);
+        }
+        Json::<NoParameters>::from_request(Request::from_parts(parts, body.into()), state).await.map(|_| Self)
+    }
+}
+
 /// A form or JSON body. RFC 7662 requires forms.
 #[derive(Debug, Clone, Copy)]
 pub struct FormOrJson<T>(pub T);

@@ -57,7 +57,7 @@ pub use app::{App, InstallationsApp};
 pub use auth::{BotWith, EmailHolder, ManagerWith, RateLimitedCaller};
 pub use clock::{Clock, Moment};
 pub use error::ApiError;
-pub use extract::{FormOrJson, Json, JsonOnce, Limit, NoContent, NoQuery, PathParams, Query};
+pub use extract::{FormOrJson, Json, JsonOnce, Limit, NoContent, NoFields, NoQuery, PathParams, Query};
 #[cfg(feature = "console")]
 pub use console::{ConsoleApp, ConsoleInstallationsApp};
 #[cfg(all(feature = "console", feature = "mail"))]
@@ -74,4 +74,4 @@ pub use lambda::{RuntimeResult, serve, serve_authorizer, serve_stateless, serve_
 #[cfg(feature = "mail")]
 pub use mail::MailApp;
 #[cfg(feature = "registry")]
-pub use registry::{RegistryApp, RegistryUser};
+pub use registry::{RegistryApp, RegistryHolder, RegistryUser};

@@ -16,7 +16,7 @@ use futures::FutureExt;
 use http::{HeaderValue, StatusCode, header};
 
 use crate::cost;
-use crate::error::{ApiError, ErrorFormat, Rendered};
+use crate::error::{ApiError, ErrorFormat, NOT_IN_REGISTRY, Rendered};
 
 /// The response header with the request ID.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -109,6 +109,9 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let (error, mut response) = match rendered {
         Some(error) => (Some(error), response),
         None => match response.extensions().get::<ApiError>().cloned().or_else(|| routing_error(&response)) {
+            Some(ApiError::NotFound) if matches!(format, ErrorFormat::Npm | ErrorFormat::Pypi) => {
+                (Some(NOT_IN_REGISTRY), NOT_IN_REGISTRY.render(format, &line.request_id))
+            }
             Some(error) => (Some(error.clone()), error.render(format, &line.request_id)),
             None => (None, response),
         },

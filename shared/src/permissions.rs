@@ -184,6 +184,8 @@ operations! {
     };
     /// Get npm packages.
     RegistryNpm = "registry-npm" => REGISTRY;
+    /// Revoke the caller's token: `npm logout`.
+    RegistryNpmLogout = "registry-npm-logout" => REGISTRY;
     /// Get Python packages.
     RegistryPypi = "registry-pypi" => REGISTRY;
     /// List organization access tokens.

@@ -72,6 +72,7 @@ const fn covered(
 /// entries.
 pub const COVERED: &[Covered] = &[
     covered(Operation::DocsOpenapi, Guard::None, Method::GET, "/v1/docs/openapi.json", None, 200),
+    covered(Operation::DocsOpenapi, Guard::None, Method::HEAD, "/v1/docs/openapi.json", None, 200),
     covered(Operation::DocsNotFound, Guard::None, Method::GET, "/v1/no-such-route", None, 404),
     covered(
         Operation::ApiKeysCreate,
@@ -87,6 +88,7 @@ pub const COVERED: &[Covered] = &[
     covered(Operation::InstallationsList, Guard::Bot, Method::GET, "/v1/o/{org_id}/guard/installations", None, 200),
     covered(Operation::RegistryNpm, Guard::Registry, Method::GET, "/npm/{package}", None, 200),
     covered(Operation::RegistryNpm, Guard::Registry, Method::GET, "/npm/{package}/-/{file}", None, 302),
+    covered(Operation::RegistryNpmLogout, Guard::Registry, Method::DELETE, "/npm/-/user/token/{token}", None, 200),
     covered(Operation::RegistryPypi, Guard::Registry, Method::GET, "/pypi/simple/{project}/", None, 200),
     covered(Operation::RegistryPypi, Guard::Registry, Method::GET, "/pypi/files/{project}/{file}", None, 302),
     covered(Operation::OrgAccessTokensList, Guard::Bot, Method::GET, "/api/v2/organization/tokens/", None, 200),
@@ -281,6 +283,7 @@ impl Covered {
             _ => "-/packages/widgets-1.0-py3-none-any.whl",
         };
         let path = path.replace("{file}", file);
+        let path = path.replace("{token}", &fixtures.token.token);
         path.replace("{token_id}", token_id).replace("{id}", &fixtures.api_key.id)
     }
 
@@ -333,6 +336,7 @@ impl Covered {
                 | Operation::EmailTokensRevoke
                 | Operation::OrgAccessTokensCreate
                 | Operation::OrgAccessTokensDelete
+                | Operation::RegistryNpmLogout
         )
     }
 

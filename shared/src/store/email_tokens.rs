@@ -343,7 +343,7 @@ impl Store {
         caller: &Caller,
     ) -> Result<bool, StoreError> {
         let entry = self.email_token_entry(caller, "revoke", &token.id)?;
-        let mut transaction = self.transaction();
+        let mut transaction = self.transaction().persistent();
         transaction
             .delete_where(keys::address(token.address), "#token = :token", &[(":token", hash)])
             .delete_existing(keys::token(hash))

@@ -6,7 +6,7 @@
 //! | | source and domain, per hour | a tenth of the domain's |
 //! | | mailbox, per hour | 5 |
 //! | | domain, per hour | 300 |
-//! | | deployment, per hour | four fifths of its limit: the last fifth is kept for the others |
+//! | | deployment, per hour | four fifths of its limit: the last fifth, at least one, is kept for the others |
 //! | an address with a token | source, per hour | 60 |
 //! | an address that signs in | source, per hour | 60 |
 //! | | source and address, per hour | 5 |
@@ -82,9 +82,10 @@ impl Default for MailLimits {
     }
 }
 
-/// What is left of a limit without the fifth that is kept for addresses with a token.
+/// What is left of a limit without the fifth that is kept for addresses with a token: at least one
+/// mail of two or more.
 fn without_kept_share(limit: u64) -> u64 {
-    limit - limit / 5
+    limit - (limit / 5).max(u64::from(limit > 1))
 }
 
 /// Whether an address has a token, which decides the limits of a mail to it.
@@ -94,6 +95,16 @@ pub enum Recipient {
     New,
     /// It has one.
     Known,
+}
+
+impl Recipient {
+    /// The other kind.
+    pub fn other(self) -> Self {
+        match self {
+            Recipient::New => Recipient::Known,
+            Recipient::Known => Recipient::New,
+        }
+    }
 }
 
 /// A limit that a mail has reached.
@@ -273,5 +284,17 @@ impl Store {
             let _: Committed = self.update(counter, "SET #count = #count - :one", "#count > :zero", &values).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fifth_is_kept_and_at_least_one_where_there_are_two() {
+        for (limit, rest) in [(0, 0), (1, 1), (2, 1), (3, 2), (4, 3), (5, 4), (9, 8), (10, 8), (1_000, 800)] {
+            assert_eq!(without_kept_share(limit), rest, "{limit}");
+        }
     }
 }

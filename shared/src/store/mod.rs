@@ -283,8 +283,8 @@ enum Committed {
 }
 
 impl Transaction<'_> {
-    /// Tries for some seconds longer. For what cuts a caller off: calls that this caller repeats
-    /// without pause must not keep it from happening.
+    /// Tries for some seconds longer. For revocations and what else cuts a caller off: calls that
+    /// are repeated without pause must not keep it from happening.
     fn persistent(self) -> Self {
         Self { attempts: Backoff::PERSISTENT_TRIES, ..self }
     }
@@ -530,6 +530,11 @@ impl Backoff {
 
     fn new() -> Self {
         Self { tries: 0, at_most: Self::TRIES }
+    }
+
+    /// As [`Transaction::persistent`].
+    fn persistent() -> Self {
+        Self { tries: 0, at_most: Self::PERSISTENT_TRIES }
     }
 
     async fn pause(&mut self) -> Result<(), StoreError> {

@@ -369,7 +369,7 @@ impl Store {
     async fn revoke(&self, org: &OrgId, pointer: &Pointer, action: &str, caller: &Caller) -> Result<(), StoreError> {
         let entry = Entry::done(&self.clock, caller, action, Subject::new(OrgUserToken::SUBJECT, &pointer.id))?;
         let values = self.revocation(caller)?;
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::persistent();
         loop {
             let mut transaction = self.transaction();
             transaction

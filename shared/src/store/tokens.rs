@@ -95,11 +95,16 @@ impl ApiKey {
 
     /// Its state at this time.
     pub fn state(&self, now: Moment) -> TokenState {
-        match (self.revoked_at, self.expires_at) {
-            (Some(_), _) => TokenState::Revoked,
-            (None, Some(expires_at)) if expires_at <= now => TokenState::Expired,
-            (None, _) => TokenState::Active,
-        }
+        state(self.revoked_at, self.expires_at, now)
+    }
+}
+
+/// The state of a token with these moments: once revoked, it stays so.
+fn state(revoked_at: Option<Moment>, expires_at: Option<Moment>, now: Moment) -> TokenState {
+    match (revoked_at, expires_at) {
+        (Some(_), _) => TokenState::Revoked,
+        (None, Some(expires_at)) if expires_at <= now => TokenState::Expired,
+        (None, _) => TokenState::Active,
     }
 }
 
@@ -245,11 +250,9 @@ impl OrgUserToken {
 
     /// Its state at this time.
     pub fn state(&self, now: Moment) -> TokenState {
-        match (self.revoked_at, self.expires_at) {
-            (Some(_), _) => TokenState::Revoked,
-            (None, Some(expires_at)) if expires_at <= now => TokenState::Expired,
-            (None, _) if self.member_left => TokenState::Revoked,
-            (None, _) => TokenState::Active,
+        match state(self.revoked_at, self.expires_at, now) {
+            TokenState::Active if self.member_left => TokenState::Revoked,
+            state => state,
         }
     }
 }

@@ -1,13 +1,18 @@
 //! The page of members, and its forms.
 
+use std::time::Duration;
+
 use reqwest::Method;
-use shared::email::EmailAddress;
+use shared::email::{EmailAddress, Language};
 use shared::ids::MemberId;
 use shared::permissions::Role;
+use shared::store::mail_limits::MailLimits;
 use shared::store::members::{Accepted, Authority, Listed, Member};
 use tests::console::{Visitor, person};
+use tests::email::{Kind, kind_of};
+use tests::mail_faults::MailFault;
 use tests::table::text;
-use tests::{Answer, Org, Service, operator};
+use tests::{Answer, Org, Service, operator, unlimited};
 
 const OWNER: (&str, &str) = ("role", "organization/owner");
 const MANAGER: (&str, &str) = ("role", "organization/takumi_manager");
@@ -71,6 +76,62 @@ async fn person_is_invited_and_joins() {
     let Accepted::Joined(member) = accepted else { panic!("{accepted:?}") };
     assert!(member.roles.contains(Role::Manager) && member.roles.contains(Role::Member));
     assert_eq!(logged(&service, &org, &member.id).await, ["member member.invite", "member member.join"]);
+}
+
+#[tokio::test]
+async fn invitation_is_mailed_in_the_language_of_who_invites() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, owner, ..) = people(&service).await;
+    let path = org.page("members/invite");
+    owner.submit(&path, &[("email", "dave@example.com"), MANAGER]).await;
+    let mail = service.person("dave@example.com").newest_mail();
+    assert_eq!(kind_of(&mail), (Kind::Invitation, Language::En));
+    for shown in ["Example", owner.person.email.expose(), "/console/", "organization/takumi_manager"] {
+        assert!(mail.text.contains(shown), "{shown}: {}", mail.text);
+    }
+    service.store.set_language(owner.secret.hash(), owner.person.id, Language::Ja).await.unwrap();
+    owner.submit(&path, &[("email", "erika@example.com"), MANAGER]).await;
+    let mail = service.person("erika@example.com").newest_mail();
+    assert_eq!(kind_of(&mail), (Kind::Invitation, Language::Ja));
+}
+
+#[tokio::test]
+async fn organization_mails_at_most_50_invitations_a_day() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, owner, ..) = people(&service).await;
+    for _ in 0..50 {
+        let _ = service.store.count_invitation_mail(&org.id, &MailLimits::default()).await.unwrap().unwrap();
+    }
+    let fields = [("email", "dave@example.com"), MANAGER];
+    let refused = owner.submit(&org.page("members/invite"), &fields).await;
+    assert_eq!(refused.status, 429, "{}", refused.text);
+    assert!(refused.text.contains("Your organization has sent as many invitations as it may today."));
+    assert!(refused.text.contains("value=\"dave@example.com\"") && refused.text.contains("takumi_manager\" checked"));
+    assert_eq!(service.store.invitation(&person("dave@example.com").email, &org.id).await.unwrap(), None);
+    assert!(service.person("dave@example.com").mails().is_empty());
+    // Other organizations still do, and this one tomorrow.
+    let (other, stranger, ..) = people(&service).await;
+    assert_leads(&stranger.submit(&other.page("members/invite"), &fields).await, &other.page("members?invited"));
+    service.clock.advance(Duration::from_secs(24 * 60 * 60));
+    let owner = service.sign_in(&owner.person).await;
+    assert_leads(&owner.submit(&org.page("members/invite"), &fields).await, &org.page("members?invited"));
+}
+
+#[tokio::test]
+async fn invitation_that_cannot_be_mailed_is_not_left_behind() {
+    let (service, ses) = Service::start_with_mail_faults(unlimited()).await;
+    let (org, owner, ..) = people(&service).await;
+    let dave = person("dave@example.com");
+    for fault in [MailFault::Rejected, MailFault::Down, MailFault::LostAfter] {
+        ses.fail(fault);
+        let failed = owner.submit(&org.page("members/invite"), &[("email", "dave@example.com"), MANAGER]).await;
+        assert!(failed.status.is_server_error(), "{fault:?} {}", failed.text);
+        assert_eq!(service.store.invitation(&dave.email, &org.id).await.unwrap(), None, "{fault:?}");
+        assert_eq!(listed(&service, &org).await.len(), 3);
+    }
+    ses.recover();
+    let invited = owner.submit(&org.page("members/invite"), &[("email", "dave@example.com"), MANAGER]).await;
+    assert_leads(&invited, &org.page("members?invited"));
 }
 
 /// The answer is the same, whatever is known about the address elsewhere.

@@ -153,7 +153,7 @@ impl Setup {
         let done = match covered.operation {
             Operation::OrgUserTokensIssue | Operation::OrgAccessTokensCreate => counts(&said("token")).await,
             Operation::ApiKeysCreate => counts(&said("key")).await,
-            Operation::OrgUserTokensRevoke | Operation::OrgUserTokensRevokeByUser => {
+            Operation::OrgUserTokensRevoke | Operation::OrgUserTokensRevokeByUser | Operation::RegistryNpmLogout => {
                 !counts(&fixtures.token.token).await
             }
             Operation::ApiKeysRevoke => !counts(&fixtures.api_key.key).await,

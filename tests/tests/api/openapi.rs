@@ -93,6 +93,10 @@ async fn document_is_sent_compressed_and_only_if_it_changed() {
     let tag = header(&plain, "etag");
     assert!(!plain.headers().contains_key("content-encoding") && header(&plain, "vary") == "Accept-Encoding");
     let plain = plain.text().await.unwrap();
+    let head = service.request(Method::HEAD, "/v1/docs/openapi.json").send().await.unwrap();
+    assert_eq!((head.status().as_u16(), header(&head, "etag")), (200, tag.clone()));
+    assert_eq!(header(&head, "content-length"), plain.len().to_string());
+    assert!(head.bytes().await.unwrap().is_empty());
     for accepted in ["gzip", "br, gzip;q=0.5", "*"] {
         let compressed = get(&[("accept-encoding", accepted)]).await;
         assert_eq!(

@@ -403,7 +403,7 @@ async fn record_logouts(recorder: &mut Recorder, service: &Service) {
     let expiring = service.issue_until(&fixtures.org, &fixtures.owner, "alice", &expires_at).await;
     for token in [&fixtures.token.token, &expiring.token, &fixtures.email_token] {
         let path = format!("/npm/-/user/token/{token}");
-        recorder.record(Operation::RegistryNpm, 200, service.call(Method::DELETE, &path, token)).await;
+        recorder.record(Operation::RegistryNpmLogout, 200, service.call(Method::DELETE, &path, token)).await;
     }
 }
 
@@ -548,10 +548,7 @@ fn writes_to_other_partitions_are_denied(recorded: &BTreeMap<String, BTreeSet<Ac
     for function in ["RegistryNpm", "RegistryPypi", "TokensAuthorize", "TokensIntrospect", "AuditLogList"] {
         let update = |attribute: &str| Access::write("UpdateItem", &["TOKEN#ab01"], &["pk", "sk", attribute]);
         assert!(policies.allow(function, &update("last_used_at")), "{function}");
-        // `npm logout` revokes.
-        let revokes = |attribute: &&str| function == "RegistryNpm" && *attribute == "revoked_at";
-        let attributes = ["revoked_at", "expires_at", "scopes", "org_id", "actor_pk", "npm"];
-        for attribute in attributes.into_iter().filter(|attribute| !revokes(attribute)) {
+        for attribute in ["revoked_at", "expires_at", "scopes", "org_id", "actor_pk", "npm"] {
             assert!(!policies.allow(function, &update(attribute)), "{function} may change {attribute}");
         }
         let unnamed = Access::write("UpdateItem", &["TOKEN#ab01"], &[]);
