@@ -20,11 +20,13 @@
 //! | [`setup`] | the set-up of package managers |
 //! | [`cost`] | DynamoDB capacity units, counted per request |
 //! | [`openapi`], [`views`], [`org_access_token_request`] | the API description and shared types |
+//! | [`installation_search`], [`audit_search`], [`export`] | the logs in requests and answers, CSV |
 //! | [`app`], [`aws`], [`config`] | created once per process: state, clients, settings |
 
 pub mod accept;
 pub mod app;
 pub mod auth;
+pub mod audit_search;
 pub mod aws;
 pub mod clock;
 pub mod config;
@@ -35,8 +37,10 @@ pub mod cursor;
 pub mod domain;
 pub mod email;
 pub mod error;
+pub mod export;
 pub mod extract;
 pub mod ids;
+pub mod installation_search;
 pub mod lambda;
 #[cfg(feature = "mail")]
 pub mod mail;
