@@ -14,6 +14,8 @@
 //! | [`extract`], [`accept`], [`cursor`] | request bodies, queries, content negotiation, cursors |
 //! | [`observe`], [`lambda`] | request IDs, log lines and common headers; the Lambda runtime |
 //! | `registry` (feature) | shared parts of the registries: guard, upstreams, metadata, downloads |
+//! | `oidc` (feature) | OpenID Connect: issuers, their keys, ID tokens of people and of CI |
+//! | `resolver` (features) | name resolution for both; internal addresses are dropped |
 //! | `mail` (feature) | the mails, and the only code that uses SES |
 //! | [`cost`] | DynamoDB capacity units, counted per request |
 //! | [`openapi`], [`views`], [`org_access_token_request`] | the API description and shared types |
@@ -36,12 +38,16 @@ pub mod lambda;
 #[cfg(feature = "mail")]
 pub mod mail;
 pub mod observe;
+#[cfg(feature = "oidc")]
+pub mod oidc;
 pub mod openapi;
 pub mod org_access_token_request;
 pub mod permissions;
 pub mod principal;
 #[cfg(feature = "registry")]
 pub mod registry;
+#[cfg(any(feature = "oidc", feature = "registry"))]
+mod resolver;
 pub mod secret;
 pub mod store;
 pub mod views;

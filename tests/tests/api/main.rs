@@ -27,6 +27,8 @@ mod last_used;
 mod logs;
 mod mails;
 mod modules;
+mod oidc;
+mod oidc_people;
 mod openapi;
 mod org_access_tokens;
 mod org_user_tokens_issue;

@@ -1,8 +1,9 @@
-//! Resolves host names for requests to upstreams, and drops internal addresses.
+//! Resolves host names for requests to upstream registries and OpenID issuers, and drops internal
+//! addresses.
 //!
-//! A name says nothing about its address: one that an upstream redirects to may lead to this
-//! function's own runtime or to the private network behind it. So the addresses are checked where
-//! they are used, between resolving and connecting.
+//! A name says nothing about its address: one that an upstream redirects to, or an issuer names in
+//! its metadata, may lead to this function's own runtime or to the private network behind it. So
+//! the addresses are checked where they are used, between resolving and connecting.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,7 +12,6 @@ use std::sync::Arc;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use super::Settings;
 use crate::config;
 
 /// The variables that name a proxy. reqwest resolves its name, too.
@@ -20,33 +20,28 @@ const PROXIES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_pr
 /// The names that may resolve to internal addresses.
 #[derive(Debug, Clone)]
 enum Internal {
-    /// Any, because every upstream is on this machine or on a private address itself.
+    /// Any, because every configured host is this machine or a private address itself.
     Any,
     /// Those that the operator configured.
     Only(Arc<BTreeSet<String>>),
 }
 
-/// The resolver of the upstreams' client.
+/// The resolver of a client.
 #[derive(Debug, Clone)]
-pub(super) struct Resolver(Internal);
+pub(crate) struct Resolver(Internal);
 
 impl Resolver {
-    /// The resolver for these upstreams. Names of upstreams and proxies may resolve to internal
-    /// addresses.
-    pub fn new(settings: &Settings) -> Self {
-        let upstreams: Vec<Url> = [&settings.npm, &settings.pypi]
-            .into_iter()
-            .flatten()
-            .filter_map(|url| Url::parse(url.as_str()).ok())
-            .collect();
-        if !upstreams.is_empty() && upstreams.iter().all(has_internal_host) {
+    /// The resolver for a client of these URLs, which the operator configured. Their names and
+    /// those of proxies may resolve to internal addresses.
+    pub fn new(configured: &[Url]) -> Self {
+        if !configured.is_empty() && configured.iter().all(has_internal_host) {
             return Self(Internal::Any);
         }
         let proxies = PROXIES.into_iter().filter_map(config::optional).filter_map(|url| {
             // A proxy may be given without a scheme.
             Url::parse(&url).ok().filter(Url::has_host).or_else(|| Url::parse(&format!("http://{url}")).ok())
         });
-        let names = upstreams.into_iter().chain(proxies).filter_map(|url| Some(plain(url.host_str()?)));
+        let names = configured.iter().cloned().chain(proxies).filter_map(|url| Some(plain(url.host_str()?)));
         Self(Internal::Only(Arc::new(names.collect())))
     }
 
@@ -81,7 +76,7 @@ fn plain(name: &str) -> String {
 }
 
 /// Whether a URL's host is, without resolving it, this machine or an address of a private network.
-pub(super) fn has_internal_host(url: &Url) -> bool {
+pub(crate) fn has_internal_host(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => {
             let name = plain(name);
@@ -130,24 +125,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tokio::net::TcpListener;
-
-    use super::super::PublicUrl;
-    use super::super::upstream::{Upstream, client};
     use super::*;
-
-    fn settings(npm: &str, pypi: Option<&str>) -> Settings {
-        Settings {
-            npm: Upstream::parse(npm),
-            pypi: pypi.and_then(Upstream::parse),
-            pypi_file_hosts: Vec::new(),
-            anonymous_access: false,
-            public_url: PublicUrl::FromHostHeader("https"),
-            timeout: Duration::from_secs(5),
-        }
-    }
 
     #[test]
     fn loopback_private_and_shared_addresses_are_internal() {
@@ -201,42 +179,17 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn name_that_resolves_to_this_machine_is_not_connected_to_unless_configured() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let accepted = tokio::spawn(async move {
-            let mut accepted = 0;
-            // Closes each connection unanswered.
-            while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), listener.accept()).await {
-                accepted += 1;
-            }
-            accepted
-        });
-        let (public, local) = ("https://packages.example.com/", format!("http://localhost:{port}/"));
-        let connects = async |settings: Settings, host: &str| {
-            let client = client(&settings).unwrap();
-            let error = client.get(format!("http://{host}:{port}/")).send().await.unwrap_err();
-            !error.is_connect()
-        };
-        for host in ["localhost", "localhost."] {
-            assert!(!connects(settings(public, None), host).await, "{host}");
-            assert!(!connects(settings(public, Some("https://pypi.example.com/simple/")), host).await, "{host}");
-        }
-        assert!(connects(settings(&local, None), "localhost").await);
-        assert!(connects(settings(public, Some(&local)), "localhost").await);
-        assert_eq!(accepted.await.unwrap(), 2);
-    }
-
     #[test]
-    fn internal_upstream_does_not_open_the_network_to_a_public_one() {
-        let resolver = |npm: &str, pypi: Option<&str>| Resolver::new(&settings(npm, pypi));
+    fn internal_host_does_not_open_the_network_to_a_public_one() {
+        let resolver =
+            |urls: &[&str]| Resolver::new(&urls.iter().map(|url| Url::parse(url).unwrap()).collect::<Vec<_>>());
         let local = "http://127.0.0.1:4873/";
-        assert!(resolver(local, None).may_be_internal("files.corp.example"));
-        assert!(resolver(local, Some("http://localhost:3141/simple/")).may_be_internal("files.corp.example"));
-        let mixed = resolver(local, Some("https://pypi.corp.example/simple/"));
+        assert!(resolver(&[local]).may_be_internal("files.corp.example"));
+        assert!(resolver(&[local, "http://localhost:3141/simple/"]).may_be_internal("files.corp.example"));
+        let mixed = resolver(&[local, "https://pypi.corp.example/simple/"]);
         assert!(mixed.may_be_internal("PyPI.corp.example."));
         assert!(!mixed.may_be_internal("files.corp.example"));
-        assert!(!resolver("https://npm.corp.example/", None).may_be_internal("corp.example"));
+        assert!(!resolver(&["https://npm.corp.example/"]).may_be_internal("corp.example"));
+        assert!(!resolver(&[]).may_be_internal("corp.example"));
     }
 }
