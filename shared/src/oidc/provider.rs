@@ -266,3 +266,41 @@ async fn json<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Failure
     }
     serde_json::from_slice(&body).map_err(|_| Failure::Malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::super::PlainHttp;
+    use super::*;
+
+    /// Whether the client of an issuer connects to this machine when it is given this host.
+    async fn connects(issuer: &str, host: &str) -> bool {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let issuer = Issuer::parse(issuer, PlainHttp::Refused).unwrap();
+        let provider = Provider::new(issuer, Clock::System).unwrap();
+        let request = provider.0.http.get(format!("https://{host}:{port}/")).send();
+        tokio::select! {
+            _ = request => false,
+            _ = listener.accept() => true,
+        }
+    }
+
+    #[tokio::test]
+    async fn name_that_resolves_to_this_machine_is_not_connected_to_unless_it_is_the_issuers() {
+        assert!(!connects("https://id.example.com", "localhost").await);
+        assert!(!connects("https://id.example.com", "localhost.").await);
+        assert!(connects("https://localhost", "localhost").await);
+    }
+
+    #[tokio::test]
+    async fn plain_http_is_not_sent_to_an_https_issuer() {
+        let issuer = Issuer::parse("https://localhost", PlainHttp::Refused).unwrap();
+        let provider = Provider::new(issuer, Clock::System).unwrap();
+        let error = provider.0.http.get("http://localhost:1/").send().await.unwrap_err();
+        assert!(error.is_builder(), "{error:?}");
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures::future::join_all;
+use futures::future::{Either, join_all};
 use serde_json::{Value, json};
 use shared::oidc::{Issuer, PlainHttp, Reason, Refusal, Workloads};
 use tests::issuer::{EC, FakeIssuer, KEYS, METADATA, OTHER_EC, OTHER_RSA, P384, RSA, hs256, message, sign_with, token};
@@ -417,6 +417,35 @@ async fn concurrent_callers_share_one_fetch() {
     let outcomes = join_all((0..20).map(|_| workloads.verify(&unknown))).await;
     let invalid = outcomes.into_iter().filter_map(Result::err);
     assert!(invalid.eq(std::iter::repeat_n(Refusal::Invalid(Reason::UnknownKey), 20)));
+    assert_eq!(issuer.take_fetches(), 1);
+}
+
+#[tokio::test]
+async fn known_key_does_not_wait_for_an_unknown_one() {
+    let issuer = FakeIssuer::start().await;
+    let workloads = workloads(&issuer);
+    let good = issuer.sign(&issuer.workload());
+    assert!(workloads.verify(&good).await.is_ok());
+    issuer.clock.advance(Duration::from_secs(60));
+    let slow = Reply::ok("application/json", issuer.metadata().to_string()).delayed(Duration::from_secs(1));
+    issuer.server.stub(METADATA, slow);
+    let unknown = sign_with(&OTHER_RSA, &json!({"alg": "RS256", "kid": "new"}), &issuer.workload());
+    let (waiting, known) = (workloads.verify(&unknown), workloads.verify(&good));
+    match futures::future::select(Box::pin(waiting), Box::pin(known)).await {
+        Either::Right((outcome, _)) => assert!(outcome.is_ok()),
+        Either::Left(_) => panic!("the unknown key was answered first"),
+    }
+}
+
+#[tokio::test]
+async fn caller_that_goes_away_does_not_make_the_next_one_ask() {
+    let issuer = FakeIssuer::start().await;
+    let workloads = workloads(&issuer);
+    let good = issuer.sign(&issuer.workload());
+    let slow = Reply::ok("application/json", issuer.metadata().to_string()).delayed(Duration::from_secs(2));
+    issuer.server.stub(METADATA, slow);
+    assert!(tokio::time::timeout(Duration::from_millis(500), workloads.verify(&good)).await.is_err());
+    assert_eq!(workloads.verify(&good).await.err(), unavailable(60));
     assert_eq!(issuer.take_fetches(), 1);
 }
 
