@@ -16,6 +16,8 @@
 //! | [`observe`], [`lambda`] | request IDs, log lines and common headers; the Lambda runtime |
 //! | `registry` (feature) | shared parts of the registries: guard, upstreams, metadata, downloads |
 //! | `console` (feature) | the console's guard, forms, layout and texts |
+//! | `oidc` (feature) | OpenID Connect: issuers, their keys, ID tokens of people and of CI |
+//! | `resolver` (features) | name resolution for both; internal addresses are dropped |
 //! | `mail` (feature) | the mails, and the only code that uses SES |
 //! | [`setup`] | the set-up of package managers |
 //! | [`cost`] | DynamoDB capacity units, counted per request |
@@ -45,6 +47,8 @@ pub mod lambda;
 #[cfg(feature = "mail")]
 pub mod mail;
 pub mod observe;
+#[cfg(feature = "oidc")]
+pub mod oidc;
 pub mod openapi;
 pub mod org_access_token_request;
 pub mod permissions;
@@ -52,6 +56,8 @@ pub mod person;
 pub mod principal;
 #[cfg(feature = "registry")]
 pub mod registry;
+#[cfg(any(feature = "oidc", feature = "registry"))]
+mod resolver;
 pub mod secret;
 pub mod setup;
 pub mod store;

@@ -377,6 +377,20 @@ pub(crate) fn random_80_bits() -> Result<u128, RandomnessUnavailable> {
     Ok(u128::from_be_bytes(bytes))
 }
 
+/// A secret of `count` base62 characters, for use outside the table: 43 have 256 bits.
+#[cfg(feature = "oidc")]
+pub(crate) fn random_text(count: usize) -> Result<SecretString, RandomnessUnavailable> {
+    let mut plain = String::with_capacity(count);
+    push_random(&mut plain, BASE62, count)?;
+    Ok(plain.into())
+}
+
+/// SHA-256 of a text.
+#[cfg(feature = "oidc")]
+pub(crate) fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
 /// Appends `count` characters, drawn uniformly from the alphabet.
 fn push_random(text: &mut String, alphabet: &[u8], count: usize) -> Result<(), RandomnessUnavailable> {
     // Rejection sampling: bytes at or above the largest multiple of the alphabet's length would

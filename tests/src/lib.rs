@@ -13,6 +13,7 @@ pub mod dynamodb_rules;
 pub mod email;
 pub mod faults;
 pub mod invariants;
+pub mod issuer;
 pub mod log;
 pub mod mail_faults;
 pub mod management;

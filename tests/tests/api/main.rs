@@ -33,6 +33,8 @@ mod logs;
 mod mails;
 mod members;
 mod modules;
+mod oidc;
+mod oidc_people;
 mod openapi;
 mod org_access_tokens;
 mod org_user_tokens_issue;
