@@ -128,8 +128,8 @@ async fn run(arguments: Arguments) -> Result<()> {
         Registries::new(upstreams).context("no trusted root certificates found for upstream registries")?;
     let embedded = match &arguments.dynamodb {
         Some(_) => None,
-        None if memory => Some(DynamoDb::in_memory(arguments.dynamodb_port).await?),
-        None => Some(DynamoDb::in_folder(&data, arguments.dynamodb_port).await?),
+        None if memory => Some(DynamoDb::in_memory(arguments.dynamodb_port).await?.sweeping()),
+        None => Some(DynamoDb::in_folder(&data, arguments.dynamodb_port).await?.sweeping()),
     };
     let endpoint = arguments.dynamodb.or_else(|| Some(embedded.as_ref()?.endpoint.clone())).unwrap_or_default();
     let store = Store::new(dynamodb_at(&endpoint), TABLE, Clock::System);
