@@ -15,9 +15,10 @@ use shared::error::ErrorFormat;
 use shared::lambda::{Authorized, new_request_id};
 use shared::mail::Mailer;
 use shared::observe::{Origin, observed};
+use shared::oidc::IdentityProvider;
 use shared::registry::Registries;
 use shared::store::installations::InstallationLog;
-use shared::{ApiError, App, ConsoleApp, InstallationsApp, MailApp, RegistryApp};
+use shared::{ApiError, App, ConsoleApp, ConsoleProviderApp, InstallationsApp, MailApp, RegistryApp};
 use tokio::net::TcpListener;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -35,6 +36,8 @@ pub struct Service {
     pub registries: Registries,
     /// The console.
     pub console: Console,
+    /// The identity provider, where people sign in with one.
+    pub provider: Option<IdentityProvider>,
 }
 
 /// The routes of these crates, by the crate's name.
@@ -93,7 +96,6 @@ fn console_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<
         console_my_tokens,
         console_org_user_tokens,
         console_projects,
-        sign_in_callback,
         sign_in_sign_out,
         sign_in_start,
     ]
@@ -108,6 +110,11 @@ fn console_mail_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRo
 fn console_installations_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<ConsoleInstallationsApp>)>
 {
     routes_of![console_installations, console_overview]
+}
+
+/// The way to an identity provider and back.
+fn console_provider_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<ConsoleProviderApp>)> {
+    routes_of![sign_in_callback]
 }
 
 /// The functions without state.
@@ -139,10 +146,11 @@ pub fn deployed(service: Service) -> BTreeMap<String, Router> {
     ) -> impl Iterator<Item = (String, Router)> {
         functions.into_iter().map(move |(name, routes)| (name.replace('_', "-"), Router::from(routes).with_state(state.clone())))
     }
-    let Service { app, log, mailer, registries, console } = service;
+    let Service { app, log, mailer, registries, console, provider } = service;
     let pages = each(console_functions(), ConsoleApp { app: app.clone(), console: console.clone() })
         .chain(each(console_mail_functions(), console_mail_app(&app, &console, &mailer)))
         .chain(each(console_installations_functions(), console_installations_app(&app, &console, &log)))
+        .chain(each(console_provider_functions(), console_provider_app(&app, &console, &provider)))
         .chain(each(stateless_functions(), ()));
     each(functions(), app.clone())
         .chain(each(mail_functions(), MailApp { app: app.clone(), mailer }))
@@ -162,13 +170,18 @@ fn console_installations_app(app: &App, console: &Console, log: &InstallationLog
     ConsoleInstallationsApp { app: app.clone(), console: console.clone(), log: log.clone() }
 }
 
+fn console_provider_app(app: &App, console: &Console, provider: &Option<IdentityProvider>) -> ConsoleProviderApp {
+    ConsoleProviderApp { app: app.clone(), console: console.clone(), provider: provider.clone() }
+}
+
 /// The whole service.
 pub fn router(service: Service) -> Router {
-    let Service { app, log, mailer, registries, console } = service;
+    let Service { app, log, mailer, registries, console, provider } = service;
     let pages = OpenApiRouter::new()
         .merge(merged(console_functions()).with_state(ConsoleApp { app: app.clone(), console: console.clone() }))
         .merge(merged(console_mail_functions()).with_state(console_mail_app(&app, &console, &mailer)))
         .merge(merged(console_installations_functions()).with_state(console_installations_app(&app, &console, &log)))
+        .merge(merged(console_provider_functions()).with_state(console_provider_app(&app, &console, &provider)))
         .merge(merged(stateless_functions()));
     let installations = InstallationsApp { app: app.clone(), log: log.clone() };
     let routes = OpenApiRouter::new()

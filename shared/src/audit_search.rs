@@ -121,7 +121,7 @@ impl TryFrom<String> for FilterValue {
 }
 
 /// A page of the audit log.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = AuditLog)]
 pub struct Page {
     /// The entries, newest first.

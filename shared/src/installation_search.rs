@@ -124,7 +124,7 @@ impl TryFrom<String> for PackageName {
 }
 
 /// A page of the installation log.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = InstallationLog)]
 pub struct Page {
     /// The entries, newest first.

@@ -34,6 +34,8 @@ use crate::clock::Clock;
 use crate::config;
 #[cfg(all(feature = "console", feature = "mail"))]
 use crate::console::ConsoleMailApp;
+#[cfg(feature = "provider")]
+use crate::console::ConsoleProviderApp;
 #[cfg(feature = "console")]
 use crate::console::respond::respond;
 #[cfg(feature = "console")]
@@ -97,11 +99,18 @@ pub async fn serve_console_with_mail(routes: OpenApiRouter<ConsoleMailApp>) -> R
     serve_pages(routes, ConsoleMailApp::from_env().await?).await
 }
 
+/// Serves the way to an identity provider and back.
+#[cfg(feature = "provider")]
+pub async fn serve_console_with_provider(routes: OpenApiRouter<ConsoleProviderApp>) -> RuntimeResult {
+    start_logs();
+    serve_pages(routes, ConsoleProviderApp::from_env().await?).await
+}
+
 /// Serves a function of the console without state.
 #[cfg(feature = "console")]
 pub async fn serve_console_stateless(routes: OpenApiRouter) -> RuntimeResult {
     start_logs();
-    run(Router::from(routes).layer(from_fn_with_state(Console::from_env(), respond))).await
+    run(Router::from(routes).layer(from_fn_with_state(Console::from_env()?, respond))).await
 }
 
 #[cfg(feature = "console")]

@@ -27,8 +27,8 @@
 
 pub mod accept;
 pub mod app;
-pub mod auth;
 pub mod audit_search;
+pub mod auth;
 pub mod aws;
 pub mod clock;
 pub mod config;
@@ -72,10 +72,14 @@ pub use extract::{FormOrJson, Json, JsonOnce, Limit, NoContent, NoFields, NoQuer
 pub use console::{ConsoleApp, ConsoleInstallationsApp};
 #[cfg(all(feature = "console", feature = "mail"))]
 pub use console::ConsoleMailApp;
+#[cfg(feature = "provider")]
+pub use console::ConsoleProviderApp;
 #[cfg(feature = "registry")]
 pub use lambda::serve_registry;
 #[cfg(all(feature = "console", feature = "mail"))]
 pub use lambda::serve_console_with_mail;
+#[cfg(feature = "provider")]
+pub use lambda::serve_console_with_provider;
 #[cfg(feature = "console")]
 pub use lambda::{serve_console, serve_console_stateless, serve_console_with_installation_log};
 #[cfg(feature = "mail")]

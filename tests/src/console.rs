@@ -1,5 +1,7 @@
 //! A person in the console, as tests play them: a browser with a session cookie.
 
+use std::collections::BTreeMap;
+
 use reqwest::{Method, RequestBuilder};
 use shared::email::EmailAddress;
 use shared::ids::OrgId;
@@ -9,6 +11,7 @@ use shared::secret::{FormToken, Token};
 use shared::store::members::{Accepted, Authority, Member};
 use shared::store::sessions::Session;
 
+use crate::email::code_in;
 use crate::{Answer, Org, Service, operator};
 
 /// A person who is signed in.
@@ -86,6 +89,93 @@ impl Visitor<'_> {
         let fields: Vec<_> = [("form_token", token.as_str())].into_iter().chain(fields.iter().copied()).collect();
         self.service.send(self.request(Method::POST, path).form(&fields)).await
     }
+}
+
+/// A browser: it keeps cookies, and sends forms from a page of the console.
+#[derive(Debug, Clone)]
+pub struct Browser<'a> {
+    service: &'a Service,
+    /// Its cookies by name.
+    pub cookies: BTreeMap<String, String>,
+    /// Its `Accept-Language`.
+    pub languages: &'static str,
+}
+
+impl Service {
+    /// A new browser without cookies.
+    pub fn browser(&self) -> Browser<'_> {
+        Browser { service: self, cookies: BTreeMap::new(), languages: "en" }
+    }
+
+    /// The name of a cookie of the service, such as `session`.
+    pub fn cookie_name(&self, cookie: &str) -> String {
+        format!("guard_{cookie}_{}", self.base_url.rsplit_once(':').unwrap().1)
+    }
+}
+
+impl Browser<'_> {
+    /// A cookie of the service by its name without prefix and port, such as `session`.
+    pub fn cookie(&self, cookie: &str) -> Option<&str> {
+        self.cookies.get(&self.service.cookie_name(cookie)).map(String::as_str)
+    }
+
+    /// A request with all cookies.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let request = self.service.request(method, path).header("accept-language", self.languages);
+        if cookies.is_empty() { request } else { request.header("cookie", cookies.join("; ")) }
+    }
+
+    /// Opens a page.
+    pub async fn get(&mut self, path: &str) -> Answer {
+        let request = self.request(Method::GET, path);
+        self.keep(self.service.send(request).await)
+    }
+
+    /// Sends a form.
+    pub async fn submit(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let request = self.request(Method::POST, path).header("sec-fetch-site", "same-origin").form(fields);
+        self.keep(self.service.send(request).await)
+    }
+
+    /// Keeps the cookies of a response.
+    fn keep(&mut self, answer: Answer) -> Answer {
+        for header in answer.headers.get_all("set-cookie") {
+            let (name, rest) = header.to_str().unwrap().split_once('=').unwrap();
+            let (value, attributes) = rest.split_once(';').unwrap();
+            if attributes.contains("Max-Age=0") {
+                self.cookies.remove(name);
+            } else {
+                self.cookies.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        answer
+    }
+
+    /// Asks for a sign-in code.
+    pub async fn ask_for_code(&mut self, email: &str) -> Answer {
+        self.submit("/console/sign-in/code", &[("email", email)]).await
+    }
+
+    /// Sends a sign-in code.
+    pub async fn send_code(&mut self, email: &str, code: &str) -> Answer {
+        self.submit("/console/sign-in/code/check", &[("email", email), ("code", code)]).await
+    }
+
+    /// Signs in with a code that is mailed to this address.
+    pub async fn sign_in(&mut self, email: &str) -> Answer {
+        self.ask_for_code(email).await;
+        let code = code_in(&self.service.person(email).newest_mail());
+        self.send_code(email, &code).await
+    }
+}
+
+/// The value of a hidden field on a page.
+#[track_caller]
+pub fn hidden(page: &str, name: &str) -> String {
+    let field = format!("name=\"{name}\" value=\"");
+    let (_, rest) = page.split_once(&field).unwrap_or_else(|| panic!("there is no {name}: {page}"));
+    unescaped(rest.split_once('"').unwrap().0)
 }
 
 /// The text of a page, without escapes.

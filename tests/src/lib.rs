@@ -35,10 +35,11 @@ use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde_json::{Value, json};
 use shared::app::Limits;
 use shared::aws::dynamodb_at;
-use shared::console::Console;
+use shared::console::{Console, SignIn};
 use shared::cost::Cost;
 use shared::domain::Plan;
 use shared::mail::{MailConfig, Mailer, ses_at};
+use shared::oidc::{IdentityProvider, Registration};
 use shared::permissions::Role;
 use shared::registry::{PublicUrl, Registries, Settings};
 use shared::store::Store;
@@ -166,6 +167,12 @@ impl Service {
         (service.behind(&faults), faults)
     }
 
+    /// Starts a service with this clock, where people sign in with this identity provider or by mail.
+    pub async fn start_with_provider(provider: Registration, clock: Clock) -> Self {
+        let dependencies = Dependencies { provider: Some(provider), ..Dependencies::default() };
+        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), clock, unlimited(), None, dependencies).await
+    }
+
     async fn start_on(
         dynamodb: DynamoDb,
         clock: Clock,
@@ -195,8 +202,12 @@ impl Service {
         let served_log = served.installation_log(INSTALLATIONS);
         let app = App::new(served, clock.clone()).with_limits(limits);
         let registries = Registries::new(dependencies.registries).unwrap();
-        let console = Console::at(&base_url);
-        let service = local::api::Service { app, log: served_log, mailer: mailer.clone(), registries, console };
+        let sign_in = if dependencies.provider.is_some() { SignIn::Both } else { SignIn::Mail };
+        let console = Console::at(&base_url).with_sign_in(sign_in);
+        let at_base_url = |registration| IdentityProvider::new(registration, &base_url, clock.clone()).unwrap();
+        let provider = dependencies.provider.map(at_base_url);
+        let service =
+            local::api::Service { app, log: served_log, mailer: mailer.clone(), registries, console, provider };
         let router = local::api::router(service).layer(from_fn(show_cost)).merge(outbox.clone().router());
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().build().unwrap();
@@ -332,11 +343,13 @@ struct Dependencies {
     mail_links_to_service: bool,
     /// The registries; none by default.
     registries: Settings,
+    /// The identity provider; none by default.
+    provider: Option<Registration>,
 }
 
 impl Default for Dependencies {
     fn default() -> Self {
-        Self { ses: None, mail_links_to_service: false, registries: no_upstreams() }
+        Self { ses: None, mail_links_to_service: false, registries: no_upstreams(), provider: None }
     }
 }
 
@@ -473,7 +486,13 @@ pub fn unlimited() -> Limits {
         recoveries_per_source_per_hour: None,
         sign_in_codes_per_source_per_hour: None,
     };
-    Limits { calls_per_minute: None, mails, registration: RegistrationPolicy::Open, registration_time: Duration::ZERO }
+    Limits {
+        calls_per_minute: None,
+        mails,
+        registration: RegistrationPolicy::Open,
+        registration_time: Duration::ZERO,
+        sign_in_time: Duration::ZERO,
+    }
 }
 
 /// No limits but this one of the deployment's mails.

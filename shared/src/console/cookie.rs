@@ -17,6 +17,8 @@ pub enum Cookie {
     SigningIn,
     /// The secret of a browser that has signed in before.
     Device,
+    /// What a browser keeps while its person is at the identity provider.
+    Away,
 }
 
 impl Cookie {
@@ -25,6 +27,7 @@ impl Cookie {
             Cookie::Session => "guard_session",
             Cookie::SigningIn => "guard_signing_in",
             Cookie::Device => "guard_device",
+            Cookie::Away => "guard_away",
         };
         match console.local_port() {
             // Cookies ignore ports: without the port, services on this machine would share one.
@@ -39,22 +42,34 @@ impl Cookie {
             Cookie::Session => sessions::LIFETIME.as_secs(),
             Cookie::SigningIn => 15 * 60,
             Cookie::Device => 180 * 24 * 60 * 60,
+            Cookie::Away => 10 * 60,
         }
     }
 
     /// The secret in this cookie. `None` if there is none, it is malformed, or given twice.
     pub fn read(self, console: &Console, headers: &HeaderMap) -> Option<Token> {
+        Token::parse(self.value(console, headers)?).filter(|token| token.kind() == TokenKind::Session)
+    }
+
+    /// The text of this cookie. `None` if there is none, or it is given twice.
+    pub(super) fn value<'a>(self, console: &Console, headers: &'a HeaderMap) -> Option<&'a str> {
         let name = self.name(console);
         let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
         let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
         let mut values = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
         let (value, second) = (values.next()?, values.next());
-        Token::parse(value).filter(|token| second.is_none() && token.kind() == TokenKind::Session)
+        second.is_none().then_some(value)
     }
 
     /// The header that sets this cookie.
     pub fn set(self, console: &Console, secret: &Token) -> impl IntoResponseParts + use<> {
         self.header(console, secret.expose(), self.max_age())
+    }
+
+    /// The header that sets this cookie to a text of characters that cookies may hold.
+    #[cfg(feature = "provider")]
+    pub(super) fn set_value(self, console: &Console, text: &str) -> impl IntoResponseParts + use<> {
+        self.header(console, text, self.max_age())
     }
 
     /// The header that removes this cookie.

@@ -156,6 +156,7 @@ messages! {
     active_tokens: "Active tokens", "有効なトークン";
     what_happened_last: "What happened last", "最近の操作";
     see_all: "See all", "すべて見る";
+    see_my_tokens: "Issue tokens of your own to install packages through Guard.", "Guardを通してパッケージをインストールするための、自分のトークンを発行できます。";
     nothing_installed: "Nothing was installed yet", "まだインストールはありません";
     nothing_installed_text: "Issue a token and set up a package manager with it. What it installs is shown here.", "トークンを発行して、パッケージマネージャーに設定してください。インストールした内容がここに表示されます。";
 
@@ -207,6 +208,8 @@ messages! {
     command: "Command", "コマンド";
     source_ip: "Source address", "接続元アドレス";
     workload: "Workload", "ワークロード";
+    installations_need_guard: "Guard is not active for this organization, so there are no installations to show.", "この組織ではGuardが有効になっていないため、インストール履歴を表示できません。";
+    day_invalid: "Enter a day, such as 2026-11-21.", "日付を入力してください（例：2026-11-21）。";
     no_installations: "No installations", "インストール履歴はありません";
     no_installations_text: "Set up a package manager with a token and install a package.", "トークンをパッケージマネージャーに設定して、パッケージをインストールしてください。";
     no_installations_found_text: "Nothing in the last 14 days matches these filters.", "過去14日間に、条件に一致するものはありません。";
@@ -270,6 +273,11 @@ messages! {
     is_active_hint: "A disabled token is refused until it is activated again.", "無効にしたトークンは、もう一度有効にするまで使えません。";
     no_access_tokens: "No access tokens yet", "アクセストークンはまだありません";
     no_access_tokens_text: "Create one for each server or device.", "サーバーや端末ごとに作成してください。";
+    role_missing: "Select a role.", "ロールを選択してください。";
+    unknown_project: "A project that you selected no longer exists. Select again.", "選択したプロジェクトの中に、すでに存在しないものがあります。選び直してください。";
+    too_many_projects: "Select at most 50 projects, or all projects.", "選択できるプロジェクトは50個までです。それより多い場合は「すべてのプロジェクト」を選択してください。";
+    too_many_access_tokens: "The organization has as many access tokens as it may have: 1,000. Delete one that is not needed.", "アクセストークン数の上限（1,000個）に達しています。不要なトークンを削除してください。";
+    change_access_token: "Change access token", "アクセストークンの変更";
     access_token_created: "Access token created", "アクセストークンを作成しました";
     access_token_changed: "The access token was changed.", "アクセストークンを変更しました。";
     access_token_deleted: "The access token was deleted.", "アクセストークンを削除しました。";
@@ -413,6 +421,7 @@ messages! {
     no_membership: "No organization", "所属する組織がありません";
     no_membership_text: "Nobody has invited this address yet, or the invitation has expired. Ask an owner of your organization to invite you.", "このアドレスへの招待がないか、招待の期限が切れています。組織のオーナーに招待を依頼してください。";
     invitation: "Invitation", "招待";
+    invitations: "Invitations", "招待";
     invited_by: "Invited by", "招待者";
     the_operator: "the operator of this service", "このサービスの運用担当者";
     organization: "Organization", "組織";
@@ -450,6 +459,7 @@ messages_with_values! {
     switch_organization(name): "Switch organization: {name}", "組織の切り替え：{name}";
     issue_token_for(identifier): "Token for {identifier}", "{identifier}のトークン";
     revoke_one(name): "Revoke {name}", "{name}を失効";
+    only_of_token(id): "Only with the token {id}.", "トークン{id}の履歴だけを表示しています。";
     installations_of(name): "Installations of {name}", "{name}のインストール履歴";
     delete_one(name): "Delete {name}", "{name}を削除";
     remove_one(name): "Remove {name}", "{name}を削除";

@@ -7,7 +7,10 @@
 //! | [`expiry`] | the choice of an expiry |
 //! | [`page`] | the frame around every page, and how a page is answered |
 //! | [`respond`] | what all answers below `/console/` share: headers, error pages, the way to sign-in |
+//! | [`range`] | the days by which logs are filtered |
 //! | [`roles`] | the choice of roles in a form |
+//! | [`sign_in`] | the page on which people sign in, and the start of a session |
+//! | `provider` (feature) | the way to an identity provider and back |
 //! | [`cookie`] | the cookies of a browser |
 //! | [`assets`] | the stylesheet and the script |
 //! | [`messages`] | all texts, in English and Japanese |
@@ -22,8 +25,12 @@ pub mod form;
 pub mod guard;
 pub mod messages;
 pub mod page;
+#[cfg(feature = "provider")]
+pub mod provider;
+pub mod range;
 pub mod respond;
 pub mod roles;
+pub mod sign_in;
 
 use axum::extract::FromRef;
 use http::{HeaderMap, header};
@@ -37,6 +44,9 @@ use crate::store::installations::InstallationLog;
 pub use form::{Fields, Form};
 pub use guard::{MemberWith, SignedIn};
 pub use page::{Frame, Nav, html, see_other};
+#[cfg(feature = "provider")]
+pub use provider::ConsoleProviderApp;
+pub use sign_in::SignIn;
 
 /// The root of the console.
 pub const ROOT: &str = "/console/";
@@ -53,17 +63,34 @@ pub struct Console {
     /// The public URL of the service without a trailing slash; `None` takes the host that the
     /// browser called.
     public_url: Option<String>,
+    /// How people sign in.
+    sign_in: SignIn,
 }
 
 impl Console {
     /// A console at this public URL, such as `https://guard.example.com`.
     pub fn at(public_url: &str) -> Self {
-        Self { public_url: Some(public_url.trim_end_matches('/').to_owned()) }
+        Self { public_url: Some(public_url.trim_end_matches('/').to_owned()), sign_in: SignIn::default() }
     }
 
-    /// Reads `PUBLIC_URL`, which may be missing.
-    pub fn from_env() -> Self {
-        config::optional("PUBLIC_URL").map_or_else(Self::default, |url| Self::at(&url))
+    /// The same console with these ways to sign in.
+    pub fn with_sign_in(self, sign_in: SignIn) -> Self {
+        Self { sign_in, ..self }
+    }
+
+    /// Reads `PUBLIC_URL` and `SIGN_IN`, which may be missing.
+    ///
+    /// # Errors
+    ///
+    /// If `SIGN_IN` is malformed.
+    pub fn from_env() -> Result<Self, MissingSetting> {
+        let console = config::optional("PUBLIC_URL").map_or_else(Self::default, |url| Self::at(&url));
+        Ok(console.with_sign_in(config::parsed("SIGN_IN")?.unwrap_or_default()))
+    }
+
+    /// How people sign in.
+    pub fn sign_in(&self) -> SignIn {
+        self.sign_in
     }
 
     /// The public URL, without a trailing slash.
@@ -102,7 +129,7 @@ impl ConsoleApp {
     ///
     /// If a setting is missing or malformed.
     pub async fn from_env() -> Result<Self, MissingSetting> {
-        Ok(Self { app: App::from_env().await?, console: Console::from_env() })
+        Ok(Self { app: App::from_env().await?, console: Console::from_env()? })
     }
 }
 
@@ -152,6 +179,6 @@ impl ConsoleMailApp {
     /// If a setting is missing or malformed.
     pub async fn from_env() -> Result<Self, MissingSetting> {
         let MailApp { app, mailer } = MailApp::from_env().await?;
-        Ok(Self { app, console: Console::from_env(), mailer })
+        Ok(Self { app, console: Console::from_env()?, mailer })
     }
 }

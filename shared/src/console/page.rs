@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use url::form_urlencoded;
 
 use super::assets::{CONSOLE_CSS, CONSOLE_JS};
 use super::messages::Messages;
@@ -300,6 +301,13 @@ pub struct Typed {
     pub hint: String,
     /// What is wrong with it, or an empty text.
     pub error: String,
+}
+
+/// A path with these query parameters, without those that are empty.
+pub fn link(path: &str, parameters: &[(&str, &str)]) -> String {
+    let given = parameters.iter().filter(|(_, value)| !value.is_empty());
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(given).finish();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
 /// Answers a form with the way to another page.

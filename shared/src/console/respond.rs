@@ -100,13 +100,14 @@ pub fn problem(status: StatusCode, page: Frame, text: &str, request_id: &str) ->
 
 /// Sends somebody who is not signed in to do so, and then back.
 fn to_sign_in(reason: Unauthorized, return_to: Option<&str>) -> Response {
-    let mut path = SIGN_IN.to_owned();
-    if let Some(return_to) = return_to {
-        path = format!("{path}?return_to={}", utf8_percent_encode(return_to, IN_RETURN_TO));
-    }
-    let mut response = see_other(&path);
+    let mut response = see_other(&return_to.map_or_else(|| SIGN_IN.to_owned(), |path| returning(SIGN_IN, path)));
     response.extensions_mut().insert(Rendered(ApiError::Unauthorized(reason)));
     response
+}
+
+/// The path of a step of signing in that leads to this path afterwards.
+pub fn returning(step: &str, return_to: &str) -> String {
+    format!("{step}?return_to={}", utf8_percent_encode(return_to, IN_RETURN_TO))
 }
 
 /// Whether an unsafe request comes from a page of ours. Browsers send `Sec-Fetch-Site`, or at least
@@ -128,7 +129,9 @@ fn is_same_origin(console: &Console, headers: &HeaderMap) -> bool {
 pub fn return_path(text: Option<&str>) -> &str {
     let is_path = |text: &&str| {
         let is_plain = text.bytes().all(|c| (0x21..0x7f).contains(&c) && c != b'\\');
-        text.starts_with(ROOT) && !text.contains("//") && !text.contains("..") && is_plain
+        // Browsers read an encoded dot as a dot.
+        let leads_up = text.contains("..") || text.to_ascii_lowercase().contains("%2e");
+        text.starts_with(ROOT) && !text.contains("//") && !leads_up && is_plain
     };
     text.filter(is_path).filter(|text| !text.starts_with(SIGN_IN)).unwrap_or(ROOT)
 }
@@ -173,6 +176,8 @@ mod tests {
             "//evil.example/console/",
             "/console//evil.example",
             "/console/../evil",
+            "/console/%2e%2E/evil",
+            "/console/.%2e/evil",
             "/console/\\evil",
             "/v1/whoami",
             "/console",

@@ -15,23 +15,32 @@
 //! | `keys` | keys, and which one signed a token |
 //! | `token` | ID tokens: form, header, signature, claims |
 //! | `people`, `workloads` | the two policies |
+//! | `sign_in`, `client_secret` (feature `provider`) | the provider of the console, its settings and our secret |
 //!
 //! Rules: `RS256` and `ES256` only; keys come from the issuer's metadata and never from a token; no
 //! redirects; time comes from the [`Clock`](crate::Clock). A refusal's reason is for the log: it
 //! names a claim, never its value.
 
+#[cfg(feature = "provider")]
+mod client_secret;
 mod issuer;
 mod keys;
 mod people;
 mod provider;
+#[cfg(feature = "provider")]
+mod sign_in;
 mod token;
 mod workloads;
 
 use std::time::Duration;
 
+#[cfg(feature = "provider")]
+pub use self::client_secret::{ClientSecret, secrets_manager_at};
 pub use self::issuer::{Issuer, PlainHttp};
 pub use self::people::{Attempt, Callback, Client, MultiTenant, Person};
 pub use self::provider::Provider;
+#[cfg(feature = "provider")]
+pub use self::sign_in::{CALLBACK, IdentityProvider, Registration, Unusable};
 pub use self::workloads::{Workload, Workloads};
 
 /// How far clocks may differ: added to `exp`, subtracted from `nbf` and `iat`.

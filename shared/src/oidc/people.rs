@@ -142,6 +142,12 @@ impl Client {
         Ok(Self { provider, id, redirect_uri, trusted_emails })
     }
 
+    /// The provider's issuer URL.
+    #[cfg(feature = "provider")]
+    pub(super) fn issuer(&self) -> &str {
+        self.provider.issuer().as_str()
+    }
+
     /// Where to send the browser.
     ///
     /// # Errors

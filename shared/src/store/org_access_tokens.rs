@@ -8,14 +8,14 @@
 //! A counter, changed by the same transactions, bounds how many an organization has.
 //!
 //! Updates are conditional on the revision they read, so concurrent updates never mix. They are
-//! also conditional on the revision of the bot that asks: they widen what somebody already holds,
-//! so they must not happen after the bot was cut off.
+//! also conditional on the revision of the bot or member that asks: they widen what somebody already
+//! holds, so they must not happen after the caller was cut off.
 
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
-use super::bots::Bot;
 use super::idempotency::{Once, Repeat};
+use super::members::Authority;
 use super::rate_limits::COUNT;
 use super::tokens::{AccessConfig, OrgAccessToken, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, keys};
@@ -90,7 +90,7 @@ pub enum Changed {
     Done(Box<OrgAccessToken>),
     /// The update was rejected.
     Rejected(Rejected),
-    /// The bot was changed or deleted in the meantime, so nothing was done.
+    /// The caller's own rights changed in the meantime, so nothing was done.
     CallerChanged,
     /// There is no such token.
     NotFound,
@@ -228,16 +228,21 @@ impl Store {
         Ok(tokens)
     }
 
-    /// Applies `change` to a token of the bot's organization, if the bot is still as it was read.
+    /// An organization's access token with this number.
+    pub async fn org_access_token_with(&self, org: &OrgId, id: u64) -> Result<Option<OrgAccessToken>, StoreError> {
+        Ok(self.org_access_token(org, id).await?.map(|(_, token)| token))
+    }
+
+    /// Applies `change` to a token of the organization, if the caller's rights are as they were read.
     /// If a concurrent update wins, `change` is called again with the new state.
     pub async fn change_org_access_token<E>(
         &self,
-        bot: &Bot,
+        org: &OrgId,
+        authority: Authority<'_>,
         id: u64,
         caller: &Caller,
         change: impl Fn(&OrgAccessToken) -> Result<Settings, E>,
     ) -> Result<Result<Changed, E>, StoreError> {
-        let org = &bot.org_id;
         let mut backoff = Backoff::new();
         loop {
             let Some((pointer, token)) = self.org_access_token(org, id).await? else {
@@ -261,8 +266,9 @@ impl Store {
             let entry =
                 Entry::done(&self.clock, caller, "org_access_token.update", Subject::new(OrgAccessToken::SUBJECT, id))?;
             let mut transaction = self.transaction();
-            // First, so that a bot that was cut off learns nothing from the other conditions.
-            transaction.require_where(keys::bot(&bot.id), "#revision = :revision", &[(":revision", bot.revision)]);
+            // First, so that a caller who was cut off learns nothing from the other conditions.
+            let checks_caller = transaction.require_authority(authority);
+            let update = transaction.writes.len();
             transaction.update(
                 keys::token(pointer.hash),
                 &format!(
@@ -287,13 +293,13 @@ impl Store {
             let rejected = match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
                 None => continue,
                 Some(Committed::Yes) => return Ok(Ok(Changed::Done(Box::new(changed)))),
-                Some(Committed::No(0)) => return Ok(Ok(Changed::CallerChanged)),
+                Some(Committed::No(0)) if checks_caller => return Ok(Ok(Changed::CallerChanged)),
                 // A concurrent update won, or the token was deleted: read it again.
-                Some(Committed::No(1)) => {
+                Some(Committed::No(index)) if index == update => {
                     backoff.pause().await?;
                     continue;
                 }
-                Some(Committed::No(2)) if renamed => Rejected::NameTaken,
+                Some(Committed::No(index)) if renamed && index == update + 1 => Rejected::NameTaken,
                 Some(Committed::No(_)) => Rejected::UnknownProject,
             };
             return Ok(Ok(Changed::Rejected(rejected)));

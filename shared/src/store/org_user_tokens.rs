@@ -293,6 +293,28 @@ impl Store {
         Ok(page)
     }
 
+    /// Counts an organization's active tokens. Stops once it has counted more than 100.
+    pub async fn count_active_org_user_tokens(&self, org: &OrgId) -> Result<usize, StoreError> {
+        let (pk, now) = (keys::org_user_tokens_in(org, TokenState::Active), self.clock.now());
+        let (mut count, mut after) = (0, None);
+        for _ in 0..ROUNDS {
+            let range = Range::new(&pk, SortKeys::All).start_after(after.as_deref());
+            let found: Vec<(String, Pointer)> = self.query(range, ROUND).await?;
+            let is_last = found.len() < ROUND;
+            after = found.last().map(|(sort_key, _)| sort_key.clone());
+            let pointers = found.into_iter().map(|(_, pointer)| pointer);
+            let unexpired: Vec<Pointer> = pointers.filter(|pointer| !pointer.has_expired(now)).collect();
+            let bindings = unexpired.iter().filter_map(|pointer| pointer.bound_to.as_ref());
+            let members = self.current_members(org, bindings).await?;
+            let is_current = |binding: &Binding| members.contains(&binding.member);
+            count += unexpired.iter().filter(|pointer| pointer.bound_to.as_ref().is_none_or(is_current)).count();
+            if is_last || count > ROUND {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
     /// The tokens of these pointers in the same order, without those that are no longer in one of
     /// the states.
     async fn follow(

@@ -184,6 +184,7 @@ async fn every_function_refuses_paths_and_methods_as_the_whole_service_does() {
         mailer: Mailer::new(ses_at(&service.base_url), mail),
         registries: Registries::new(no_upstreams()).unwrap(),
         console: Console::at(&service.base_url),
+        provider: None,
     };
     let (functions, whole, routes) = (deployed(parts.clone()), api::router(parts), Route::all());
     let mut paths = BTreeSet::new();

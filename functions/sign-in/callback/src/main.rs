@@ -2,5 +2,5 @@
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
-    shared::serve_console(sign_in_callback::routes()).await
+    shared::serve_console_with_provider(sign_in_callback::routes()).await
 }
