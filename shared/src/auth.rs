@@ -22,6 +22,7 @@ use crate::secret::{Token, TokenHash, TokenKind};
 use crate::store::StoreError;
 use crate::store::audit::{Caller, Entry, Subject};
 use crate::store::bots::Bot;
+use crate::store::idempotency::Once;
 use crate::store::orgs::Org;
 use crate::store::tokens::ApiKey;
 use crate::store::tokens::EmailToken;
@@ -161,16 +162,18 @@ pub struct BotWith<O> {
 
 impl<O: Guarded> BotWith<O> {
     /// Confirms, after something was created, that the bot may still create it. Otherwise takes it
-    /// back: nobody holds it yet. The error is what a request that comes now is answered.
+    /// back, as nobody holds it yet, and frees its idempotency key. The error is what a request that
+    /// comes now is answered.
     ///
     /// One read here keeps the concurrent calls of one bot apart, where a condition on its item
     /// would cost a write each and make all of them conflict.
     pub async fn confirm(
         &self,
         app: &App,
+        once: Option<&Once>,
         take_back: impl Future<Output = Result<bool, StoreError>>,
     ) -> Result<(), ApiError> {
-        confirm(app, O::OPERATION, &self.bot, &self.caller, take_back).await
+        confirm(app, O::OPERATION, &self.bot, &self.caller, once, take_back).await
     }
 
     /// Reads the bot again. The error is what a request that comes now is answered.
@@ -288,10 +291,11 @@ impl<O: Guarded> ManagerWith<O> {
     pub async fn confirm(
         &self,
         app: &App,
+        once: Option<&Once>,
         take_back: impl Future<Output = Result<bool, StoreError>>,
     ) -> Result<(), ApiError> {
         match &self.bot {
-            Some(bot) => confirm(app, O::OPERATION, bot, &self.caller, take_back).await,
+            Some(bot) => confirm(app, O::OPERATION, bot, &self.caller, once, take_back).await,
             None => Ok(()),
         }
     }
@@ -421,6 +425,7 @@ async fn confirm(
     operation: Operation,
     bot: &Bot,
     caller: &Caller,
+    once: Option<&Once>,
     take_back: impl Future<Output = Result<bool, StoreError>>,
 ) -> Result<(), ApiError> {
     let Err(refusal) = again(app, operation, bot).await else { return Ok(()) };
@@ -428,6 +433,7 @@ async fn confirm(
         tracing::error!(%error, bot = %bot.id, "what a bot created after it was cut off could not be revoked");
         return Err(error.into());
     }
+    app.store().free_idempotency_key(&bot.org_id, once, caller).await?;
     if matches!(refusal, ApiError::Forbidden) {
         record_refusal(app, operation, &bot.org_id, caller).await?;
     }

@@ -481,6 +481,33 @@ fn is_invisible(character: char) -> bool {
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}')
 }
 
+/// The value of an `Idempotency-Key` header: 1–255 printable ASCII characters.
+#[derive(Debug, Clone, ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", example = "8e03978e-40d5-43dd-bc93-6894a57f9324")]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// The name of the header.
+    pub const HEADER: &str = "Idempotency-Key";
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for IdempotencyKey {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_printable = text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+        if !is_printable || !(1..=255).contains(&text.len()) {
+            return Err("must have 1 to 255 printable ASCII characters");
+        }
+        Ok(Self(text))
+    }
+}
+
 /// The id of a project: 1–64 ASCII letters, digits and `. _ -`, beginning with a letter or digit.
 /// Case-sensitive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

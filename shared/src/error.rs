@@ -14,10 +14,10 @@ use utoipa::ToSchema;
 
 use crate::secret::RandomnessUnavailable;
 
-/// An invalid field or query parameter. The message never repeats the value, which may be a secret.
+/// An invalid field, query parameter or header. The message never repeats the value, which may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The field or query parameter, as named in the request.
+    /// The field, query parameter or header, as named in the request.
     #[schema(example = "user_identifier")]
     pub field: String,
     /// What is wrong with the field, or what it must be.
@@ -116,6 +116,13 @@ pub enum ApiError {
     /// 409: the caller lost a race, or its expectation no longer holds.
     #[error("{0}")]
     Conflict(&'static str),
+    /// 409: the same request was made before with the same idempotency key, with the id of what it
+    /// created.
+    #[error(
+        "This request was already made with this `Idempotency-Key` and created {0}. \
+         Its secret is not stored and cannot be shown again; to create another one, send a new key."
+    )]
+    AlreadyMade(String),
     /// 413, with the limit.
     #[error("The request body is larger than the limit of {0}. Send a smaller one.")]
     PayloadTooLarge(&'static str),
@@ -168,7 +175,7 @@ impl ApiError {
             ApiError::UpstreamGone => (StatusCode::GONE, "GONE"),
             ApiError::TooLarge(_) => (StatusCode::UNPROCESSABLE_ENTITY, "METADATA_TOO_LARGE"),
             ApiError::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
-            ApiError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
+            ApiError::Conflict(_) | ApiError::AlreadyMade(_) => (StatusCode::CONFLICT, "CONFLICT"),
             ApiError::PayloadTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
             ApiError::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
             ApiError::BadGateway(_) => (StatusCode::BAD_GATEWAY, "BAD_GATEWAY"),
@@ -351,7 +358,7 @@ pub struct ErrorDetail {
     /// The request id, as in the `x-request-id` header. Include it when you ask for help.
     #[schema(example = "01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     pub request_id: String,
-    /// The invalid fields. Present only if a field or query parameter is invalid.
+    /// The invalid fields. Present only if a field, query parameter or header is invalid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<Vec<FieldError>>,
 }

@@ -50,7 +50,7 @@ pub use app::{App, InstallationsApp};
 pub use auth::{BotWith, EmailHolder, ManagerWith, RateLimitedCaller};
 pub use clock::{Clock, Moment};
 pub use error::ApiError;
-pub use extract::{FormOrJson, Json, Limit, NoContent, NoQuery, PathParams, Query};
+pub use extract::{FormOrJson, Json, JsonOnce, Limit, NoContent, NoQuery, PathParams, Query};
 #[cfg(feature = "registry")]
 pub use lambda::serve_registry;
 #[cfg(feature = "mail")]

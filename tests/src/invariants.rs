@@ -18,6 +18,9 @@ const STATES: [&str; 3] = ["ACTIVE", "EXPIRED", "REVOKED"];
 /// Maximum mails to an address per hour.
 const MAILS_PER_HOUR: u64 = 5;
 
+/// How long an idempotency key is kept, in seconds.
+const KEPT: i64 = 24 * 60 * 60;
+
 /// TTL of audit log and installation log entries, in seconds.
 const AUDITED: i64 = 400 * 24 * 60 * 60;
 const LOGGED: i64 = 14 * 24 * 60 * 60;
@@ -79,6 +82,7 @@ impl<'a> TokensTable<'a> {
                 (["DEPLOYMENT"], "REGISTRATION") => self.explain(item),
                 (["USAGE", _], day) => self.usage(item, day),
                 (["ORG" | "EMAIL", _, "AUDIT"] | ["DEPLOYMENT", "AUDIT"], _) => self.entry(item),
+                (["ORG", org, "IDEMPOTENCY"], _) => self.idempotency_key(org, item),
                 // Pointers are checked from the items they point to.
                 _ => {}
             }
@@ -327,6 +331,24 @@ impl<'a> TokensTable<'a> {
         let is_day = Moment::parse(&format!("{day}T00:00:00Z")).is_some();
         if day != "TOTAL" && !is_day {
             self.found(item, "sort key is neither a day nor TOTAL");
+        }
+    }
+
+    /// A used key names something that its caller made, and ends 24 hours after that.
+    fn idempotency_key(&mut self, org: &str, key: &Value) {
+        self.explain(key);
+        let (actor, made) = (text(key, "sk").split('#').next().unwrap_or_default(), &key["made"]);
+        let log = format!("ORG#{org}#AUDIT");
+        let of_its_making = self.items.values().filter(|entry| {
+            let at = Moment::parse(text(entry, "at")).map_or(0, Moment::epoch_seconds);
+            let makes = ["issue", "create"].contains(&text(entry, "action").rsplit('.').next().unwrap_or_default());
+            let is_its = entry["target"] == *made && entry["actor"]["id"] == actor && entry["outcome"] == "done";
+            // The two are dated one after the other.
+            let ends = key["ttl"].as_i64().unwrap_or_default() - at - KEPT;
+            text(entry, "pk") == log && makes && is_its && (0..=1).contains(&ends)
+        });
+        if of_its_making.count() != 1 {
+            self.found(key, "does not name what its caller made");
         }
     }
 

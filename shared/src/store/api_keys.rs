@@ -13,6 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
+use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::orgs::Org;
 use super::tokens::{ApiKey, StoredToken};
@@ -81,6 +82,8 @@ pub enum Created {
     /// The API key that made the call was revoked in the meantime, so it must not create another
     /// key.
     CallerRevoked,
+    /// The idempotency key was used before.
+    Repeated(Repeat),
 }
 
 /// A page of a listing.
@@ -114,6 +117,7 @@ impl Store {
         new: NewApiKey,
         by: Option<TokenHash>,
         caller: &Caller,
+        once: Option<&Once>,
     ) -> Result<Created, StoreError> {
         let plain = Token::generate(match new.environment {
             Environment::Live => TokenKind::ApiKeyLive,
@@ -139,18 +143,24 @@ impl Store {
             expires_at: key.expires_at,
             hash: plain.hash(),
         };
-        let entry = Entry::done(&self.clock, caller, "api_key.create", Subject::new(ApiKey::SUBJECT, &key.id))?;
+        let subject = Subject::new(ApiKey::SUBJECT, &key.id);
+        let entry = Entry::done(&self.clock, caller, "api_key.create", subject.clone())?;
         let mut backoff = Backoff::new();
-        loop {
+        let refused = loop {
             // A read is cheaper than a transaction that fails, and conflicts with no other call.
             let (Org { plan, suspended, .. }, active) = self.org_with_active_api_keys(org).await?;
             if suspended {
-                return Ok(Created::Suspended);
+                break Some(Created::Suspended);
             }
             if plan.max_api_keys().is_some_and(|max| active >= max) {
-                return Ok(Created::PlanLimitReached);
+                break Some(Created::PlanLimitReached);
             }
             let mut transaction = self.transaction();
+            // First, so that a key that was revoked learns nothing from the other conditions.
+            if let Some(by) = by {
+                transaction.require_unrevoked(keys::token(by));
+            }
+            let counted = transaction.writes.len();
             match plan.max_api_keys() {
                 Some(max) => transaction.update(
                     keys::api_key_count(org),
@@ -169,18 +179,21 @@ impl Store {
                 transaction.put_new(expiry, &pointer);
             }
             transaction.audit(org, &entry);
-            let asking = transaction.writes.len();
-            if let Some(by) = by {
-                transaction.require_unrevoked(keys::token(by));
-            }
+            let key_used = transaction.once(org, once, caller, subject.clone());
             match transaction.try_commit(&mut backoff).await? {
                 None => {}
                 Some(Committed::Yes) => return Ok(Created::Done(Box::new(key), plain)),
-                Some(Committed::No(index)) if index == asking => return Ok(Created::CallerRevoked),
-                Some(Committed::No(0)) => return Ok(Created::PlanLimitReached),
+                Some(Committed::No(index)) if index < counted => return Ok(Created::CallerRevoked),
+                Some(Committed::No(index)) if index == counted => break Some(Created::PlanLimitReached),
+                Some(Committed::No(index)) if Some(index) == key_used => break None,
                 // The plan changed in the meantime: read it again.
                 Some(Committed::No(_)) => backoff.pause().await?,
             }
+        };
+        // Whatever refused it, the same request may have been carried out meanwhile.
+        match self.repeated(org, once, caller).await? {
+            Some(repeat) => Ok(Created::Repeated(repeat)),
+            None => refused.ok_or(StoreError::Unavailable),
         }
     }
 

@@ -22,6 +22,7 @@
 //! | may this mail be sent? | `UpdateItem` per limit, [`mails`], and `GetItem` [`registration`] | 1 unit each |
 //! | how many calls from this network this minute? | `UpdateItem` [`calls_from`] | 1 unit |
 //! | how many refusals of this principal this minute? | `UpdateItem` [`refusals_of`] | 1 unit |
+//! | what was this idempotency key used for? | `GetItem` [`idempotency_key`], if one was sent | 1 unit |
 //! | which email-verified token has this ID (`guardctl` only)? | `GetItem` [`email_token_by_id`], then [`address`] | 2 units |
 //! | how often was a token used? | `Query` [`usage`] | 31 small items |
 //! | count a download | two `UpdateItem` [`usage_on`], the day and [`USAGE_TOTAL`] | 2 units |
@@ -227,6 +228,11 @@ pub fn org_access_token_last_id(org: &OrgId) -> Key {
 /// The number of an organization's access tokens.
 pub fn org_access_token_count(org: &OrgId) -> Key {
     key(format!("ORG#{org}"), "ACCESS_TOKEN_COUNT")
+}
+
+/// An idempotency key that a caller has used. `hash` is the hash of the key.
+pub fn idempotency_key(org: &OrgId, caller: &str, hash: &str) -> Key {
+    key(format!("ORG#{org}#IDEMPOTENCY"), format!("{caller}#{hash}"))
 }
 
 /// The owner of an audit log.

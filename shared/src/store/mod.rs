@@ -9,6 +9,7 @@ pub mod api_keys;
 pub mod audit;
 pub mod bots;
 pub mod email_tokens;
+pub mod idempotency;
 pub mod installations;
 pub mod keys;
 pub mod mail_limits;

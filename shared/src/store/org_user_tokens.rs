@@ -15,12 +15,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
+use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::tokens::{OrgUserToken, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::domain::{StateFilter, TokenState, UserIdentifier, UserIdentifierPrefix};
-use crate::ids::{BotId, OrgId, TokenId};
+use crate::ids::{OrgId, TokenId};
 use crate::secret::{Token, TokenHash, TokenKind};
 
 /// Maximum concurrent transactions per call.
@@ -77,6 +78,15 @@ impl Pointer {
     fn has_expired(&self, now: Moment) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
+}
+
+/// The result of issuing a token.
+#[derive(Debug)]
+pub enum Issued {
+    /// It was issued. The plain token is returned only here.
+    Done(Box<OrgUserToken>, Token),
+    /// The idempotency key was used before.
+    Repeated(Repeat),
 }
 
 /// Filters and start of a listing.
@@ -146,15 +156,15 @@ pub enum RevokeByUser {
 }
 
 impl Store {
-    /// Issues an org user token. The plain token is returned only here.
+    /// Issues an org user token.
     pub async fn issue_org_user_token(
         &self,
         org: &OrgId,
-        bot: &BotId,
         user_identifier: UserIdentifier,
         expires_at: Option<Moment>,
         caller: &Caller,
-    ) -> Result<(OrgUserToken, Token), StoreError> {
+        once: Option<&Once>,
+    ) -> Result<Issued, StoreError> {
         let plain = Token::generate(TokenKind::OrgUser)?;
         let token = OrgUserToken {
             id: TokenId::new(&self.clock)?,
@@ -162,7 +172,7 @@ impl Store {
             token_prefix: plain.shown_prefix(),
             user_identifier,
             created_at: self.clock.now(),
-            created_by: Subject::new("bot", bot),
+            created_by: caller.actor.clone(),
             expires_at,
             last_used_at: None,
             revoked_at: None,
@@ -170,7 +180,7 @@ impl Store {
         };
         let pointer = token.pointer(plain.hash());
         let subject = Subject::new(OrgUserToken::SUBJECT, &token.id);
-        let entry = Entry::done(&self.clock, caller, "org_user_token.issue", subject)?;
+        let entry = Entry::done(&self.clock, caller, "org_user_token.issue", subject.clone())?;
         let mut transaction = self.transaction();
         transaction
             .put_new(keys::token(plain.hash()), &StoredToken::OrgUser(token.clone()))
@@ -179,8 +189,13 @@ impl Store {
         if let Some(expiry) = pointer.expiry(org) {
             transaction.put_new(expiry, &pointer);
         }
-        match transaction.audit(org, &entry).commit().await? {
-            Committed::Yes => Ok((token, plain)),
+        transaction.audit(org, &entry);
+        let key = transaction.once(org, once, caller, subject);
+        match transaction.commit().await? {
+            Committed::Yes => Ok(Issued::Done(Box::new(token), plain)),
+            Committed::No(index) if Some(index) == key => {
+                self.repeated(org, once, caller).await?.map(Issued::Repeated).ok_or(StoreError::Unavailable)
+            }
             // A collision of 80 and 214 random bits: the generator is broken.
             Committed::No(_) => Err(StoreError::Defect),
         }
