@@ -2,7 +2,8 @@
 //!
 //! It serves the routes that the Lambda functions export, so it runs the same code as a deployment.
 //! [`api`] serves them on one port, [`dynamodb`] embeds the database, [`origin`] keeps web pages away
-//! from both, [`outbox`] receives mails, [`upstreams`] finds the upstream registries, [`demo`]
+//! from both, [`outbox`] receives mails, [`upstreams`] finds the upstream registries,
+//! [`sign_in`] leads into the console, [`demo`]
 //! creates the first organization, and `main.rs` is the command.
 
 pub mod api;
@@ -10,4 +11,5 @@ pub mod demo;
 pub mod dynamodb;
 pub mod origin;
 pub mod outbox;
+pub mod sign_in;
 pub mod upstreams;

@@ -107,7 +107,8 @@ impl UserIdentifier {
         &self.0
     }
 
-    fn allows(character: char) -> bool {
+    /// Whether identifiers may contain this character.
+    pub fn allows(character: char) -> bool {
         character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '@' | '+' | '-')
     }
 }
@@ -155,8 +156,9 @@ impl TryFrom<String> for UserIdentifierPrefix {
 }
 
 /// The state of a token. Revocation is permanent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum TokenState {
     /// The token can be used.
     Active,
@@ -506,6 +508,13 @@ impl TryFrom<String> for IdempotencyKey {
         }
         Ok(Self(text))
     }
+}
+
+/// A stored text as one line without control and invisible characters, for mails: it may be older
+/// than the rules of [`Name`].
+#[cfg(feature = "mail")]
+pub(crate) fn on_one_line(text: &str) -> String {
+    text.replace(|character: char| character.is_control() || is_invisible(character), " ").trim().to_owned()
 }
 
 /// The id of a project: 1–64 ASCII letters, digits and `. _ -`, beginning with a letter or digit.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -37,6 +37,9 @@ impl FieldError {
 pub enum Unauthorized {
     /// No credential was sent.
     Missing,
+    /// A credential was sent by a scheme that is not supported, which counts as none (RFC 6750,
+    /// section 3.1).
+    Scheme,
     /// The credential that was sent is not active. The answer does not say why.
     Invalid,
 }
@@ -56,6 +59,8 @@ pub enum ApiError {
     /// 401.
     #[error("{}", match .0 {
         Unauthorized::Missing => "No credential was sent. Send one as `Authorization: Bearer <credential>`.",
+        Unauthorized::Scheme => "The scheme of the `Authorization` header is not supported. \
+            Send the credential as `Authorization: Bearer <credential>`.",
         Unauthorized::Invalid => "The credential is not valid. Check that it is complete and still active.",
     })]
     Unauthorized(Unauthorized),
@@ -101,9 +106,9 @@ pub enum ApiError {
     /// 400: the upstream registry rejects what the caller sent, with its reason.
     #[error("The upstream registry rejected this request as invalid: {0}.")]
     UpstreamRejected(String),
-    /// 410: the upstream registry no longer has this endpoint.
-    #[error("The upstream registry no longer offers this endpoint. Update the package manager.")]
-    UpstreamGone,
+    /// 410: the upstream registry no longer has this endpoint or package.
+    #[error("{0}")]
+    UpstreamGone(&'static str),
     /// 422: the upstream registry's metadata is too large to serve.
     #[error("{0}")]
     TooLarge(&'static str),
@@ -146,6 +151,11 @@ pub enum ApiError {
     Internal,
 }
 
+/// The error for a path that is no resource of a registry. Not 404, which only the upstream may
+/// say: package managers remember it.
+pub const NOT_IN_REGISTRY: ApiError =
+    ApiError::Malformed("This path is not a package, file or endpoint of this registry. Check the package name.");
+
 impl ApiError {
     /// A 400 for one field.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
@@ -172,7 +182,7 @@ impl ApiError {
             ApiError::NotFound | ApiError::PackageNotFound | ApiError::NotOffered(_) => {
                 (StatusCode::NOT_FOUND, "NOT_FOUND")
             }
-            ApiError::UpstreamGone => (StatusCode::GONE, "GONE"),
+            ApiError::UpstreamGone(_) => (StatusCode::GONE, "GONE"),
             ApiError::TooLarge(_) => (StatusCode::UNPROCESSABLE_ENTITY, "METADATA_TOO_LARGE"),
             ApiError::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             ApiError::Conflict(_) | ApiError::AlreadyMade(_) => (StatusCode::CONFLICT, "CONFLICT"),
@@ -189,7 +199,7 @@ impl ApiError {
     pub fn render(&self, format: ErrorFormat, request_id: &str) -> Response {
         let (status, code) = self.status_and_code();
         let (content_type, body) = match format {
-            ErrorFormat::Envelope => {
+            ErrorFormat::Envelope | ErrorFormat::Page => {
                 let details = match self {
                     ApiError::Invalid(field) => Some(vec![field.clone()]),
                     _ => None,
@@ -212,10 +222,16 @@ impl ApiError {
             // often not found.
             headers.insert("npm-notice", notice);
         }
+        if let ApiError::Unauthorized(reason) = self {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge(format, *reason)));
+        }
+        self.add_headers(headers);
+        response
+    }
+
+    /// Adds the headers that belong to the error, whatever the format of its body.
+    pub(crate) fn add_headers(&self, headers: &mut HeaderMap) {
         match self {
-            ApiError::Unauthorized(reason) => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge(format, *reason)));
-            }
             ApiError::RateLimited(left) | ApiError::UpstreamRateLimited(left) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(left.as_secs().max(1)));
             }
@@ -226,7 +242,6 @@ impl ApiError {
             }
             _ => {}
         }
-        response
     }
 
     /// The response body at a registry.
@@ -249,15 +264,16 @@ impl ApiError {
             ApiError::Unauthorized(Unauthorized::Missing) => {
                 "401 Unauthorized: no guard-tokens token was sent. Set a tg_anon_ or tg_org_ token for this registry."
             }
+            ApiError::Unauthorized(Unauthorized::Scheme) => {
+                "401 Unauthorized: the scheme of the Authorization header is not supported. \
+                 Send a tg_anon_ or tg_org_ token as Bearer, or as the password of Basic."
+            }
             ApiError::Unauthorized(Unauthorized::Invalid) => {
                 "401 Unauthorized: the guard-tokens token is invalid, expired or revoked. \
                  Set an active token for this registry."
             }
             ApiError::Forbidden => "This credential cannot be used at the registries. Use a tg_anon_ or tg_org_ token.",
             ApiError::MethodNotAllowed(_) => "This registry is read-only: it does not support publishing.",
-            ApiError::NotFound => {
-                "This path is not a package, file or endpoint of this registry. Check the package name."
-            }
             _ => return self.to_string(),
         }
         .to_owned()
@@ -273,6 +289,8 @@ pub enum ErrorFormat {
     Npm,
     /// [`Problem`], for pip, uv and poetry, with a `Basic` challenge.
     Pypi,
+    /// A page, which `console::respond` renders before this module is asked.
+    Page,
 }
 
 impl ErrorFormat {
@@ -282,6 +300,7 @@ impl ErrorFormat {
         match first {
             "npm" => ErrorFormat::Npm,
             "pypi" => ErrorFormat::Pypi,
+            "console" => ErrorFormat::Page,
             _ => ErrorFormat::Envelope,
         }
     }
@@ -292,7 +311,7 @@ impl ErrorFormat {
 fn challenge(format: ErrorFormat, reason: Unauthorized) -> &'static str {
     match (format, reason) {
         (ErrorFormat::Pypi, _) => r#"Basic realm="guard-tokens", charset="UTF-8""#,
-        (_, Unauthorized::Missing) => r#"Bearer realm="guard-tokens""#,
+        (_, Unauthorized::Missing | Unauthorized::Scheme) => r#"Bearer realm="guard-tokens""#,
         (_, Unauthorized::Invalid) => r#"Bearer realm="guard-tokens", error="invalid_token""#,
     }
 }
@@ -321,6 +340,10 @@ pub struct Problem {
     #[schema(example = "NOT_FOUND")]
     pub code: &'static str,
 }
+
+/// A response extension: the error that this response already shows in its own format.
+#[derive(Debug, Clone)]
+pub struct Rendered(pub ApiError);
 
 impl IntoResponse for ApiError {
     /// Attaches the error for [`crate::observe::observe`], which renders it with the request id.

@@ -132,6 +132,23 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiErr
     IdempotencyKey::try_from(text).map(Some).map_err(invalid)
 }
 
+/// Rejects every field of a body, for operations that have none. No body and `{}` are the same.
+#[derive(Debug, Clone, Copy)]
+pub struct NoFields;
+
+impl<S: Send + Sync> FromRequest<S> for NoFields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = read_body(Request::from_parts(parts.clone(), body)).await?;
+        if body.is_empty() {
+            return Ok(Self);
+        }
+        Json::<NoParameters>::from_request(Request::from_parts(parts, body.into()), state).await.map(|_| Self)
+    }
+}
+
 /// A form or JSON body. RFC 7662 requires forms.
 #[derive(Debug, Clone, Copy)]
 pub struct FormOrJson<T>(pub T);
@@ -140,7 +157,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for FormOrJson<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        if essence(request.headers()) != "application/x-www-form-urlencoded" {
+        if !is_form(request.headers()) {
             return Json::from_request(request, state).await.map(|Json(value)| Self(value));
         }
         let body = read_body(request).await?;
@@ -149,7 +166,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for FormOrJson<T> {
 }
 
 /// Parses a form or a query string.
-fn from_form<T: DeserializeOwned>(form: &[u8], otherwise: &'static str) -> Result<T, ApiError> {
+pub(crate) fn from_form<T: DeserializeOwned>(form: &[u8], otherwise: &'static str) -> Result<T, ApiError> {
     let deserializer = serde_html_form::Deserializer::from_bytes(form);
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let field = error.path().to_string();
@@ -187,7 +204,7 @@ impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for ObjectOf<T> {
 }
 
 /// Reads the body, up to [`MAX_BODY`].
-async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
+pub(crate) async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
     match Limited::new(request.into_body(), MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes().into()),
         Err(error) if error.is::<LengthLimitError>() => Err(BODY_TOO_LARGE),
@@ -198,6 +215,11 @@ async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
 /// Whether the body is JSON. A web page cannot send that to another origin unasked.
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     essence(headers) == "application/json"
+}
+
+/// Whether the body is a form as browsers and RFC 7662 send it.
+pub(crate) fn is_form(headers: &HeaderMap) -> bool {
+    essence(headers) == "application/x-www-form-urlencoded"
 }
 
 /// The media type of the body, without parameters.

@@ -109,6 +109,16 @@ pub struct Listing<'a> {
 }
 
 impl Store {
+    /// The API key of this organization with this ID.
+    pub async fn api_key(&self, org: &OrgId, id: &TokenId) -> Result<Option<ApiKey>, StoreError> {
+        let pointer: Option<Pointer> = self.get(keys::api_key_by_id(org, id)).await?;
+        let Some(pointer) = pointer else { return Ok(None) };
+        Ok(match self.stored_token(pointer.hash).await? {
+            Some(StoredToken::ApiKey(key)) => Some(key),
+            _ => None,
+        })
+    }
+
     /// Creates an API key if the plan's limit allows it, exactly, even with concurrent calls. `by`
     /// is the calling API key, if the caller is one.
     pub async fn create_api_key(
@@ -149,14 +159,17 @@ impl Store {
         let refused = loop {
             // A read is cheaper than a transaction that fails, and conflicts with no other call.
             let (Org { plan, suspended, .. }, active) = self.org_with_active_api_keys(org).await?;
-            if suspended {
-                break Some(Created::Suspended);
-            }
-            if plan.max_api_keys().is_some_and(|max| active >= max) {
-                break Some(Created::PlanLimitReached);
+            let is_full = plan.max_api_keys().is_some_and(|max| active >= max);
+            if suspended || is_full {
+                // A revoked caller learns nothing about the plan.
+                break match by {
+                    Some(by) if self.is_revoked(by).await? => return Ok(Created::CallerRevoked),
+                    _ if suspended => Some(Created::Suspended),
+                    _ => Some(Created::PlanLimitReached),
+                };
             }
             let mut transaction = self.transaction();
-            // First, so that a key that was revoked learns nothing from the other conditions.
+            // First, since the first condition that fails is the answer.
             if let Some(by) = by {
                 transaction.require_unrevoked(keys::token(by));
             }
@@ -301,7 +314,7 @@ impl Store {
         let Some(pointer) = pointer else { return Ok(false) };
         let entry = Entry::done(&self.clock, caller, "api_key.revoke", Subject::new(ApiKey::SUBJECT, id))?;
         let values = self.revocation(caller)?;
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::persistent();
         'attempts: while !self.is_revoked(pointer.hash).await? {
             // Only an active key counts towards the plan. Its listing tells: try active first, then
             // expired.

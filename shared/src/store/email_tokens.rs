@@ -38,7 +38,7 @@ use super::{Committed, Condition, Store, StoreError};
 use crate::clock::Moment;
 use crate::email::{AddressHash, EmailAddress, Language};
 use crate::ids::TokenId;
-use crate::secret::{ResetCode, Token, TokenHash, TokenKind};
+use crate::secret::{MailedCode, Token, TokenHash, TokenKind};
 
 /// Maximum mails per address and hour, not counting *key changed* mails.
 pub const MAILS_PER_HOUR: u64 = 5;
@@ -110,7 +110,7 @@ pub enum Registration {
         /// The language of the mail.
         language: Language,
         /// The reset code.
-        code: ResetCode,
+        code: MailedCode,
         /// The code that it replaced.
         before: Option<StoredCode>,
     },
@@ -194,7 +194,7 @@ impl Store {
                 }
                 Stored::Active(address) => {
                     let language = language.unwrap_or(address.language);
-                    let code = ResetCode::generate()?;
+                    let code = MailedCode::generate()?;
                     let expires_at = self.clock.now().plus(CODE_LIFETIME);
                     let stored = StoredCode { hash: code.hash(), expires_at, language };
                     let entry = self.email_token_entry(caller, "register", &address.token_id)?;
@@ -293,7 +293,7 @@ impl Store {
     pub async fn reset(
         &self,
         email: &EmailAddress,
-        code: &ResetCode,
+        code: &MailedCode,
         caller: &Caller,
     ) -> Result<Option<Replaced>, StoreError> {
         let hash = email.hash();
@@ -343,7 +343,7 @@ impl Store {
         caller: &Caller,
     ) -> Result<bool, StoreError> {
         let entry = self.email_token_entry(caller, "revoke", &token.id)?;
-        let mut transaction = self.transaction();
+        let mut transaction = self.transaction().persistent();
         transaction
             .delete_where(keys::address(token.address), "#token = :token", &[(":token", hash)])
             .delete_existing(keys::token(hash))

@@ -302,7 +302,7 @@ impl Store {
 
     /// Permanently deletes a token and frees its name. False if there is no token with this number.
     pub async fn delete_org_access_token(&self, org: &OrgId, id: u64, caller: &Caller) -> Result<bool, StoreError> {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::persistent();
         loop {
             let Some((pointer, token)) = self.org_access_token(org, id).await? else { return Ok(false) };
             let entry =

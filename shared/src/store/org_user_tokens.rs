@@ -17,11 +17,13 @@ use serde::{Deserialize, Serialize};
 use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
+use super::members::Member;
 use super::tokens::{OrgUserToken, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::domain::{StateFilter, TokenState, UserIdentifier, UserIdentifierPrefix};
 use crate::ids::{OrgId, TokenId};
+use crate::person::Binding;
 use crate::secret::{Token, TokenHash, TokenKind};
 
 /// Maximum concurrent transactions per call.
@@ -50,6 +52,7 @@ impl OrgUserToken {
         Pointer {
             id: self.id.clone(),
             user_identifier: self.user_identifier.clone(),
+            bound_to: self.bound_to.clone(),
             expires_at: self.expires_at,
             hash,
         }
@@ -61,6 +64,8 @@ impl OrgUserToken {
 struct Pointer {
     id: TokenId,
     user_identifier: UserIdentifier,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bound_to: Option<Binding>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<Moment>,
     hash: TokenHash,
@@ -98,6 +103,8 @@ pub struct Listing<'a> {
     pub user_identifier: Option<&'a UserIdentifier>,
     /// Only with identifiers that start with this prefix.
     pub user_identifier_prefix: Option<&'a UserIdentifierPrefix>,
+    /// Only those that this member issued for themselves.
+    pub bound_to: Option<&'a Binding>,
     /// After this sort key (see [`Page::next`]).
     pub after: Option<&'a str>,
     /// Maximum number of results, at least 1.
@@ -165,6 +172,30 @@ impl Store {
         caller: &Caller,
         once: Option<&Once>,
     ) -> Result<Issued, StoreError> {
+        self.issue(org, user_identifier, None, expires_at, caller, once).await
+    }
+
+    /// Issues an org user token to the member who asks for it. It ends with the membership.
+    pub async fn issue_own_org_user_token(
+        &self,
+        member: &Member,
+        user_identifier: UserIdentifier,
+        expires_at: Option<Moment>,
+        caller: &Caller,
+        once: Option<&Once>,
+    ) -> Result<Issued, StoreError> {
+        self.issue(&member.org_id, user_identifier, Some(member.binding()), expires_at, caller, once).await
+    }
+
+    async fn issue(
+        &self,
+        org: &OrgId,
+        user_identifier: UserIdentifier,
+        bound_to: Option<Binding>,
+        expires_at: Option<Moment>,
+        caller: &Caller,
+        once: Option<&Once>,
+    ) -> Result<Issued, StoreError> {
         let plain = Token::generate(TokenKind::OrgUser)?;
         let token = OrgUserToken {
             id: TokenId::new(&self.clock)?,
@@ -173,6 +204,8 @@ impl Store {
             user_identifier,
             created_at: self.clock.now(),
             created_by: caller.actor.clone(),
+            bound_to,
+            member_left: false,
             expires_at,
             last_used_at: None,
             revoked_at: None,
@@ -240,7 +273,10 @@ impl Store {
                 let now = self.clock.now();
                 pointers.retain(|(_, pointer)| !pointer.has_expired(now));
             }
-            let followed = self.follow(&pointers, listing.states).await?;
+            if let Some(own) = listing.bound_to {
+                pointers.retain(|(_, pointer)| pointer.bound_to.as_ref() == Some(own));
+            }
+            let followed = self.follow(org, &pointers, listing.states).await?;
             let room = listing.limit - page.tokens.len();
             if followed.len() > room {
                 page.tokens.extend(followed.into_iter().take(room));
@@ -261,6 +297,7 @@ impl Store {
     /// the states.
     async fn follow(
         &self,
+        org: &OrgId,
         pointers: &[(String, Pointer)],
         states: StateFilter,
     ) -> Result<Vec<OrgUserToken>, StoreError> {
@@ -268,10 +305,16 @@ impl Store {
         let mut tokens: Vec<OrgUserToken> = Vec::with_capacity(pointers.len());
         for chunk in pointers.chunks(100) {
             let hashes = chunk.iter().map(|(_, pointer)| pointer.hash);
+            let from = tokens.len();
             for token in self.stored_tokens(hashes).await? {
                 if let StoredToken::OrgUser(token) = token {
                     tokens.push(token);
                 }
+            }
+            let found = &mut tokens[from..];
+            let members = self.current_members(org, found.iter().filter_map(|token| token.bound_to.as_ref())).await?;
+            for token in found {
+                token.member_left = token.bound_to.as_ref().is_some_and(|own| !members.contains(&own.member));
             }
         }
         tokens.retain(|token| states.states().contains(&token.state(now)));
@@ -304,6 +347,15 @@ impl Store {
         Ok(moved)
     }
 
+    /// The token of this organization with this ID.
+    pub async fn org_user_token(&self, org: &OrgId, id: &TokenId) -> Result<Option<OrgUserToken>, StoreError> {
+        let pointer: Option<Pointer> = self.get(keys::org_user_token_by_id(org, id)).await?;
+        let Some(pointer) = pointer else { return Ok(None) };
+        let Some(StoredToken::OrgUser(mut token)) = self.stored_token(pointer.hash).await? else { return Ok(None) };
+        self.note_membership(&mut token).await?;
+        Ok(Some(token))
+    }
+
     /// Revokes a token of this organization by ID. Idempotent; false if there is no such token.
     pub async fn revoke_org_user_token(&self, org: &OrgId, id: &TokenId, caller: &Caller) -> Result<bool, StoreError> {
         let pointer: Option<Pointer> = self.get(keys::org_user_token_by_id(org, id)).await?;
@@ -317,7 +369,7 @@ impl Store {
     async fn revoke(&self, org: &OrgId, pointer: &Pointer, action: &str, caller: &Caller) -> Result<(), StoreError> {
         let entry = Entry::done(&self.clock, caller, action, Subject::new(OrgUserToken::SUBJECT, &pointer.id))?;
         let values = self.revocation(caller)?;
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::persistent();
         loop {
             let mut transaction = self.transaction();
             transaction
@@ -378,13 +430,28 @@ impl Store {
         let range = Range::new(&pk, SortKeys::StartingWith(&prefix));
         let now = self.clock.now();
         let pointers = self.query::<Pointer>(range, MAX_COUNTED).await?;
-        Ok(pointers.into_iter().map(|(_, pointer)| pointer).filter(|pointer| !pointer.has_expired(now)).collect())
+        let mut pointers: Vec<Pointer> =
+            pointers.into_iter().map(|(_, pointer)| pointer).filter(|pointer| !pointer.has_expired(now)).collect();
+        // Few: an identifier is the address of one person.
+        let mut members: Vec<(Binding, bool)> = Vec::new();
+        for binding in pointers.iter().filter_map(|pointer| pointer.bound_to.as_ref()) {
+            if !members.iter().any(|(known, _)| known == binding) {
+                members.push((binding.clone(), self.is_current(org, binding).await?));
+            }
+        }
+        pointers.retain(|pointer| {
+            pointer.bound_to.as_ref().is_none_or(|own| members.iter().any(|(known, is_current)| known == own && *is_current))
+        });
+        Ok(pointers)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::email::EmailAddress;
+    use crate::ids::MemberId;
+    use crate::person::Person;
 
     fn token() -> OrgUserToken {
         let moment = |text| Moment::parse(text);
@@ -395,6 +462,8 @@ mod tests {
             user_identifier: UserIdentifier::try_from("alice-laptop".to_owned()).unwrap(),
             created_at: moment("2026-11-21T10:00:00Z").unwrap(),
             created_by: Subject::new("bot", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
+            bound_to: None,
+            member_left: false,
             expires_at: moment("2026-12-21T10:00:00Z"),
             last_used_at: moment("2026-11-22T10:00:00Z"),
             revoked_at: moment("2026-11-23T10:00:00Z"),
@@ -407,6 +476,15 @@ mod tests {
         let hash = TokenHash::from_hex(&"ab".repeat(32)).unwrap();
         insta::assert_json_snapshot!("token", StoredToken::OrgUser(token()));
         insta::assert_json_snapshot!("pointer", token().pointer(hash));
+        let member = MemberId::parse("MB01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap();
+        let email = EmailAddress::try_from("you@example.com".to_owned()).unwrap();
+        let own = OrgUserToken {
+            created_by: Subject::new(Member::SUBJECT, &member),
+            bound_to: Some(Binding { member, person: Person::by_mail(email).id }),
+            ..token()
+        };
+        insta::assert_json_snapshot!("own_token", StoredToken::OrgUser(own.clone()));
+        insta::assert_json_snapshot!("own_pointer", own.pointer(hash));
     }
 
     #[test]
@@ -416,5 +494,7 @@ mod tests {
         assert_eq!(active.state(at("2026-12-21T09:59:59Z")), TokenState::Active);
         assert_eq!(active.state(at("2026-12-21T10:00:00Z")), TokenState::Expired);
         assert_eq!(token().state(at("2027-01-01T00:00:00Z")), TokenState::Revoked);
+        let left = OrgUserToken { member_left: true, ..active };
+        assert_eq!(left.state(at("2026-12-21T09:59:59Z")), TokenState::Revoked);
     }
 }

@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use shared::error::Unauthorized;
-use shared::openapi::{HolderErrors, tag};
+use shared::openapi::{BodyErrors, HolderErrors, tag};
 use shared::permissions::EmailTokensRevoke;
-use shared::{ApiError, App, EmailHolder, NoContent, NoQuery};
+use shared::{ApiError, App, EmailHolder, NoContent, NoFields, NoQuery};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -22,12 +22,13 @@ pub fn routes() -> OpenApiRouter<App> {
     path = "/api/v1/tokens",
     operation_id = "email-tokens-revoke",
     tag = tag::EMAIL_TOKENS,
-    responses((status = 204, description = "The token is revoked."), HolderErrors),
+    responses((status = 204, description = "The token is revoked."), HolderErrors, BodyErrors),
 )]
 async fn revoke(
     State(app): State<App>,
     holder: EmailHolder<EmailTokensRevoke>,
     _: NoQuery,
+    _: NoFields,
 ) -> Result<NoContent, ApiError> {
     let revoked = app.store().revoke_email_token(&holder.token, holder.hash, &holder.caller).await?;
     revoked.then_some(NoContent).ok_or(ApiError::Unauthorized(Unauthorized::Invalid))
