@@ -23,6 +23,7 @@ use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
 use shared::store::email_tokens::Registration;
 use shared::store::members::Accepted;
+use shared::store::org_user_tokens::Issued;
 use shared::{Clock, Moment};
 use tokio::runtime::Runtime;
 
@@ -807,12 +808,14 @@ fn token_revoke_works_without_a_bot_and_is_audited() {
     let world = World::new();
     let (org, other) = (world.org(), world.org());
     let (bot, _) = world.bot(&org, "owner");
-    let issuer = (OrgId::parse(&org).unwrap(), BotId::parse(&bot).unwrap());
+    let issuer = OrgId::parse(&org).unwrap();
     let caller = Caller { actor: Subject::new("bot", &bot), source_ip: None, request_id: "request-1".to_owned() };
     let user = UserIdentifier::try_from("alice-laptop".to_owned()).unwrap();
     let (token, id) = world.store(Clock::System, |store| async move {
-        let (stored, token) = store.issue_org_user_token(&issuer.0, &issuer.1, user, None, &caller).await.unwrap();
-        (token, stored.id.to_string())
+        match store.issue_org_user_token(&issuer, user, None, &caller, None).await.unwrap() {
+            Issued::Done(stored, token) => (token, stored.id.to_string()),
+            Issued::Repeated(repeat) => panic!("{repeat:?}"),
+        }
     });
     let revoke = ["token", "revoke", "org_user_token", &id, "--org", &org];
     for _ in 0..2 {

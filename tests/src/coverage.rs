@@ -7,12 +7,15 @@ use std::sync::LazyLock;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use shared::domain::Scope;
+use shared::Moment;
+use shared::domain::{Scope, UserIdentifier};
 use shared::email::EmailAddress;
 use shared::ids::{BotId, OrgId};
 use shared::permissions::{Operation, Role};
 use shared::secret::{Token, TokenKind};
 use shared::store::email_tokens::Registration;
+use shared::store::org_user_tokens;
+use shared::store::tokens::OrgUserToken;
 
 use crate::management::{AccessToken, ApiKey};
 use crate::{Answer, Bot, Issued, Org, Service, operator};
@@ -247,8 +250,7 @@ impl Fixtures {
         let (org, owner) = service.org_with_owner().await;
         let identifier = "alice-laptop".to_owned().try_into().unwrap();
         let operator = operator();
-        let issued = service.store.issue_org_user_token(&org.id, &owner.id, identifier, None, &operator);
-        let (token, plain) = issued.await.unwrap();
+        let (token, plain) = issue(service, &org, identifier, None).await;
         let token = Issued {
             id: token.id.to_string(),
             token: plain.expose().to_owned(),
@@ -317,6 +319,12 @@ impl Covered {
     /// Makes a valid call with a credential that has every permission.
     pub async fn call(&self, service: &Service, fixtures: &Fixtures) -> Answer {
         service.send(self.authorized(self.request(service, fixtures), fixtures)).await
+    }
+
+    /// Makes a successful call with an idempotency key.
+    pub async fn call_once(&self, service: &Service, fixtures: &Fixtures) -> Answer {
+        let request = self.authorized(self.request(service, fixtures), fixtures);
+        service.send(request.header("Idempotency-Key", "key-1")).await
     }
 
     /// Adds a credential that has every permission.
@@ -584,17 +592,27 @@ async fn invalid_bot_credentials(service: &Service, fixtures: &Fixtures) -> Vec<
     .into()
 }
 
+/// Issues an org user token through the store, since the endpoint refuses an expiry in the past.
+async fn issue(
+    service: &Service,
+    org: &Org,
+    identifier: UserIdentifier,
+    expires_at: Option<Moment>,
+) -> (Box<OrgUserToken>, Token) {
+    let operator = operator();
+    let issued = service.store.issue_org_user_token(&org.id, identifier, expires_at, &operator, None);
+    match issued.await.unwrap() {
+        org_user_tokens::Issued::Done(token, plain) => (token, plain),
+        org_user_tokens::Issued::Repeated(repeat) => panic!("{repeat:?}"),
+    }
+}
+
 /// Inactive tokens of every kind.
 async fn inactive_tokens(service: &Service, fixtures: &Fixtures) -> Vec<InvalidCredential> {
     let owner = &fixtures.owner;
     let issue = async |expires_at| {
         let identifier = "carol-laptop".to_owned().try_into().unwrap();
-        // Through the store, since the endpoint refuses an expiry in the past.
-        service
-            .store
-            .issue_org_user_token(&fixtures.org.id, &owner.id, identifier, expires_at, &operator())
-            .await
-            .unwrap()
+        issue(service, &fixtures.org, identifier, expires_at).await
     };
     let ((revoked_token, revoked), (_, expired)) = (issue(None).await, issue(Some(service.clock.now())).await);
     service.store.revoke_org_user_token(&fixtures.org.id, &revoked_token.id, &operator()).await.unwrap();

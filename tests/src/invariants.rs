@@ -324,7 +324,8 @@ impl<'a> TokensTable<'a> {
     /// The counter equals the number of owners among the members.
     fn owner_count(&mut self, org: &str, count: &Value) {
         self.explain(count);
-        let members = self.items.iter().filter(|((pk, sk), _)| pk.starts_with("PERSON#") && *sk == format!("ORG#{org}"));
+        let members =
+            self.items.iter().filter(|((pk, sk), _)| pk.starts_with("PERSON#") && *sk == format!("ORG#{org}"));
         let owners = members.filter(|(_, member)| is_owner(member)).count();
         if count["count"].as_u64() != u64::try_from(owners).ok() || owners == 0 {
             self.found(count, &format!("the counter differs from {owners} owners, or there is none"));
@@ -408,7 +409,7 @@ impl<'a> TokensTable<'a> {
         let (actor, made) = (text(key, "sk").split('#').next().unwrap_or_default(), &key["made"]);
         let log = format!("ORG#{org}#AUDIT");
         let of_its_making = self.items.values().filter(|entry| {
-            let at = Moment::parse(text(entry, "at")).map_or(i64::MIN, Moment::epoch_seconds);
+            let at = Moment::parse(text(entry, "at")).map_or(0, Moment::epoch_seconds);
             let verb = text(entry, "action").rsplit('.').next().unwrap_or_default();
             let makes = ["issue", "create", "rotate_key"].contains(&verb);
             let is_its = entry["target"] == *made && entry["actor"]["id"] == actor && entry["outcome"] == "done";

@@ -400,7 +400,8 @@ pub struct Issued {
 }
 
 impl Issued {
-    fn from_json(json: &Value) -> Self {
+    /// Reads the answer to *issue*.
+    pub fn from_json(json: &Value) -> Self {
         let text = |field: &str| json[field].as_str().unwrap().to_owned();
         Self { id: text("id"), token: text("token"), user_identifier: text("user_identifier") }
     }

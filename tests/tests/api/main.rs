@@ -29,6 +29,7 @@ mod email_tokens_records;
 mod email_tokens_refusals;
 mod email_tokens_tour;
 mod faults;
+mod idempotency;
 mod installations;
 mod introspect;
 mod last_used;

@@ -323,6 +323,8 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
         if covered.operation.rule().audited_refusal.is_some() {
             let bot = service.bot(&fixtures.org, &[]).await;
             recorder.record(covered.operation, 403, service.send(request().bearer_auth(&bot.credential))).await;
+            let fixtures = Fixtures::create(service).await;
+            recorder.record(covered.operation, covered.success, covered.call_once(service, &fixtures)).await;
         }
     }
     record_expiries(&mut recorder, service).await;
@@ -424,7 +426,8 @@ async fn record_cuts(recorder: &mut Recorder, service: &Service) {
         recorder.faults.arm(0, &[], None);
         assert_eq!(covered.call(service, &fixtures).await.status, covered.success);
         let calls = recorder.faults.disarm();
-        let reads = calls.iter().position(|call| call == "TransactWriteItems").unwrap();
+        // One more for the idempotency key.
+        let reads = calls.iter().position(|call| call == "TransactWriteItems").unwrap() + 1;
 
         let fixtures = Fixtures::create(service).await;
         let bot = service.bot(&fixtures.org, &[Role::Owner]).await;
@@ -434,7 +437,8 @@ async fn record_cuts(recorder: &mut Recorder, service: &Service) {
             assert!(service.store.delete_bot(&bot.id, &operator()).await.unwrap());
             recorder.faults.release();
         };
-        let call = service.send(covered.request(service, &fixtures).bearer_auth(&bot.credential));
+        let request = covered.request(service, &fixtures).bearer_auth(&bot.credential);
+        let call = service.send(request.header("Idempotency-Key", "key-1"));
         let (answer, ()) = join(call, cut).await;
         let calls = recorder.faults.take_calls();
         assert_eq!(answer.status, 401, "{}: {}", covered.operation.name(), answer.text);

@@ -32,7 +32,7 @@ use tests::{Answer, Bot, Org, Service, operator};
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 37] = [
+const KINDS: [(&str, &str, &str); 38] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
     ("org_in_directory", "ORGS", "*"),
@@ -56,6 +56,7 @@ const KINDS: [(&str, &str, &str); 37] = [
     ("api_key_in", "ORG#*#API_KEYS#*", "*"),
     ("org_access_token", "ORG#*#ACCESS_TOKENS", "*"),
     ("org_access_token_name", "ORG#*#ACCESS_TOKEN_NAMES", "*"),
+    ("idempotency_key", "ORG#*#IDEMPOTENCY", "*"),
     ("audit_entry", "*#AUDIT", "*"),
     ("address", "EMAIL#*", "ADDRESS"),
     ("address_mails", "EMAIL#*", "MAILS"),
@@ -106,7 +107,7 @@ impl Fixture {
         let soon = "2026-11-21T10:00:01Z";
         let later = "2099-01-01T00:00:00Z";
 
-        let user = service.issue_until(&org, &manager, "alice-laptop", later).await;
+        let user = tests::Issued::from_json(&issue_once(&service, &org, &manager).await.json());
         let lasting_user = service.issue(&org, &manager, "bobby-laptop").await;
         let revoked_user = service.issue(&org, &owner, "carol-laptop").await;
         service.revoke(&org, &manager, &revoked_user).await;
@@ -318,6 +319,13 @@ impl Fixture {
     }
 }
 
+/// Issues a token with an idempotency key.
+async fn issue_once(service: &Service, org: &Org, bot: &Bot) -> Answer {
+    let body = json!({"user_identifier": "alice-laptop", "expires_at": "2099-01-01T00:00:00Z"});
+    let request = service.request(Method::POST, &org.org_user_tokens("")).bearer_auth(&bot.credential);
+    service.send(request.header("Idempotency-Key", "alice-laptop-1").json(&body)).await
+}
+
 fn test_key_request() -> Value {
     json!({"name": "refused", "environment": "test", "scopes": ["org:read"]})
 }
@@ -433,6 +441,12 @@ async fn works(name: &str) {
     assert_eq!(store.bots(&org.id).await.unwrap().len(), 2);
     assert_eq!(store.projects(&org.id).await.unwrap(), ["coldroom", "greenhouse"]);
 
+    // The first version has no idempotency keys.
+    if name == CURRENT {
+        let repeat = issue_once(&service, &org, &manager).await;
+        repeat.assert_error(409, "CONFLICT");
+        assert!(repeat.text.contains(fixture.id("user")), "{}", repeat.text);
+    }
     let user = org.org_user_tokens(&format!("/by-id/{}", fixture.id("user")));
     assert_status(&service.call(Method::DELETE, &user, &manager.credential).await, 204);
     assert_status(&service.whoami(&fixture.credential("user")).await, 401);
