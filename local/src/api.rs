@@ -46,7 +46,6 @@ fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
         api_keys_revoke,
         audit_log_list,
         docs_openapi,
-        email_tokens_revoke,
         email_tokens_status,
         org_access_tokens_create,
         org_access_tokens_delete,
@@ -64,7 +63,7 @@ fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
 
 /// The functions that also send mail.
 fn mail_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<MailApp>)> {
-    routes_of![email_tokens_regenerate, email_tokens_register, email_tokens_reset]
+    routes_of![email_tokens_regenerate, email_tokens_register, email_tokens_reset, email_tokens_revoke]
 }
 
 /// The functions that read the installation log.

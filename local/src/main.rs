@@ -13,7 +13,7 @@ use local::demo::{self, Environment};
 use local::dynamodb::{DynamoDb, private_data_folder};
 use local::origin::guarded;
 use local::outbox::{Outbox, SES_PATH};
-use local::upstreams;
+use local::{schedule, upstreams};
 use shared::app::Limits;
 use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
 use shared::mail::{MailConfig, Mailer, ses_at};
@@ -172,6 +172,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         registration_time: Duration::from_millis(250),
     };
     let app = App::new(store, Clock::System).with_limits(limits);
+    let scheduled = tokio::spawn(schedule::run(app.clone()));
     let mailer = Mailer::new(ses_at(&format!("{base_url}{SES_PATH}")), mail);
     let service = api::Service { app, log: installation_log, mailer, registries };
     let router = guarded(api::router(service).merge(outbox.router()), address.port());
@@ -187,6 +188,7 @@ async fn run(arguments: Arguments) -> Result<()> {
             let _ = tokio::time::timeout(GRACE, serving).await;
         }
     }
+    scheduled.abort();
     match embedded {
         Some(dynamodb) => tokio::time::timeout(GRACE, dynamodb.stop()).await.unwrap_or(Ok(())),
         None => Ok(()),

@@ -55,7 +55,9 @@ pub use extract::{FormOrJson, Json, Limit, NoContent, NoQuery, PathParams, Query
 pub use lambda::serve_registry;
 #[cfg(feature = "mail")]
 pub use lambda::serve_with_mail;
-pub use lambda::{RuntimeResult, serve, serve_authorizer, serve_stateless, serve_with_installation_log};
+pub use lambda::{
+    RuntimeResult, serve, serve_authorizer, serve_schedule, serve_stateless, serve_with_installation_log,
+};
 #[cfg(feature = "mail")]
 pub use mail::MailApp;
 #[cfg(feature = "registry")]

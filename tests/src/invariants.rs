@@ -20,6 +20,10 @@ const MAILS_PER_HOUR: u64 = 5;
 
 /// TTL of audit log and installation log entries, in seconds.
 const AUDITED: i64 = 400 * 24 * 60 * 60;
+/// How long after its removal an email-verified token is erased, and how long its audit entries are
+/// kept after that, in seconds.
+const ERASED_AFTER: i64 = 7 * 24 * 60 * 60;
+const ERASED_ENTRY: i64 = 30 * 24 * 60 * 60;
 const LOGGED: i64 = 14 * 24 * 60 * 60;
 
 /// Describes every violated invariant; empty if there are none. `copied` are IDs of tokens that a
@@ -78,6 +82,7 @@ impl<'a> TokensTable<'a> {
                 (["MAILS", ..], _) => self.counter(item, "count", 0..=u64::MAX, true),
                 (["DEPLOYMENT"], "REGISTRATION") => self.explain(item),
                 (["USAGE", _], day) => self.usage(item, day),
+                (["ERASURES"], place) => self.erasure(item, place),
                 (["ORG" | "EMAIL", _, "AUDIT"] | ["DEPLOYMENT", "AUDIT"], _) => self.entry(item),
                 // Pointers are checked from the items they point to.
                 _ => {}
@@ -330,18 +335,38 @@ impl<'a> TokensTable<'a> {
         }
     }
 
+    /// An erasure is due 7 days after the removal that its address's log records.
+    fn erasure(&mut self, erasure: &Value, place: &str) {
+        self.explain(erasure);
+        let log = format!("EMAIL#{}#AUDIT", text(erasure, "address"));
+        let Some(removal) = self.items.get(&(log.as_str(), text(erasure, "removal"))).copied() else {
+            return self.found(erasure, "the removal is not in the log");
+        };
+        let at = Moment::parse(text(removal, "at")).map_or(i64::MIN, Moment::epoch_seconds);
+        let due = format!("{:012}#{}", at.saturating_add(ERASED_AFTER), text(&removal["target"], "id"));
+        if removal["action"] != "email_token.revoke" || due != place {
+            self.found(erasure, &format!("does not match the removal {removal}"));
+        }
+    }
+
     /// An entry is stored under its ID and indexed only in its own log.
     fn entry(&mut self, entry: &Value) {
         self.explain(entry);
         let (log, actor, action) = (text(entry, "pk"), text(&entry["actor"], "id"), text(entry, "action"));
         let at = Moment::parse(text(entry, "at")).map_or(i64::MIN, Moment::epoch_seconds);
+        let ttl = at.saturating_add(AUDITED);
+        let earliest_erased = at.saturating_add(ERASED_AFTER + ERASED_ENTRY);
+        let is_erased = log.starts_with("EMAIL#")
+            && entry["source_ip"].is_null()
+            && entry["ttl"].as_i64().is_some_and(|end| (earliest_erased..=ttl).contains(&end));
+        let ttl = if is_erased { entry["ttl"].clone() } else { json!(ttl) };
         let right = json!({
             "sk": entry["id"],
             "actor_pk": format!("{log}#{actor}"),
             "action_pk": format!("{log}#{action}"),
             "actor_action_pk": format!("{log}#{actor}#{action}"),
             "target_pk": format!("{log}#{}", text(&entry["target"], "id")),
-            "ttl": at.saturating_add(AUDITED),
+            "ttl": ttl,
         });
         for (name, value) in right.as_object().unwrap() {
             if entry[name] != *value {

@@ -67,6 +67,8 @@ pub struct Service {
     pub table: Table,
     /// Its clock.
     pub clock: Clock,
+    /// The state of its functions, for those without a route.
+    pub app: App,
     /// The mails that were sent.
     pub outbox: Outbox,
     http: reqwest::Client,
@@ -190,12 +192,12 @@ impl Service {
         let served_log = served.installation_log(INSTALLATIONS);
         let app = App::new(served, clock.clone()).with_limits(limits);
         let registries = Registries::new(dependencies.registries).unwrap();
-        let service = local::api::Service { app, log: served_log, mailer, registries };
+        let service = local::api::Service { app: app.clone(), log: served_log, mailer, registries };
         let router = local::api::router(service).layer(from_fn(show_cost)).merge(outbox.clone().router());
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().build().unwrap();
         let table = Table::new(&dynamodb);
-        Self { base_url, store, installation_log, table, clock, outbox, http, faults: None, _dynamodb: dynamodb }
+        Self { base_url, store, installation_log, table, clock, app, outbox, http, faults: None, _dynamodb: dynamodb }
     }
 
     /// The service, checked at its end for requests that broke DynamoDB's rules.

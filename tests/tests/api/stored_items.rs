@@ -18,6 +18,7 @@ use shared::domain::{Ecosystem, Plan};
 use shared::email::EmailAddress;
 use shared::ids::{BotId, OrgId, TokenId};
 use shared::permissions::Role;
+use shared::store::erasures::DELAY;
 use shared::store::installations::{Download, Recorded};
 use shared::store::mail_limits::{MailLimits, Recipient};
 use shared::store::registration::RegistrationPolicy;
@@ -29,7 +30,7 @@ use tests::{Answer, Bot, Org, Service, operator};
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 27] = [
+const KINDS: [(&str, &str, &str); 28] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
     ("org_in_directory", "ORGS", "*"),
@@ -57,6 +58,7 @@ const KINDS: [(&str, &str, &str); 27] = [
     ("email_token_by_id", "EMAIL_TOKEN#*", "EMAIL_TOKEN"),
     ("org_access_token_count", "ORG#*", "ACCESS_TOKEN_COUNT"),
     ("usage_on", "USAGE#*", "*"),
+    ("erasure", "ERASURES", "*"),
 ];
 
 /// The items of both tables, and how to use them.
@@ -132,6 +134,8 @@ impl Fixture {
         let email_token_id = text(&service.status(&email_token).await.json(), "id").to_owned();
         let other_email_token = bobby.obtain_token().await;
         let code = bobby.request_code().await;
+        let removed = service.person("dave@example.com").obtain_token().await;
+        assert_eq!(service.revoke_email_token(&removed).await.status, 204);
         let source = Some(IpAddr::from([203, 0, 113, 7]));
         service.store.count_call(source, 20).await.unwrap().unwrap();
         let carol = EmailAddress::try_from("carol@example.com".to_owned()).unwrap();
@@ -428,6 +432,9 @@ async fn works(name: &str) {
     assert_status(&service.revoke_email_token(&token).await, 204);
     let token = tests::email::new_token(&service.regenerate(&fixture.credential("email_token")).await);
     assert_status(&service.whoami(&token).await, 200);
+    service.clock.advance(DELAY);
+    service.erase().await.unwrap();
+    assert!(service.table.items().await.iter().all(|item| item["pk"] != "ERASURES"));
 
     store.set_org(&org.id, Some(Plan::Enterprise), None, operator).await.unwrap().unwrap();
     assert!(store.remove_project(&org.id, "greenhouse", operator).await.unwrap());
