@@ -20,6 +20,9 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Services that are tested at the same time.
+const CONCURRENCY: usize = 4;
+
 const ALICE: &str = "alice@example.com";
 
 /// The ID of an active token.
@@ -241,18 +244,23 @@ async fn calls_of_an_erasure() -> usize {
 async fn run_that_fails_at_any_call_is_continued_by_the_next() {
     let calls = calls_of_an_erasure().await;
     assert!(calls > 10, "{calls}");
-    let lasting = [Fault::LostBefore, Fault::LostAfter, Fault::Throttled];
-    let runs = (0..calls).flat_map(|place| lasting.map(|fault| (place, fault))).map(|(place, fault)| async move {
-        let (service, faults) = with_due_erasure().await;
-        faults.arm(place, &[], Some(fault));
-        let failed = service.erase().await;
-        assert!(faults.disarm().len() > place, "{place} {fault:?}: the fault was never reached");
-        assert!(matches!(failed, Err(ApiError::Unavailable)), "{place} {fault:?}: {failed:?}");
-        assert_eq!(service.table.findings(), Vec::<String>::new(), "{place} {fault:?}");
-        service.erase().await.unwrap();
-        assert_erased(&service, ALICE, &format!("{place} {fault:?}")).await;
+    let runs = (0..calls).map(|place| async move {
+        let (service, faults) = Service::start_with_faults().await;
+        for fault in [Fault::LostBefore, Fault::LostAfter, Fault::Throttled] {
+            let (what, address) = (format!("{place} {fault:?}"), format!("{fault:?}@example.com"));
+            let token = used_token(&service, &address).await;
+            remove(&service, &token).await;
+            service.clock.advance(DELAY);
+            faults.arm(place, &[], Some(fault));
+            let failed = service.erase().await;
+            assert!(faults.disarm().len() > place, "{what}: the fault was never reached");
+            assert!(matches!(failed, Err(ApiError::Unavailable)), "{what}: {failed:?}");
+            assert_eq!(service.table.findings(), Vec::<String>::new(), "{what}");
+            service.erase().await.unwrap();
+            assert_erased(&service, &address, &what).await;
+        }
     });
-    stream::iter(runs).buffer_unordered(8).collect::<Vec<()>>().await;
+    stream::iter(runs).buffer_unordered(CONCURRENCY).collect::<Vec<()>>().await;
 }
 
 #[tokio::test]
@@ -270,7 +278,7 @@ async fn run_that_is_killed_at_any_call_is_continued_by_the_next() {
         service.erase().await.unwrap();
         assert_erased(&service, ALICE, &place.to_string()).await;
     });
-    stream::iter(runs).buffer_unordered(8).collect::<Vec<()>>().await;
+    stream::iter(runs).buffer_unordered(CONCURRENCY).collect::<Vec<()>>().await;
 }
 
 #[tokio::test]
