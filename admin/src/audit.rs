@@ -54,7 +54,11 @@ impl fmt::Display for EntriesView {
         let row = |EntryView { org_id, entry }: &EntryView| {
             let (actor, target) = (&entry.actor, &entry.target);
             let org = org_id.as_ref().map_or("-", OrgId::as_str);
-            let cells = [org, &entry.action, &target.id, entry.outcome.as_str(), &actor.id];
+            let target = match &entry.detail {
+                Some(detail) => format!("{}: {detail}", target.id),
+                None => target.id.clone(),
+            };
+            let cells = [org, &entry.action, &target, entry.outcome.as_str(), &actor.id];
             let [org, action, target, outcome, actor] = cells.map(str::to_owned);
             [entry.at.to_string(), org, action, target, outcome, actor]
         };

@@ -9,13 +9,15 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::Method;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use shared::console::respond::respond;
+use shared::console::{Console, ConsoleInstallationsApp, ConsoleMailApp};
 use shared::error::ErrorFormat;
 use shared::lambda::{Authorized, new_request_id};
 use shared::mail::Mailer;
 use shared::observe::{Origin, observed};
 use shared::registry::Registries;
 use shared::store::installations::InstallationLog;
-use shared::{App, InstallationsApp, MailApp, RegistryApp};
+use shared::{ApiError, App, ConsoleApp, InstallationsApp, MailApp, RegistryApp};
 use tokio::net::TcpListener;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -31,6 +33,8 @@ pub struct Service {
     pub mailer: Mailer,
     /// The upstream registries.
     pub registries: Registries,
+    /// The console.
+    pub console: Console,
 }
 
 /// The routes of these crates, by the crate's name.
@@ -56,6 +60,7 @@ fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
         org_user_tokens_probe,
         org_user_tokens_revoke,
         org_user_tokens_revoke_by_user,
+        registry_npm_logout,
         tokens_introspect,
         tokens_whoami,
     ]
@@ -74,6 +79,39 @@ fn installations_functions() -> impl IntoIterator<Item = (&'static str, OpenApiR
 /// The registries.
 fn registry_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<RegistryApp>)> {
     routes_of![registry_npm, registry_pypi]
+}
+
+/// Pages of the console.
+fn console_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<ConsoleApp>)> {
+    routes_of![
+        console_access_tokens,
+        console_account,
+        console_api_keys,
+        console_audit_log,
+        console_bots,
+        console_my_tokens,
+        console_org_user_tokens,
+        console_projects,
+        sign_in_callback,
+        sign_in_sign_out,
+        sign_in_start,
+    ]
+}
+
+/// Pages of the console that also send mail.
+fn console_mail_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<ConsoleMailApp>)> {
+    routes_of![console_members, sign_in_code]
+}
+
+/// Pages of the console that also read the installation log.
+fn console_installations_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<ConsoleInstallationsApp>)>
+{
+    routes_of![console_installations, console_overview]
+}
+
+/// The functions without state.
+fn stateless_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter)> {
+    routes_of![console_assets]
 }
 
 /// One router with the routes of all these functions.
@@ -98,31 +136,51 @@ pub fn deployed(service: Service) -> BTreeMap<String, Router> {
         functions: impl IntoIterator<Item = (&'static str, OpenApiRouter<S>)>,
         state: S,
     ) -> impl Iterator<Item = (String, Router)> {
-        functions.into_iter().map(move |(name, routes)| {
-            (name.replace('_', "-"), observed(Router::from(routes).with_state(state.clone())))
-        })
+        functions
+            .into_iter()
+            .map(move |(name, routes)| (name.replace('_', "-"), Router::from(routes).with_state(state.clone())))
     }
-    let Service { app, log, mailer, registries } = service;
+    let Service { app, log, mailer, registries, console } = service;
+    let pages = each(console_functions(), ConsoleApp { app: app.clone(), console: console.clone() })
+        .chain(each(console_mail_functions(), console_mail_app(&app, &console, &mailer)))
+        .chain(each(console_installations_functions(), console_installations_app(&app, &console, &log)))
+        .chain(each(stateless_functions(), ()));
     each(functions(), app.clone())
         .chain(each(mail_functions(), MailApp { app: app.clone(), mailer }))
         .chain(each(installations_functions(), InstallationsApp { app: app.clone(), log: log.clone() }))
         .chain(each(registry_functions(), RegistryApp { app, log, registries }))
         .chain(each(routes_of![docs_not_found], ()))
+        .chain(pages)
+        .map(|(name, router)| (name, observed(router.layer(from_fn_with_state(console.clone(), respond)))))
         .collect()
+}
+
+fn console_mail_app(app: &App, console: &Console, mailer: &Mailer) -> ConsoleMailApp {
+    ConsoleMailApp { app: app.clone(), console: console.clone(), mailer: mailer.clone() }
+}
+
+fn console_installations_app(app: &App, console: &Console, log: &InstallationLog) -> ConsoleInstallationsApp {
+    ConsoleInstallationsApp { app: app.clone(), console: console.clone(), log: log.clone() }
 }
 
 /// The whole service.
 pub fn router(service: Service) -> Router {
-    let Service { app, log, mailer, registries } = service;
+    let Service { app, log, mailer, registries, console } = service;
+    let pages = OpenApiRouter::new()
+        .merge(merged(console_functions()).with_state(ConsoleApp { app: app.clone(), console: console.clone() }))
+        .merge(merged(console_mail_functions()).with_state(console_mail_app(&app, &console, &mailer)))
+        .merge(merged(console_installations_functions()).with_state(console_installations_app(&app, &console, &log)))
+        .merge(merged(stateless_functions()));
     let installations = InstallationsApp { app: app.clone(), log: log.clone() };
     let routes = OpenApiRouter::new()
         .merge(merged(functions()).with_state(app.clone()))
         .merge(merged(mail_functions()).with_state(MailApp { app: app.clone(), mailer }))
         .merge(merged(installations_functions()).with_state(installations))
         .merge(merged(registry_functions()).with_state(RegistryApp { app: app.clone(), log, registries }));
-    let routes = Router::from(routes)
+    let routes = Router::from(routes.merge(pages))
         .fallback(docs_not_found::not_found)
-        .method_not_allowed_fallback(docs_not_found::not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(console, respond))
         .layer(from_fn(match_methods_exactly))
         .layer(from_fn_with_state(app, authorize));
     observed(routes)
@@ -136,6 +194,14 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let service = router.layer(from_fn(with_origin)).into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+}
+
+/// Pages are not in the OpenAPI document, from which the other paths' methods are known.
+async fn method_not_allowed(request: Request) -> Response {
+    match ErrorFormat::at(request.uri().path()) {
+        ErrorFormat::Page => ApiError::MethodNotAllowed("GET, HEAD, POST".to_owned()).into_response(),
+        _ => docs_not_found::not_found(request).await,
+    }
 }
 
 /// Runs the authorizer for the same route as in `template.yaml`.
@@ -156,10 +222,14 @@ async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> 
 /// The `GET` route behind the authorizer.
 const WHOAMI: &str = "/v1/whoami";
 
+/// The path of the OpenAPI document, which has a route for `HEAD`.
+const DOCUMENT: &str = "/v1/docs/openapi.json";
+
 /// axum answers `HEAD` for every `GET` route. API Gateway does so only for the registries, which
 /// accept any method.
 async fn match_methods_exactly(request: Request, next: Next) -> Response {
-    if request.method() == Method::HEAD && ErrorFormat::at(request.uri().path()) == ErrorFormat::Envelope {
+    let path = request.uri().path();
+    if request.method() == Method::HEAD && path != DOCUMENT && ErrorFormat::at(path) == ErrorFormat::Envelope {
         return docs_not_found::not_found(request).await.into_response();
     }
     next.run(request).await

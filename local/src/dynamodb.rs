@@ -3,6 +3,7 @@
 //! It has a server of its own, because the one that comes with the database allows every web page
 //! to use it: `Access-Control-Allow-Origin: *`.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::net::Ipv4Addr;
@@ -37,6 +38,9 @@ const JSON: &str = "application/x-amz-json-1.0";
 /// The bit of folders that everybody may write to, such as `/tmp`.
 const STICKY: u32 = 0o1000;
 
+/// The bits of a mode that admit others than the owner.
+const OTHERS: u32 = 0o077;
+
 /// The files of a data folder, which contain credentials or their hashes and mail addresses.
 const FILES: [&str; 6] = ["lock", "tokens.db", "tokens.db-shm", "tokens.db-wal", "demo.env", "memory.env"];
 
@@ -47,7 +51,7 @@ pub struct DynamoDb {
     /// The database itself, for tests that write faster than HTTP allows.
     pub database: Database,
     server: JoinHandle<std::io::Result<()>>,
-    sweeper: JoinHandle<()>,
+    sweeper: Option<JoinHandle<()>>,
     stop: oneshot::Sender<()>,
     /// Held while the store is open, so that no other process opens it.
     _lock: Option<File>,
@@ -64,6 +68,13 @@ impl DynamoDb {
     pub async fn in_memory(port: u16) -> Result<Self> {
         let database = Database::memory().context("cannot create an in-memory store")?;
         Self::start(database, port, None).await
+    }
+
+    /// Removes items past their TTL from time to time, by the clock of this machine. Tests with a
+    /// clock of their own do without.
+    pub fn sweeping(self) -> Self {
+        let sweeper = Some(tokio::spawn(sweep(self.database.clone())));
+        Self { sweeper, ..self }
     }
 
     /// Starts a database that keeps its data in this folder.
@@ -99,7 +110,6 @@ impl DynamoDb {
         let address = listener.local_addr().context("the listener has no address")?;
         let endpoint = format!("http://{address}");
         let (stop, stopped) = oneshot::channel();
-        let sweeper = tokio::spawn(sweep(database.clone()));
         let serving = axum::serve(listener, guarded(router(database.clone()), address.port()));
         let server = tokio::spawn(async move {
             serving
@@ -109,18 +119,21 @@ impl DynamoDb {
                 })
                 .await
         });
-        Ok(Self { endpoint, database, server, sweeper, stop, _lock: lock })
+        Ok(Self { endpoint, database, server, sweeper: None, stop, _lock: lock })
     }
 
     /// Finishes pending requests and stops.
     pub async fn stop(self) -> Result<()> {
-        self.sweeper.abort();
+        if let Some(sweeper) = &self.sweeper {
+            sweeper.abort();
+        }
         let _ = self.stop.send(());
         self.server.await.context("the DynamoDB server panicked")?.context("the DynamoDB server failed")
     }
 }
 
-/// Creates the data folder, or takes an existing one from everybody but its owner.
+/// Creates the data folder, or takes an existing one from everybody but its owner. A folder that was
+/// made for something else must be private already.
 pub fn private_data_folder(folder: &Path) -> Result<()> {
     let shown = folder.display();
     create_private_folder(folder).with_context(|| format!("cannot create the data folder {shown}"))?;
@@ -138,6 +151,11 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
     if mode & STICKY != 0 {
         return Err(std::io::Error::other("it is shared by all users; choose another with --data"));
     }
+    if mode & OTHERS != 0 && !is_data_folder(folder)? {
+        return Err(std::io::Error::other(
+            "it is open to other users and contains other files; choose another with --data, or run chmod 700 on it",
+        ));
+    }
     std::fs::set_permissions(folder, Permissions::from_mode(0o700))?;
     for file in FILES.map(|name| folder.join(name)) {
         if std::fs::symlink_metadata(&file).is_ok_and(|file| file.is_file()) {
@@ -145,6 +163,15 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a folder is empty or contains a file that only we make.
+fn is_data_folder(folder: &Path) -> std::io::Result<bool> {
+    let names = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
+    let names = names.collect::<std::io::Result<Vec<_>>>()?;
+    // Other folders have a `lock` too, such as /var.
+    let is_ours = |name: &OsString| name != "lock" && FILES.iter().any(|file| name == file);
+    Ok(names.is_empty() || names.iter().any(is_ours))
 }
 
 /// Opens a file for writing; creates it for its owner alone.

@@ -13,9 +13,11 @@ use local::demo::{self, Environment};
 use local::dynamodb::{DynamoDb, private_data_folder};
 use local::origin::guarded;
 use local::outbox::{Outbox, SES_PATH};
+use local::sign_in::Link;
 use local::{schedule, upstreams};
 use shared::app::Limits;
 use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
+use shared::console::Console;
 use shared::mail::{MailConfig, Mailer, ses_at};
 use shared::registry::Registries;
 use shared::store::Store;
@@ -46,7 +48,8 @@ struct Arguments {
     /// Use the DynamoDB emulator at this URL instead of the embedded one
     #[arg(long, value_name = "URL", conflicts_with_all = ["memory", "dynamodb_port"])]
     dynamodb: Option<String>,
-    /// Data folder, kept between runs. It is made readable for you alone
+    /// Data folder, kept between runs and readable for you alone. An existing folder with other files
+    /// in it must be so already
     #[arg(long, value_name = "DIR", default_value = ".local")]
     data: PathBuf,
     /// Keep all data in memory and discard it on exit
@@ -59,7 +62,8 @@ struct Arguments {
     /// Disable the rate limit of register and reset
     #[arg(long)]
     no_rate_limit: bool,
-    /// Maximum mails per hour (default: unlimited). A fifth is kept for addresses that have a token
+    /// Maximum mails per hour (default: unlimited). A fifth, at least one of two, is kept for
+    /// addresses that have a token
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     mails_per_hour: Option<u64>,
     /// Who registers by mail: open, closed, or domains separated by commas
@@ -124,8 +128,8 @@ async fn run(arguments: Arguments) -> Result<()> {
         Registries::new(upstreams).context("no trusted root certificates found for upstream registries")?;
     let embedded = match &arguments.dynamodb {
         Some(_) => None,
-        None if memory => Some(DynamoDb::in_memory(arguments.dynamodb_port).await?),
-        None => Some(DynamoDb::in_folder(&data, arguments.dynamodb_port).await?),
+        None if memory => Some(DynamoDb::in_memory(arguments.dynamodb_port).await?.sweeping()),
+        None => Some(DynamoDb::in_folder(&data, arguments.dynamodb_port).await?.sweeping()),
     };
     let endpoint = arguments.dynamodb.or_else(|| Some(embedded.as_ref()?.endpoint.clone())).unwrap_or_default();
     let store = Store::new(dynamodb_at(&endpoint), TABLE, Clock::System);
@@ -140,11 +144,14 @@ async fn run(arguments: Arguments) -> Result<()> {
     let created = demo::create_if_empty(&store).await.context("cannot read the store")?;
     // The file written when the store was created holds the only copy of the API key.
     let mut environment = created.unwrap_or_else(|| demo::read(&env_file));
+    let owner = demo::owner(&store).await.context("cannot read the store")?;
     let knows_key = environment.contains_key(demo::BOT_API_KEY);
     environment.extend(surroundings(&base_url, &endpoint));
     demo::write(&env_file, &environment)?;
 
     say(&format!("guard-tokens listens on {base_url}, DynamoDB on {endpoint}.\n"));
+    let (link, sign_in_url) = Link::generate(&base_url).context("cannot make the link to sign in")?;
+    say(&format!("Open the console: {sign_in_url} (works once).\n"));
     say(&format!("Emails are not sent: view them at {base_url}/_local/mail.\n"));
     say(&format!("{packages}\n"));
     if knows_key {
@@ -174,8 +181,13 @@ async fn run(arguments: Arguments) -> Result<()> {
     let app = App::new(store, Clock::System).with_limits(limits);
     let scheduled = tokio::spawn(schedule::run(app.clone()));
     let mailer = Mailer::new(ses_at(&format!("{base_url}{SES_PATH}")), mail);
-    let service = api::Service { app, log: installation_log, mailer, registries };
-    let router = guarded(api::router(service).merge(outbox.router()), address.port());
+    let console = Console::at(&base_url);
+    let mut router = outbox.router();
+    if let Some(owner) = owner {
+        router = router.merge(link.router(app.clone(), console.clone(), owner));
+    }
+    let service = api::Service { app, log: installation_log, mailer, registries, console };
+    let router = guarded(api::router(service).merge(router), address.port());
     let mut serving = tokio::spawn(api::serve(listener, router, async move {
         let _ = stopped.clone().wait_for(|stop| *stop).await;
     }));

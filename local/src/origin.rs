@@ -6,13 +6,13 @@
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{HOST, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CONTENT_SECURITY_POLICY, HOST, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use shared::ApiError;
 use shared::error::ErrorFormat;
 use shared::lambda::new_request_id;
-use shared::observe::REQUEST_ID;
+use shared::observe::{REQUEST_ID, SANDBOX};
 
 /// The names of this machine that we answer to, each with our own port.
 const NAMES: [&str; 5] = ["127.0.0.1", "localhost", "[::1]", "npm.localhost", "pypi.localhost"];
@@ -35,6 +35,7 @@ async fn refuse_foreign(State(port): State<u16>, request: Request, next: Next) -
     let mut response = error.render(ErrorFormat::at(request.uri().path()), &request_id);
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         headers.insert(REQUEST_ID, id);
     }

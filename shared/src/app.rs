@@ -24,8 +24,17 @@ pub struct Limits {
     pub mails: MailLimits,
     /// Who registers, unless the operator has set it in the table.
     pub registration: RegistrationPolicy,
-    /// Minimum duration of a registration, so that timing does not reveal known addresses.
+    /// A registration takes a multiple of this time, so that timing does not reveal known addresses.
     pub registration_time: Duration,
+}
+
+impl Limits {
+    /// When to answer a registration whose work took this long, counted from its start.
+    pub fn registration_end(&self, worked: Duration) -> Duration {
+        let step = self.registration_time.as_nanos();
+        let steps = worked.as_nanos().checked_div(step).map_or(0, |steps| steps + 1);
+        self.registration_time.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+    }
 }
 
 impl Default for Limits {
@@ -110,5 +119,21 @@ impl InstallationsApp {
         let app = App::from_env().await?;
         let log = app.store().installation_log(table);
         Ok(Self { app, log })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registration_ends_at_the_next_multiple_of_its_time() {
+        let limits = Limits::default();
+        for (worked, end) in [(0, 600), (1, 600), (599, 600), (600, 1_200), (601, 1_200), (4_100, 4_200)] {
+            let worked = Duration::from_millis(worked);
+            assert_eq!(limits.registration_end(worked), Duration::from_millis(end), "{worked:?}");
+        }
+        let untimed = Limits { registration_time: Duration::ZERO, ..limits };
+        assert_eq!(untimed.registration_end(Duration::from_secs(1)), Duration::ZERO);
     }
 }

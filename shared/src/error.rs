@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::secret::RandomnessUnavailable;
 
-/// An invalid field or query parameter. The message never repeats the value, which may be a secret.
+/// An invalid field, query parameter or header. The message never repeats the value, which may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The field or query parameter, as named in the request.
+    /// The field, query parameter or header, as named in the request.
     #[schema(example = "user_identifier")]
     pub field: String,
     /// What is wrong with the field, or what it must be.
@@ -37,6 +37,9 @@ impl FieldError {
 pub enum Unauthorized {
     /// No credential was sent.
     Missing,
+    /// A credential was sent by a scheme that is not supported, which counts as none (RFC 6750,
+    /// section 3.1).
+    Scheme,
     /// The credential that was sent is not active. The answer does not say why.
     Invalid,
 }
@@ -56,6 +59,8 @@ pub enum ApiError {
     /// 401.
     #[error("{}", match .0 {
         Unauthorized::Missing => "No credential was sent. Send one as `Authorization: Bearer <credential>`.",
+        Unauthorized::Scheme => "The scheme of the `Authorization` header is not supported. \
+            Send the credential as `Authorization: Bearer <credential>`.",
         Unauthorized::Invalid => "The credential is not valid. Check that it is complete and still active.",
     })]
     Unauthorized(Unauthorized),
@@ -101,9 +106,9 @@ pub enum ApiError {
     /// 400: the upstream registry rejects what the caller sent, with its reason.
     #[error("The upstream registry rejected this request as invalid: {0}.")]
     UpstreamRejected(String),
-    /// 410: the upstream registry no longer has this endpoint.
-    #[error("The upstream registry no longer offers this endpoint. Update the package manager.")]
-    UpstreamGone,
+    /// 410: the upstream registry no longer has this endpoint or package.
+    #[error("{0}")]
+    UpstreamGone(&'static str),
     /// 422: the upstream registry's metadata is too large to serve.
     #[error("{0}")]
     TooLarge(&'static str),
@@ -116,6 +121,13 @@ pub enum ApiError {
     /// 409: the caller lost a race, or its expectation no longer holds.
     #[error("{0}")]
     Conflict(&'static str),
+    /// 409: the same request was made before with the same idempotency key, with the id of what it
+    /// created.
+    #[error(
+        "This request was already made with this `Idempotency-Key` and created {0}. \
+         Its secret is not stored and cannot be shown again; to create another one, send a new key."
+    )]
+    AlreadyMade(String),
     /// 413, with the limit.
     #[error("The request body is larger than the limit of {0}. Send a smaller one.")]
     PayloadTooLarge(&'static str),
@@ -138,6 +150,11 @@ pub enum ApiError {
     #[error("An internal error occurred. If it persists, report the `x-request-id` of this response.")]
     Internal,
 }
+
+/// The error for a path that is no resource of a registry. Not 404, which only the upstream may
+/// say: package managers remember it.
+pub const NOT_IN_REGISTRY: ApiError =
+    ApiError::Malformed("This path is not a package, file or endpoint of this registry. Check the package name.");
 
 impl ApiError {
     /// A 400 for one field.
@@ -165,10 +182,10 @@ impl ApiError {
             ApiError::NotFound | ApiError::PackageNotFound | ApiError::NotOffered(_) => {
                 (StatusCode::NOT_FOUND, "NOT_FOUND")
             }
-            ApiError::UpstreamGone => (StatusCode::GONE, "GONE"),
+            ApiError::UpstreamGone(_) => (StatusCode::GONE, "GONE"),
             ApiError::TooLarge(_) => (StatusCode::UNPROCESSABLE_ENTITY, "METADATA_TOO_LARGE"),
             ApiError::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
-            ApiError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
+            ApiError::Conflict(_) | ApiError::AlreadyMade(_) => (StatusCode::CONFLICT, "CONFLICT"),
             ApiError::PayloadTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
             ApiError::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
             ApiError::BadGateway(_) => (StatusCode::BAD_GATEWAY, "BAD_GATEWAY"),
@@ -182,7 +199,7 @@ impl ApiError {
     pub fn render(&self, format: ErrorFormat, request_id: &str) -> Response {
         let (status, code) = self.status_and_code();
         let (content_type, body) = match format {
-            ErrorFormat::Envelope => {
+            ErrorFormat::Envelope | ErrorFormat::Page => {
                 let details = match self {
                     ApiError::Invalid(field) => Some(vec![field.clone()]),
                     _ => None,
@@ -205,10 +222,16 @@ impl ApiError {
             // often not found.
             headers.insert("npm-notice", notice);
         }
+        if let ApiError::Unauthorized(reason) = self {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge(format, *reason)));
+        }
+        self.add_headers(headers);
+        response
+    }
+
+    /// Adds the headers that belong to the error, whatever the format of its body.
+    pub(crate) fn add_headers(&self, headers: &mut HeaderMap) {
         match self {
-            ApiError::Unauthorized(reason) => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge(format, *reason)));
-            }
             ApiError::RateLimited(left) | ApiError::UpstreamRateLimited(left) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(left.as_secs().max(1)));
             }
@@ -219,7 +242,6 @@ impl ApiError {
             }
             _ => {}
         }
-        response
     }
 
     /// The response body at a registry.
@@ -242,15 +264,16 @@ impl ApiError {
             ApiError::Unauthorized(Unauthorized::Missing) => {
                 "401 Unauthorized: no guard-tokens token was sent. Set a tg_anon_ or tg_org_ token for this registry."
             }
+            ApiError::Unauthorized(Unauthorized::Scheme) => {
+                "401 Unauthorized: the scheme of the Authorization header is not supported. \
+                 Send a tg_anon_ or tg_org_ token as Bearer, or as the password of Basic."
+            }
             ApiError::Unauthorized(Unauthorized::Invalid) => {
                 "401 Unauthorized: the guard-tokens token is invalid, expired or revoked. \
                  Set an active token for this registry."
             }
             ApiError::Forbidden => "This credential cannot be used at the registries. Use a tg_anon_ or tg_org_ token.",
             ApiError::MethodNotAllowed(_) => "This registry is read-only: it does not support publishing.",
-            ApiError::NotFound => {
-                "This path is not a package, file or endpoint of this registry. Check the package name."
-            }
             _ => return self.to_string(),
         }
         .to_owned()
@@ -266,6 +289,8 @@ pub enum ErrorFormat {
     Npm,
     /// [`Problem`], for pip, uv and poetry, with a `Basic` challenge.
     Pypi,
+    /// A page, which `console::respond` renders before this module is asked.
+    Page,
 }
 
 impl ErrorFormat {
@@ -275,6 +300,7 @@ impl ErrorFormat {
         match first {
             "npm" => ErrorFormat::Npm,
             "pypi" => ErrorFormat::Pypi,
+            "console" => ErrorFormat::Page,
             _ => ErrorFormat::Envelope,
         }
     }
@@ -285,7 +311,7 @@ impl ErrorFormat {
 fn challenge(format: ErrorFormat, reason: Unauthorized) -> &'static str {
     match (format, reason) {
         (ErrorFormat::Pypi, _) => r#"Basic realm="guard-tokens", charset="UTF-8""#,
-        (_, Unauthorized::Missing) => r#"Bearer realm="guard-tokens""#,
+        (_, Unauthorized::Missing | Unauthorized::Scheme) => r#"Bearer realm="guard-tokens""#,
         (_, Unauthorized::Invalid) => r#"Bearer realm="guard-tokens", error="invalid_token""#,
     }
 }
@@ -314,6 +340,10 @@ pub struct Problem {
     #[schema(example = "NOT_FOUND")]
     pub code: &'static str,
 }
+
+/// A response extension: the error that this response already shows in its own format.
+#[derive(Debug, Clone)]
+pub struct Rendered(pub ApiError);
 
 impl IntoResponse for ApiError {
     /// Attaches the error for [`crate::observe::observe`], which renders it with the request id.
@@ -351,7 +381,7 @@ pub struct ErrorDetail {
     /// The request id, as in the `x-request-id` header. Include it when you ask for help.
     #[schema(example = "01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     pub request_id: String,
-    /// The invalid fields. Present only if a field or query parameter is invalid.
+    /// The invalid fields. Present only if a field, query parameter or header is invalid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<Vec<FieldError>>,
 }

@@ -7,6 +7,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use axum::Router;
+#[cfg(feature = "console")]
+use axum::extract::FromRef;
+#[cfg(feature = "console")]
+use axum::middleware::from_fn_with_state;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::StatusCode;
@@ -29,6 +33,12 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::{App, InstallationsApp};
 use crate::clock::Clock;
 use crate::config;
+#[cfg(all(feature = "console", feature = "mail"))]
+use crate::console::ConsoleMailApp;
+#[cfg(feature = "console")]
+use crate::console::respond::respond;
+#[cfg(feature = "console")]
+use crate::console::{Console, ConsoleApp, ConsoleInstallationsApp};
 use crate::error::ApiError;
 use crate::ids::RequestId;
 #[cfg(feature = "mail")]
@@ -65,6 +75,43 @@ pub async fn serve_with_mail(routes: OpenApiRouter<MailApp>) -> RuntimeResult {
 pub async fn serve_registry(routes: OpenApiRouter<RegistryApp>) -> RuntimeResult {
     start_logs();
     serve_with(routes, RegistryApp::from_env().await?).await
+}
+
+/// Serves pages of the console.
+#[cfg(feature = "console")]
+pub async fn serve_console(routes: OpenApiRouter<ConsoleApp>) -> RuntimeResult {
+    start_logs();
+    serve_pages(routes, ConsoleApp::from_env().await?).await
+}
+
+/// Serves pages of the console that also read the installation log.
+#[cfg(feature = "console")]
+pub async fn serve_console_with_installation_log(routes: OpenApiRouter<ConsoleInstallationsApp>) -> RuntimeResult {
+    start_logs();
+    serve_pages(routes, ConsoleInstallationsApp::from_env().await?).await
+}
+
+/// Serves pages of the console that also send mail.
+#[cfg(all(feature = "console", feature = "mail"))]
+pub async fn serve_console_with_mail(routes: OpenApiRouter<ConsoleMailApp>) -> RuntimeResult {
+    start_logs();
+    serve_pages(routes, ConsoleMailApp::from_env().await?).await
+}
+
+/// Serves a function of the console without state.
+#[cfg(feature = "console")]
+pub async fn serve_console_stateless(routes: OpenApiRouter) -> RuntimeResult {
+    start_logs();
+    run(Router::from(routes).layer(from_fn_with_state(Console::from_env(), respond))).await
+}
+
+#[cfg(feature = "console")]
+async fn serve_pages<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S) -> RuntimeResult
+where
+    Console: FromRef<S>,
+{
+    let console = Console::from_ref(&state);
+    run(Router::from(routes).with_state(state).layer(from_fn_with_state(console, respond))).await
 }
 
 /// Serves a function without state.

@@ -11,7 +11,8 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Content, Info, License, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
-use crate::error::{ApiError, ErrorEnvelope, Problem, Unauthorized};
+use crate::domain::IdempotencyKey;
+use crate::error::{ApiError, ErrorEnvelope, NOT_IN_REGISTRY, Problem, Unauthorized};
 use crate::extract::BODY_TOO_LARGE;
 use crate::permissions::{Operation, Rule};
 
@@ -53,7 +54,8 @@ const ORG_TOKEN: &str = "org_token";
 const REGISTRY_PASSWORD: &str = "registry_password";
 
 /// The second `operationId` of functions that have two. The first is the function's name.
-pub const SECOND_OPERATIONS: [(&str, Operation); 3] = [
+pub const SECOND_OPERATIONS: [(&str, Operation); 4] = [
+    ("docs-openapi-head", Operation::DocsOpenapi),
     ("org-access-tokens-replace", Operation::OrgAccessTokensUpdate),
     ("registry-npm-file", Operation::RegistryNpm),
     ("registry-pypi-file", Operation::RegistryPypi),
@@ -81,6 +83,19 @@ pub struct OrgInPath {
     org_id: String,
 }
 
+/// The header of a call that creates a token.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only its description is used: `JsonOnce` reads the header")]
+pub struct IdempotencyKeyHeader {
+    /// A value of your choice, new for each token, such as a UUID. If a response is lost, repeat the
+    /// call with the same key: at most one token is created. The key is kept for 24 hours after the
+    /// token was created. Until then a repeat is 409 and names the token's id, and another call with
+    /// the key is 400.
+    #[param(rename = "Idempotency-Key", inline)]
+    idempotency_key: Option<IdempotencyKey>,
+}
+
 /// Completes the document: adds the parts that all endpoints share.
 pub fn document(endpoints: OpenApi) -> OpenApi {
     let mut document = endpoints;
@@ -104,7 +119,8 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
     let password = Http::builder().scheme(HttpAuthScheme::Basic).description(Some(password));
     components.add_security_scheme(REGISTRY_PASSWORD, SecurityScheme::Http(password.build()));
     for item in document.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        let operations =
+            [&mut item.get, &mut item.head, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().filter_map(Option::as_mut) {
             complete(operation);
         }
@@ -295,25 +311,43 @@ pub struct RegistryErrors;
 
 impl IntoResponses for RegistryErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let errors = [
-            ApiError::Malformed(
-                "This path is not a package, file or endpoint of this registry. Check the package name.",
-            ),
+        problems(&[
+            NOT_IN_REGISTRY,
             ApiError::Unauthorized(Unauthorized::Invalid),
             ApiError::Forbidden,
             ApiError::SubscriptionRequired,
             ApiError::PackageNotFound,
+            ApiError::UpstreamGone("The upstream registry has removed this package or file. Use another one."),
             ApiError::TooLarge("The upstream registry's metadata of this package is too large to serve."),
             ApiError::UpstreamRateLimited(Duration::from_secs(60)),
             ApiError::BadGateway("The upstream registry failed. Try again."),
             ApiError::GatewayTimeout,
             ApiError::Unavailable,
             ApiError::Internal,
-        ];
-        let example = |error: &ApiError| serde_json::to_value(error.problem()).unwrap_or_default();
-        let described = |errors: &[&ApiError]| response_as(errors, "application/problem+json", "Problem", example);
-        by_status(&errors).map(|(status, errors)| (status, described(&errors).into())).collect()
+        ])
     }
+}
+
+/// The errors of `npm logout`, as problem details.
+#[derive(Debug)]
+pub struct LogoutErrors;
+
+impl IntoResponses for LogoutErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[
+            ApiError::Unauthorized(Unauthorized::Invalid),
+            ApiError::Forbidden,
+            ApiError::Unavailable,
+            ApiError::Internal,
+        ])
+    }
+}
+
+/// Responses with problem details.
+fn problems(errors: &[ApiError]) -> BTreeMap<String, RefOr<Response>> {
+    let example = |error: &ApiError| serde_json::to_value(error.problem()).unwrap_or_default();
+    let described = |errors: &[&ApiError]| response_as(errors, "application/problem+json", "Problem", example);
+    by_status(errors).map(|(status, errors)| (status, described(&errors).into())).collect()
 }
 
 /// The errors of calls that require Guard to be enabled for the bot's organization.
@@ -349,6 +383,16 @@ pub struct RefusalErrors;
 impl IntoResponses for RefusalErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         responses(&[ApiError::RateLimited(Duration::from_secs(30))])
+    }
+}
+
+/// The error of a call that was made before with the same idempotency key.
+#[derive(Debug)]
+pub struct RepeatErrors;
+
+impl IntoResponses for RepeatErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[ApiError::AlreadyMade("01KAJ8M4R2X7Z9V5T3Q1N6P8WC".to_owned())])
     }
 }
 

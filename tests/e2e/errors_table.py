@@ -24,6 +24,9 @@ repetitions. `guard.example.com` stands for the deployment's host.
   only if the URL contains a credential. `pip -vv` prints the status of every response; `-v` does
   not.
 - **pnpm**, **yarn 4**, **bun**, **uv** and **poetry** show the status in their own words.
+- **`npm login`** fails and prints our sentence: "This registry has no accounts to log in to. Get a
+  token from your organization, or by mail from /api/v1/tokens, and set it as _authToken of this
+  registry in .npmrc."
 """
 
 

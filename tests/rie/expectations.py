@@ -54,6 +54,11 @@ def revoked(answer, service):
     assert_equal(service.is_active(answer.values["TOKEN"]), False, "active, for the revoked token")
 
 
+def logged_out(answer, service):
+    assert_equal(answer.json, {}, "body")
+    assert_equal(service.is_active(answer.values["TOKEN"]), False, "active, for the revoked token")
+
+
 def probed(answer, service):
     assert_equal(
         set(answer.json), {"active", "id", "user_identifier", "created_at", "expires_at", "last_used_at"}, "fields"
@@ -282,6 +287,7 @@ EXPECTED = {
     "registry-npm": Expected(
         302, redirected_to("https://packages.example.com/npm/@example/widgets/-/widgets-1.0.0.tgz"), installations=True
     ),
+    "registry-npm-logout": Expected(200, logged_out),
     "registry-pypi": Expected(
         302, redirected_to("https://packages.example.com/packages/widgets-1.0-py3-none-any.whl"), installations=True
     ),

@@ -33,6 +33,9 @@ pub enum Guard {
     Registry,
     /// The holder of any active credential, as checked by the authorizer.
     Authorizer,
+    /// A person with a session: a page of the console, or a step of signing in. Pages are not in the
+    /// OpenAPI document, and the tests of the console call them.
+    Console,
     /// Only API Gateway; the operation has no route.
     Gateway,
     /// Nobody: it runs on a schedule and has no route.
@@ -78,6 +81,7 @@ const fn covered(
 /// entries.
 pub const COVERED: &[Covered] = &[
     covered(Operation::DocsOpenapi, Guard::None, Method::GET, "/v1/docs/openapi.json", None, 200),
+    covered(Operation::DocsOpenapi, Guard::None, Method::HEAD, "/v1/docs/openapi.json", None, 200),
     covered(Operation::DocsNotFound, Guard::None, Method::GET, "/v1/no-such-route", None, 404),
     covered(
         Operation::ApiKeysCreate,
@@ -93,6 +97,7 @@ pub const COVERED: &[Covered] = &[
     covered(Operation::InstallationsList, Guard::Bot, Method::GET, "/v1/o/{org_id}/guard/installations", None, 200),
     covered(Operation::RegistryNpm, Guard::Registry, Method::GET, "/npm/{package}", None, 200),
     covered(Operation::RegistryNpm, Guard::Registry, Method::GET, "/npm/{package}/-/{file}", None, 302),
+    covered(Operation::RegistryNpmLogout, Guard::Registry, Method::DELETE, "/npm/-/user/token/{token}", None, 200),
     covered(Operation::RegistryPypi, Guard::Registry, Method::GET, "/pypi/simple/{project}/", None, 200),
     covered(Operation::RegistryPypi, Guard::Registry, Method::GET, "/pypi/files/{project}/{file}", None, 302),
     covered(Operation::OrgAccessTokensList, Guard::Bot, Method::GET, "/api/v2/organization/tokens/", None, 200),
@@ -191,11 +196,37 @@ pub const COVERED: &[Covered] = &[
         Some(|fixtures| json!({"user_identifier": fixtures.token.user_identifier})),
         200,
     ),
+    page(Operation::ConsoleAccessTokens, "/console/o/{org_id}/access-tokens"),
+    page(Operation::ConsoleAccount, "/console/account"),
+    page(Operation::ConsoleApiKeys, "/console/o/{org_id}/api-keys"),
+    page(Operation::ConsoleAssets, "/console/assets/{file}"),
+    page(Operation::ConsoleAuditLog, "/console/o/{org_id}/audit-log"),
+    page(Operation::ConsoleBots, "/console/o/{org_id}/bots"),
+    page(Operation::ConsoleInstallations, "/console/o/{org_id}/installations"),
+    page(Operation::ConsoleMembers, "/console/o/{org_id}/members"),
+    page(Operation::ConsoleMyTokens, "/console/o/{org_id}/my-tokens"),
+    page(Operation::ConsoleOrgUserTokens, "/console/o/{org_id}/tokens"),
+    page(Operation::ConsoleOverview, "/console/organizations"),
+    page(Operation::ConsoleProjects, "/console/o/{org_id}/projects"),
+    page(Operation::SignInCallback, "/console/sign-in/callback"),
+    page(Operation::SignInCode, "/console/sign-in/code"),
+    page(Operation::SignInSignOut, "/console/sign-out"),
+    page(Operation::SignInStart, "/console/sign-in"),
 ];
 
-/// The operations with a route, except the registries.
+/// The page of a function of the console. The function tells its other paths and its methods apart.
+const fn page(operation: Operation, path: &'static str) -> Covered {
+    covered(operation, Guard::Console, Method::GET, path, None, 200)
+}
+
+/// The operations with a route in the OpenAPI document.
+pub fn documented() -> impl Iterator<Item = &'static Covered> {
+    COVERED.iter().filter(|covered| covered.guard.has_route() && covered.guard != Guard::Console)
+}
+
+/// The operations of the API with a route, except the registries.
 pub fn routed() -> impl Iterator<Item = &'static Covered> {
-    COVERED.iter().filter(|covered| covered.guard.has_route() && covered.guard != Guard::Registry)
+    documented().filter(|covered| covered.guard != Guard::Registry)
 }
 
 /// Data for calls: an organization with an owner bot and one token of each kind, and an email user
@@ -262,6 +293,7 @@ impl Covered {
             _ => "-/packages/widgets-1.0-py3-none-any.whl",
         };
         let path = path.replace("{file}", file);
+        let path = path.replace("{token}", &fixtures.token.token);
         path.replace("{token_id}", token_id).replace("{id}", &fixtures.api_key.id)
     }
 
@@ -314,6 +346,7 @@ impl Covered {
                 | Operation::EmailTokensRevoke
                 | Operation::OrgAccessTokensCreate
                 | Operation::OrgAccessTokensDelete
+                | Operation::RegistryNpmLogout
         )
     }
 

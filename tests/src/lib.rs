@@ -6,12 +6,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
+pub mod console;
 pub mod contention;
 pub mod coverage;
 pub mod dynamodb_rules;
 pub mod email;
 pub mod faults;
 pub mod invariants;
+pub mod issuer;
 pub mod log;
 pub mod mail_faults;
 pub mod management;
@@ -33,6 +35,7 @@ use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde_json::{Value, json};
 use shared::app::Limits;
 use shared::aws::dynamodb_at;
+use shared::console::Console;
 use shared::cost::Cost;
 use shared::domain::Plan;
 use shared::mail::{MailConfig, Mailer, ses_at};
@@ -71,6 +74,8 @@ pub struct Service {
     pub app: App,
     /// The mails that were sent.
     pub outbox: Outbox,
+    /// Its mailer.
+    pub mailer: Mailer,
     http: reqwest::Client,
     /// The proxy in front of its DynamoDB, if it has one.
     faults: Option<Faults>,
@@ -192,12 +197,26 @@ impl Service {
         let served_log = served.installation_log(INSTALLATIONS);
         let app = App::new(served, clock.clone()).with_limits(limits);
         let registries = Registries::new(dependencies.registries).unwrap();
-        let service = local::api::Service { app: app.clone(), log: served_log, mailer, registries };
+        let console = Console::at(&base_url);
+        let service =
+            local::api::Service { app: app.clone(), log: served_log, mailer: mailer.clone(), registries, console };
         let router = local::api::router(service).layer(from_fn(show_cost)).merge(outbox.clone().router());
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().build().unwrap();
         let table = Table::new(&dynamodb);
-        Self { base_url, store, installation_log, table, clock, app, outbox, http, faults: None, _dynamodb: dynamodb }
+        Self {
+            base_url,
+            store,
+            installation_log,
+            table,
+            clock,
+            app,
+            outbox,
+            mailer,
+            http,
+            faults: None,
+            _dynamodb: dynamodb,
+        }
     }
 
     /// The service, checked at its end for requests that broke DynamoDB's rules.
@@ -456,6 +475,7 @@ pub fn unlimited() -> Limits {
         per_source_per_hour: None,
         per_source_per_day: None,
         recoveries_per_source_per_hour: None,
+        sign_in_codes_per_source_per_hour: None,
     };
     Limits { calls_per_minute: None, mails, registration: RegistrationPolicy::Open, registration_time: Duration::ZERO }
 }

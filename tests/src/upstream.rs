@@ -108,17 +108,64 @@ pub async fn mortal(death: Death, body: String) -> (String, Arc<AtomicUsize>) {
                         (true, Death::Reset) => return,
                         (true, Death::Silent) => continue,
                     }
-                    let head = format!(
-                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-                        body.len()
-                    );
-                    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+                    stream.write_all(json_response(&body).as_bytes()).await.unwrap();
                     is_dead = true;
                 }
             });
         }
     });
     (url, counter)
+}
+
+/// A server that returns one JSON to every request, until its connections fall silent. New ones live.
+#[derive(Debug, Clone, Default)]
+pub struct Revival {
+    accepted: Arc<AtomicUsize>,
+    silent: Arc<AtomicUsize>,
+}
+
+impl Revival {
+    /// Starts it. Also returns its base URL.
+    pub async fn start(body: String) -> (String, Self) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+        let server = Self::default();
+        let revival = server.clone();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let number = server.accepted.fetch_add(1, Ordering::SeqCst);
+                let (silent, body) = (Arc::clone(&server.silent), body.clone());
+                tokio::spawn(async move {
+                    let mut buffer = [0; 65_536];
+                    while stream.read(&mut buffer).await.unwrap_or(0) > 0 {
+                        if number < silent.load(Ordering::SeqCst) {
+                            continue;
+                        }
+                        // Long enough that parallel requests need a connection each.
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                        stream.write_all(json_response(&body).as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        (url, revival)
+    }
+
+    /// The number of connections so far.
+    pub fn connections(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    /// On the connections so far nothing arrives any more.
+    pub fn silence_connections(&self) {
+        self.silent.store(self.connections(), Ordering::SeqCst);
+    }
+}
+
+fn json_response(body: &str) -> String {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length";
+    format!("{head}: {}\r\n\r\n{body}", body.len())
 }
 
 #[derive(Debug, Default)]

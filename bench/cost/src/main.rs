@@ -139,6 +139,8 @@ async fn of_registries(calls: &mut Calls, fixtures: &Fixtures) {
     calls.of(token, "registry-pypi", "a file", Method::GET, file, None).await;
     let log = fixtures.org.installations("?limit=10");
     calls.of(&fixtures.owner.credential, "installations-list", "2 entries", Method::GET, &log, None).await;
+    let logout = format!("/npm/-/user/token/{token}");
+    calls.of(token, "registry-npm-logout", "a token", Method::DELETE, &logout, None).await;
 }
 
 async fn of_people(calls: &mut Calls, fixtures: &Fixtures) {

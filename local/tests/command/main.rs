@@ -294,6 +294,9 @@ async fn requests_of_web_pages_are_refused_on_both_ports() {
             let request = request.header("content-type", "application/x-amz-json-1.0").body("{}");
             let response = request.header("x-amz-target", "DynamoDB_20120810.ListTables").send().await.unwrap();
             assert!(!response.headers().contains_key("access-control-allow-origin"), "{base}{path} {name}: {value}");
+            if response.status() == 403 {
+                assert_eq!(response.headers()["content-security-policy"], "sandbox; default-src 'none'");
+            }
             response.status()
         };
         for host in [
@@ -356,6 +359,23 @@ fn data_folder_and_its_files_are_for_their_owner_alone() {
 
     Running::start(folder.path(), &["--memory", "--env-file", "new/memory.env"]).stop();
     assert_eq!((mode("new"), mode("new/memory.env")), (0o700, 0o600));
+    // An empty folder is taken, one with other files in it is left as it is.
+    fs::create_dir(path("empty")).unwrap();
+    chmod("empty", 0o755);
+    Running::start(folder.path(), &["--data", "empty"]).stop();
+    assert_eq!(mode("empty"), 0o700);
+    fs::create_dir(path("project")).unwrap();
+    fs::write(path("project/lock"), "").unwrap();
+    for open in [0o755, 0o770, 0o701] {
+        chmod("project", open);
+        for memory in [&["--memory"][..], &[]] {
+            let sentence = refuses(folder.path(), &[&["--port", "0", "--data", "project"], memory].concat());
+            assert!(sentence.contains("open to other users and contains other files"), "{sentence}");
+            assert_eq!((mode("project"), mode("project/lock") & 0o400), (open, 0o400));
+        }
+    }
+    chmod("project", 0o700);
+    Running::start(folder.path(), &["--data", "project"]).stop();
     // A folder for everybody, such as /tmp, stays so.
     fs::create_dir(path("shared")).unwrap();
     chmod("shared", 0o1777);

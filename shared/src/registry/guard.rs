@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRef, FromRequestParts};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::request::Parts;
@@ -37,30 +37,52 @@ impl<O: Guarded> FromRequestParts<RegistryApp> for RegistryUser<O> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &RegistryApp) -> Result<Self, ApiError> {
-        let user = Self::authenticate(parts, state).await?;
-        if let Some(Holder { token: StoredToken::OrgUser(token), .. }) = &user.holder
-            && !state.registries.is_subscribed(&state.app, &token.org_id).await?
+        let RegistryApp { app, registries, .. } = state;
+        if registries.settings.anonymous_access && credential_in(&parts.headers).is_err_and(counts_as_none) {
+            let origin = Origin::from_request_parts(parts, state).await?;
+            return Ok(Self { holder: None, origin, operation: PhantomData });
+        }
+        let RegistryHolder { holder, origin, operation } = RegistryHolder::from_request_parts(parts, state).await?;
+        if let StoredToken::OrgUser(token) = &holder.token
+            && !registries.is_subscribed(app, &token.org_id).await?
         {
             return Err(ApiError::SubscriptionRequired);
         }
-        Ok(user)
+        Ok(Self { holder: Some(holder), origin, operation })
     }
 }
 
-impl<O: Guarded> RegistryUser<O> {
-    /// Authenticates the caller without requiring Guard: for revocation, which never depends on it.
-    ///
-    /// # Errors
-    ///
-    /// 401 if the credential is not active, 403 if it is of another kind.
-    pub async fn authenticate(parts: &mut Parts, state: &RegistryApp) -> Result<Self, ApiError> {
-        let RegistryApp { app, registries, .. } = state;
-        let origin = Origin::from_request_parts(parts, state).await?;
-        let credential = credential_in(&parts.headers);
-        if matches!(credential, Err(Unauthorized::Missing)) && registries.settings.anonymous_access {
-            return Ok(Self { holder: None, origin, operation: PhantomData });
-        }
-        let Principal::Holder(holder) = principal_of(app, credential).await? else { return Err(ApiError::Forbidden) };
+/// Whether no credential was sent, or by a scheme that is not supported.
+fn counts_as_none(error: Unauthorized) -> bool {
+    matches!(error, Unauthorized::Missing | Unauthorized::Scheme)
+}
+
+/// The holder of a token that the registries accept, whether the organization has Guard or not: for
+/// revocation, which never depends on it.
+///
+/// Checks in this order: the credential is active (else 401), and is of one of these kinds (403).
+#[derive(Debug)]
+pub struct RegistryHolder<O> {
+    /// The token and its hash.
+    pub holder: Holder,
+    /// The origin of the request.
+    pub origin: Origin,
+    operation: PhantomData<O>,
+}
+
+impl<S, O> FromRequestParts<S> for RegistryHolder<O>
+where
+    S: Send + Sync,
+    App: FromRef<S>,
+    O: Guarded,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let app = &App::from_ref(state);
+        let origin = Origin::from_request_parts(parts, app).await?;
+        let principal = principal_of(app, credential_in(&parts.headers)).await?;
+        let Principal::Holder(holder) = principal else { return Err(ApiError::Forbidden) };
         match &holder.token {
             StoredToken::EmailVerified(_) | StoredToken::OrgUser(_) => {}
             StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(ApiError::Forbidden),
@@ -68,35 +90,36 @@ impl<O: Guarded> RegistryUser<O> {
         if !O::OPERATION.rule().registry_tokens {
             return Err(ApiError::Forbidden);
         }
-        Ok(Self { holder: Some(*holder), origin, operation: PhantomData })
+        Ok(Self { holder: *holder, origin, operation: PhantomData })
     }
 }
 
-impl<O> RegistryUser<O> {
+impl<O> RegistryHolder<O> {
     /// Revokes the caller's token.
     ///
     /// # Errors
     ///
-    /// 401 if the token was revoked or replaced in the meantime, or the caller has none.
+    /// 401 if the token was revoked or replaced in the meantime.
     pub async fn revoke_token(&self, app: &App) -> Result<(), ApiError> {
-        let holder = self.holder.as_ref().ok_or(ApiError::Unauthorized(Unauthorized::Missing))?;
         let Origin { request_id, source_ip } = self.origin.clone();
         let caller = |actor| Caller { actor, source_ip, request_id };
-        let revoked = match &holder.token {
+        let revoked = match &self.holder.token {
             StoredToken::OrgUser(token) => {
                 let caller = caller(Subject::new(OrgUserToken::SUBJECT, &token.id));
                 app.store().revoke_org_user_token(&token.org_id, &token.id, &caller).await?
             }
             StoredToken::EmailVerified(token) => {
                 let caller = caller(Subject::new(EmailToken::SUBJECT, &token.id));
-                app.store().revoke_email_token(token, holder.hash, &caller).await?
+                app.store().revoke_email_token(token, self.holder.hash, &caller).await?
             }
             // The guard refuses these kinds.
             StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(ApiError::Forbidden),
         };
         revoked.then_some(()).ok_or(ApiError::Unauthorized(Unauthorized::Invalid))
     }
+}
 
+impl<O> RegistryUser<O> {
     /// Runs a future and updates the token's `last_used_at` concurrently.
     pub async fn with_use_recorded<T>(&self, app: &App, answer: impl Future<Output = T>) -> T {
         let recording = async {

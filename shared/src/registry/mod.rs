@@ -7,14 +7,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`upstream`] | upstream URLs and requests to them; a caller's credential is never forwarded |
-//! | `resolver` | name resolution for them; internal addresses are dropped |
 //! | [`metadata`] | metadata responses: compression, entity tags, Lambda's size limit |
 //! | `reason` | why an upstream refuses, cleaned for people to read |
 //! | [`splice`] | replacement of strings in JSON without changing any other byte |
 //! | [`client`] | detection of the package manager and its command |
 //! | [`download`] | redirects to files, and their records in the installation log |
 //!
-//! [`RegistryUser`] is the guard, [`Call`] a request that it let in.
+//! [`RegistryUser`] is the guard, [`Call`] a request that it let in. [`RegistryHolder`] is the guard
+//! of `registry-npm-logout`.
 
 mod call;
 pub mod client;
@@ -22,7 +22,6 @@ pub mod download;
 mod guard;
 pub mod metadata;
 mod reason;
-mod resolver;
 pub mod splice;
 pub mod upstream;
 
@@ -39,7 +38,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 pub use self::call::Call;
-pub use self::guard::{RegistryUser, credential_in};
+pub use self::guard::{RegistryHolder, RegistryUser, credential_in};
 use self::upstream::Upstream;
 use crate::app::{App, InstallationsApp};
 use crate::clock::Moment;
@@ -145,8 +144,15 @@ impl RegistryApp {
 pub struct Registries {
     /// The settings.
     pub settings: Settings,
-    http: Arc<Mutex<reqwest::Client>>,
+    http: Arc<Mutex<Http>>,
     subscriptions: Arc<Mutex<HashMap<OrgId, (bool, Moment)>>>,
+}
+
+/// The HTTP client for upstreams. Each renewal is a generation.
+#[derive(Clone)]
+struct Http {
+    client: reqwest::Client,
+    generation: u64,
 }
 
 impl fmt::Debug for Registries {
@@ -184,11 +190,6 @@ pub const TOKEN_IN_PATH: ApiError = ApiError::Malformed(
      Revoke it: what is in a path is stored in logs on the way.",
 );
 
-/// The error for a path that is no resource of a registry. Not 404, which only the upstream may
-/// say: package managers remember it.
-pub const INVALID_PATH: ApiError =
-    ApiError::Malformed("This path is not a package, file or endpoint of this registry. Check the package name.");
-
 const TOKEN_IN_BODY: &str = "The request body contains a token. Remove it: the body is sent to the upstream registry.";
 
 /// The `Host` header, if it is valid.
@@ -204,7 +205,8 @@ impl Registries {
     ///
     /// If this machine has no root certificates.
     pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
-        let http = Arc::new(Mutex::new(upstream::client(&settings)?));
+        let http = Http { client: upstream::client(&settings)?, generation: 0 };
+        let http = Arc::new(Mutex::new(http));
         Ok(Self { settings, http, subscriptions: Arc::default() })
     }
 
@@ -250,15 +252,18 @@ impl Registries {
     }
 
     /// The HTTP client for upstreams.
-    fn http(&self) -> reqwest::Client {
+    fn http(&self) -> Http {
         self.http.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// A new HTTP client, in place of one whose connections are dead.
-    fn renewed_http(&self) -> reqwest::Result<reqwest::Client> {
-        let client = upstream::client(&self.settings)?;
-        *self.http.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = client.clone();
-        Ok(client)
+    /// A newer HTTP client than that of this generation, whose connections are dead. Of many
+    /// requests that met them, one makes it.
+    fn renewed_http(&self, generation: u64) -> reqwest::Result<reqwest::Client> {
+        let mut http = self.http.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if http.generation == generation {
+            *http = Http { client: upstream::client(&self.settings)?, generation: generation + 1 };
+        }
+        Ok(http.client.clone())
     }
 
     fn subscriptions(&self) -> std::sync::MutexGuard<'_, HashMap<OrgId, (bool, Moment)>> {

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -17,19 +19,20 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Response};
+use tower::{Layer, Service};
 use url::{Position, Url};
 
-use super::resolver::{Resolver, has_internal_host};
-use super::{Registries, Settings, TOKEN_IN_BODY, reason};
+use super::{Http, Registries, Settings, TOKEN_IN_BODY, reason};
 use crate::aws::IDLE_TIMEOUT;
 use crate::error::ApiError;
+use crate::resolver::{Resolver, has_internal_host, has_link_local_host};
 use crate::secret::Token;
 
 /// The timeout for connecting to an upstream.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long to wait for a response before the request is sent again on a new connection: the first
-/// one may have died while the function was frozen.
+/// How long to wait for a response on an old connection, which may have died while the function was
+/// frozen, before the request is sent again on a new one.
 const RESEND_AFTER: Duration = Duration::from_secs(3);
 
 /// The maximum size of upstream metadata in bytes, uncompressed. The largest packages have some 120
@@ -57,12 +60,12 @@ impl fmt::Debug for Upstream {
 
 impl Upstream {
     /// Parses an `http` or `https` URL without query and fragment. It must not have credentials,
-    /// since callers are redirected to it.
+    /// since callers are redirected to it, nor a link-local address.
     pub fn parse(text: &str) -> Option<Self> {
         let mut url = Url::parse(text).ok()?;
         let is_plain = url.username().is_empty() && url.password().is_none();
         let is_base = matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none();
-        if !is_plain || !is_base {
+        if !is_plain || !is_base || has_link_local_host(&url) {
             return None;
         }
         // Joined paths must be below this one.
@@ -116,29 +119,74 @@ pub fn is_plain_http_url(url: &Url) -> bool {
 ///
 /// If this machine has no root certificates.
 pub(super) fn client(settings: &Settings) -> reqwest::Result<Client> {
+    let upstreams = [&settings.npm, &settings.pypi].into_iter().flatten().map(|upstream| upstream.0.clone());
+    let resolver = Resolver::new(&upstreams.collect::<Vec<_>>());
     Client::builder()
         .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(settings.timeout)
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .dns_resolver(Arc::new(Resolver::new(settings)))
+        .dns_resolver(Arc::new(resolver))
+        .connector_layer(NoteConnecting)
         .redirect(Policy::custom(follow))
         .referer(false)
         .build()
 }
 
+tokio::task_local! {
+    /// Whether the request that is being sent has made a connection, at its latest redirect. Else it
+    /// uses one of an earlier request.
+    static IS_CONNECTING: Arc<AtomicBool>;
+}
+
+fn note_connecting(is_connecting: bool) {
+    let _ = IS_CONNECTING.try_with(|noted| noted.store(is_connecting, Ordering::Relaxed));
+}
+
+/// Notes when a request makes a connection.
+#[derive(Clone)]
+struct NoteConnecting;
+
+impl<S> Layer<S> for NoteConnecting {
+    type Service = Noting<S>;
+
+    fn layer(&self, connector: S) -> Noting<S> {
+        Noting(connector)
+    }
+}
+
+#[derive(Clone)]
+struct Noting<S>(S);
+
+impl<R, S: Service<R>> Service<R> for Noting<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        note_connecting(true);
+        self.0.call(request)
+    }
+}
+
 /// The redirect policy.
 fn follow(attempt: Attempt<'_>) -> Action {
+    note_connecting(false);
     let is_allowed = attempt.previous().first().is_some_and(|first| may_follow(first, attempt.url()));
     if is_allowed && attempt.previous().len() <= MAX_REDIRECTS { attempt.follow() } else { attempt.stop() }
 }
 
 /// Whether a redirect is allowed: not from `https` to `http`, and not to internal addresses, where
-/// Lambda serves other callers' events and AWS the function's credentials. What a name resolves to
-/// is the [`Resolver`]'s to check.
+/// Lambda serves other callers' events and AWS the function's credentials. An internal upstream may
+/// redirect to its own host and port. What a name resolves to is the [`Resolver`]'s to check.
 fn may_follow(first: &Url, next: &Url) -> bool {
     let keeps_tls = next.scheme() == "https" || next.scheme() == first.scheme();
-    keeps_tls && (has_internal_host(first) || !has_internal_host(next))
+    let is_same_place = next.host() == first.host() && next.port_or_known_default() == first.port_or_known_default();
+    keeps_tls && (is_same_place || !has_internal_host(next))
 }
 
 /// An upstream's response.
@@ -169,7 +217,7 @@ impl Registries {
     ///
     /// # Errors
     ///
-    /// 404 only if the upstream says so, since package managers cache it. 403 if the upstream
+    /// 404 and 410 only if the upstream says so, since package managers cache them. 403 if the upstream
     /// refuses, 429 if it limits the rate, 422 if the document is too large: clients retry 5xx. 504
     /// after a timeout, 502 for every other failure.
     pub async fn fetch(
@@ -178,7 +226,7 @@ impl Registries {
         accept: &'static str,
         cached: Option<HeaderValue>,
     ) -> Result<Fetched, ApiError> {
-        let mut request = self.http().get(url).header(ACCEPT, accept);
+        let mut request = self.http().client.get(url).header(ACCEPT, accept);
         if let Some(etag) = &cached {
             request = request.header(IF_NONE_MATCH, etag);
         }
@@ -209,18 +257,18 @@ impl Registries {
     ///
     /// # Errors
     ///
-    /// As [`Self::fetch`]; 400 if the body contains a token or the upstream rejects it, 410 if the
-    /// upstream no longer has the endpoint.
+    /// As [`Self::fetch`]; 400 if the body contains a token or the upstream rejects it, 404 if the
+    /// upstream does not have the endpoint.
     pub async fn post(&self, url: Url, headers: &HeaderMap, body: Bytes) -> Result<Document, ApiError> {
         let mut request =
-            self.http().post(url).header(ACCEPT, "application/json").header(CONTENT_TYPE, "application/json");
+            self.http().client.post(url).header(ACCEPT, "application/json").header(CONTENT_TYPE, "application/json");
         let plain = if is_gzip(headers)? {
             request = request.header(CONTENT_ENCODING, "gzip");
             decompressed(&body)?
         } else {
             body.to_vec()
         };
-        if Token::found_in(&String::from_utf8_lossy(&plain)).is_some() {
+        if Token::found_in(&unescaped(&String::from_utf8_lossy(&plain))).is_some() {
             return Err(ApiError::Malformed(TOKEN_IN_BODY));
         }
         let response = self.send(request.body(body)).await.map_err(failure)?;
@@ -231,16 +279,24 @@ impl Registries {
     }
 
     /// Sends a request that may arrive twice: all our requests only ask. If its connection breaks,
-    /// or no response arrives in time, it is sent once more on a new connection, and the first
-    /// response wins. Both attempts share one timeout.
+    /// or is an old one on which no response arrives in time, it is sent once more on a new
+    /// connection, and the first response wins. On a new connection the upstream is merely slow.
+    /// Both attempts share one timeout.
     async fn send(&self, request: RequestBuilder) -> reqwest::Result<Response> {
         let started = Instant::now();
         let request = request.build()?;
-        let Some(mut again) = request.try_clone() else { return self.http().execute(request).await };
-        let mut first = self.http().execute(request).boxed();
-        let outcome = tokio::time::timeout(RESEND_AFTER, &mut first).await;
+        let Http { client, generation } = self.http();
+        let Some(mut again) = request.try_clone() else { return client.execute(request).await };
+        let is_connecting = Arc::new(AtomicBool::new(false));
+        let mut first = IS_CONNECTING.scope(Arc::clone(&is_connecting), client.execute(request)).boxed();
+        let outcome = loop {
+            match tokio::time::timeout(RESEND_AFTER, &mut first).await {
+                Err(_) if is_connecting.load(Ordering::Relaxed) => {}
+                outcome => break outcome,
+            }
+        };
         *again.timeout_mut() = Some(self.settings.timeout.saturating_sub(started.elapsed()));
-        let second = async { self.renewed_http()?.execute(again).await };
+        let second = async { self.renewed_http(generation)?.execute(again).await };
         match outcome {
             Ok(Err(error)) if !error.is_connect() && !error.is_timeout() && !error.is_redirect() => second.await,
             Ok(result) => result,
@@ -272,11 +328,31 @@ fn decompressed(body: &[u8]) -> Result<Vec<u8>, ApiError> {
     if plain.len() as u64 > MAX_POSTED { Err(ApiError::PayloadTooLarge("32 MiB, uncompressed")) } else { Ok(plain) }
 }
 
+/// A JSON text with its `\u` escapes decoded, as far as a token can be written with them. It need not
+/// be valid JSON.
+fn unescaped(text: &str) -> String {
+    let mut parts = text.split(r"\u");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.get(..4).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(code) => {
+                plain.push(char::from(code));
+                plain.push_str(&part[4..]);
+            }
+            None => plain.extend([r"\u", part]),
+        }
+    }
+    plain
+}
+
 const UNREACHABLE: &str = "The upstream registry cannot be reached. Try again.";
 const FAILED: &str = "The upstream registry failed. Try again.";
 const UNAUTHORIZED: &str =
     "The upstream registry requires a credential, which this service does not have. Ask the operator of this service.";
 const UNEXPECTED: &str = "The upstream registry returned an unexpected response.";
+const ENDPOINT_GONE: &str = "The upstream registry no longer offers this endpoint. Update the package manager.";
+const PACKAGE_GONE: &str = "The upstream registry has removed this package or file. Use another one.";
+const NO_AUDIT: &str = "The upstream registry does not offer this kind of audit. Ask the operator of this service.";
 const TOO_LARGE: &str = "The upstream registry's metadata of this package is too large to serve.";
 
 async fn document(mut response: Response) -> Result<Document, ApiError> {
@@ -299,8 +375,11 @@ async fn refusal(response: Response, request: Request) -> ApiError {
     let status = response.status();
     tracing::warn!(upstream_status = status.as_u16(), "the upstream returned an error status");
     match (status, request) {
-        (StatusCode::GONE, Request::Audit) => ApiError::UpstreamGone,
-        (StatusCode::NOT_FOUND | StatusCode::GONE, _) => ApiError::PackageNotFound,
+        (StatusCode::GONE, Request::Audit) => ApiError::UpstreamGone(ENDPOINT_GONE),
+        (StatusCode::GONE, Request::Metadata) => ApiError::UpstreamGone(PACKAGE_GONE),
+        // npm and pnpm take a 404 as a registry without this kind of audit.
+        (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, Request::Audit) => ApiError::NotOffered(NO_AUDIT),
+        (StatusCode::NOT_FOUND, Request::Metadata) => ApiError::PackageNotFound,
         (StatusCode::FORBIDDEN | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, _) => {
             ApiError::UpstreamRefused(reason_in(response).await)
         }
@@ -348,6 +427,11 @@ fn failure(error: reqwest::Error) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::super::PublicUrl;
     use super::*;
 
     #[test]
@@ -367,8 +451,25 @@ mod tests {
             "https://user:pw@x/",
             "https://x/?a",
             "https://x/#a",
+            "http://169.254.169.254/",
+            "http://[fe80::1]/",
+            "http://[fd00:ec2::254]/",
         ] {
             assert_eq!(Upstream::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn escapes_of_ascii_are_decoded_and_everything_else_is_kept() {
+        for (text, plain) in [
+            ("", ""),
+            ("é{}", "é{}"),
+            (r"\u0074g_\u006Frg_", "tg_org_"),
+            (r"x\u00e9\u", r"xé\u"),
+            (r"\u12é4\u30421", r"\u12é4\u30421"),
+            (r"\u00", r"\u00"),
+        ] {
+            assert_eq!(unescaped(text), plain, "{text}");
         }
     }
 
@@ -414,6 +515,24 @@ mod tests {
             assert!(!allowed(first, next), "{next}");
         }
         assert!(!allowed("http://packages.example.com/a", "http://127.0.0.1:9001/"));
+        // An internal upstream opens nothing but itself.
+        for (first, own) in [
+            ("http://127.0.0.1:4873/a", "http://127.0.0.1:4873/b"),
+            ("https://10.0.0.1/a", "https://10.0.0.1:443/b"),
+            ("http://[::1]:4873/a", "http://[::1]:4873/b"),
+        ] {
+            assert!(allowed(first, own) && allowed(first, elsewhere), "{first}");
+            for next in [
+                "http://127.0.0.1:9001/2018-06-01/runtime/invocation/next",
+                "http://169.254.169.254/latest/meta-data/",
+                "http://localhost:4873/b",
+                "https://10.0.0.2/b",
+                "https://10.0.0.1:8443/b",
+                "https://[fd00:ec2::254]/",
+            ] {
+                assert!(!allowed(first, next), "{first} {next}");
+            }
+        }
     }
 
     #[test]
@@ -433,5 +552,45 @@ mod tests {
         ] {
             assert_eq!(below(text), None, "{text}");
         }
+    }
+
+    fn settings(npm: &str, pypi: Option<&str>) -> Settings {
+        Settings {
+            npm: Upstream::parse(npm),
+            pypi: pypi.and_then(Upstream::parse),
+            pypi_file_hosts: Vec::new(),
+            anonymous_access: false,
+            public_url: PublicUrl::FromHostHeader("https"),
+            timeout: Duration::from_secs(5),
+        }
+    }
+
+    #[tokio::test]
+    async fn name_that_resolves_to_this_machine_is_not_connected_to_unless_configured() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let accepted = tokio::spawn(async move {
+            let mut accepted = 0;
+            // Closes each connection unanswered.
+            while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), listener.accept()).await {
+                accepted += 1;
+            }
+            accepted
+        });
+        let (public, local) = ("https://packages.example.com/", format!("http://localhost:{port}/"));
+        let connects = async |settings: Settings, host: &str| {
+            let client = client(&settings).unwrap();
+            let error = client.get(format!("http://{host}:{port}/")).send().await.unwrap_err();
+            !error.is_connect()
+        };
+        for host in ["localhost", "localhost."] {
+            assert!(!connects(settings(public, None), host).await, "{host}");
+            assert!(!connects(settings(public, Some("https://pypi.example.com/simple/")), host).await, "{host}");
+        }
+        // An upstream on this machine does not open it to other names.
+        assert!(!connects(settings("http://127.0.0.1:4873/", None), "localhost").await);
+        assert!(connects(settings(&local, None), "localhost").await);
+        assert!(connects(settings(public, Some(&local)), "localhost").await);
+        assert_eq!(accepted.await.unwrap(), 2);
     }
 }

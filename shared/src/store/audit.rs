@@ -90,6 +90,9 @@ pub struct Entry {
     pub action: String,
     /// What was acted on.
     pub target: Subject,
+    /// What was set, where the target does not tell. Never a secret or an email address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// Whether it succeeded.
     pub outcome: OrUnknown<Outcome>,
     /// The source address of the request.
@@ -107,10 +110,16 @@ impl Entry {
             actor: caller.actor.clone(),
             action: action.to_owned(),
             target,
+            detail: None,
             outcome: Outcome::Done.into(),
             source_ip: caller.source_ip,
             request_id: caller.request_id.clone(),
         })
+    }
+
+    /// The same entry with what was set.
+    pub(super) fn with_detail(self, detail: String) -> Self {
+        Self { detail: Some(detail), ..self }
     }
 
     /// The same entry for a refused action.
@@ -277,6 +286,7 @@ mod tests {
             actor: Subject::new("bot", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
             action: "org_user_token.issue".to_owned(),
             target: Subject::new("org_user_token", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
+            detail: None,
             outcome: Outcome::Done.into(),
             source_ip: Some(IpAddr::from([203, 0, 113, 7])),
             request_id: "request-1".to_owned(),

@@ -41,7 +41,7 @@ use super::{Committed, Condition, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::email::{AddressHash, EmailAddress, Language};
 use crate::ids::TokenId;
-use crate::secret::{ResetCode, Token, TokenHash, TokenKind};
+use crate::secret::{MailedCode, Token, TokenHash, TokenKind};
 
 /// Maximum mails per address and hour, not counting *key changed* mails.
 pub const MAILS_PER_HOUR: u64 = 5;
@@ -113,7 +113,7 @@ pub enum Registration {
         /// The language of the mail.
         language: Language,
         /// The reset code.
-        code: ResetCode,
+        code: MailedCode,
         /// The code that it replaced.
         before: Option<StoredCode>,
     },
@@ -212,7 +212,7 @@ impl Store {
                 }
                 Stored::Active(address) => {
                     let language = language.unwrap_or(address.language);
-                    let code = ResetCode::generate()?;
+                    let code = MailedCode::generate()?;
                     let expires_at = self.clock.now().plus(CODE_LIFETIME);
                     let stored = StoredCode { hash: code.hash(), expires_at, language };
                     let entry = self.email_token_entry(caller, "register", &address.token_id)?;
@@ -311,7 +311,7 @@ impl Store {
     pub async fn reset(
         &self,
         email: &EmailAddress,
-        code: &ResetCode,
+        code: &MailedCode,
         caller: &Caller,
     ) -> Result<Option<Replaced>, StoreError> {
         let hash = email.hash();
@@ -382,7 +382,7 @@ impl Store {
     }
 
     fn revocation_of(&self, token: &EmailToken, hash: TokenHash, entry: &Entry) -> Transaction<'_> {
-        let mut transaction = self.transaction();
+        let mut transaction = self.transaction().persistent();
         transaction
             .delete_where(keys::address(token.address), "#token = :token", &[(":token", hash)])
             .delete_existing(keys::token(hash))

@@ -10,14 +10,18 @@ pub mod audit;
 pub mod bots;
 pub mod email_tokens;
 pub mod erasures;
+pub mod idempotency;
 pub mod installations;
 pub mod keys;
 pub mod mail_limits;
+pub mod members;
 pub mod org_access_tokens;
 pub mod org_user_tokens;
 pub mod orgs;
 pub mod rate_limits;
 pub mod registration;
+pub mod sessions;
+pub mod sign_in;
 pub mod table;
 pub mod tokens;
 pub mod usage;
@@ -296,8 +300,8 @@ enum Committed {
 }
 
 impl Transaction<'_> {
-    /// Tries for some seconds longer. For what cuts a caller off: calls that this caller repeats
-    /// without pause must not keep it from happening.
+    /// Tries for some seconds longer. For revocations and what else cuts a caller off: calls that
+    /// are repeated without pause must not keep it from happening.
     fn persistent(self) -> Self {
         Self { attempts: Backoff::PERSISTENT_TRIES, ..self }
     }
@@ -543,6 +547,11 @@ impl Backoff {
 
     fn new() -> Self {
         Self { tries: 0, at_most: Self::TRIES }
+    }
+
+    /// As [`Transaction::persistent`].
+    fn persistent() -> Self {
+        Self { tries: 0, at_most: Self::PERSISTENT_TRIES }
     }
 
     async fn pause(&mut self) -> Result<(), StoreError> {

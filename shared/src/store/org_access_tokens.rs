@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::bots::Bot;
+use super::idempotency::{Once, Repeat};
 use super::rate_limits::COUNT;
 use super::tokens::{AccessConfig, OrgAccessToken, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, keys};
@@ -71,6 +72,17 @@ pub enum Rejected {
     Suspended,
 }
 
+/// The result of a create.
+#[derive(Debug)]
+pub enum Created {
+    /// It was created. The plain token is returned only here.
+    Done(Box<OrgAccessToken>, Token),
+    /// The create was rejected.
+    Rejected(Rejected),
+    /// The idempotency key was used before.
+    Repeated(Repeat),
+}
+
 /// The result of an update.
 #[derive(Debug)]
 pub enum Changed {
@@ -85,16 +97,37 @@ pub enum Changed {
 }
 
 impl Store {
-    /// Creates an organization access token. The plain token is returned only here.
+    /// Creates an organization access token.
     pub async fn create_org_access_token(
         &self,
         org: &OrgId,
         settings: Settings,
         caller: &Caller,
-    ) -> Result<Result<(OrgAccessToken, Token), Rejected>, StoreError> {
-        if self.org(org).await?.is_none_or(|org| org.suspended) {
-            return Ok(Err(Rejected::Suspended));
+        once: Option<&Once>,
+    ) -> Result<Created, StoreError> {
+        let rejected = if self.org(org).await?.is_none_or(|org| org.suspended) {
+            Some(Rejected::Suspended)
+        } else {
+            match self.try_create_org_access_token(org, settings, caller, once).await? {
+                Ok((token, plain)) => return Ok(Created::Done(Box::new(token), plain)),
+                Err(rejected) => rejected,
+            }
+        };
+        // Whatever rejected it, the same request may have been carried out meanwhile.
+        match self.repeated(org, once, caller).await? {
+            Some(repeat) => Ok(Created::Repeated(repeat)),
+            None => rejected.map(Created::Rejected).ok_or(StoreError::Unavailable),
         }
+    }
+
+    /// The new token, or why it was rejected; `None` because the idempotency key was used before.
+    async fn try_create_org_access_token(
+        &self,
+        org: &OrgId,
+        settings: Settings,
+        caller: &Caller,
+        once: Option<&Once>,
+    ) -> Result<Result<(OrgAccessToken, Token), Option<Rejected>>, StoreError> {
         let plain = Token::generate(TokenKind::OrgAccess)?;
         // Taken first. If the create fails, the number stays unused; gaps are fine.
         let id = self.next_org_access_token_id(org).await?;
@@ -111,8 +144,8 @@ impl Store {
             revision: 0,
         };
         let pointer = Pointer { id, hash: plain.hash() };
-        let entry =
-            Entry::done(&self.clock, caller, "org_access_token.create", Subject::new(OrgAccessToken::SUBJECT, id))?;
+        let subject = Subject::new(OrgAccessToken::SUBJECT, id);
+        let entry = Entry::done(&self.clock, caller, "org_access_token.create", subject.clone())?;
         let mut transaction = self.transaction();
         transaction
             .put_new(keys::org_access_token_name(org, &token.name), &pointer)
@@ -129,19 +162,21 @@ impl Store {
             "#count < :max",
             &[(":one", 1), (":max", MAX_TOKENS)],
         );
+        let key = transaction.once(org, once, caller, subject);
         for _ in 0..MAX_ATTEMPTS {
             return Ok(match transaction.commit().await? {
                 Committed::Yes => Ok((token, plain)),
-                Committed::No(0) => Err(Rejected::NameTaken),
+                Committed::No(0) => Err(Some(Rejected::NameTaken)),
                 Committed::No(1..=3) => return Err(StoreError::Defect),
                 Committed::No(index) if index == counted => {
                     if !self.org_access_tokens_are_full(org).await? {
                         // The counter was started, or a token was deleted, in the meantime.
                         continue;
                     }
-                    Err(Rejected::TooMany)
+                    Err(Some(Rejected::TooMany))
                 }
-                Committed::No(_) => Err(Rejected::UnknownProject),
+                Committed::No(index) if Some(index) == key => Err(None),
+                Committed::No(_) => Err(Some(Rejected::UnknownProject)),
             });
         }
         Err(StoreError::Unavailable)
@@ -267,7 +302,7 @@ impl Store {
 
     /// Permanently deletes a token and frees its name. False if there is no token with this number.
     pub async fn delete_org_access_token(&self, org: &OrgId, id: u64, caller: &Caller) -> Result<bool, StoreError> {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::persistent();
         loop {
             let Some((pointer, token)) = self.org_access_token(org, id).await? else { return Ok(false) };
             let entry =

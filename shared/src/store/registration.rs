@@ -102,7 +102,8 @@ impl Store {
         caller: &Caller,
     ) -> Result<(), StoreError> {
         let target = Subject::new("deployment", "registration");
-        let entry = Entry::done(&self.clock, caller, "registration.set", target)?;
+        let set = policy.map_or_else(|| "parameter".to_owned(), ToString::to_string);
+        let entry = Entry::done(&self.clock, caller, "registration.set", target)?.with_detail(set);
         let mut transaction = self.transaction();
         match policy {
             Some(policy) => transaction.put(keys::registration(), &Stored { policy: policy.to_string() }),

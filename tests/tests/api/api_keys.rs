@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::domain::Plan;
 use shared::permissions::Role;
 use shared::secret::{Token, TokenKind};
+use tests::faults::Fault;
 use tests::management::API_KEYS;
 use tests::paging::List;
 use tests::table::text;
-use tests::{Answer, Service, ids};
+use tests::{Answer, Service, ids, operator};
 
 const SCOPES: [&str; 9] = [
     "shield:read",
@@ -219,7 +220,7 @@ async fn concurrent_creations_and_revocations_keep_the_count_exact() {
     let creators = join_all((0..40).map(|_| create(&service, &owner.credential, json!({}))));
     // Revokes each key twice.
     let revokers = join_all(keys.iter().chain(&keys).map(|id| service.revoke_api_key(&owner.credential, id)));
-    let (created, _) = futures::future::join(creators, revokers).await;
+    let (created, _) = join(creators, revokers).await;
     let won = created.iter().filter(|answer| answer.status == 201).count() as u64;
     created.iter().filter(|answer| answer.status != 201).for_each(assert_refused);
     assert!(won <= 10);
@@ -321,7 +322,7 @@ async fn downgrade_during_creations_never_exceeds_the_old_plan() {
     let (org, owner) = service.org_on(Plan::Developer).await;
     let downgrade = service.set_plan(&org, Plan::Free);
     let creators = join_all((0..30).map(|_| create(&service, &owner.credential, json!({}))));
-    let (answers, ()) = futures::future::join(creators, downgrade).await;
+    let (answers, ()) = join(creators, downgrade).await;
     let created = answers.iter().filter(|answer| answer.status == 201).count() as u64;
     answers.iter().filter(|answer| answer.status != 201).for_each(assert_refused);
     assert!((3..=10).contains(&created));
@@ -527,7 +528,7 @@ async fn revoked_key_cannot_create_keys_after_its_revocation() {
         service.revoke_api_key(&owner.credential, &key.id).await;
         service.all_api_keys(&owner.credential, 100, "").await
     };
-    let (answers, mut at_revocation) = futures::future::join(creators, revocation).await;
+    let (answers, mut at_revocation) = join(creators, revocation).await;
     for answer in answers.iter().filter(|answer| answer.status != 201) {
         answer.assert_error(401, "UNAUTHORIZED");
     }
@@ -538,6 +539,45 @@ async fn revoked_key_cannot_create_keys_after_its_revocation() {
     at_revocation.sort_unstable();
     assert_eq!(created, at_revocation);
     assert_eq!(service.active_api_keys(&org, &owner.credential).await, created.len() as u64);
+}
+
+/// Why a key may not be created, besides the revocation of the key that asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Obstacle {
+    PlanFull,
+    Suspended,
+}
+
+#[tokio::test]
+async fn revoked_key_is_told_nothing_about_plan_and_organization() {
+    // The calls of DynamoDB that pass before the key is revoked: its authentication, or all reads.
+    for (obstacle, passing) in [(Obstacle::PlanFull, 1), (Obstacle::PlanFull, 4), (Obstacle::Suspended, 1)] {
+        let (service, faults) = Service::start_with_faults().await;
+        let (org, owner) = service.org_on(Plan::Free).await;
+        let key = service.api_key(&owner.credential, &["org:write", "org:read"]).await;
+        // Records its use of this minute, which would be a call of its own.
+        service.api_keys(&key.key, "").await;
+        faults.arm(passing, &[Fault::Held], None);
+        let creation = create(&service, &key.key, json!({"scopes": ["org:read"]}));
+        let revocation = async {
+            faults.reached(passing + 1).await;
+            service.revoke_api_key(&owner.credential, &key.id).await;
+            match obstacle {
+                Obstacle::PlanFull => {
+                    for _ in 0..3 {
+                        service.api_key(&owner.credential, &["org:read"]).await;
+                    }
+                }
+                Obstacle::Suspended => {
+                    service.store.set_suspended(&org.id, true, &operator()).await.unwrap();
+                }
+            }
+            faults.release();
+        };
+        let (answer, ()) = join(creation, revocation).await;
+        faults.disarm();
+        answer.assert_error(401, "UNAUTHORIZED");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -554,7 +594,7 @@ async fn keys_expiring_together_are_each_uncounted_once() {
     // Lists and revocations compete to move the expired keys.
     let lists = join_all((0..6).map(|_| service.api_keys(&owner.credential, "")));
     let revocations = join_all(expiring.iter().step_by(7).map(|id| service.revoke_api_key(&owner.credential, id)));
-    let (lists, _) = futures::future::join(lists, revocations).await;
+    let (lists, _) = join(lists, revocations).await;
     for list in lists {
         assert_eq!((ids(&list["api_keys"]).len(), &list["plan"]["active_api_keys"]), (1, &json!(1)));
     }

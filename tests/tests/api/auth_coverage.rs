@@ -1,6 +1,7 @@
 //! Calls every operation with every credential that it must refuse and every role that it must
 //! accept.
 
+use reqwest::Method;
 use shared::domain::Scope;
 use shared::permissions::Operation;
 use tests::coverage::{
@@ -21,7 +22,9 @@ fn coverage_table_lists_every_operation_in_order() {
 fn coverage_table_matches_the_permission_table() {
     for Covered { operation, guard, .. } in COVERED {
         let rule = operation.rule();
-        assert_eq!(matches!(guard, Guard::Bot | Guard::Manager), !rule.roles.is_empty(), "{}", operation.name());
+        assert_eq!(*guard == Guard::Console, rule.console, "{}", operation.name());
+        let for_bots = !rule.roles.is_empty() && !rule.console;
+        assert_eq!(matches!(guard, Guard::Bot | Guard::Manager), for_bots, "{}", operation.name());
         assert_eq!(*guard == Guard::Manager, rule.scope.is_some(), "{}", operation.name());
         assert_eq!(*guard == Guard::EmailHolder, rule.email_tokens, "{}", operation.name());
         assert_eq!(*guard == Guard::Registry, rule.registry_tokens, "{}", operation.name());
@@ -169,4 +172,33 @@ async fn rotated_key_works_until_its_overlap_ends() {
     assert_eq!((status(&owner.credential).await.as_u16(), status(&new).await.as_u16()), (200, 200));
     service.clock.advance(std::time::Duration::from_secs(1));
     assert_eq!((status(&owner.credential).await.as_u16(), status(&new).await.as_u16()), (401, 200));
+}
+
+#[tokio::test]
+async fn unsupported_scheme_is_told_from_no_credential() {
+    let service = Service::start().await;
+    for path in ["/v1/api-keys", "/v1/whoami", "/npm/widgets", "/pypi/simple/widgets/"] {
+        let is_registry = !path.starts_with("/v1");
+        let get = async |authorization: Option<&str>| {
+            let request = service.request(Method::GET, path);
+            let request =
+                authorization.into_iter().fold(request, |request, value| request.header("authorization", value));
+            let answer = service.send(request).await;
+            assert_eq!((answer.status.as_u16(), answer.code()), (401, "UNAUTHORIZED".to_owned()), "{path}");
+            assert!(!answer.header("www-authenticate").contains("invalid_token"), "{path}");
+            answer.text
+        };
+        for sent in ["token tg_anon_x", "Digest x", "tg_anon_x"] {
+            let text = get(Some(sent)).await;
+            assert!(text.contains("scheme") && text.contains("not supported"), "{path} {sent}: {text}");
+            assert!(!text.contains("tg_anon_x"), "{path}: {text}");
+        }
+        for sent in [None, Some("")] {
+            let text = get(sent).await;
+            assert!(
+                text.contains(if is_registry { "no guard-tokens token" } else { "No credential" }),
+                "{path}: {text}"
+            );
+        }
+    }
 }

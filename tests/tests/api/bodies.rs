@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use reqwest::header;
+use reqwest::{Method, header};
 use serde_json::{Map, Value, json};
 use shared::permissions::Operation;
 use shared::secret::TokenKind;
@@ -340,5 +340,34 @@ async fn unknown_query_parameters_are_refused_and_not_echoed() {
             answer.assert_invalid(field);
             assert!(!answer.text.contains(&token), "{}", answer.text);
         }
+    }
+}
+
+#[tokio::test]
+async fn call_that_takes_no_field_accepts_an_empty_body_alone() {
+    let service = Service::start().await;
+    for (method, path, success) in
+        [(Method::POST, "/api/v1/tokens/regenerate", 200), (Method::DELETE, "/api/v1/tokens", 204)]
+    {
+        let mut token = Fixtures::create(&service).await.email_token;
+        let json = "application/json";
+        let call = |token: &str, content_type: &str, body: String| {
+            let request = service.request(method.clone(), path).bearer_auth(token);
+            service.send(request.header(header::CONTENT_TYPE, content_type).body(body))
+        };
+        call(&token, json, json!({"confirm": true}).to_string()).await.assert_invalid("confirm");
+        for body in ["[]", "{", "null", "x"] {
+            call(&token, json, body.to_owned()).await.assert_error(400, "BAD_REQUEST");
+        }
+        call(&token, "text/plain", "{}".to_owned()).await.assert_error(415, "UNSUPPORTED_MEDIA_TYPE");
+        call(&token, json, " ".repeat(16_385)).await.assert_error(413, "PAYLOAD_TOO_LARGE");
+        assert!(service.is_active(&token).await, "{path}");
+        // Whatever the type, nothing is nothing.
+        for (content_type, body) in [(json, "{}"), (json, ""), ("text/plain", "")] {
+            let answer = call(&token, content_type, body.to_owned()).await;
+            assert_eq!(answer.status, success, "{path}: {}", answer.text);
+            token = Fixtures::create(&service).await.email_token;
+        }
+        call("tg_anon_x", json, json!({"confirm": true}).to_string()).await.assert_error(401, "UNAUTHORIZED");
     }
 }

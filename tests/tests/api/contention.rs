@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::domain::Plan;
 use tests::contention::Contention;
+use tests::coverage::Fixtures;
+use tests::faults::Fault;
 use tests::management::{ACCESS_TOKENS, API_KEYS};
 use tests::{Answer, Service};
 
@@ -80,6 +82,39 @@ async fn hundred_revocations_of_one_token_succeed() {
     let answers = join_all((0..REVOKERS).map(delete)).await;
     let statuses = statuses(&answers);
     assert_eq!((statuses.get(&503), statuses.keys().all(|status| [204, 404].contains(status))), (None, true));
+}
+
+/// Other transactions give up after 16 conflicts.
+#[tokio::test]
+async fn revocation_is_repeated_until_it_wins() {
+    let attempts = 18;
+    let revoke = async |n: usize| {
+        let (service, faults) = Service::start_with_faults().await;
+        let Fixtures { org, owner, token, api_key, access_token, email_token, .. } = Fixtures::create(&service).await;
+        let (owner, by_user) = (&owner.credential, json!({"user_identifier": token.user_identifier}));
+        // The calls of DynamoDB per attempt: each looks first whether there is still anything to do.
+        let (calls, request) = match n {
+            0 => (2, service.request(Method::DELETE, &org.org_user_tokens(&format!("/by-id/{}", token.id)))),
+            1 => (2, service.request(Method::POST, &org.org_user_tokens("/revoke-by-user")).json(&by_user)),
+            2 => (2, service.request(Method::DELETE, &format!("{API_KEYS}/{}", api_key.id))),
+            3 => (3, service.request(Method::DELETE, &access_token.path())),
+            4 => (2, service.request(Method::DELETE, &format!("/npm/-/user/token/{}", token.token))),
+            _ => (1, service.request(Method::DELETE, "/api/v1/tokens")),
+        };
+        let credential = match n {
+            0..4 => owner,
+            4 => &token.token,
+            _ => &email_token,
+        };
+        faults.arm(0, &[], Some(Fault::Conflict));
+        let end = async {
+            faults.reached(attempts * calls + 2).await;
+            faults.disarm();
+        };
+        let (answer, ()) = join(service.send(request.bearer_auth(credential)), end).await;
+        assert!(answer.status.is_success(), "{n}: {} {}", answer.status, answer.text);
+    };
+    join_all((0..6).map(revoke)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -269,3 +269,18 @@ async fn authentication_makes_two_parallel_reads() {
     assert_eq!(answer.status, 201, "{}", answer.text);
     assert_eq!(faults.disarm(), ["GetItem", "GetItem", "TransactWriteItems", "GetItem"]);
 }
+
+#[tokio::test]
+async fn npm_logout_costs_as_much_as_revoking() {
+    let service = Service::start().await;
+    let (org, owner) = service.org_with_owner().await;
+    let logout = async |token: &str| {
+        let answer = service.call(Method::DELETE, &format!("/npm/-/user/token/{token}"), token).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.cost()
+    };
+    // The token, its pointer, the token again; the token, three listings, the entry.
+    assert_eq!(logout(&service.issue(&org, &owner, "alice").await.token).await, cost(4, 3.0, 4.0 * WRITE + AUDIT));
+    // The token; address, token and pointer, the entry.
+    assert_eq!(logout(&service.email_token("alice@example.com").await).await, cost(2, 1.0, 3.0 * WRITE + AUDIT));
+}

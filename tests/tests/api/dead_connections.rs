@@ -4,10 +4,11 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 use shared::registry::{Settings, UPSTREAM_TIMEOUT, upstream::Upstream};
-use tests::upstream::{Death, Registry, Reply, mortal};
+use tests::upstream::{Death, Registry, Reply, Revival, mortal};
 use tests::{Service, no_upstreams};
 
 /// A service whose upstream's connections die after one response, and a token.
@@ -42,7 +43,7 @@ async fn metadata_and_audits_survive_a_connection_that_died() {
 }
 
 #[tokio::test]
-async fn slow_upstream_is_asked_twice_at_most_and_its_first_response_is_served() {
+async fn slow_upstream_is_asked_once() {
     let registry = Registry::with_widgets().await;
     let packument = json!({"name": "slow", "versions": {}}).to_string();
     registry.stub("/npm/slow", Reply::ok("application/json", packument).delayed(Duration::from_secs(4)));
@@ -53,5 +54,47 @@ async fn slow_upstream_is_asked_twice_at_most_and_its_first_response_is_served()
     let answer = service.send(service.request(Method::GET, "/npm/slow").bearer_auth(&token)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert!(started.elapsed() < Duration::from_secs(6), "the first request goes on: {:?}", started.elapsed());
+    assert_eq!(registry.take_requests().len(), 1);
+}
+
+#[tokio::test]
+async fn slow_response_on_a_kept_connection_is_asked_for_twice_at_most_and_served() {
+    let registry = Registry::with_widgets().await;
+    let packument = json!({"name": "slow", "versions": {}}).to_string();
+    registry.stub("/npm/slow", Reply::ok("application/json", packument).delayed(Duration::from_secs(4)));
+    let settings = Settings { timeout: UPSTREAM_TIMEOUT, ..registry.settings() };
+    let service = Service::start_with_registries(settings).await;
+    let token = service.email_token("alice@example.com").await;
+    let get = |path: &str| service.send(service.request(Method::GET, path).bearer_auth(&token));
+    // Its connection is kept, and nobody can tell whether it still lives.
+    assert_eq!(get("/npm/widgets").await.status, 200);
+    registry.take_requests();
+    let started = Instant::now();
+    let answer = get("/npm/slow").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert!(started.elapsed() < Duration::from_secs(6), "the first request goes on: {:?}", started.elapsed());
     assert_eq!(registry.take_requests().len(), 2);
+}
+
+#[tokio::test]
+async fn requests_that_meet_dead_connections_together_share_their_new_ones() {
+    let (url, revival) = Revival::start(json!({"name": "widgets", "versions": {}}).to_string()).await;
+    let settings = Settings { npm: Upstream::parse(&url), timeout: UPSTREAM_TIMEOUT, ..no_upstreams() };
+    let service = Service::start_with_registries(settings).await;
+    let token = service.email_token("alice@example.com").await;
+    let five = async || {
+        let get = |_| service.send(service.request(Method::GET, "/npm/widgets").bearer_auth(&token));
+        for answer in join_all((0..5).map(get)).await {
+            assert_eq!(answer.status, 200, "{}", answer.text);
+        }
+    };
+    five().await;
+    let before = revival.connections();
+    revival.silence_connections();
+    five().await;
+    let after = revival.connections();
+    assert!(after > before);
+    // All are in the pool of one client, so that the next requests need no more.
+    five().await;
+    assert!(revival.connections() <= after + 1, "{before}, {after}, {}", revival.connections());
 }

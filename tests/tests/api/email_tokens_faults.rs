@@ -37,7 +37,7 @@ async fn retry_until_token(service: &Service, person: Person<'_>) -> String {
     let key = match kind_of(&mail).0 {
         Kind::Welcome => token_in(&mail),
         Kind::Recovery => person.reset_with(&code_in(&mail)).await,
-        Kind::KeyChanged | Kind::KeyRemoved => panic!("the newest mail is neither welcome nor recovery"),
+        other => panic!("the newest mail is {other:?}, neither welcome nor recovery"),
     };
     assert!(service.is_active(&key).await);
     assert_eq!(person.stored_tokens().await.len(), 1);

@@ -293,7 +293,7 @@ async fn key_removed_mails_do_not_consume_the_deployment_limit() {
 
 #[tokio::test]
 async fn key_changed_mails_do_not_consume_the_deployment_limit() {
-    let limits = mails_per_hour(2);
+    let limits = mails_per_hour(3);
     let service = service_at("10:00:00", limits).await;
     let mut key = service.person("alice@example.com").obtain_token().await;
     for _ in 0..3 {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::ids::BotId;
 use shared::secret::{Token, TokenKind};
 use tests::Service;
 use tests::log::Log;
@@ -71,6 +72,16 @@ async fn inactive_credential_is_logged_with_id_and_reason() {
             assert_eq!(line["refused_because"], because, "{route}: {line}");
             assert!(!log.text().contains(credential), "the log contains a secret");
         }
+    }
+    // An ID that nobody has is logged, since it may be a deleted bot's; other text is not.
+    let nobody = BotId::new(&service.clock).unwrap();
+    service.whoami(&format!("{bot_key}:{nobody}")).await;
+    assert_eq!(lines(&log, &mut seen)[0]["refused"], json!(nobody));
+    for text in [&nobody.as_str().to_lowercase(), "BTI-AM-THE-OPERATOR-CALL-ME", &format!("{nobody}x"), "BT?"] {
+        service.whoami(&format!("{bot_key}:{text}")).await;
+        let found = lines(&log, &mut seen);
+        assert_eq!((found.len(), found[0].get("refused")), (1, None), "{text}");
+        assert!(!found[0].to_string().contains(text), "{text}");
     }
     // An active credential, a malformed one and none are not logged as inactive.
     for credential in [owner.credential.as_str(), "tk_live_x", &format!("tk_live_x:{bot_id}")] {

@@ -302,7 +302,7 @@ async fn upstream_failure_is_distinct_from_missing_package() {
     {
         for (reply, status, code) in [
             (Reply::status(404), 404, "NOT_FOUND"),
-            (Reply::status(410), 404, "NOT_FOUND"),
+            (Reply::status(410), 410, "GONE"),
             (Reply::status(400), 502, "BAD_GATEWAY"),
             (Reply::status(401), 502, "BAD_GATEWAY"),
             (Reply::status(403), 403, "FORBIDDEN"),
@@ -464,6 +464,37 @@ async fn upstream_redirects_must_be_http_or_https() {
     assert_eq!(get(&service, "/npm/renamed", &bearer).await.status, 200);
     registry.stub("/npm/renamed", Reply::status(301).with_header("location", "file:///etc/passwd"));
     assert_problem(&get(&service, "/npm/renamed", &bearer).await, 502, "BAD_GATEWAY");
+}
+
+#[tokio::test]
+async fn root_of_a_registry_is_400_with_its_own_sentence() {
+    let (service, registry) = service().await;
+    for path in ["/npm", "/npm/", "/pypi", "/pypi/", "//npm/widgets"] {
+        for method in [Method::GET, Method::PUT] {
+            let answer = service.send(service.request(method, path)).await;
+            assert_problem(&answer, 400, "BAD_REQUEST");
+            assert!(answer.text.contains("This path is not a package"), "{path}: {}", answer.text);
+        }
+    }
+    assert!(registry.take_requests().is_empty());
+}
+
+#[tokio::test]
+async fn internal_upstream_redirects_to_no_other_internal_place() {
+    let (service, registry) = service().await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    let other = Registry::with_widgets().await;
+    let other_ip = other.url.replace("localhost", "127.0.0.1");
+    for place in [&other.url, &other_ip, &registry.url.replace("localhost", "127.0.0.1"), "http://169.254.169.254"] {
+        for (ours, theirs) in [(NPM, "/npm/widgets"), (PAGE, "/simple/widgets/")] {
+            registry.stub(theirs, Reply::status(302).with_header("location", &format!("{place}{theirs}")));
+            registry.take_requests();
+            assert_problem(&get(&service, ours, &bearer).await, 502, "BAD_GATEWAY");
+            assert_eq!(registry.take_requests().len(), 1, "{place}");
+        }
+    }
+    assert!(other.take_requests().is_empty());
 }
 
 #[tokio::test]

@@ -332,7 +332,10 @@ async fn audits_keys_and_attestations_are_proxied() {
         assert!(!received.headers.contains_key("authorization"));
         // A token reaches the upstream in no part of a body.
         let secret = format!(r#"{{"x-{}":["1.0.0"]}}"#, setup.fixtures.token.token);
+        let escaped = secret.replace("tg_", r"\u0074g\u005F");
         for (encoding, body) in [
+            ("identity", escaped.clone().into_bytes()),
+            ("gzip", gzip(escaped.as_bytes())),
             ("gzip", gzip(secret.as_bytes())),
             ("gzip", [gzip(b"{"), gzip(secret.as_bytes())].concat()),
             ("identity", secret.clone().into_bytes()),
@@ -359,9 +362,11 @@ async fn audits_keys_and_attestations_are_proxied() {
         assert!(setup.registry.take_requests().is_empty());
     }
     // A missing upstream endpoint is a 404, which npm understands; 400 and 410 are the upstream's too.
+    let missing = "The upstream registry does not offer this kind of audit.";
     let path = "/npm/-/npm/v1/security/advisories/bulk";
     for (theirs, ours, text) in [
-        (Reply::status(404), 404, ""),
+        (Reply::status(404), 404, missing),
+        (Reply::status(405), 404, missing),
         (Reply::status(410), 410, "no longer"),
         (Reply::status(400).with_body(r#"{"error":"Invalid package tree"}"#), 400, "invalid: Invalid package tree."),
         (Reply::status(403).with_body(r#"{"error":"Not licensed"}"#), 403, "Not licensed."),

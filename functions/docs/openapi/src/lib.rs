@@ -1,4 +1,4 @@
-//! `GET /v1/docs/openapi.json`: the OpenAPI document of the whole service, public.
+//! `GET` and `HEAD /v1/docs/openapi.json`: the OpenAPI document of the whole service, public.
 
 use std::io::Write;
 use std::sync::LazyLock;
@@ -34,7 +34,7 @@ static TAG: LazyLock<String> = LazyLock::new(|| {
 
 /// The routes of this function.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
-    OpenApiRouter::new().routes(routes!(openapi))
+    OpenApiRouter::new().routes(routes!(openapi, head))
 }
 
 /// Get the OpenAPI document
@@ -66,6 +66,26 @@ async fn openapi(_: NoQuery, headers: HeaderMap) -> Response {
         return (common, kind, [(CONTENT_ENCODING, "gzip")], COMPRESSED.as_slice()).into_response();
     }
     (common, kind, DOCUMENT).into_response()
+}
+
+/// Get the headers of the OpenAPI document
+///
+/// As `GET`, without the document.
+#[utoipa::path(
+    head,
+    path = "/v1/docs/openapi.json",
+    operation_id = "docs-openapi-head",
+    tag = tag::DOCS,
+    responses(
+        (status = 200, description = "The headers of the OpenAPI document.", headers(
+            ("ETag" = String, description = "The document's entity tag, for `If-None-Match`."),
+        )),
+        (status = 304, description = "The document has the entity tag in `If-None-Match`."),
+    ),
+)]
+async fn head(query: NoQuery, headers: HeaderMap) -> Response {
+    // hyper sends no body to `HEAD`, and the length of the one that it would.
+    openapi(query, headers).await
 }
 
 /// Whether the caller has this document: `If-None-Match` is a list of tags, or `*`.

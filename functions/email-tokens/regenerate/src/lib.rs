@@ -3,10 +3,10 @@
 use axum::extract::State;
 use shared::error::Unauthorized;
 use shared::mail::send_key_changed;
-use shared::openapi::{HolderErrors, tag};
+use shared::openapi::{BodyErrors, HolderErrors, tag};
 use shared::permissions::EmailTokensRegenerate;
 use shared::views::NewEmailTokenView;
-use shared::{ApiError, EmailHolder, Json, MailApp, NoQuery};
+use shared::{ApiError, EmailHolder, Json, MailApp, NoFields, NoQuery};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -25,12 +25,13 @@ pub fn routes() -> OpenApiRouter<MailApp> {
     path = "/api/v1/tokens/regenerate",
     operation_id = "email-tokens-regenerate",
     tag = tag::EMAIL_TOKENS,
-    responses((status = 200, description = "The new token.", body = NewEmailTokenView), HolderErrors),
+    responses((status = 200, description = "The new token.", body = NewEmailTokenView), HolderErrors, BodyErrors),
 )]
 async fn regenerate(
     State(MailApp { app, mailer }): State<MailApp>,
     holder: EmailHolder<EmailTokensRegenerate>,
     _: NoQuery,
+    _: NoFields,
 ) -> Result<Json<NewEmailTokenView>, ApiError> {
     let replaced = app.store().regenerate(&holder.token, holder.hash, &holder.caller).await?;
     let replaced = replaced.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;

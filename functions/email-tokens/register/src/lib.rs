@@ -8,9 +8,10 @@ use shared::mail::{Mail, MailError, Mailer};
 use shared::openapi::{RateLimitedErrors, tag};
 use shared::store::audit::Caller;
 use shared::store::email_tokens::Registration;
-use shared::store::mail_limits::{CountedMail, Reached, Recipient};
+use shared::store::mail_limits::{CountedMail, Recipient};
 use shared::store::registration::RegistrationPolicy;
 use shared::{ApiError, App, Json, MailApp, NoQuery, RateLimitedCaller};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -58,10 +59,9 @@ async fn register(
     _: NoQuery,
     Json(request): Json<Request>,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
-    // Starts before the work: see `Limits::registration_time`.
-    let minimum_duration = tokio::time::sleep(app.limits().registration_time);
+    let started = Instant::now();
     let result = register_and_mail(&app, &mailer, &request, &caller).await;
-    minimum_duration.await;
+    tokio::time::sleep_until(started + app.limits().registration_end(started.elapsed())).await;
     result?;
     let message = "If this address can receive mail, a message is on its way.";
     Ok((StatusCode::ACCEPTED, Json(Accepted { message })))
@@ -72,7 +72,7 @@ async fn register_and_mail(app: &App, mailer: &Mailer, request: &Request, caller
     let (recipient, policy) = tokio::try_join!(store.recipient(request.email.hash()), store.registration())?;
     let policy = policy.as_ref().unwrap_or(&app.limits().registration);
     // Checked first, so that an address over its limit uses up no other limit.
-    let Some(recipient) = recipient else { return Ok(()) };
+    let Some(mut recipient) = recipient else { return Ok(()) };
     let Some(mut counted) = admitted(app, policy, recipient, &request.email, caller).await? else { return Ok(()) };
     let registration = store.register(&request.email, request.language, caller).await?;
     let sent = match &registration {
@@ -80,7 +80,8 @@ async fn register_and_mail(app: &App, mailer: &Mailer, request: &Request, caller
             if recipient == Recipient::Known {
                 // The token was revoked in the meantime: this mail was counted as another kind.
                 store.uncount_mail(counted).await?;
-                match admitted(app, policy, Recipient::New, &request.email, caller).await? {
+                recipient = Recipient::New;
+                match admitted(app, policy, recipient, &request.email, caller).await? {
                     Some(again) => counted = again,
                     None => return Ok(store.mail_failed(&request.email, &registration, true).await?),
                 }
@@ -96,6 +97,11 @@ async fn register_and_mail(app: &App, mailer: &Mailer, request: &Request, caller
         if definitely_not_sent {
             store.uncount_mail(counted).await?;
         }
+        // An address of the other kind that is sent no mail is answered 202, so this one must be too.
+        let Some(other) = admitted(app, policy, recipient.other(), &request.email, caller).await? else {
+            return Ok(());
+        };
+        store.uncount_mail(other).await?;
         return Err(error.into());
     }
     Ok(())
@@ -124,18 +130,7 @@ async fn admitted(
             Ok(Some(counted))
         }
         Err(reached) => {
-            match reached {
-                Reached::Deployment => tracing::error!("the hourly mail limit of the deployment is reached"),
-                Reached::NewAddresses => {
-                    tracing::error!("the hourly mail limit of addresses without a token is reached");
-                }
-                Reached::Domain => {
-                    tracing::error!(domain = email.domain(), "the hourly mail limit of a domain is reached");
-                }
-                Reached::SourceHour | Reached::SourceDay | Reached::SourceShare | Reached::Mailbox => {
-                    tracing::info!(limit = ?reached, "a mail was not sent because of a limit");
-                }
-            }
+            reached.log(email);
             Ok(None)
         }
     }

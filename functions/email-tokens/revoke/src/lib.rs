@@ -3,9 +3,9 @@
 use axum::extract::State;
 use shared::error::Unauthorized;
 use shared::mail::send_key_removed;
-use shared::openapi::{HolderErrors, tag};
+use shared::openapi::{BodyErrors, HolderErrors, tag};
 use shared::permissions::EmailTokensRevoke;
-use shared::{ApiError, EmailHolder, MailApp, NoContent, NoQuery};
+use shared::{ApiError, EmailHolder, MailApp, NoContent, NoFields, NoQuery};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -24,12 +24,13 @@ pub fn routes() -> OpenApiRouter<MailApp> {
     path = "/api/v1/tokens",
     operation_id = "email-tokens-revoke",
     tag = tag::EMAIL_TOKENS,
-    responses((status = 204, description = "The token is revoked."), HolderErrors),
+    responses((status = 204, description = "The token is revoked."), HolderErrors, BodyErrors),
 )]
 async fn revoke(
     State(MailApp { app, mailer }): State<MailApp>,
     holder: EmailHolder<EmailTokensRevoke>,
     _: NoQuery,
+    _: NoFields,
 ) -> Result<NoContent, ApiError> {
     let removed = app.store().remove_email_token(&holder.token, holder.hash, &holder.caller).await?;
     let removed = removed.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;

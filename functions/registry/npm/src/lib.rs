@@ -8,27 +8,26 @@ use std::error::Error;
 use axum::Json as AnswerJson;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body_util::LengthLimitError;
 use serde::Serialize;
 use shared::domain::Ecosystem;
-use shared::error::Unauthorized;
+use shared::error::NOT_IN_REGISTRY;
 use shared::openapi::{RegistryErrors, tag};
 use shared::permissions;
 use shared::registry::download::PackageFile;
 use shared::registry::metadata::{self, Variant};
 use shared::registry::splice::{Edit, Spliced};
 use shared::registry::upstream::{Document, Upstream};
-use shared::registry::{Call, INVALID_PATH, TOKEN_IN_PATH, has_token, holder_name};
+use shared::registry::{Call, TOKEN_IN_PATH, has_token, holder_name};
 use shared::{ApiError, RegistryApp, RegistryUser, accept};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::packument::{Places, tarball_of};
-use crate::path::{Package, Resource, Tarball, token_to_revoke};
+use crate::path::{Package, Resource, Tarball};
 
 /// The body size limit of an audit request, in bytes as sent.
 const LARGEST_AUDIT: usize = 4 * 1024 * 1024;
@@ -50,13 +49,6 @@ const NO_LOGIN: ApiError = ApiError::Refused(
     "This registry has no accounts to log in to. Get a token from your organization, or by mail from /api/v1/tokens, \
      and set it as _authToken of this registry in .npmrc.",
 );
-
-const OTHER_TOKEN: ApiError = ApiError::Refused(
-    "The token in the path is not the one that the request was sent with, so it was not revoked. \
-     npm logout revokes only its own token.",
-);
-
-const REVOKED: &str = "The token is revoked and no longer works anywhere.";
 
 const UNREADABLE: ApiError = ApiError::BadGateway("The upstream registry returned invalid npm metadata.");
 
@@ -80,13 +72,17 @@ async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Respo
     match resource {
         // Whoever logs in has no token yet.
         Some(Resource::Login) => return Err(NO_LOGIN),
-        Some(Resource::Logout) => return logout(&app, parts, &path).await,
+        Some(Resource::Logout) if parts.method != Method::DELETE => {
+            return Err(ApiError::MethodNotAllowed("DELETE".to_owned()));
+        }
         _ => {}
     }
     // Authenticate first; reveal nothing to others.
     let user = User::from_request_parts(&mut parts, &app).await?;
     let resource = match resource {
         Some(Resource::NotOffered) => return Err(NOT_OFFERED),
+        // A path that is not exactly the one of `npm logout`, which is another function's.
+        Some(Resource::Logout) => return Err(if has_token(&path) { TOKEN_IN_PATH } else { NOT_IN_REGISTRY }),
         None if has_token(&path) => return Err(TOKEN_IN_PATH),
         resource => resource,
     };
@@ -95,28 +91,13 @@ async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Respo
         return Err(ApiError::MethodNotAllowed(allowed.to_owned()));
     }
     let npm = Npm(Call { app: &app, user: &user, parts: &parts });
-    user.with_use_recorded(&app.app, npm.answer(resource.ok_or(INVALID_PATH)?, body)).await
-}
-
-/// `npm logout`: revokes the caller's token, which is also in the path.
-async fn logout(app: &RegistryApp, mut parts: Parts, path: &str) -> Result<Response, ApiError> {
-    if parts.method != Method::DELETE {
-        return Err(ApiError::MethodNotAllowed("DELETE".to_owned()));
-    }
-    let user = User::authenticate(&mut parts, app).await?;
-    let holder = user.holder.as_ref().ok_or(ApiError::Unauthorized(Unauthorized::Missing))?;
-    if token_to_revoke(path).is_none_or(|token| token.hash() != holder.hash) {
-        return Err(OTHER_TOKEN);
-    }
-    user.revoke_token(&app.app).await?;
-    // npm prints this header.
-    Ok(([("npm-notice", REVOKED)], AnswerJson(Pong {})).into_response())
+    user.with_use_recorded(&app.app, npm.answer(resource.ok_or(NOT_IN_REGISTRY)?, body)).await
 }
 
 /// A call to the npm registry.
 struct Npm<'a>(Call<'a, permissions::RegistryNpm>);
 
-/// `npm ping` and `npm logout` expect an object.
+/// `npm ping` expects an object.
 #[derive(Serialize)]
 struct Pong {}
 

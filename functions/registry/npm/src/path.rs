@@ -41,7 +41,7 @@ pub enum Resource {
     QuickAudit,
     /// `npm login`.
     Login,
-    /// `npm logout`, with a token as the last segment.
+    /// `npm logout`, with a token as the last segment. `registry-npm-logout` serves it.
     Logout,
     /// Another function of npm registries.
     NotOffered,
@@ -105,12 +105,6 @@ impl Resource {
     pub fn is_posted(&self) -> bool {
         matches!(self, Resource::Advisories | Resource::Audit | Resource::QuickAudit)
     }
-}
-
-/// The token in the path of [`Resource::Logout`].
-pub fn token_to_revoke(path: &str) -> Option<Token> {
-    let path = percent_decode_str(path).decode_utf8().ok()?;
-    Token::parse(path.trim_end_matches('/').rsplit('/').next()?)
 }
 
 /// The path segment before a file name that the upstream does not keep at npm's usual path.

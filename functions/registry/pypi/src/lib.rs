@@ -9,12 +9,13 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use shared::domain::Ecosystem;
+use shared::error::NOT_IN_REGISTRY;
 use shared::openapi::{RegistryErrors, tag};
 use shared::permissions;
 use shared::registry::download::PackageFile;
 use shared::registry::metadata::Variant;
 use shared::registry::upstream::{Document, Upstream};
-use shared::registry::{Call, INVALID_PATH, TOKEN_IN_PATH, has_token};
+use shared::registry::{Call, TOKEN_IN_PATH, has_token};
 use shared::{ApiError, RegistryApp, RegistryUser, accept};
 use url::Url;
 use utoipa::{OpenApi, ToSchema};
@@ -67,7 +68,7 @@ async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Respo
         return Err(ApiError::MethodNotAllowed("GET, HEAD".to_owned()));
     }
     let pypi = Pypi(Call { app: &app, user: &user, parts: &parts });
-    user.with_use_recorded(&app.app, pypi.answer(resource.ok_or(INVALID_PATH)?)).await
+    user.with_use_recorded(&app.app, pypi.answer(resource.ok_or(NOT_IN_REGISTRY)?)).await
 }
 
 /// A call to the Python package index.

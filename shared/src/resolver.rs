@@ -1,8 +1,9 @@
-//! Resolves host names for requests to upstreams, and drops internal addresses.
+//! Resolves host names for requests to upstream registries and OpenID issuers, and drops internal
+//! addresses.
 //!
-//! A name says nothing about its address: one that an upstream redirects to may lead to this
-//! function's own runtime or to the private network behind it. So the addresses are checked where
-//! they are used, between resolving and connecting.
+//! A name says nothing about its address: one that an upstream redirects to, or an issuer names in
+//! its metadata, may lead to this function's own runtime or to the private network behind it. So
+//! the addresses are checked where they are used, between resolving and connecting.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,50 +12,33 @@ use std::sync::Arc;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use super::Settings;
 use crate::config;
 
 /// The variables that name a proxy. reqwest resolves its name, too.
 const PROXIES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
-/// The names that may resolve to internal addresses.
+/// The resolver of a client.
 #[derive(Debug, Clone)]
-enum Internal {
-    /// Any, because every upstream is on this machine or on a private address itself.
-    Any,
-    /// Those that the operator configured.
-    Only(Arc<BTreeSet<String>>),
+pub(crate) struct Resolver {
+    /// The names that the operator configured: they may resolve to internal addresses.
+    configured: Arc<BTreeSet<String>>,
 }
 
-/// The resolver of the upstreams' client.
-#[derive(Debug, Clone)]
-pub(super) struct Resolver(Internal);
-
 impl Resolver {
-    /// The resolver for these upstreams. Names of upstreams and proxies may resolve to internal
-    /// addresses.
-    pub fn new(settings: &Settings) -> Self {
-        let upstreams: Vec<Url> = [&settings.npm, &settings.pypi]
-            .into_iter()
-            .flatten()
-            .filter_map(|url| Url::parse(url.as_str()).ok())
-            .collect();
-        if !upstreams.is_empty() && upstreams.iter().all(has_internal_host) {
-            return Self(Internal::Any);
-        }
+    /// The resolver for a client of these URLs, which the operator configured. Their names and
+    /// those of proxies may resolve to internal addresses.
+    pub fn new(configured: &[Url]) -> Self {
         let proxies = PROXIES.into_iter().filter_map(config::optional).filter_map(|url| {
             // A proxy may be given without a scheme.
             Url::parse(&url).ok().filter(Url::has_host).or_else(|| Url::parse(&format!("http://{url}")).ok())
         });
-        let names = upstreams.into_iter().chain(proxies).filter_map(|url| Some(plain(url.host_str()?)));
-        Self(Internal::Only(Arc::new(names.collect())))
+        let names = configured.iter().cloned().chain(proxies).filter_map(|url| Some(plain(url.host_str()?)));
+        Self { configured: Arc::new(names.collect()) }
     }
 
-    fn may_be_internal(&self, name: &str) -> bool {
-        match &self.0 {
-            Internal::Any => true,
-            Internal::Only(names) => names.contains(&plain(name)),
-        }
+    /// Whether this name may lead to this address.
+    fn allows(&self, name: &str, address: IpAddr) -> bool {
+        !is_link_local(address) && (!is_internal(address) || self.configured.contains(&plain(name)))
     }
 }
 
@@ -62,13 +46,12 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let resolver = self.clone();
         Box::pin(async move {
-            let may_be_internal = resolver.may_be_internal(name.as_str());
             // The port is the URL's; 0 stands for it.
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed = found.filter(|address| may_be_internal || !is_internal(address.ip()));
+            let allowed = found.filter(|address| resolver.allows(name.as_str(), address.ip()));
             let allowed: Vec<SocketAddr> = allowed.collect();
             if allowed.is_empty() {
-                return Err("the host has no public address".into());
+                return Err("the host has no address that may be reached".into());
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
@@ -81,7 +64,7 @@ fn plain(name: &str) -> String {
 }
 
 /// Whether a URL's host is, without resolving it, this machine or an address of a private network.
-pub(super) fn has_internal_host(url: &Url) -> bool {
+pub(crate) fn has_internal_host(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => {
             let name = plain(name);
@@ -93,28 +76,62 @@ pub(super) fn has_internal_host(url: &Url) -> bool {
     }
 }
 
-/// Whether an address is this machine's or one of a private network.
+/// Whether a URL's host is an address that nothing may reach, whatever is configured.
+#[cfg(feature = "registry")]
+pub(crate) fn has_link_local_host(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => is_link_local(address.into()),
+        Some(Host::Ipv6(address)) => is_link_local(address.into()),
+        Some(Host::Domain(_)) | None => false,
+    }
+}
+
+/// Whether an address is link-local, or AWS's metadata service, whose IPv6 address is a private one.
+/// No registry is there, but credentials are.
+fn is_link_local(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local()
+                || matches!(address.segments(), [0xfd00, 0xec2, ..])
+                || embedded(address).is_some_and(|address| address.is_link_local())
+        }
+    }
+}
+
+/// Whether an address is this machine's, one of a private network, or reserved.
 fn is_internal(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_internal_v4(address),
         IpAddr::V6(address) => {
             address.is_loopback()
                 || address.is_unspecified()
+                || address.is_multicast()
                 || address.is_unicast_link_local()
                 || address.is_unique_local()
+                // Site-local, the predecessor of unique local: fec0::/10.
+                || address.segments()[0] & 0xffc0 == 0xfec0
+                // NAT64 of a network's own: 64:ff9b:1::/48.
+                || matches!(address.segments(), [0x64, 0xff9b, 1, ..])
                 || embedded(address).is_some_and(is_internal_v4)
         }
     }
 }
 
 fn is_internal_v4(address: Ipv4Addr) -> bool {
-    let [first, second, ..] = address.octets();
+    let [first, second, third, _] = address.octets();
     first == 0
         || address.is_loopback()
         || address.is_private()
         || address.is_link_local()
         // Shared by carriers and used inside clouds: 100.64.0.0/10.
         || first == 100 && (64..128).contains(&second)
+        // Protocol assignments: 192.0.0.0/24.
+        || (first, second, third) == (192, 0, 0)
+        // Benchmarks: 198.18.0.0/15.
+        || first == 198 && second & 0xfe == 18
+        // Multicast and reserved: 224.0.0.0/3.
+        || first >= 224
 }
 
 /// The IPv4 address that an IPv6 address leads to: by NAT64, 6to4, or as a compatible address.
@@ -130,24 +147,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tokio::net::TcpListener;
-
-    use super::super::PublicUrl;
-    use super::super::upstream::{Upstream, client};
     use super::*;
-
-    fn settings(npm: &str, pypi: Option<&str>) -> Settings {
-        Settings {
-            npm: Upstream::parse(npm),
-            pypi: pypi.and_then(Upstream::parse),
-            pypi_file_hosts: Vec::new(),
-            anonymous_access: false,
-            public_url: PublicUrl::FromHostHeader("https"),
-            timeout: Duration::from_secs(5),
-        }
-    }
 
     #[test]
     fn loopback_private_and_shared_addresses_are_internal() {
@@ -173,6 +173,18 @@ mod tests {
             "::127.0.0.1",
             "64:ff9b::a9fe:a9fe",
             "2002:7f00:1::1",
+            "64:ff9b:1::1",
+            "64:ff9b:1:ffff::cb00:7107",
+            "fec0::1",
+            "feff::1",
+            "ff02::1",
+            "192.0.0.170",
+            "198.18.0.1",
+            "198.19.255.255",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::ffff:198.18.0.1",
         ] {
             assert!(is_internal(address.parse().unwrap()), "{address}");
         }
@@ -186,6 +198,11 @@ mod tests {
             "2001:db8::1",
             "::ffff:203.0.113.7",
             "64:ff9b::cb00:7107",
+            "64:ff9b:2::1",
+            "192.0.1.1",
+            "198.17.255.255",
+            "198.20.0.1",
+            "223.255.255.255",
         ] {
             assert!(!is_internal(address.parse().unwrap()), "{address}");
         }
@@ -201,42 +218,13 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn name_that_resolves_to_this_machine_is_not_connected_to_unless_configured() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let accepted = tokio::spawn(async move {
-            let mut accepted = 0;
-            // Closes each connection unanswered.
-            while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), listener.accept()).await {
-                accepted += 1;
-            }
-            accepted
-        });
-        let (public, local) = ("https://packages.example.com/", format!("http://localhost:{port}/"));
-        let connects = async |settings: Settings, host: &str| {
-            let client = client(&settings).unwrap();
-            let error = client.get(format!("http://{host}:{port}/")).send().await.unwrap_err();
-            !error.is_connect()
-        };
-        for host in ["localhost", "localhost."] {
-            assert!(!connects(settings(public, None), host).await, "{host}");
-            assert!(!connects(settings(public, Some("https://pypi.example.com/simple/")), host).await, "{host}");
-        }
-        assert!(connects(settings(&local, None), "localhost").await);
-        assert!(connects(settings(public, Some(&local)), "localhost").await);
-        assert_eq!(accepted.await.unwrap(), 2);
-    }
-
     #[test]
-    fn internal_upstream_does_not_open_the_network_to_a_public_one() {
-        let resolver = |npm: &str, pypi: Option<&str>| Resolver::new(&settings(npm, pypi));
-        let local = "http://127.0.0.1:4873/";
-        assert!(resolver(local, None).may_be_internal("files.corp.example"));
-        assert!(resolver(local, Some("http://localhost:3141/simple/")).may_be_internal("files.corp.example"));
-        let mixed = resolver(local, Some("https://pypi.corp.example/simple/"));
-        assert!(mixed.may_be_internal("PyPI.corp.example."));
-        assert!(!mixed.may_be_internal("files.corp.example"));
-        assert!(!resolver("https://npm.corp.example/", None).may_be_internal("corp.example"));
+    fn no_name_leads_to_link_local_addresses() {
+        let resolver = Resolver::new(&[Url::parse("http://packages.internal/").unwrap()]);
+        for address in ["169.254.169.254", "fd00:ec2::254", "fe80::1", "::ffff:169.254.169.254"] {
+            assert!(!resolver.allows("packages.internal", address.parse().unwrap()), "{address}");
+        }
+        assert!(resolver.allows("packages.internal", "10.0.0.1".parse().unwrap()));
+        assert!(!resolver.allows("other.internal", "10.0.0.1".parse().unwrap()));
     }
 }
