@@ -25,6 +25,8 @@ class Expected:
     installations: bool = False
     # Whether the function runs on a schedule and has no route.
     scheduled: bool = False
+    # Whether it answers with a page of the console.
+    page: bool = False
 
 
 def issued(answer, service):
@@ -261,7 +263,36 @@ def redirected_to(location):
     return check
 
 
+def shows(text):
+    """A page with this heading, for the demo owner if somebody is signed in."""
+
+    def check(answer, service):
+        assert text in answer.text, f"{text!r} is not on the page"
+        assert answer.values.get("SESSION", "gs_") not in answer.text or "SESSION" not in answer.values, "the session"
+
+    return check
+
+
+def page(text, **settings):
+    """A function of the console."""
+    return Expected(200, shows(text), page=True, **settings)
+
+
 EXPECTED = {
+    "console-access-tokens": page("Access Tokens"),
+    "console-account": page("My account"),
+    "console-api-keys": page("API Keys"),
+    "console-assets": Expected(404, shows("Page not found"), page=True, table=False),
+    "console-audit-log": page("Audit log"),
+    "console-bots": page("Add Bot"),
+    "console-installations": page("Installations", installations=True),
+    "console-members": page("Invite Member", mail=True),
+    "console-my-tokens": page("My tokens"),
+    "console-org-user-tokens": page("Issue Token"),
+    "console-overview": page("Overview", installations=True),
+    "console-projects": page("Projects"),
+    "sign-in-code": page("Check your mail", mail=True),
+    "sign-in-start": page("Sign in"),
     "api-keys-create": Expected(201, api_key_created),
     "api-keys-list": Expected(200, api_keys_listed),
     "api-keys-revoke": Expected(204, api_key_revoked),

@@ -35,6 +35,10 @@ class Deployed(Service):
         # Start above the numbers that the local service uses for names and addresses.
         self.addresses = self.names = 1000
 
+    def session(self):
+        """The session of the local service's demo owner."""
+        return self.service.session()
+
     def mails(self):
         """The local service's outbox."""
         return self.service.mails()
@@ -57,6 +61,8 @@ def request_of(event):
     """The HTTP request from which API Gateway would create this event."""
     dropped = ("host", "x-amzn-trace-id", "x-forwarded-for", "x-forwarded-port", "x-forwarded-proto", "accept-encoding")
     headers = {name: value for name, value in event["headers"].items() if name not in dropped}
+    if "cookies" in event:
+        headers["cookie"] = "; ".join(event["cookies"])
     path = urllib.parse.quote(event["rawPath"], safe="/@")
     if event["rawQueryString"]:
         path += "?" + event["rawQueryString"]

@@ -11,7 +11,7 @@ use shared::console::messages::Messages;
 use shared::console::page::{Confirm, Fact, Tab, state_of, tabs};
 use shared::console::{Fields, Form, Frame, MemberWith, Nav, html, see_other};
 use shared::cursor::Pages;
-use shared::domain::{Environment, Name, Scope, Scopes, StateFilter};
+use shared::domain::{Environment, Name, Scope, Scopes};
 use shared::ids::TokenId;
 use shared::permissions::{ApiKeysCreate, ApiKeysList, ApiKeysRevoke, Guarded, Operation};
 use shared::store::api_keys::{Created, Listing, NewApiKey};
