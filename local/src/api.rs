@@ -53,7 +53,6 @@ fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
         api_keys_revoke,
         audit_log_list,
         docs_openapi,
-        email_tokens_revoke,
         email_tokens_status,
         org_access_tokens_create,
         org_access_tokens_delete,
@@ -72,7 +71,7 @@ fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
 
 /// The functions that also send mail.
 fn mail_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<MailApp>)> {
-    routes_of![email_tokens_regenerate, email_tokens_register, email_tokens_reset]
+    routes_of![email_tokens_regenerate, email_tokens_register, email_tokens_reset, email_tokens_revoke]
 }
 
 /// The functions that read the installation log.
@@ -144,7 +143,9 @@ pub fn deployed(service: Service) -> BTreeMap<String, Router> {
         functions: impl IntoIterator<Item = (&'static str, OpenApiRouter<S>)>,
         state: S,
     ) -> impl Iterator<Item = (String, Router)> {
-        functions.into_iter().map(move |(name, routes)| (name.replace('_', "-"), Router::from(routes).with_state(state.clone())))
+        functions
+            .into_iter()
+            .map(move |(name, routes)| (name.replace('_', "-"), Router::from(routes).with_state(state.clone())))
     }
     let Service { app, log, mailer, registries, console, provider } = service;
     let pages = each(console_functions(), ConsoleApp { app: app.clone(), console: console.clone() })

@@ -14,11 +14,11 @@ use local::dynamodb::{DynamoDb, private_data_folder};
 use local::origin::guarded;
 use local::outbox::{Outbox, SES_PATH};
 use local::sign_in::Link;
-use local::upstreams;
+use local::{schedule, upstreams};
 use secrecy::SecretString;
 use shared::app::Limits;
-use shared::console::{Console, SignIn};
 use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
+use shared::console::{Console, SignIn};
 use shared::mail::{MailConfig, Mailer, ses_at};
 use shared::oidc::{CALLBACK, ClientSecret, IdentityProvider, Issuer, PlainHttp, Registration};
 use shared::registry::Registries;
@@ -197,6 +197,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         sign_in_time: Duration::from_millis(250),
     };
     let app = App::new(store, Clock::System).with_limits(limits);
+    let scheduled = tokio::spawn(schedule::run(app.clone()));
     let mailer = Mailer::new(ses_at(&format!("{base_url}{SES_PATH}")), mail);
     let sign_in = if provider.is_some() { SignIn::Both } else { SignIn::Mail };
     let console = Console::at(&base_url).with_sign_in(sign_in);
@@ -218,6 +219,7 @@ async fn run(arguments: Arguments) -> Result<()> {
             let _ = tokio::time::timeout(GRACE, serving).await;
         }
     }
+    scheduled.abort();
     match embedded {
         Some(dynamodb) => tokio::time::timeout(GRACE, dynamodb.stop()).await.unwrap_or(Ok(())),
         None => Ok(()),
@@ -226,8 +228,9 @@ async fn run(arguments: Arguments) -> Result<()> {
 
 /// The provider that people sign in with besides the codes by mail.
 fn provider(arguments: &Arguments, base_url: &str) -> Result<Option<IdentityProvider>> {
-    let Arguments { oidc_issuer: Some(issuer), oidc_client_id: Some(client_id), oidc_client_secret: Some(secret), .. } =
-        arguments
+    let Arguments {
+        oidc_issuer: Some(issuer), oidc_client_id: Some(client_id), oidc_client_secret: Some(secret), ..
+    } = arguments
     else {
         return Ok(None);
     };

@@ -190,18 +190,8 @@ impl From<Entry> for EntryView {
 }
 
 /// The columns of the CSV. They are named as the fields of the JSON.
-const COLUMNS: [&str; 10] = [
-    "id",
-    "at",
-    "actor_kind",
-    "actor_id",
-    "action",
-    "target_kind",
-    "target_id",
-    "outcome",
-    "source_ip",
-    "request_id",
-];
+const COLUMNS: [&str; 10] =
+    ["id", "at", "actor_kind", "actor_id", "action", "target_kind", "target_id", "outcome", "source_ip", "request_id"];
 
 impl EntryView {
     /// The entry as a record of the CSV. Null becomes an empty value.

@@ -313,7 +313,11 @@ impl<O: Guarded> ManagerWith<O> {
 /// Refusals are counted on a partition of the principal's, so that it cannot flood the audit log,
 /// to which revocations write too.
 pub(crate) async fn record_refusal(
-    app: &App, operation: Operation, org: &OrgId, caller: &Caller) -> Result<(), ApiError> {
+    app: &App,
+    operation: Operation,
+    org: &OrgId,
+    caller: &Caller,
+) -> Result<(), ApiError> {
     if let Some(action) = operation.rule().audited_refusal {
         app.store().count_refusal(&caller.actor.id).await?.map_err(ApiError::RateLimited)?;
         let entry = Entry::done(app.clock(), caller, action, Subject::new("organization", org))?.refused();

@@ -18,6 +18,7 @@ use http::header::{HOST, HeaderName};
 use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::{Adapter, Context, LambdaEvent, Request, RequestExt, service_fn};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use tower::ServiceBuilder;
@@ -240,6 +241,33 @@ where
             line.write(status, decision.as_ref().err(), stats);
             // Only the error's public message leaves the function.
             decision.map_err(lambda_http::Error::from)
+        }
+    });
+    lambda_http::lambda_runtime::run(service).await
+}
+
+/// Serves a function that EventBridge invokes on a schedule, and logs one line a run. If a run fails
+/// or does not end before Lambda's timeout, Lambda counts an error and invokes it again, twice.
+pub async fn serve_schedule<F, Fut>(run: F) -> RuntimeResult
+where
+    F: Fn(App) -> Fut,
+    Fut: Future<Output = Result<(), ApiError>> + Send + 'static,
+{
+    start_logs();
+    let app = App::from_env().await?;
+    let run = &run;
+    let service = service_fn(move |LambdaEvent { context, .. }: LambdaEvent<IgnoredAny>| {
+        let time_left = time_left(&context);
+        let trace_id = context.xray_trace_id.as_deref().and_then(sampled_trace_id);
+        let line = RequestLine::begin(context.request_id, trace_id, None, Some("schedule".to_owned()));
+        // Boxed for the same reason as an authorizer's decision.
+        let running: Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send>> = Box::pin(run(app.clone()));
+        async move {
+            let running = async { timeout(time_left, running).await.unwrap_or(Err(ApiError::Unavailable)) };
+            let (result, stats) = line.measure(running).await;
+            let status = result.as_ref().map_or_else(|error| error.status_and_code().0, |()| StatusCode::OK);
+            line.write(status, result.as_ref().err(), stats);
+            result.map_err(lambda_http::Error::from)
         }
     });
     lambda_http::lambda_runtime::run(service).await

@@ -66,25 +66,27 @@ pub mod views;
 pub use app::{App, InstallationsApp};
 pub use auth::{BotWith, EmailHolder, ManagerWith, RateLimitedCaller};
 pub use clock::{Clock, Moment};
-pub use error::ApiError;
-pub use extract::{FormOrJson, Json, JsonOnce, Limit, NoContent, NoFields, NoQuery, PathParams, Query};
-#[cfg(feature = "console")]
-pub use console::{ConsoleApp, ConsoleInstallationsApp};
 #[cfg(all(feature = "console", feature = "mail"))]
 pub use console::ConsoleMailApp;
 #[cfg(feature = "provider")]
 pub use console::ConsoleProviderApp;
-#[cfg(feature = "registry")]
-pub use lambda::serve_registry;
+#[cfg(feature = "console")]
+pub use console::{ConsoleApp, ConsoleInstallationsApp};
+pub use error::ApiError;
+pub use extract::{FormOrJson, Json, JsonOnce, Limit, NoContent, NoFields, NoQuery, PathParams, Query};
 #[cfg(all(feature = "console", feature = "mail"))]
 pub use lambda::serve_console_with_mail;
 #[cfg(feature = "provider")]
 pub use lambda::serve_console_with_provider;
-#[cfg(feature = "console")]
-pub use lambda::{serve_console, serve_console_stateless, serve_console_with_installation_log};
+#[cfg(feature = "registry")]
+pub use lambda::serve_registry;
 #[cfg(feature = "mail")]
 pub use lambda::serve_with_mail;
-pub use lambda::{RuntimeResult, serve, serve_authorizer, serve_stateless, serve_with_installation_log};
+pub use lambda::{
+    RuntimeResult, serve, serve_authorizer, serve_schedule, serve_stateless, serve_with_installation_log,
+};
+#[cfg(feature = "console")]
+pub use lambda::{serve_console, serve_console_stateless, serve_console_with_installation_log};
 #[cfg(feature = "mail")]
 pub use mail::MailApp;
 #[cfg(feature = "registry")]

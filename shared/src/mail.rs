@@ -25,7 +25,7 @@ use crate::error::ApiError;
 use crate::permissions::Role;
 use crate::secret::{MailedCode, Token};
 use crate::setup::Setup;
-use crate::store::email_tokens::Replaced;
+use crate::store::email_tokens::{Removed, Replaced};
 
 /// The placeholder for the reader's key in commands.
 const KEY_PLACEHOLDER: &str = "tg_anon_xxxxxx";
@@ -120,6 +120,13 @@ pub enum Mail<'a> {
         /// Whether a reset code was used; otherwise the previous key was.
         by_reset: bool,
     },
+    /// Reports that the key was removed, and what to do if this was not the reader.
+    KeyRemoved {
+        /// When the key was removed.
+        at: Moment,
+        /// When what it has left is erased.
+        erased_at: Moment,
+    },
     /// Delivers a code to sign in to the console.
     SignInCode {
         /// The code.
@@ -196,6 +203,16 @@ impl Mailer {
         }
     }
 
+    /// Sends a mail about a change that its reader may not have made. One that may be lost is sent
+    /// again: twice is better than never.
+    async fn warn(&self, to: &EmailAddress, language: Language, mail: &Mail<'_>) -> Result<(), MailError> {
+        match tokio::time::timeout(WARNING_TIMEOUT / 2, self.send(to, language, mail)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(MailError::NotSent)) => Err(MailError::NotSent),
+            Ok(Err(MailError::Unknown)) | Err(_) => self.send(to, language, mail).await,
+        }
+    }
+
     fn render(&self, to: &EmailAddress, language: Language, mail: &Mail<'_>) -> Result<Rendered, askama::Error> {
         let key = match mail {
             Mail::Welcome { token } => token.expose(),
@@ -235,6 +252,18 @@ impl Mailer {
                     }
                 }
             }
+            (Mail::KeyRemoved { at, erased_at }, language) => {
+                let (at, erased_at, command) = (at.to_string(), erased_at.to_string(), register());
+                let (setup, at, erased_at) = (&setup, at.as_str(), erased_at.as_str());
+                match language {
+                    Language::En => {
+                        rendered!(KeyRemovedEn { setup, at, erased_at, register_json_shell_quoted: &command })
+                    }
+                    Language::Ja => {
+                        rendered!(KeyRemovedJa { setup, at, erased_at, register_json_shell_quoted: &command })
+                    }
+                }
+            }
             (Mail::SignInCode { code }, Language::En) => rendered!(SignInCodeEn { code: &code.expose() }),
             (Mail::SignInCode { code }, Language::Ja) => rendered!(SignInCodeJa { code: &code.expose() }),
             (Mail::Invitation { organization, inviter, roles }, language) => {
@@ -254,8 +283,7 @@ impl Mailer {
 /// key from flooding a mailbox and harming the deployment's reputation with SES.
 ///
 /// The key is replaced by now and the response holds its only copy, so this neither fails the
-/// request nor delays it beyond a short timeout. A warning that may be lost is sent again: twice is
-/// better than never.
+/// request nor delays it beyond a short timeout.
 pub async fn send_key_changed(app: &App, mailer: &Mailer, replaced: &Replaced, by_reset: bool) {
     let sending = async {
         if app.store().count_change(replaced.stored.address).await.is_ok_and(|count| count > KEY_CHANGED_MAILS_PER_HOUR)
@@ -263,15 +291,23 @@ pub async fn send_key_changed(app: &App, mailer: &Mailer, replaced: &Replaced, b
             return Ok(());
         }
         let mail = Mail::KeyChanged { at: replaced.stored.created_at, by_reset };
-        let send = || mailer.send(&replaced.to, replaced.language, &mail);
-        match tokio::time::timeout(KEY_CHANGED_TIMEOUT / 2, send()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(MailError::NotSent)) => Err(MailError::NotSent),
-            Ok(Err(MailError::Unknown)) | Err(_) => send().await,
-        }
+        mailer.warn(&replaced.to, replaced.language, &mail).await
     };
-    if !matches!(tokio::time::timeout(KEY_CHANGED_TIMEOUT, sending).await, Ok(Ok(()))) {
+    if !matches!(tokio::time::timeout(WARNING_TIMEOUT, sending).await, Ok(Ok(()))) {
         tracing::error!(token = %replaced.stored.id, "a key changed mail was not sent");
+    }
+}
+
+/// Sends a *key removed* mail. It needs no limit: each removal needs a registration before, whose
+/// mails are limited.
+///
+/// The key is removed by now, so this neither fails the request nor delays it beyond a short
+/// timeout.
+pub async fn send_key_removed(mailer: &Mailer, removed: &Removed) {
+    let mail = Mail::KeyRemoved { at: removed.at, erased_at: removed.erased_at };
+    let sending = mailer.warn(&removed.to, removed.language, &mail);
+    if !matches!(tokio::time::timeout(WARNING_TIMEOUT, sending).await, Ok(Ok(()))) {
+        tracing::error!(token = %removed.id, "a key removed mail was not sent");
     }
 }
 
@@ -279,9 +315,8 @@ pub async fn send_key_changed(app: &App, mailer: &Mailer, replaced: &Replaced, b
 /// limit.
 pub const KEY_CHANGED_MAILS_PER_HOUR: u64 = 10;
 
-/// How long sending a *key changed* mail, both attempts together, may delay the response with the
-/// new key.
-const KEY_CHANGED_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long sending a warning, both attempts together, may delay the response.
+const WARNING_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The kind of a mail, for the log.
 struct Name<'a>(&'a Mail<'a>);
@@ -292,6 +327,7 @@ impl fmt::Display for Name<'_> {
             Mail::Welcome { .. } => "welcome",
             Mail::Recovery { .. } => "recovery",
             Mail::KeyChanged { .. } => "key changed",
+            Mail::KeyRemoved { .. } => "key removed",
             Mail::SignInCode { .. } => "sign-in code",
             Mail::Invitation { .. } => "invitation",
         })
@@ -370,6 +406,8 @@ templates! {
     RecoveryJa = "recovery/ja.html" { setup: &'a Setup, code: &'a str, recovery_json_shell_quoted: &'a str }
     KeyChangedEn = "key_changed/en.html" { setup: &'a Setup, at: &'a str, by_reset: bool, register_json_shell_quoted: &'a str }
     KeyChangedJa = "key_changed/ja.html" { setup: &'a Setup, at: &'a str, by_reset: bool, register_json_shell_quoted: &'a str }
+    KeyRemovedEn = "key_removed/en.html" { setup: &'a Setup, at: &'a str, erased_at: &'a str, register_json_shell_quoted: &'a str }
+    KeyRemovedJa = "key_removed/ja.html" { setup: &'a Setup, at: &'a str, erased_at: &'a str, register_json_shell_quoted: &'a str }
     SignInCodeEn = "sign_in_code/en.html" { code: &'a str }
     SignInCodeJa = "sign_in_code/ja.html" { code: &'a str }
     InvitationEn = "invitation/en.html" { organization: &'a str, inviter: Option<&'a str>, roles: &'a str, console: &'a str }

@@ -97,6 +97,9 @@ const PUBLIC: Rule = Rule {
     audited_refusal: None,
 };
 
+/// The rule of operations without a route, which only a schedule invokes.
+const SCHEDULED: Rule = PUBLIC;
+
 /// The rule of operations that only owners may perform.
 const OWNER: Rule = Rule { roles: &[Role::Owner], ..PUBLIC };
 
@@ -218,6 +221,8 @@ operations! {
     EmailTokensReset = "email-tokens-reset" => PUBLIC;
     /// Revoke the caller's token.
     EmailTokensRevoke = "email-tokens-revoke" => EMAIL_TOKENS;
+    /// Erase what removed tokens have left.
+    EmailTokensErase = "email-tokens-erase" => SCHEDULED;
     /// Issue an org user token.
     OrgUserTokensIssue = "org-user-tokens-issue" => Rule {
         roles: &[Role::Owner, Role::Manager, Role::TokenIssuer],

@@ -102,6 +102,28 @@ class Decision:
         expected.body(self, service)
 
 
+class Run:
+    """A run of a function on its schedule, which answers nobody."""
+
+    status = "ran"
+    secrets = ()
+
+    def __init__(self, raw, event, values):
+        self.raw = raw
+        self.event = event
+        self.values = values
+
+    def check(self, expected, service):
+        """Asserts that the run has succeeded."""
+        assert self.raw is None, f"the run has failed: {self.raw}"
+        expected.body(self, service)
+
+
+def kind_of(expected):
+    """What a function answers."""
+    return Run if expected.scheduled else Decision if expected.status is None else Answer
+
+
 class Service:
     """The local service, with a demo organization and an owner bot. Its database is the embedded
     one in memory, or another at a URL."""

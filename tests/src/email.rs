@@ -3,6 +3,7 @@
 use local::outbox::Mail;
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::ApiError;
 use shared::email::{EmailAddress, Language};
 
 use crate::table::text;
@@ -17,6 +18,8 @@ pub enum Kind {
     Recovery,
     /// Contains no secret.
     KeyChanged,
+    /// Contains no secret.
+    KeyRemoved,
     /// Contains a sign-in code.
     SignInCode,
     /// Contains no secret.
@@ -24,13 +27,15 @@ pub enum Kind {
 }
 
 /// The subjects, which identify kind and language.
-const SUBJECTS: [(&str, Kind, Language); 10] = [
+const SUBJECTS: [(&str, Kind, Language); 12] = [
     ("Your guard-tokens API key", Kind::Welcome, Language::En),
     ("guard-tokensのAPIキーのお知らせ", Kind::Welcome, Language::Ja),
     ("Recover your guard-tokens API key", Kind::Recovery, Language::En),
     ("guard-tokensのAPIキーの確認とリセット", Kind::Recovery, Language::Ja),
     ("Your guard-tokens API key was changed", Kind::KeyChanged, Language::En),
     ("guard-tokensのAPIキーが変更されました", Kind::KeyChanged, Language::Ja),
+    ("Your guard-tokens API key was removed", Kind::KeyRemoved, Language::En),
+    ("guard-tokensのAPIキーが削除されました", Kind::KeyRemoved, Language::Ja),
     ("Your guard-tokens sign-in code", Kind::SignInCode, Language::En),
     ("guard-tokensのサインインコード", Kind::SignInCode, Language::Ja),
     ("Invitation to an organization in guard-tokens", Kind::Invitation, Language::En),
@@ -197,6 +202,11 @@ impl Service {
     /// `DELETE /api/v1/tokens`.
     pub async fn revoke_email_token(&self, key: &str) -> Answer {
         self.call(Method::DELETE, "/api/v1/tokens", key).await
+    }
+
+    /// Runs the function that erases what is due.
+    pub async fn erase(&self) -> Result<(), ApiError> {
+        email_tokens_erase::erase(self.app.clone()).await
     }
 
     /// Whether a token is active.

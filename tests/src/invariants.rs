@@ -24,6 +24,10 @@ const KEPT: i64 = 24 * 60 * 60;
 
 /// TTL of audit log and installation log entries, in seconds.
 const AUDITED: i64 = 400 * 24 * 60 * 60;
+/// How long after its removal an email-verified token is erased, and how long its audit entries are
+/// kept after that, in seconds.
+const ERASED_AFTER: i64 = 7 * 24 * 60 * 60;
+const ERASED_ENTRY: i64 = 30 * 24 * 60 * 60;
 const LOGGED: i64 = 14 * 24 * 60 * 60;
 
 /// Describes every violated invariant; empty if there are none. `copied` are IDs of tokens that a
@@ -88,6 +92,7 @@ impl<'a> TokensTable<'a> {
                 (["SIGN_IN_CODE" | "SIGNED_IN_DEVICE", _], _) => self.expiring(item),
                 (["DEPLOYMENT"], "REGISTRATION") => self.explain(item),
                 (["USAGE", _], day) => self.usage(item, day),
+                (["ERASURES"], place) => self.erasure(item, place),
                 (["ORG" | "EMAIL", _, "AUDIT"] | ["DEPLOYMENT", "AUDIT"], _) => self.entry(item),
                 (["ORG", org, "IDEMPOTENCY"], _) => self.idempotency_key(org, item),
                 // Pointers are checked from the items they point to.
@@ -403,6 +408,20 @@ impl<'a> TokensTable<'a> {
         }
     }
 
+    /// An erasure is due 7 days after the removal that its address's log records.
+    fn erasure(&mut self, erasure: &Value, place: &str) {
+        self.explain(erasure);
+        let log = format!("EMAIL#{}#AUDIT", text(erasure, "address"));
+        let Some(removal) = self.items.get(&(log.as_str(), text(erasure, "removal"))).copied() else {
+            return self.found(erasure, "the removal is not in the log");
+        };
+        let at = Moment::parse(text(removal, "at")).map_or(i64::MIN, Moment::epoch_seconds);
+        let due = format!("{:012}#{}", at.saturating_add(ERASED_AFTER), text(&removal["target"], "id"));
+        if removal["action"] != "email_token.revoke" || due != place {
+            self.found(erasure, &format!("does not match the removal {removal}"));
+        }
+    }
+
     /// A used key names something that its caller made, and ends 24 hours after that.
     fn idempotency_key(&mut self, org: &str, key: &Value) {
         self.explain(key);
@@ -437,13 +456,19 @@ impl<'a> TokensTable<'a> {
         self.explain(entry);
         let (log, actor, action) = (text(entry, "pk"), text(&entry["actor"], "id"), text(entry, "action"));
         let at = Moment::parse(text(entry, "at")).map_or(i64::MIN, Moment::epoch_seconds);
+        let ttl = at.saturating_add(AUDITED);
+        let earliest_erased = at.saturating_add(ERASED_AFTER + ERASED_ENTRY);
+        let is_erased = log.starts_with("EMAIL#")
+            && entry["source_ip"].is_null()
+            && entry["ttl"].as_i64().is_some_and(|end| (earliest_erased..=ttl).contains(&end));
+        let ttl = if is_erased { entry["ttl"].clone() } else { json!(ttl) };
         let right = json!({
             "sk": entry["id"],
             "actor_pk": format!("{log}#{actor}"),
             "action_pk": format!("{log}#{action}"),
             "actor_action_pk": format!("{log}#{actor}#{action}"),
             "target_pk": format!("{log}#{}", text(&entry["target"], "id")),
-            "ttl": at.saturating_add(AUDITED),
+            "ttl": ttl,
         });
         for (name, value) in right.as_object().unwrap() {
             if entry[name] != *value {

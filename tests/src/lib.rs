@@ -71,6 +71,8 @@ pub struct Service {
     pub table: Table,
     /// Its clock.
     pub clock: Clock,
+    /// The state of its functions, for those without a route.
+    pub app: App,
     /// The mails that were sent.
     pub outbox: Outbox,
     /// Its mailer.
@@ -206,8 +208,14 @@ impl Service {
         let console = Console::at(&base_url).with_sign_in(sign_in);
         let at_base_url = |registration| IdentityProvider::new(registration, &base_url, clock.clone()).unwrap();
         let provider = dependencies.provider.map(at_base_url);
-        let service =
-            local::api::Service { app, log: served_log, mailer: mailer.clone(), registries, console, provider };
+        let service = local::api::Service {
+            app: app.clone(),
+            log: served_log,
+            mailer: mailer.clone(),
+            registries,
+            console,
+            provider,
+        };
         let router = local::api::router(service).layer(from_fn(show_cost)).merge(outbox.clone().router());
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().build().unwrap();
@@ -218,6 +226,7 @@ impl Service {
             installation_log,
             table,
             clock,
+            app,
             outbox,
             mailer,
             http,

@@ -100,10 +100,8 @@ mod tests {
         let secret = Token::generate(TokenKind::Session).unwrap();
         let AppendHeaders([(_, header)]) =
             Cookie::Session.header(&Console::at("https://guard.example.com"), secret.expose(), 86_400);
-        let expected = format!(
-            "__Host-guard_session={}; Path=/; Max-Age=86400; HttpOnly; SameSite=Lax; Secure",
-            secret.expose()
-        );
+        let expected =
+            format!("__Host-guard_session={}; Path=/; Max-Age=86400; HttpOnly; SameSite=Lax; Secure", secret.expose());
         assert_eq!(header, expected);
         let AppendHeaders([(_, header)]) =
             Cookie::Session.header(&Console::at("http://127.0.0.1:3000"), secret.expose(), 86_400);

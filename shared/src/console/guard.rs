@@ -11,8 +11,8 @@ use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
 
-use super::cookie::Cookie;
 use super::Console;
+use super::cookie::Cookie;
 use super::messages::Messages;
 use super::page::{AlreadyMade, Frame, Nav, html, nav, preferred};
 use crate::app::App;
@@ -134,10 +134,8 @@ where
         let signed_in = SignedIn::read(parts, state).await?;
         let org_id = OrgId::parse(PathParams::from_request_parts(parts, state).await?.get("org_id"));
         let Some(org_id) = org_id else { return Err(nowhere(&app, &signed_in).await) };
-        let (member, org) = futures::try_join!(
-            app.store().membership(signed_in.session.person, &org_id),
-            app.store().org(&org_id)
-        )?;
+        let (member, org) =
+            futures::try_join!(app.store().membership(signed_in.session.person, &org_id), app.store().org(&org_id))?;
         let (Some(member), Some(org)) = (member, org) else { return Err(nowhere(&app, &signed_in).await) };
         note_principal(member.id.to_string());
         let Origin { request_id, source_ip } = signed_in.origin.clone();

@@ -516,7 +516,11 @@ impl Messages {
 
     /// Which rule of user identifiers this text breaks.
     pub fn user_identifier_rule(&self, text: &str) -> &'static str {
-        if text.chars().all(UserIdentifier::allows) { self.user_identifier_length } else { self.user_identifier_characters }
+        if text.chars().all(UserIdentifier::allows) {
+            self.user_identifier_length
+        } else {
+            self.user_identifier_characters
+        }
     }
 
     /// The name of a role. An unknown role is shown as it is stored.

@@ -127,12 +127,7 @@ pub enum Nav {
 }
 
 /// The links of an organization's pages that somebody may see.
-pub(super) fn nav(
-    language: Language,
-    org: &OrgId,
-    here: Nav,
-    may: impl Fn(Operation) -> bool,
-) -> Vec<NavGroup> {
+pub(super) fn nav(language: Language, org: &OrgId, here: Nav, may: impl Fn(Operation) -> bool) -> Vec<NavGroup> {
     let m = Messages::of(language);
     // Each link, and the operation that its page performs first.
     let groups = [

@@ -141,9 +141,9 @@ mod tests {
     use super::*;
 
     fn taken(headers: &[(&'static str, &'static str)]) -> bool {
-        let headers = headers.iter().map(|(name, value)| {
-            (header::HeaderName::from_static(name), HeaderValue::from_static(value))
-        });
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
         is_same_origin(&Console::at("https://guard.example.com"), &headers.collect())
     }
 

@@ -4,7 +4,9 @@
 use url::Url;
 
 use super::client_secret::secrets_manager_from_env;
-use super::{Attempt, Callback, Client, ClientSecret, Issuer, MultiTenant, Person, PlainHttp, Provider, Reason, Refusal};
+use super::{
+    Attempt, Callback, Client, ClientSecret, Issuer, MultiTenant, Person, PlainHttp, Provider, Reason, Refusal,
+};
 use crate::clock::Clock;
 use crate::config::{self, MissingSetting};
 

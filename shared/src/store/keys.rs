@@ -35,6 +35,7 @@
 //! | which email-verified token has this ID (`guardctl` only)? | `GetItem` [`email_token_by_id`], then [`address`] | 2 units |
 //! | how often was a token used? | `Query` [`usage`] | 31 small items |
 //! | count a download | two `UpdateItem` [`usage_on`], the day and [`USAGE_TOTAL`] | 2 units |
+//! | which removed tokens are to be erased? | `Query` [`ERASURES`] up to now, then [`audit_log`] of the address | what is due |
 //!
 //! # Items of a token
 //!
@@ -234,7 +235,7 @@ pub fn org_user_token_expiry(org: &OrgId, expires_at: Moment, id: &TokenId) -> K
     key(org_user_token_expiries(org), format!("{}{id}", expiry_sort_key_prefix(expires_at)))
 }
 
-/// The sort key prefix of tokens that expire at this time: 12 digits, enough for 30,000 years, and
+/// The sort key prefix of what expires or is due at this time: 12 digits, enough for 30,000 years, and
 /// `#`.
 pub fn expiry_sort_key_prefix(expires_at: Moment) -> String {
     format!("{:012}#", expires_at.epoch_seconds())
@@ -438,6 +439,15 @@ pub fn mails(of: Mails<'_>, window: &str) -> Key {
         Mails::Invitations(org) => format!("MAILS#INVITATION#{org}"),
     };
     key(pk, window)
+}
+
+/// The partition of the erasures that removed email-verified tokens have left to do, in the order in
+/// which they are due. One partition suffices: each token has cost a mail before.
+pub const ERASURES: &str = "ERASURES";
+
+/// The erasure of what a removed email-verified token has left, due at this time.
+pub fn erasure(due_at: Moment, token: &TokenId) -> Key {
+    key(ERASURES, format!("{}{token}", expiry_sort_key_prefix(due_at)))
 }
 
 /// The partition of a token's usage: one item a day, and [`USAGE_TOTAL`].

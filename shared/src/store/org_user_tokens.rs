@@ -462,7 +462,10 @@ impl Store {
             }
         }
         pointers.retain(|pointer| {
-            pointer.bound_to.as_ref().is_none_or(|own| members.iter().any(|(known, is_current)| known == own && *is_current))
+            pointer
+                .bound_to
+                .as_ref()
+                .is_none_or(|own| members.iter().any(|(known, is_current)| known == own && *is_current))
         });
         Ok(pointers)
     }

@@ -210,6 +210,14 @@ async fn idempotency_key_costs_one_read_and_one_write() {
     }
 }
 
+#[tokio::test]
+async fn removing_a_token_costs_one_look_at_its_address() {
+    let service = Service::start_with_manual_clock().await;
+    let key = service.person("alice@example.com").obtain_token().await;
+    // The token and its address; address, token, ID and the erasure.
+    assert_eq!(service.revoke_email_token(&key).await.cost(), cost(3, AUTH + 1.0, 4.0 * WRITE + AUDIT));
+}
+
 /// Fills an organization with this many tokens in each state.
 async fn fill(client: &OrgClient<'_>, each: usize) {
     let service = client.service;

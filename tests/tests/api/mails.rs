@@ -22,6 +22,7 @@ struct Mails {
     recovery: Mail,
     regenerated: Mail,
     reset: Mail,
+    removed: Mail,
     sign_in_code: Mail,
     invitation: Mail,
     operators_invitation: Mail,
@@ -41,8 +42,10 @@ impl Mails {
         person.register().await;
         let recovery = person.newest_mail();
         let code = code_in(&recovery);
-        person.reset_with(&code).await;
+        let last = person.reset_with(&code).await;
         let reset = person.newest_mail();
+        assert_eq!(service.revoke_email_token(&last).await.status, 204);
+        let removed = person.newest_mail();
         let sign_in_code = MailedCode::generate().unwrap();
         let sign_in_code = send(service, address, language, &mail::Mail::SignInCode { code: &sign_in_code }).await;
         let to_sign_in = code_in(&sign_in_code);
@@ -58,6 +61,7 @@ impl Mails {
             recovery,
             regenerated,
             reset,
+            removed,
             sign_in_code,
             invitation,
             operators_invitation,
@@ -77,12 +81,13 @@ impl Mails {
         [self.about_keys().as_slice(), &console].concat()
     }
 
-    fn about_keys(&self) -> [(&'static str, &Mail); 4] {
+    fn about_keys(&self) -> [(&'static str, &Mail); 5] {
         [
             ("welcome", &self.welcome),
             ("recovery", &self.recovery),
             ("key_changed_by_regenerate", &self.regenerated),
             ("key_changed_by_reset", &self.reset),
+            ("key_removed", &self.removed),
         ]
     }
 
@@ -435,7 +440,7 @@ async fn mail_commands_never_execute_the_address() {
             let body: Value = serde_json::from_str(body).unwrap();
             assert_eq!(body, json!({"email": written, "code": mails.code}));
 
-            for changed in [&mails.regenerated, &mails.reset] {
+            for changed in [&mails.regenerated, &mails.reset, &mails.removed] {
                 assert_eq!(shell.run(piece(&copied_from_text(&changed.text), "curl -X POST")), "");
                 let [register] = &shell.calls()[..] else { panic!("expected one call: {address}") };
                 let (body, words) = register.split_last().unwrap();
@@ -462,6 +467,20 @@ async fn key_changed_mail_states_time_and_cause() {
             for part in [&mail.text, &mail.html] {
                 assert!(part.contains(when) && part.contains(how) && !part.contains(other), "{part}");
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn key_removed_mail_states_time_and_erasure() {
+    for (language, when, erased) in [
+        ("en", "When: 2026-11-21T10:00:00Z (UTC)", "after 2026-11-28T10:00:00Z"),
+        ("ja", "日時：2026-11-21T10:00:00Z（UTC）", "2026-11-28T10:00:00Z以降"),
+    ] {
+        let service = Service::start_with_manual_clock().await;
+        let mails = Mails::to(&service, "you@example.com", language).await;
+        for part in [&mails.removed.text, &mails.removed.html] {
+            assert!(part.contains(when) && part.contains(erased), "{part}");
         }
     }
 }
@@ -519,12 +538,13 @@ async fn local_outbox_lists_sent_mails() {
     };
     let list = look(".json").await.json();
     let numbers: Vec<&Value> = list.as_array().unwrap().iter().map(|mail| &mail["id"]).collect();
-    assert_eq!(numbers, [7, 6, 5, 4, 3, 2, 1]);
-    assert_eq!(list[6]["to"], "o'brien&co@example.com");
+    assert_eq!(numbers, [8, 7, 6, 5, 4, 3, 2, 1]);
+    assert_eq!(list[7]["to"], "o'brien&co@example.com");
     let newest_first = [
         &mails.operators_invitation,
         &mails.invitation,
         &mails.sign_in_code,
+        &mails.removed,
         &mails.reset,
         &mails.recovery,
         &mails.regenerated,
@@ -547,10 +567,10 @@ async fn local_outbox_lists_sent_mails() {
     }
     let page = look("").await.text;
     let places: Vec<usize> =
-        [7, 6, 5, 4, 3, 2, 1].iter().map(|id| page.find(&format!("/_local/mail/{id}\"")).unwrap()).collect();
+        [8, 7, 6, 5, 4, 3, 2, 1].iter().map(|id| page.find(&format!("/_local/mail/{id}\"")).unwrap()).collect();
     assert!(places.is_sorted(), "newest first: {page}");
     assert!(page.contains("o&#39;brien&#38;co@example.com") && !page.contains("o'brien&co"), "{page}");
     assert!(!page.contains(&mails.key) && !page.contains(&mails.code));
-    let none = service.send(service.request(Method::GET, "/_local/mail/8")).await;
+    let none = service.send(service.request(Method::GET, "/_local/mail/9")).await;
     assert_eq!(none.status, 404);
 }

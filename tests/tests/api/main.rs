@@ -21,6 +21,7 @@ mod cost;
 mod cut_off;
 mod dead_connections;
 mod email_tokens_attacks;
+mod email_tokens_erasure;
 mod email_tokens_faults;
 mod email_tokens_life;
 mod email_tokens_limits;

@@ -19,6 +19,7 @@ use shared::email::{EmailAddress, Language};
 use shared::ids::{BotId, MemberId, OrgId, TokenId};
 use shared::permissions::Role;
 use shared::secret::{MailedCode, Token};
+use shared::store::erasures::DELAY;
 use shared::store::installations::{Download, Recorded};
 use shared::store::mail_limits::{MailLimits, Recipient};
 use shared::store::members::{Accepted, Authority, Listed, MemberChange};
@@ -71,6 +72,7 @@ const KINDS: [(&str, &str, &str); 38] = [
     ("email_token_by_id", "EMAIL_TOKEN#*", "EMAIL_TOKEN"),
     ("org_access_token_count", "ORG#*", "ACCESS_TOKEN_COUNT"),
     ("usage_on", "USAGE#*", "*"),
+    ("erasure", "ERASURES", "*"),
 ];
 
 /// The items of both tables, and how to use them.
@@ -146,6 +148,8 @@ impl Fixture {
         let email_token_id = text(&service.status(&email_token).await.json(), "id").to_owned();
         let other_email_token = bobby.obtain_token().await;
         let code = bobby.request_code().await;
+        let removed = service.person("dave@example.com").obtain_token().await;
+        assert_eq!(service.revoke_email_token(&removed).await.status, 204);
         let source = Some(IpAddr::from([203, 0, 113, 7]));
         service.store.count_call(source, 20).await.unwrap().unwrap();
         let carol = EmailAddress::try_from("carol@example.com".to_owned()).unwrap();
@@ -474,6 +478,9 @@ async fn works(name: &str) {
     assert_status(&service.revoke_email_token(&token).await, 204);
     let token = tests::email::new_token(&service.regenerate(&fixture.credential("email_token")).await);
     assert_status(&service.whoami(&token).await, 200);
+    service.clock.advance(DELAY);
+    service.erase().await.unwrap();
+    assert!(service.table.items().await.iter().all(|item| item["pk"] != "ERASURES"));
 
     // The first version has no members.
     if fixture.credentials.contains_key("session") {

@@ -218,13 +218,7 @@ impl TokenForm {
     }
 
     /// What is asked for; of this token, if one is changed.
-    fn parse(
-        &self,
-        changed: Option<&OrgAccessToken>,
-        now: Moment,
-        m: &Messages,
-        errors: &mut Fields,
-    ) -> Option<Asked> {
+    fn parse(&self, changed: Option<&OrgAccessToken>, now: Moment, m: &Messages, errors: &mut Fields) -> Option<Asked> {
         let name = errors.parse("name", Name::try_from(self.name.clone()).map_err(|_| m.name_rule));
         let role = match self.role.as_str() {
             "readonly" => Some(AccessRole::Readonly),
@@ -278,10 +272,7 @@ impl TokenForm {
             role: self.role,
             role_error: errors.of("role").to_owned(),
             all_projects: self.all_projects == "true",
-            projects: projects
-                .into_iter()
-                .map(|id| ProjectRow { checked: self.project.contains(&id), id })
-                .collect(),
+            projects: projects.into_iter().map(|id| ProjectRow { checked: self.project.contains(&id), id }).collect(),
             projects_error: errors.of("projects").to_owned(),
             changing,
             is_active: self.is_active == "true",
@@ -295,7 +286,7 @@ impl TokenForm {
 }
 
 async fn form(State(app): State<App>, caller: MemberWith<OrgAccessTokensCreate>) -> Result<Response, ApiError> {
-    let new = TokenForm { role: AccessRole::default().as_str().to_owned(), ..TokenForm::default() };
+    let new = TokenForm { role: "readonly".to_owned(), ..TokenForm::default() };
     html(StatusCode::OK, &new.page(&app, &caller, &Fields::default(), "").await?)
 }
 
@@ -407,7 +398,11 @@ async fn change(
     let merge_unchanged = |token: &OrgAccessToken| {
         let merged = merge.onto(token, now)?;
         // The same form again changes nothing and is no conflict.
-        if token.revision.to_string() == fields.revision || merged == settings_of(token) { Ok(merged) } else { Err(CHANGED) }
+        if token.revision.to_string() == fields.revision || merged == settings_of(token) {
+            Ok(merged)
+        } else {
+            Err(CHANGED)
+        }
     };
     match save(&app, &caller, token.id, merge_unchanged).await? {
         Some(reason) => refused(fields, &app, &caller, reason).await,

@@ -52,11 +52,7 @@ struct Shown {
     saved: Option<String>,
 }
 
-async fn account(
-    State(app): State<App>,
-    me: SignedIn,
-    Query(shown): Query<Shown>,
-) -> Result<Response, ApiError> {
+async fn account(State(app): State<App>, me: SignedIn, Query(shown): Query<Shown>) -> Result<Response, ApiError> {
     let store = app.store();
     let (memberships, sessions) =
         futures::try_join!(me.memberships(&app), async { Ok(store.sessions_of(me.session.person).await?) })?;
@@ -97,11 +93,7 @@ struct Chosen {
     language: Language,
 }
 
-async fn set_language(
-    State(app): State<App>,
-    me: SignedIn,
-    form: Form<Chosen>,
-) -> Result<Response, ApiError> {
+async fn set_language(State(app): State<App>, me: SignedIn, form: Form<Chosen>) -> Result<Response, ApiError> {
     app.store().set_language(me.secret.hash(), me.session.person, form.fields.language).await?;
     Ok(see_other("/console/account?saved"))
 }
@@ -132,11 +124,7 @@ struct RoleRow {
     hint: &'static str,
 }
 
-async fn invitation(
-    State(app): State<App>,
-    me: SignedIn,
-    Path(org_id): Path<String>,
-) -> Result<Response, ApiError> {
+async fn invitation(State(app): State<App>, me: SignedIn, Path(org_id): Path<String>) -> Result<Response, ApiError> {
     let org_id = OrgId::parse(&org_id).ok_or(ApiError::NotFound)?;
     let invitation = app.store().invitation(&me.session.email, &org_id).await?.ok_or(ApiError::NotFound)?;
     let org = app.store().org(&org_id).await?.ok_or(ApiError::NotFound)?;

@@ -201,7 +201,8 @@ impl NewKey {
         };
         let environment = errors.parse("environment", environment);
         let scopes: Option<Vec<Scope>> = self.scope.iter().map(|scope| Scope::parse(scope)).collect();
-        let scopes = scopes.ok_or(m.scopes_missing).and_then(|scopes| Scopes::try_from(scopes).map_err(|_| m.scopes_missing));
+        let scopes =
+            scopes.ok_or(m.scopes_missing).and_then(|scopes| Scopes::try_from(scopes).map_err(|_| m.scopes_missing));
         let scopes = errors.parse("scopes", scopes);
         let expires_at = self.expiry.parse(now, m, errors);
         errors.is_empty().then_some(())?;
@@ -209,12 +210,7 @@ impl NewKey {
     }
 
     /// The form with what was typed, and what is wrong with it.
-    fn page<O: Guarded>(
-        self,
-        caller: &MemberWith<O>,
-        errors: &Fields,
-        error: &str,
-    ) -> Result<FormPage, ApiError> {
+    fn page<O: Guarded>(self, caller: &MemberWith<O>, errors: &Fields, error: &str) -> Result<FormPage, ApiError> {
         let page = caller.frame(caller.m().create_key, Nav::ApiKeys)?;
         let m = page.m;
         let scopes = Scope::ALL.iter().map(|scope| ScopeRow {
@@ -309,11 +305,7 @@ async fn look(
     html(StatusCode::OK, &KeyPage { page, base, key, may_revoke })
 }
 
-async fn stored<O: Guarded>(
-    app: &App,
-    caller: &MemberWith<O>,
-    id: &str,
-) -> Result<ApiKey, ApiError> {
+async fn stored<O: Guarded>(app: &App, caller: &MemberWith<O>, id: &str) -> Result<ApiKey, ApiError> {
     let id = TokenId::parse(id).ok_or(ApiError::TokenNotFound)?;
     app.store().api_key(&caller.org.id, &id).await?.ok_or(ApiError::TokenNotFound)
 }

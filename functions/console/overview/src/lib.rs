@@ -48,9 +48,8 @@ struct Organization {
 }
 
 async fn organizations(State(app): State<App>, me: SignedIn) -> Result<Response, ApiError> {
-    let (memberships, invited) = futures::try_join!(me.memberships(&app), async {
-        Ok(app.store().invitations_of(&me.session.email).await?)
-    })?;
+    let (memberships, invited) =
+        futures::try_join!(me.memberships(&app), async { Ok(app.store().invitations_of(&me.session.email).await?) })?;
     // A member who was invited again keeps the roles.
     let is_member = |org: &OrgId| memberships.iter().any(|member| member.org_id == *org);
     let invited: Vec<_> = invited.into_iter().filter(|invitation| !is_member(&invitation.org_id)).collect();

@@ -21,7 +21,9 @@ use utoipa_axum::router::OpenApiRouter;
 
 /// The routes of this function.
 pub fn routes() -> OpenApiRouter<ConsoleProviderApp> {
-    OpenApiRouter::new().route("/console/sign-in/provider", get(leave)).route("/console/sign-in/callback", get(come_back))
+    OpenApiRouter::new()
+        .route("/console/sign-in/provider", get(leave))
+        .route("/console/sign-in/callback", get(come_back))
 }
 
 #[derive(Default, Deserialize)]

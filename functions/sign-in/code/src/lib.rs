@@ -75,7 +75,8 @@ async fn send(
         Some(browser) => browser,
         None => Token::generate(TokenKind::Session)?,
     };
-    let asking = Asking { state: &state, browser: &browser, device: Cookie::Device.read(console, &headers), origin, language };
+    let asking =
+        Asking { state: &state, browser: &browser, device: Cookie::Device.read(console, &headers), origin, language };
     let mailed = asking.mail_to(&email).await;
     sleep_until(started + app.limits().sign_in_end(started.elapsed())).await;
     mailed?;
@@ -122,7 +123,8 @@ impl Asking<'_> {
         }
         let issued = store.issue_sign_in_code(address, self.browser.hash()).await?;
         // The mailer logs what goes wrong. A mail that may have been sent leaves its code valid.
-        if mailer.send(email, self.language, &Mail::SignInCode { code: &issued.code }).await == Err(MailError::NotSent) {
+        if mailer.send(email, self.language, &Mail::SignInCode { code: &issued.code }).await == Err(MailError::NotSent)
+        {
             store.sign_in_mail_failed(address, self.browser.hash(), &issued).await?;
             store.uncount_mail(counted).await?;
         }

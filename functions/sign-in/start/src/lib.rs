@@ -48,7 +48,8 @@ async fn start(
         Err(error) => return Err(error),
     }
     let m = Messages::of(language);
-    let first = |texts: &[(bool, &'static str)]| texts.iter().find(|(is_shown, _)| *is_shown).map_or("", |(_, text)| text);
+    let first =
+        |texts: &[(bool, &'static str)]| texts.iter().find(|(is_shown, _)| *is_shown).map_or("", |(_, text)| text);
     let page = SignInPage {
         message: first(&[(asked.signed_out.is_some(), m.signed_out), (no_membership, m.no_membership_text)]),
         error: first(&[
