@@ -67,6 +67,9 @@ pub enum ApiError {
     /// 403: the credential is active but lacks permission.
     #[error("The credential lacks the role, scope or organization that this call requires. Use one that has it.")]
     Forbidden,
+    /// 403: a form of the console that another site's page sends, or one of another session.
+    #[error("The form comes from another site, or from a session that has ended.")]
+    ForeignForm,
     /// 403: an API key asks for more than it holds itself.
     #[error("{0}")]
     Exceeds(&'static str),
@@ -173,9 +176,11 @@ impl ApiError {
                 (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED")
             }
             ApiError::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-            ApiError::Forbidden | ApiError::Exceeds(_) | ApiError::Refused(_) | ApiError::UpstreamRefused(_) => {
-                (StatusCode::FORBIDDEN, "FORBIDDEN")
-            }
+            ApiError::Forbidden
+            | ApiError::ForeignForm
+            | ApiError::Exceeds(_)
+            | ApiError::Refused(_)
+            | ApiError::UpstreamRefused(_) => (StatusCode::FORBIDDEN, "FORBIDDEN"),
             ApiError::PlanLimitReached | ApiError::TooManyAccessTokens => (StatusCode::FORBIDDEN, "PLAN_LIMIT_REACHED"),
             ApiError::SubscriptionRequired | ApiError::Suspended => (StatusCode::FORBIDDEN, "SUBSCRIPTION_REQUIRED"),
             ApiError::TokenNotFound => (StatusCode::NOT_FOUND, "TOKEN_NOT_FOUND"),

@@ -87,8 +87,14 @@ impl Visitor<'_> {
     /// Sends a form with this token.
     pub async fn submit_with(&self, token: &FormToken, path: &str, fields: &[(&str, &str)]) -> Answer {
         let fields: Vec<_> = [("form_token", token.as_str())].into_iter().chain(fields.iter().copied()).collect();
-        self.service.send(self.request(Method::POST, path).form(&fields)).await
+        self.service.send(with_form(self.request(Method::POST, path), &fields)).await
     }
+}
+
+/// The request with these fields as its body, as browsers send forms.
+pub fn with_form(request: RequestBuilder, fields: &[(&str, &str)]) -> RequestBuilder {
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    request.header("content-type", "application/x-www-form-urlencoded").body(body)
 }
 
 /// A browser: it keeps cookies, and sends forms from a page of the console.
@@ -134,7 +140,8 @@ impl Browser<'_> {
 
     /// Sends a form.
     pub async fn submit(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
-        let request = self.request(Method::POST, path).header("sec-fetch-site", "same-origin").form(fields);
+        let request = self.request(Method::POST, path).header("sec-fetch-site", "same-origin");
+        let request = with_form(request, fields);
         self.keep(self.service.send(request).await)
     }
 

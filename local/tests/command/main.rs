@@ -536,3 +536,80 @@ async fn what_is_due_is_erased_at_the_next_start() {
     assert_eq!(left().await, [not_due]);
     running.stop();
 }
+
+/// The link that opens the console: the second line that is printed.
+fn link_to_console(running: &mut Running) -> String {
+    let mut line = String::new();
+    running.stdout.read_line(&mut line).unwrap();
+    let link = line.strip_prefix("Open the console: ").and_then(|line| line.strip_suffix(" (works once).\n"));
+    link.unwrap_or_else(|| panic!("no link: {line}")).to_owned()
+}
+
+#[tokio::test]
+async fn printed_link_signs_in_to_the_console_once() {
+    let folder = folder();
+    let mut running = Running::start(folder.path(), &[]);
+    let (base_url, link) = (running.base_url.clone(), link_to_console(&mut running));
+    let path = format!("{base_url}/console/sign-in/local/");
+    let key = link.strip_prefix(&path).unwrap_or_else(|| panic!("{link}")).to_owned();
+    assert!(key.len() >= 36, "{key}");
+    let http = Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let form = |url: &str, site: &str| {
+        let request = http.post(url).header("sec-fetch-site", site);
+        request.header("content-type", "application/x-www-form-urlencoded").send()
+    };
+    let gone = async |response: reqwest::Response| {
+        assert_eq!(response.status(), 410);
+        assert!(!response.headers().contains_key("set-cookie"));
+        let page = response.text().await.unwrap();
+        assert!(page.contains("This link was already used"), "{page}");
+    };
+
+    // Opening it signs nobody in, nor does another site's page or another key.
+    for _ in 0..2 {
+        let response = http.get(&link).send().await.unwrap();
+        assert!(response.status() == 200 && !response.headers().contains_key("set-cookie"));
+        let page = response.text().await.unwrap();
+        assert!(page.contains("<button class=\"primary\">Sign in</button>"), "{page}");
+    }
+    assert_eq!(form(&link, "cross-site").await.unwrap().status(), 403);
+    let other = format!("{path}{}{}", &key[..key.len() - 1], if key.ends_with('x') { 'y' } else { 'x' });
+    gone(http.get(&other).send().await.unwrap()).await;
+    gone(form(&other, "same-origin").await.unwrap()).await;
+
+    // Of two at once, one is signed in, as the owner of the demo organization.
+    let (one, two) = tokio::join!(form(&link, "same-origin"), form(&link, "same-origin"));
+    let (one, two) = (one.unwrap(), two.unwrap());
+    let (entered, late) = if one.status() == 303 { (one, two) } else { (two, one) };
+    assert_eq!((entered.status().as_u16(), &entered.headers()["location"]), (303, &"/console/".parse().unwrap()));
+    gone(late).await;
+    let cookie = entered.headers()["set-cookie"].to_str().unwrap();
+    let (session, attributes) = cookie.split_once("; ").unwrap();
+    let port = base_url.rsplit(':').next().unwrap();
+    assert!(session.starts_with(&format!("guard_session_{port}=gs_")), "{cookie}");
+    assert_eq!(attributes, "Path=/; Max-Age=86400; HttpOnly; SameSite=Lax");
+    let page = async |path: &str| http.get(format!("{base_url}{path}")).header("cookie", session).send().await.unwrap();
+    let org = environment(folder.path().join(".local/demo.env"));
+    let overview = page(&format!("/console/o/{}", text(&org, "ORG"))).await;
+    assert_eq!(overview.status(), 200);
+    assert!(page("/console/account").await.text().await.unwrap().contains(">Owner<"));
+
+    // It is dead, and neither it nor the session can be read in the data folder.
+    gone(http.get(&link).send().await.unwrap()).await;
+    gone(form(&link, "same-origin").await.unwrap()).await;
+    let secret = session.split_once('=').unwrap().1;
+    for file in fs::read_dir(folder.path().join(".local")).unwrap() {
+        let content = fs::read(file.unwrap().path()).unwrap();
+        for text in [key.as_str(), secret] {
+            assert!(!content.windows(text.len()).any(|part| part == text.as_bytes()));
+        }
+    }
+    running.stop();
+
+    // Each start prints a new one.
+    let mut running = Running::start(folder.path(), &[]);
+    let next = link_to_console(&mut running);
+    gone(form(&format!("{}/console/sign-in/local/{key}", running.base_url), "same-origin").await.unwrap()).await;
+    assert_eq!(form(&next, "same-origin").await.unwrap().status(), 303);
+    running.stop();
+}

@@ -56,7 +56,7 @@ where
         }
         let body = read_body(request).await?;
         let Proof { form_token } = from_form(&body, "The form is not valid.")?;
-        let token = FormToken::verify(&secret, &form_token).ok_or(ApiError::Forbidden)?;
+        let token = FormToken::verify(&secret, &form_token).ok_or(ApiError::ForeignForm)?;
         Ok(Self { token, fields: from_form(&body, "The form is not valid.")?, body })
     }
 }

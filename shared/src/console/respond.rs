@@ -47,7 +47,7 @@ pub async fn respond(State(console): State<Console>, request: Request, next: Nex
     let response = if is_get || is_same_origin(&console, request.headers()) {
         next.run(request).await
     } else {
-        ApiError::Forbidden.into_response()
+        ApiError::ForeignForm.into_response()
     };
     let error = response.extensions().get::<ApiError>().cloned().or_else(|| routing_error(&response));
     let mut response = match error {
@@ -71,8 +71,8 @@ pub async fn respond(State(console): State<Console>, request: Request, next: Nex
 pub fn error_page(error: &ApiError, request_id: &str, frame: Frame) -> Response {
     let ((status, _), m) = (error.status_and_code(), frame.m);
     let (title, text) = match error {
-        ApiError::Forbidden if frame.form_token.is_empty() => (m.forbidden, m.forbidden_text.to_owned()),
-        ApiError::Forbidden | ApiError::Exceeds(_) => (m.form_forbidden, m.form_forbidden_text.to_owned()),
+        ApiError::Forbidden => (m.forbidden, m.forbidden_text.to_owned()),
+        ApiError::ForeignForm | ApiError::Exceeds(_) => (m.form_forbidden, m.form_forbidden_text.to_owned()),
         ApiError::NotFound | ApiError::TokenNotFound => (m.not_found, m.not_found_text.to_owned()),
         ApiError::Conflict(_) => (m.changed_meanwhile, m.changed_meanwhile_text.to_owned()),
         ApiError::MethodNotAllowed(_) | ApiError::UnsupportedMediaType => {

@@ -68,11 +68,14 @@ impl FromStr for SignIn {
 #[derive(Debug, Template)]
 #[template(path = "console/sign_in.html")]
 pub struct SignInPage {
-    page: Frame,
-    by_mail: bool,
+    /// The frame.
+    pub page: Frame,
+    /// Whether people sign in by mail.
+    pub by_mail: bool,
     /// The link to the identity provider, or an empty text.
-    provider: String,
-    return_to: String,
+    pub provider: String,
+    /// Where to go afterwards.
+    pub return_to: String,
     /// The address as typed.
     pub email: String,
     /// What is wrong with the address, or an empty text.

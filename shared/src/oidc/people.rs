@@ -209,6 +209,30 @@ impl Client {
         attempt: &Attempt,
         secret: &SecretString,
     ) -> Result<SecretString, Refusal> {
+        let (authorization, form) = self.token_request(authentication, code, attempt, secret);
+        match self.provider.post::<Tokens>(token_endpoint, authorization, form).await {
+            Ok(tokens) => Ok(tokens.id_token),
+            Err(failure) => {
+                let issuer = self.provider.issuer().as_str();
+                tracing::warn!(issuer, %failure, "the provider gave no ID token for a code");
+                match failure {
+                    Failure::Status(StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                        Err(Reason::Code.into())
+                    }
+                    _ => Err(Refusal::Unavailable { retry_after: RETRY_AFTER }),
+                }
+            }
+        }
+    }
+
+    /// The header `Authorization`, if there is one, and the form that redeem a code.
+    fn token_request(
+        &self,
+        authentication: Authentication,
+        code: &str,
+        attempt: &Attempt,
+        secret: &SecretString,
+    ) -> (Option<String>, String) {
         let mut form = Serializer::new(String::new());
         form.append_pair("grant_type", "authorization_code")
             .append_pair("code", code)
@@ -226,19 +250,7 @@ impl Client {
                 None
             }
         };
-        match self.provider.post::<Tokens>(token_endpoint, authorization, form.finish()).await {
-            Ok(tokens) => Ok(tokens.id_token),
-            Err(failure) => {
-                let issuer = self.provider.issuer().as_str();
-                tracing::warn!(issuer, %failure, "the provider gave no ID token for a code");
-                match failure {
-                    Failure::Status(StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                        Err(Reason::Code.into())
-                    }
-                    _ => Err(Refusal::Unavailable { retry_after: RETRY_AFTER }),
-                }
-            }
-        }
+        (authorization, form.finish())
     }
 
     /// Verifies an ID token that answers this nonce.

@@ -373,6 +373,70 @@ async fn invalid_query_parameters_are_named() {
     }
 }
 
+/// A page of the log as CSV: columns, lines, and the query of the next page.
+async fn read_csv(service: &Service, path: &str, credential: &str) -> (Vec<String>, Vec<Vec<String>>, Option<String>) {
+    let request = service.request(Method::GET, path).bearer_auth(credential).header("accept", "text/csv");
+    let answer = service.send(request).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.header("content-type"), "text/csv; charset=utf-8; header=present");
+    assert_eq!(answer.header("vary"), "accept");
+    let mut reader = csv::Reader::from_reader(answer.text.as_bytes());
+    let columns = reader.headers().unwrap().iter().map(str::to_owned).collect();
+    let lines = reader.records().map(|line| line.unwrap().iter().map(str::to_owned).collect()).collect();
+    let next = answer.header("link").strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
+    (columns, lines, next.map(str::to_owned))
+}
+
+#[tokio::test]
+async fn csv_has_the_columns_and_pages_of_the_json() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, owner) = service.org_with_owner().await;
+    for name in ["=HYPERLINK(\"https://example.com\")", "-1+SUM(A1)", "two,\"words\""] {
+        service.store.add_project(&org.id, name, &operator()).await.unwrap();
+        service.clock.advance(Duration::from_millis(1));
+    }
+    service.issue(&org, &owner, "alice-laptop").await;
+    let entries = read(&service, &org, &owner.credential, 2, "").await;
+    let (mut all, mut query) = (Vec::new(), "?limit=2".to_owned());
+    loop {
+        let (columns, lines, next) = read_csv(&service, &org.audit_log(&query), &owner.credential).await;
+        let expected = "id,at,actor_kind,actor_id,action,target_kind,target_id,outcome,source_ip,request_id";
+        assert_eq!(columns.join(","), expected);
+        all.extend(lines);
+        let Some(next) = next else { break };
+        query = next;
+    }
+    assert_eq!(all.len(), entries.len());
+    for (line, entry) in all.iter().zip(&entries) {
+        let part = |part: &str, name: &str| text(&entry[part], name).to_owned();
+        let mut target = part("target", "id");
+        if target.starts_with(['=', '-']) {
+            target.insert(0, '\'');
+        }
+        let expected = [
+            text(entry, "id").to_owned(),
+            text(entry, "at").to_owned(),
+            part("actor", "kind"),
+            part("actor", "id"),
+            text(entry, "action").to_owned(),
+            part("target", "kind"),
+            target,
+            text(entry, "outcome").to_owned(),
+            text(entry, "source_ip").to_owned(),
+            text(entry, "request_id").to_owned(),
+        ];
+        assert_eq!(*line, expected);
+    }
+    let targets: Vec<&str> = all.iter().map(|line| line[6].as_str()).collect();
+    for target in ["'=HYPERLINK(\"https://example.com\")", "'-1+SUM(A1)", "two,\"words\""] {
+        assert!(targets.contains(&target), "{targets:?}");
+    }
+    let request = service.request(Method::GET, &org.audit_log("?limit=0")).bearer_auth(&owner.credential);
+    service.send(request.header("accept", "text/csv")).await.assert_invalid("limit");
+    let json = service.call(Method::GET, &org.audit_log(""), &owner.credential).await;
+    assert_eq!((json.header("vary"), json.header("content-type")), ("accept", "application/json"));
+}
+
 #[tokio::test]
 async fn only_permitted_callers_read_the_log() {
     let service = Service::start().await;

@@ -439,8 +439,8 @@ async fn long_lists_have_pages() {
     let org = service.org().await;
     let owner = service.member(&org, &[Role::Owner]).await;
     for number in 0..60 {
-        let email = person(&format!("person-{number}@example.com")).email;
-        let invited = service.store.invite_member(&org.id, &email, &[Role::Member], Authority::Operator, &operator());
+        let (email, by) = (person(&format!("person-{number}@example.com")).email, operator());
+        let invited = service.store.invite_member(&org.id, &email, &[Role::Member], Authority::Operator, &by);
         invited.await.unwrap().unwrap();
     }
     let first = owner.get(&org.page("members")).await;

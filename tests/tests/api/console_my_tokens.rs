@@ -222,7 +222,8 @@ async fn changed_roles_leave_own_tokens_alone() {
     let alice = service.member(&org, &[Role::Manager]).await;
     let token = issued_token(&issue(&alice, &org).await);
     let member = service.store.membership(alice.person.id, &org.id).await.unwrap().unwrap();
-    let change = service.store.set_member_roles(&org.id, &member.id, &[Role::Member], Authority::Operator, &operator());
+    let by = operator();
+    let change = service.store.set_member_roles(&org.id, &member.id, &[Role::Member], Authority::Operator, &by);
     assert_eq!(change.await.unwrap(), MemberChange::Done);
     assert_active(&service, &org, &bot, &token, true).await;
     // Neither does the end of the session that issued it.

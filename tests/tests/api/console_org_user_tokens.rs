@@ -627,8 +627,8 @@ async fn member_who_was_removed_while_filling_in_the_form_issues_nothing() {
     // A role that was lost is 403.
     let three = service.member(&org, &[Role::Manager]).await;
     let member = service.store.membership(three.person.id, &org.id).await.unwrap().unwrap();
-    let lowered =
-        service.store.set_member_roles(&org.id, &member.id, &[Role::Member], Authority::Operator, &operator());
+    let by = operator();
+    let lowered = service.store.set_member_roles(&org.id, &member.id, &[Role::Member], Authority::Operator, &by);
     lowered.await.unwrap();
     assert_page(&issue(&three, &org, "alice").await, 403);
     assert!(tokens(&service).await.is_empty());

@@ -670,7 +670,7 @@ async fn sparse_searches_page_at_bounded_cost() {
 }
 
 #[tokio::test]
-async fn entry_costs_one_write_plus_one_per_index() {
+async fn entry_costs_one_write_plus_one_per_index_and_one_of_its_counter() {
     let service = Service::start_with_manual_clock().await;
     let (org, _) = service.org_with_owner().await;
     let cost = async |org: Option<&OrgId>, download: Download| {
@@ -679,12 +679,12 @@ async fn entry_costs_one_write_plus_one_per_index() {
     };
     let of = |calls, read, write| Cost { read, write, calls };
     let own = download("left-pad", "alice", "run-1");
-    assert_eq!(cost(Some(&org.id), own.clone()).await, (Recorded::New, of(1, 0.0, 4.0)));
+    assert_eq!(cost(Some(&org.id), own.clone()).await, (Recorded::New, of(2, 0.0, 5.0)));
     // DynamoDB bills a failed conditional write but does not report its units.
     assert_eq!(cost(Some(&org.id), own).await, (Recorded::Repeated, of(1, 0.0, 0.0)));
     assert_eq!(cost(None, download("left-pad", "a***@x.com", "2")).await, (Recorded::New, of(1, 0.0, 1.0)));
     let (recorded, new) = cost(Some(&org.id), without_session("flask")).await;
-    assert_eq!((recorded, new.calls, new.write), (Recorded::New, 2, 4.0));
+    assert_eq!((recorded, new.calls, new.write), (Recorded::New, 3, 5.0));
     service.clock.advance(SECOND * 59);
     let (recorded, repeated) = cost(Some(&org.id), without_session("flask")).await;
     assert_eq!((recorded, repeated.write), (Recorded::Repeated, 0.0));

@@ -263,12 +263,13 @@ impl Policies {
     }
 }
 
-/// `!If [ChecksKeys, …, …]`, which is parsed to a list, becomes the part that applies.
+/// `!If [ChecksKeys, …, …]`, which is parsed to a list, becomes the part that applies. Other
+/// conditions hold.
 fn chosen(value: &Value, checks: KeyChecks) -> &Value {
     match value.as_array() {
         Some(parts) => {
-            assert_eq!((parts.len(), &parts[0]), (3, &json!("ChecksKeys")), "{value}");
-            &parts[if checks == KeyChecks::Enforced { 1 } else { 2 }]
+            assert!(parts.len() == 3 && ["ChecksKeys", "HasOidcClientSecretArn"].iter().any(|c| parts[0] == *c), "{value}");
+            &parts[if checks == KeyChecks::Enforced || parts[0] != "ChecksKeys" { 1 } else { 2 }]
         }
         None => value,
     }

@@ -25,6 +25,7 @@ struct Asked {
     signed_out: Option<String>,
     failed: Option<String>,
     unverified: Option<String>,
+    uninvited: Option<String>,
 }
 
 async fn start(
@@ -36,9 +37,12 @@ async fn start(
 ) -> Result<Response, ApiError> {
     let Query(asked) = asked.unwrap_or_default();
     let return_to = return_path(asked.return_to.as_deref());
-    let (mut language, mut no_membership) = (preferred(&headers), false);
+    let (mut language, mut no_membership) = (preferred(&headers), asked.uninvited.is_some());
+    // Somebody who has a session and could not sign in as somebody else is told so.
+    let has_failed = asked.failed.is_some() || asked.unverified.is_some() || asked.uninvited.is_some();
     match me {
         Ok(me) => match me.memberships(&app).await {
+            Ok(_) if has_failed => language = me.language,
             Ok(_) => return Ok(see_other(return_to)),
             // Every page would lead back to this one.
             Err(ApiError::Unauthorized(_)) => (language, no_membership) = (me.language, true),
