@@ -185,6 +185,11 @@ pub const COVERED: &[Covered] = &[
     ),
 ];
 
+/// The operations in the OpenAPI document whose errors have a body, except the registries.
+pub fn answered() -> impl Iterator<Item = &'static Covered> {
+    routed().filter(|covered| covered.success != 404 && covered.method != Method::HEAD)
+}
+
 /// The operations with a route, except the registries.
 pub fn routed() -> impl Iterator<Item = &'static Covered> {
     COVERED.iter().filter(|covered| !matches!(covered.guard, Guard::Gateway | Guard::Registry))

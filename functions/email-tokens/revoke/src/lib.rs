@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use shared::error::Unauthorized;
-use shared::openapi::{BodyErrors, HolderErrors, tag};
+use shared::openapi::{HolderErrors, NoFieldsErrors, tag};
 use shared::permissions::EmailTokensRevoke;
 use shared::{ApiError, App, EmailHolder, NoContent, NoFields, NoQuery};
 use utoipa_axum::router::OpenApiRouter;
@@ -22,7 +22,7 @@ pub fn routes() -> OpenApiRouter<App> {
     path = "/api/v1/tokens",
     operation_id = "email-tokens-revoke",
     tag = tag::EMAIL_TOKENS,
-    responses((status = 204, description = "The token is revoked."), HolderErrors, BodyErrors),
+    responses((status = 204, description = "The token is revoked."), HolderErrors, NoFieldsErrors),
 )]
 async fn revoke(
     State(app): State<App>,
