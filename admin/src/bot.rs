@@ -60,7 +60,7 @@ pub async fn run(command: BotCommand, operator: &Operator) -> Result<(), Failure
 }
 
 /// Removes duplicate roles and keeps the order.
-fn distinct(roles: Vec<Role>) -> Vec<Role> {
+pub fn distinct(roles: Vec<Role>) -> Vec<Role> {
     let mut distinct = Vec::with_capacity(roles.len());
     for role in roles {
         if !distinct.contains(&role) {

@@ -8,7 +8,8 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::{Span, SpanRelativeTo};
 use shared::Moment;
 use shared::domain::{Name, Plan};
-use shared::ids::{BotId, OrgId};
+use shared::email::EmailAddress;
+use shared::ids::{BotId, MemberId, OrgId};
 use shared::permissions::Role;
 use shared::store::registration::RegistrationPolicy;
 
@@ -25,7 +26,7 @@ For the local service, run: source .local/demo.env
 
 Exit codes: 0 success, 1 failure (see stderr), 2 invalid command line.";
 
-/// Manage organizations, bots, projects, tokens and tables of guard-tokens.
+/// Manage organizations, members, bots, projects, tokens and tables of guard-tokens.
 #[derive(Debug, Parser)]
 #[command(name = "guardctl", version, after_help = ENVIRONMENT, propagate_version = true)]
 pub struct Cli {
@@ -80,6 +81,9 @@ pub enum Command {
     /// Manage organizations
     #[command(subcommand)]
     Org(OrgCommand),
+    /// Manage members, the people who use an organization's console
+    #[command(subcommand)]
+    Member(MemberCommand),
     /// Manage bots, the credentials that manage an organization's tokens
     #[command(subcommand)]
     Bot(BotCommand),
@@ -188,7 +192,7 @@ pub enum BotCommand {
         #[arg(long, value_parser = name)]
         name: String,
         /// Role of the bot. Repeatable; the prefix `organization/` is optional
-        #[arg(long = "role", value_name = "ROLE", required = true, value_parser = role())]
+        #[arg(long = "role", value_name = "ROLE", required = true, value_parser = role_of_bot())]
         roles: Vec<Role>,
     },
     /// List an organization's bots, oldest first
@@ -203,7 +207,7 @@ pub enum BotCommand {
         #[arg(value_parser = bot_id)]
         bot: BotId,
         /// Role of the bot. Repeatable; the prefix `organization/` is optional
-        #[arg(long = "role", value_name = "ROLE", required = true, value_parser = role())]
+        #[arg(long = "role", value_name = "ROLE", required = true, value_parser = role_of_bot())]
         roles: Vec<Role>,
     },
     /// Create a new API key for a bot, which is shown only once
@@ -223,6 +227,61 @@ pub enum BotCommand {
         #[arg(value_parser = bot_id)]
         bot: BotId,
     },
+}
+
+/// Subcommands of `member`.
+#[derive(Debug, Subcommand)]
+pub enum MemberCommand {
+    /// Invite an address for 7 days, without sending mail. Who signs in to the console with this
+    /// address can accept. An earlier invitation of the address to the organization ends
+    Invite {
+        /// Organization ID (OG…)
+        #[arg(long, value_parser = org_id)]
+        org: OrgId,
+        /// E-mail address
+        #[arg(long, value_parser = email)]
+        email: EmailAddress,
+        /// Role of the member. Repeatable; the prefix `organization/` is optional
+        #[arg(long = "role", value_name = "ROLE", required = true, value_parser = role())]
+        roles: Vec<Role>,
+    },
+    /// List an organization's members and invitations, oldest first
+    List {
+        /// Organization ID (OG…)
+        #[arg(long, value_parser = org_id)]
+        org: OrgId,
+    },
+    /// Replace a member's roles, effective immediately. The last owner stays one
+    SetRoles {
+        #[command(flatten)]
+        member: OneMember,
+        /// Role of the member. Repeatable; the prefix `organization/` is optional
+        #[arg(long = "role", value_name = "ROLE", required = true, value_parser = role())]
+        roles: Vec<Role>,
+    },
+    /// Remove a member, or withdraw an invitation, without confirmation. The membership and the
+    /// tokens that the person issued under My tokens end immediately; tokens that others issued for
+    /// the person stay active. The last owner cannot be removed
+    Remove {
+        #[command(flatten)]
+        member: OneMember,
+    },
+    /// End all sessions of a member, who can sign in again
+    SignOut {
+        #[command(flatten)]
+        member: OneMember,
+    },
+}
+
+/// A member of an organization.
+#[derive(Debug, Args)]
+pub struct OneMember {
+    /// Organization ID (OG…)
+    #[arg(long, value_parser = org_id)]
+    pub org: OrgId,
+    /// Member ID (MB…)
+    #[arg(long = "member", value_name = "MEMBER", value_parser = member_id)]
+    pub id: MemberId,
 }
 
 /// Subcommands of `project`.
@@ -324,6 +383,19 @@ fn role() -> impl TypedValueParser<Value = Role> {
     })
 }
 
+/// As [`role`]. Roles that are for people only are refused.
+fn role_of_bot() -> impl TypedValueParser<Value = Role> {
+    let values =
+        Role::ALL.iter().map(|role| PossibleValue::new(role.as_str()).alias(short(*role)).hide(!role.is_for_bots()));
+    PossibleValuesParser::new(values).try_map(|text| {
+        let role = Role::ALL.iter().copied().find(|role| role.as_str() == text || short(*role) == text);
+        match role.ok_or("unknown role")? {
+            role if role.is_for_bots() => Ok(role),
+            _ => Err("this role is for people: a bot cannot have it"),
+        }
+    })
+}
+
 fn short(role: Role) -> &'static str {
     role.as_str().trim_start_matches("organization/")
 }
@@ -334,6 +406,14 @@ fn on_or_off() -> impl TypedValueParser<Value = bool> {
 
 fn org_id(text: &str) -> Result<OrgId, &'static str> {
     OrgId::parse(text).ok_or("an organization ID is OG followed by 26 characters")
+}
+
+fn member_id(text: &str) -> Result<MemberId, &'static str> {
+    MemberId::parse(text).ok_or("a member ID is MB followed by 26 characters")
+}
+
+fn email(text: &str) -> Result<EmailAddress, String> {
+    EmailAddress::try_from(text.to_owned()).map_err(|error| format!("an e-mail address {error}"))
 }
 
 fn bot_id(text: &str) -> Result<BotId, &'static str> {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use shared::ids::{BotId, OrgId};
+use shared::ids::{BotId, MemberId, OrgId};
 use shared::store::StoreError;
 
 /// Why a command failed.
@@ -12,6 +12,12 @@ pub enum Failure {
     NoSuchOrg(OrgId),
     /// No bot has this ID.
     NoSuchBot(BotId),
+    /// The organization has no member or invitation with this ID.
+    NoSuchMember(OrgId, MemberId),
+    /// This is an invitation, which has no sessions, and whose roles come with the invitation.
+    OnlyInvited(OrgId, MemberId),
+    /// The change would leave the organization without an owner.
+    LastOwner(OrgId, MemberId),
     /// The organization already has a project with this name.
     ProjectExists(OrgId, String),
     /// The organization has no project with this name.
@@ -37,6 +43,14 @@ impl Failure {
         match self {
             Failure::NoSuchOrg(org) => format!("organization {org} not found in table {table}"),
             Failure::NoSuchBot(bot) => format!("bot {bot} not found in table {table}"),
+            Failure::NoSuchMember(org, member) => format!("organization {org} has no member {member}"),
+            Failure::OnlyInvited(org, member) => format!(
+                "{member} is an invitation to organization {org} that nobody has accepted yet: to change it, invite the \
+                 address again"
+            ),
+            Failure::LastOwner(org, member) => format!(
+                "{member} is the last owner of organization {org}: give somebody else the role organization/owner first"
+            ),
             Failure::ProjectExists(org, name) => format!("organization {org} already has a project named {name}"),
             Failure::NoSuchProject(org, name) => format!("organization {org} has no project named {name}"),
             Failure::NoSuchToken(Some(org), token) => format!("{token} not found in organization {org}"),

@@ -8,6 +8,7 @@ mod audit;
 mod bot;
 mod cli;
 mod failure;
+mod member;
 mod operator;
 mod org;
 mod output;
@@ -37,6 +38,7 @@ async fn main() -> ExitCode {
     let result = match cli.command {
         Command::Org(command) => org::run(command, &operator).await,
         Command::Bot(command) => bot::run(command, &operator).await,
+        Command::Member(command) => member::run(command, &operator).await,
         Command::Project(command) => project::run(command, &operator).await,
         Command::Token(command) => token::run(command, &operator).await,
         Command::Registration { setting } => registration::run(setting, &operator).await,

@@ -15,12 +15,15 @@ use serde_json::{Value, json};
 use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
 use shared::domain::{OrUnknown, UserIdentifier};
 use shared::email::EmailAddress;
-use shared::ids::{BotId, OrgId};
+use shared::ids::{BotId, MemberId, OrgId};
 use shared::permissions::Role;
+use shared::person::Person;
 use shared::secret::{Token, TokenKind};
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
 use shared::store::email_tokens::Registration;
+use shared::store::members::Accepted;
+use shared::store::org_user_tokens::Issued;
 use shared::{Clock, Moment};
 use tokio::runtime::Runtime;
 
@@ -28,6 +31,8 @@ use tokio::runtime::Runtime;
 const NO_ORG: &str = "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
 /// An ID that does not exist.
 const NO_BOT: &str = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
+/// An ID that does not exist.
+const NO_MEMBER: &str = "MB01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
 
 /// The error for a table that does not exist.
 const REFUSED: &str = "DynamoDB rejected the request for table tokens: check that the table exists in this account \
@@ -100,6 +105,25 @@ impl World {
     fn bot(&self, org: &str, role: &str) -> (String, String) {
         let bot = self.json(&["bot", "create", "--org", org, "--name", "ci", "--role", role]);
         (bot["id"].text(), bot["credential"].text())
+    }
+
+    /// Accepts the invitation of this address, which may be spelled differently.
+    fn accept(&self, org: &str, email: &str) {
+        let org = OrgId::parse(org).unwrap();
+        let person = Person::by_mail(EmailAddress::try_from(email.to_owned()).unwrap());
+        let caller = Caller { actor: Subject::new("operator", "test"), source_ip: None, request_id: "1".to_owned() };
+        self.store(Clock::System, |store| async move {
+            let invitation = store.invitation(&person.email, &org).await.unwrap().unwrap();
+            let accepted = store.accept_invitation(&org, &invitation.id, &person, &caller).await.unwrap();
+            assert!(matches!(accepted, Accepted::Joined(_)), "{accepted:?}");
+        });
+    }
+
+    /// Adds a member. Returns its ID.
+    fn member(&self, org: &str, email: &str, role: &str) -> String {
+        let id = self.json(&["member", "invite", "--org", org, "--email", email, "--role", role])["id"].text();
+        self.accept(org, email);
+        id
     }
 
     /// An organization's audit log, one line per entry, oldest first.
@@ -192,6 +216,8 @@ fn named(word: &str) -> String {
         "[org]".to_owned()
     } else if BotId::parse(word).is_some() {
         "[bot]".to_owned()
+    } else if MemberId::parse(word).is_some() {
+        "[member]".to_owned()
     } else if Token::parse(word).is_some_and(|token| token.kind() == TokenKind::BotApiKey) {
         "[key]".to_owned()
     } else if Moment::parse(word).is_some() {
@@ -462,7 +488,7 @@ fn role_changes_take_effect_at_next_use() {
     let world = World::new();
     let (bot, credential) = world.bot(&world.org(), "organization/owner");
     assert_eq!(world.roles_of(&credential), Some(vec![Role::Owner]));
-    for &role in Role::ALL {
+    for role in roles_of_bots() {
         for written in [role.as_str(), role.as_str().strip_prefix("organization/").unwrap()] {
             let changed = world.json(&["bot", "set-roles", &bot, "--role", written, "--role", role.as_str()]);
             assert_eq!(changed["roles"], json!([role.as_str()]));
@@ -477,8 +503,168 @@ fn unknown_role_is_refused_with_the_list_of_roles() {
     for role in ["admin", "organization/admin", "organization/organization/owner", "Owner", ""] {
         let run = world.run(&["bot", "create", "--org", NO_ORG, "--name", "ci", "--role", "owner", "--role", role]);
         assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{role}");
-        assert!(Role::ALL.iter().all(|role| run.stderr.contains(role.as_str())), "{}", run.stderr);
+        assert!(roles_of_bots().all(|role| run.stderr.contains(role.as_str())), "{}", run.stderr);
     }
+}
+
+#[test]
+fn role_of_people_is_refused_for_a_bot() {
+    let world = World::new();
+    let org = world.org();
+    let (bot, _) = world.bot(&org, "owner");
+    for role in ["organization/member", "member"] {
+        for command in [
+            &["bot", "create", "--org", &org, "--name", "ci", "--role", "owner", "--role", role][..],
+            &["bot", "set-roles", &bot, "--role", role],
+        ] {
+            let run = world.run(command);
+            assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{command:?}");
+            assert!(run.stderr.contains("this role is for people: a bot cannot have it"), "{}", run.stderr);
+        }
+    }
+    assert_eq!(world.json(&["bot", "list", "--org", &org])["bots"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn member_commands_print_text() {
+    let world = World::new();
+    let org = world.org();
+    assert_snapshot!(world.run(&["member", "list", "--org", &org]).stdout, @"No members found.");
+    let roles = ["--role", "owner", "--role", "organization/member", "--role", "owner"];
+    let invited =
+        world.run(&[&["member", "invite", "--org", &org, "--email", "Alice@Example.com"], &roles[..]].concat());
+    assert_eq!((invited.code, invited.stderr.as_str()), (0, ""));
+    assert_snapshot!(shown(&invited.stdout), @r"
+    Invited [member]
+      email    Alice@example.com
+      roles    organization/owner, organization/member
+      status   invited
+      created  [time]
+
+    No mail is sent. Tell the person to open /console/ at the service's public URL, to sign in
+    as Alice@example.com by [time], and to accept the invitation.
+    ");
+    world.accept(&org, "alice@example.com");
+    assert_snapshot!(shown(&world.run(&["member", "list", "--org", &org]).stdout), @r"
+    ID                            CREATED               STATUS  EMAIL              ROLES
+    [member]  [time]  active  alice@example.com  organization/owner, organization/member
+    ");
+    let id = world.json(&["member", "list", "--org", &org])["members"][0]["id"].text();
+    let member = ["--org", &org, "--member", &id];
+    let changed = world.run(&[&["member", "set-roles"], &member[..], &["--role", "organization/owner"]].concat());
+    assert_snapshot!(shown(&changed.stdout), @r"
+    Member [member]
+      email    alice@example.com
+      roles    organization/owner
+      status   active
+      created  [time]
+    ");
+    assert_snapshot!(shown(&world.run(&[&["member", "sign-out"], &member[..]].concat()).stdout), @r"
+    Signed out [member]
+      email    alice@example.com
+      roles    organization/owner
+      status   active
+      created  [time]
+    ");
+}
+
+#[test]
+fn member_commands_print_json() {
+    let world = World::new();
+    let org = world.org();
+    let list = || world.json(&["member", "list", "--org", &org]);
+    assert_eq!(list(), json!({ "members": [] }));
+    let invite = ["member", "invite", "--org", &org, "--email", "alice@example.com", "--role", "owner", "--json"];
+    let invited = world.run(&invite);
+    assert_snapshot!(shown(&invited.stdout), @r#"
+    {
+      "id": "[member]",
+      "email": "alice@example.com",
+      "roles": [
+        "organization/owner"
+      ],
+      "status": "invited",
+      "created_at": "[time]",
+      "expires_at": "[time]"
+    }
+    "#);
+    let mut alice: Value = serde_json::from_str(&invited.stdout).unwrap();
+    alice.as_object_mut().unwrap().remove("expires_at");
+    assert_eq!(list(), json!({ "members": [alice] }));
+    world.accept(&org, "alice@example.com");
+    alice["status"] = json!("active");
+    assert_eq!(list(), json!({ "members": [alice] }));
+
+    let id = alice["id"].text();
+    let member = ["--org", &org, "--member", &id];
+    assert_eq!(world.json(&[&["member", "sign-out"], &member[..]].concat()), json!({ "signed_out": alice }));
+    world.member(&org, "bobby@example.com", "owner");
+    alice["roles"] = json!(["organization/member"]);
+    assert_eq!(world.json(&[&["member", "set-roles"], &member[..], &["--role", "member"]].concat()), alice);
+    assert_eq!(world.json(&[&["member", "remove"], &member[..]].concat()), json!({ "removed": alice }));
+    assert_eq!(list()["members"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn last_owner_among_members_is_neither_removed_nor_demoted() {
+    let world = World::new();
+    let org = world.org();
+    let alice = world.member(&org, "alice@example.com", "owner");
+    let last = format!(
+        "{alice} is the last owner of organization {org}: give somebody else the role organization/owner first"
+    );
+    let member = ["--org", &org, "--member", &alice];
+    let remove = [&["member", "remove"], &member[..]].concat();
+    let demote = [&["member", "set-roles"], &member[..], &["--role", "takumi_manager"]].concat();
+    for command in [&remove, &demote] {
+        assert_eq!(world.run(command).failure(), last);
+    }
+    world.member(&org, "bobby@example.com", "owner");
+    assert_eq!(world.run(&demote).code, 0);
+    assert_eq!(world.run(&remove).code, 0);
+}
+
+#[test]
+fn invitation_is_withdrawn_and_has_neither_sessions_nor_changeable_roles() {
+    let world = World::new();
+    let org = world.org();
+    let invite = ["member", "invite", "--org", &org, "--email", "alice@example.com", "--role", "owner"];
+    let id = world.json(&invite)["id"].text();
+    let only_invited = format!(
+        "{id} is an invitation to organization {org} that nobody has accepted yet: to change it, invite the address again"
+    );
+    let member = ["--org", &org, "--member", &id];
+    let set_roles = [&["member", "set-roles"], &member[..], &["--role", "member"]].concat();
+    for command in [&set_roles, &[&["member", "sign-out"], &member[..]].concat()] {
+        assert_eq!(world.run(command).failure(), only_invited);
+    }
+    // Inviting again replaces it.
+    let again = world.json(&invite)["id"].text();
+    let remove = |id: &str| world.run(&["member", "remove", "--org", &org, "--member", id]);
+    assert_eq!(remove(&id).failure(), format!("organization {org} has no member {id}"));
+    assert_eq!(remove(&again).code, 0);
+    assert_eq!(world.json(&["member", "list", "--org", &org]), json!({ "members": [] }));
+}
+
+#[test]
+fn member_of_another_organization_is_not_found() {
+    let world = World::new();
+    let (org, other) = (world.org(), world.org());
+    let alice = world.member(&org, "alice@example.com", "owner");
+    let member = ["--org", &other, "--member", &alice];
+    for command in [
+        [&["member", "remove"], &member[..]].concat(),
+        [&["member", "sign-out"], &member[..]].concat(),
+        [&["member", "set-roles"], &member[..], &["--role", "owner"]].concat(),
+    ] {
+        assert_eq!(world.run(&command).failure(), format!("organization {other} has no member {alice}"));
+    }
+    assert_eq!(world.json(&["member", "list", "--org", &other]), json!({ "members": [] }));
+}
+
+/// The roles that bots may have.
+fn roles_of_bots() -> impl Iterator<Item = Role> {
+    Role::ALL.iter().copied().filter(|role| role.is_for_bots())
 }
 
 #[test]
@@ -524,6 +710,11 @@ fn unknown_organizations_and_bots_are_reported() {
         &["project", "add", "a", "--org", NO_ORG],
         &["project", "remove", "a", "--org", NO_ORG],
         &["project", "list", "--org", NO_ORG],
+        &["member", "invite", "--org", NO_ORG, "--email", "alice@example.com", "--role", "owner"],
+        &["member", "list", "--org", NO_ORG],
+        &["member", "set-roles", "--org", NO_ORG, "--member", NO_MEMBER, "--role", "owner"],
+        &["member", "remove", "--org", NO_ORG, "--member", NO_MEMBER],
+        &["member", "sign-out", "--org", NO_ORG, "--member", NO_MEMBER],
     ] {
         assert_eq!(world.run(arguments).failure(), format!("organization {NO_ORG} not found in table tokens"));
     }
@@ -578,8 +769,20 @@ fn every_change_is_audited() {
         &["project", "add", "a", "--org", &org],
         &["project", "add", "a", "--org", &org],
         &["project", "remove", "a", "--org", &org],
+        &["member", "invite", "--org", &org, "--email", "alice@example.com", "--role", "owner"],
     ] {
         world.run(arguments);
+    }
+    world.accept(&org, "alice@example.com");
+    let alice = world.json(&["member", "list", "--org", &org])["members"][0]["id"].text();
+    let member = ["--org", &org, "--member", &alice];
+    world.member(&org, "bobby@example.com", "owner");
+    for arguments in [
+        [&["member", "set-roles"], &member[..], &["--role", "member"]].concat(),
+        [&["member", "sign-out"], &member[..]].concat(),
+        [&["member", "remove"], &member[..]].concat(),
+    ] {
+        assert_eq!(world.run(&arguments).code, 0, "{arguments:?}");
     }
     assert_snapshot!(shown(&world.audit(&org).join("\n")), @r"
     operator guardctl: org.create organization [org] done
@@ -590,6 +793,13 @@ fn every_change_is_audited() {
     operator guardctl: bot.delete bot [bot] done
     operator guardctl: project.add project a done
     operator guardctl: project.remove project a done
+    operator guardctl: member.invite member [member] done
+    member [member]: member.join member [member] done
+    operator guardctl: member.invite member [member] done
+    member [member]: member.join member [member] done
+    operator guardctl: member.set_roles member [member] done
+    operator guardctl: session.end member [member] done
+    operator guardctl: member.remove member [member] done
     ");
 }
 
@@ -598,12 +808,14 @@ fn token_revoke_works_without_a_bot_and_is_audited() {
     let world = World::new();
     let (org, other) = (world.org(), world.org());
     let (bot, _) = world.bot(&org, "owner");
-    let issuer = (OrgId::parse(&org).unwrap(), BotId::parse(&bot).unwrap());
+    let issuer = OrgId::parse(&org).unwrap();
     let caller = Caller { actor: Subject::new("bot", &bot), source_ip: None, request_id: "request-1".to_owned() };
     let user = UserIdentifier::try_from("alice-laptop".to_owned()).unwrap();
     let (token, id) = world.store(Clock::System, |store| async move {
-        let (stored, token) = store.issue_org_user_token(&issuer.0, &issuer.1, user, None, &caller).await.unwrap();
-        (token, stored.id.to_string())
+        match store.issue_org_user_token(&issuer, user, None, &caller, None).await.unwrap() {
+            Issued::Done(stored, token) => (token, stored.id.to_string()),
+            Issued::Repeated(repeat) => panic!("{repeat:?}"),
+        }
     });
     let revoke = ["token", "revoke", "org_user_token", &id, "--org", &org];
     for _ in 0..2 {
@@ -744,6 +956,13 @@ fn invalid_command_line_exits_with_2() {
         &["bot", "rotate-key", NO_BOT, "--overlap", "soon"],
         &["bot", "rotate-key", NO_BOT, "--overlap", "91days"],
         &["bot", "list"],
+        &["member", "invite", "--org", NO_ORG, "--email", "alice@example.com"],
+        &["member", "invite", "--org", NO_ORG, "--email", "alice", "--role", "owner"],
+        &["member", "invite", "--org", NO_ORG, "--email", "alice@example.com", "--role", "emperor"],
+        &["member", "remove", "--org", NO_ORG],
+        &["member", "remove", "--member", NO_MEMBER],
+        &["member", "set-roles", "--org", NO_ORG, "--member", NO_MEMBER],
+        &["member", "sign-out", "--org", NO_ORG, "--member", NO_BOT],
         &["project", "add", "a b", "--org", NO_ORG],
         &["project", "add", "../a", "--org", NO_ORG],
         &["project", "add", "a"],

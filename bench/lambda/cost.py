@@ -15,7 +15,7 @@ MEMORY = {"": 256, "registry-npm": 1024, "registry-pypi": 1024, "org-user-tokens
 # Functions with parallel DynamoDB calls: the equivalent number of sequential calls.
 AT_ONCE = {"installations-list": 2}
 # Functions that send a mail.
-MAILS = {"email-tokens-register", "email-tokens-regenerate", "email-tokens-reset"}
+MAILS = {"email-tokens-register", "email-tokens-regenerate", "email-tokens-reset", "email-tokens-revoke"}
 
 
 @dataclass(frozen=True)

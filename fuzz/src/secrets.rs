@@ -1,4 +1,4 @@
-use shared::secret::{ResetCode, Token, TokenKind};
+use shared::secret::{MailedCode, Token, TokenKind};
 
 const BASE62: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const HEX: &[u8] = b"0123456789abcdef";
@@ -67,10 +67,10 @@ fn code(text: &str) {
         })
         .collect();
     let meant = meant.filter(|code| code.len() == 16);
-    let read = ResetCode::parse(text);
+    let read = MailedCode::parse(text);
     assert_eq!(read.as_ref().map(|code| code.expose().replace('-', "")), meant, "{text:?}");
     if let Some(code) = read {
-        let again = ResetCode::parse(&code.expose())
+        let again = MailedCode::parse(&code.expose())
             .unwrap_or_else(|| panic!("{text:?} is mailed in a form that does not parse"));
         assert_eq!(again.hash(), code.hash(), "{text:?}");
     }

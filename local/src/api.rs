@@ -9,13 +9,16 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::Method;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use shared::console::respond::respond;
+use shared::console::{Console, ConsoleInstallationsApp, ConsoleMailApp};
 use shared::error::ErrorFormat;
 use shared::lambda::{Authorized, new_request_id};
 use shared::mail::Mailer;
 use shared::observe::{Origin, observed};
+use shared::oidc::IdentityProvider;
 use shared::registry::Registries;
 use shared::store::installations::InstallationLog;
-use shared::{App, InstallationsApp, MailApp, RegistryApp};
+use shared::{ApiError, App, ConsoleApp, ConsoleProviderApp, InstallationsApp, MailApp, RegistryApp};
 use tokio::net::TcpListener;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -31,6 +34,10 @@ pub struct Service {
     pub mailer: Mailer,
     /// The upstream registries.
     pub registries: Registries,
+    /// The console.
+    pub console: Console,
+    /// The identity provider, where people sign in with one.
+    pub provider: Option<IdentityProvider>,
 }
 
 /// The routes of these crates, by the crate's name.
@@ -46,7 +53,6 @@ fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
         api_keys_revoke,
         audit_log_list,
         docs_openapi,
-        email_tokens_revoke,
         email_tokens_status,
         org_access_tokens_create,
         org_access_tokens_delete,
@@ -65,7 +71,7 @@ fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
 
 /// The functions that also send mail.
 fn mail_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<MailApp>)> {
-    routes_of![email_tokens_regenerate, email_tokens_register, email_tokens_reset]
+    routes_of![email_tokens_regenerate, email_tokens_register, email_tokens_reset, email_tokens_revoke]
 }
 
 /// The functions that read the installation log.
@@ -76,6 +82,43 @@ fn installations_functions() -> impl IntoIterator<Item = (&'static str, OpenApiR
 /// The registries.
 fn registry_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<RegistryApp>)> {
     routes_of![registry_npm, registry_pypi]
+}
+
+/// Pages of the console.
+fn console_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<ConsoleApp>)> {
+    routes_of![
+        console_access_tokens,
+        console_account,
+        console_api_keys,
+        console_audit_log,
+        console_bots,
+        console_my_tokens,
+        console_org_user_tokens,
+        console_projects,
+        sign_in_sign_out,
+        sign_in_start,
+    ]
+}
+
+/// Pages of the console that also send mail.
+fn console_mail_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<ConsoleMailApp>)> {
+    routes_of![console_members, sign_in_code]
+}
+
+/// Pages of the console that also read the installation log.
+fn console_installations_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<ConsoleInstallationsApp>)>
+{
+    routes_of![console_installations, console_overview]
+}
+
+/// The way to an identity provider and back.
+fn console_provider_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<ConsoleProviderApp>)> {
+    routes_of![sign_in_callback]
+}
+
+/// The functions without state.
+fn stateless_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter)> {
+    routes_of![console_assets]
 }
 
 /// One router with the routes of all these functions.
@@ -100,31 +143,57 @@ pub fn deployed(service: Service) -> BTreeMap<String, Router> {
         functions: impl IntoIterator<Item = (&'static str, OpenApiRouter<S>)>,
         state: S,
     ) -> impl Iterator<Item = (String, Router)> {
-        functions.into_iter().map(move |(name, routes)| {
-            (name.replace('_', "-"), observed(Router::from(routes).with_state(state.clone())))
-        })
+        functions
+            .into_iter()
+            .map(move |(name, routes)| (name.replace('_', "-"), Router::from(routes).with_state(state.clone())))
     }
-    let Service { app, log, mailer, registries } = service;
+    let Service { app, log, mailer, registries, console, provider } = service;
+    let pages = each(console_functions(), ConsoleApp { app: app.clone(), console: console.clone() })
+        .chain(each(console_mail_functions(), console_mail_app(&app, &console, &mailer)))
+        .chain(each(console_installations_functions(), console_installations_app(&app, &console, &log)))
+        .chain(each(console_provider_functions(), console_provider_app(&app, &console, &provider)))
+        .chain(each(stateless_functions(), ()));
     each(functions(), app.clone())
         .chain(each(mail_functions(), MailApp { app: app.clone(), mailer }))
         .chain(each(installations_functions(), InstallationsApp { app: app.clone(), log: log.clone() }))
         .chain(each(registry_functions(), RegistryApp { app, log, registries }))
         .chain(each(routes_of![docs_not_found], ()))
+        .chain(pages)
+        .map(|(name, router)| (name, observed(router.layer(from_fn_with_state(console.clone(), respond)))))
         .collect()
+}
+
+fn console_mail_app(app: &App, console: &Console, mailer: &Mailer) -> ConsoleMailApp {
+    ConsoleMailApp { app: app.clone(), console: console.clone(), mailer: mailer.clone() }
+}
+
+fn console_installations_app(app: &App, console: &Console, log: &InstallationLog) -> ConsoleInstallationsApp {
+    ConsoleInstallationsApp { app: app.clone(), console: console.clone(), log: log.clone() }
+}
+
+fn console_provider_app(app: &App, console: &Console, provider: &Option<IdentityProvider>) -> ConsoleProviderApp {
+    ConsoleProviderApp { app: app.clone(), console: console.clone(), provider: provider.clone() }
 }
 
 /// The whole service.
 pub fn router(service: Service) -> Router {
-    let Service { app, log, mailer, registries } = service;
+    let Service { app, log, mailer, registries, console, provider } = service;
+    let pages = OpenApiRouter::new()
+        .merge(merged(console_functions()).with_state(ConsoleApp { app: app.clone(), console: console.clone() }))
+        .merge(merged(console_mail_functions()).with_state(console_mail_app(&app, &console, &mailer)))
+        .merge(merged(console_installations_functions()).with_state(console_installations_app(&app, &console, &log)))
+        .merge(merged(console_provider_functions()).with_state(console_provider_app(&app, &console, &provider)))
+        .merge(merged(stateless_functions()));
     let installations = InstallationsApp { app: app.clone(), log: log.clone() };
     let routes = OpenApiRouter::new()
         .merge(merged(functions()).with_state(app.clone()))
         .merge(merged(mail_functions()).with_state(MailApp { app: app.clone(), mailer }))
         .merge(merged(installations_functions()).with_state(installations))
         .merge(merged(registry_functions()).with_state(RegistryApp { app: app.clone(), log, registries }));
-    let routes = Router::from(routes)
+    let routes = Router::from(routes.merge(pages))
         .fallback(docs_not_found::not_found)
-        .method_not_allowed_fallback(docs_not_found::not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(console, respond))
         .layer(from_fn(match_methods_exactly))
         .layer(from_fn_with_state(app, authorize));
     observed(routes)
@@ -138,6 +207,14 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let service = router.layer(from_fn(with_origin)).into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+}
+
+/// Pages are not in the OpenAPI document, from which the other paths' methods are known.
+async fn method_not_allowed(request: Request) -> Response {
+    match ErrorFormat::at(request.uri().path()) {
+        ErrorFormat::Page => ApiError::MethodNotAllowed("GET, HEAD, POST".to_owned()).into_response(),
+        _ => docs_not_found::not_found(request).await,
+    }
 }
 
 /// Runs the authorizer for the same route as in `template.yaml`.

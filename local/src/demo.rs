@@ -9,10 +9,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use shared::domain::Plan;
+use shared::email::EmailAddress;
 use shared::lambda::new_request_id;
 use shared::permissions::Role;
+use shared::person::Person;
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
+use shared::store::members::Authority;
 
 use crate::dynamodb::create_private_folder;
 
@@ -27,8 +30,7 @@ pub async fn create_if_empty(store: &Store) -> Result<Option<Environment>> {
     if !store.orgs().await?.is_empty() {
         return Ok(None);
     }
-    let actor = Subject::new("operator", "local");
-    let caller = Caller { actor, source_ip: None, request_id: new_request_id() };
+    let caller = operator();
     let org = store.create_org("Demo", Plan::Pro, true, &caller).await?;
     let (bot, key) = store.create_bot(&org.id, "demo", &[Role::Owner], &caller).await?;
     Ok(Some(Environment::from([
@@ -36,6 +38,28 @@ pub async fn create_if_empty(store: &Store) -> Result<Option<Environment>> {
         ("BOT_ID".to_owned(), bot.id.to_string()),
         (BOT_API_KEY.to_owned(), key.expose().to_owned()),
     ])))
+}
+
+/// The owner of the first organization, whom the printed link signs in as. Added if there is none.
+pub async fn owner(store: &Store) -> Result<Option<Person>> {
+    let Some(org) = store.orgs().await?.into_iter().next() else { return Ok(None) };
+    let email = EmailAddress::try_from(OWNER.to_owned()).map_err(anyhow::Error::msg)?;
+    let owner = Person::by_mail(email);
+    if store.membership(owner.id, &org.id).await?.is_none() {
+        let caller = operator();
+        let invited = store.invite_member(&org.id, &owner.email, &[Role::Owner], Authority::Operator, &caller);
+        if let Some(invitation) = invited.await? {
+            store.accept_invitation(&org.id, &invitation.id, &owner, &caller).await?;
+        }
+    }
+    Ok(Some(owner))
+}
+
+/// The address of the demo owner.
+const OWNER: &str = "owner@guard-tokens.example";
+
+fn operator() -> Caller {
+    Caller { actor: Subject::new("operator", "local"), source_ip: None, request_id: new_request_id() }
 }
 
 /// Reads a file written by [`write()`]. Empty if there is none.

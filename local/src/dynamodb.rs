@@ -51,7 +51,7 @@ pub struct DynamoDb {
     /// The database itself, for tests that write faster than HTTP allows.
     pub database: Database,
     server: JoinHandle<std::io::Result<()>>,
-    sweeper: JoinHandle<()>,
+    sweeper: Option<JoinHandle<()>>,
     stop: oneshot::Sender<()>,
     /// Held while the store is open, so that no other process opens it.
     _lock: Option<File>,
@@ -68,6 +68,13 @@ impl DynamoDb {
     pub async fn in_memory(port: u16) -> Result<Self> {
         let database = Database::memory().context("cannot create an in-memory store")?;
         Self::start(database, port, None).await
+    }
+
+    /// Removes items past their TTL from time to time, by the clock of this machine. Tests with a
+    /// clock of their own do without.
+    pub fn sweeping(self) -> Self {
+        let sweeper = Some(tokio::spawn(sweep(self.database.clone())));
+        Self { sweeper, ..self }
     }
 
     /// Starts a database that keeps its data in this folder.
@@ -103,7 +110,6 @@ impl DynamoDb {
         let address = listener.local_addr().context("the listener has no address")?;
         let endpoint = format!("http://{address}");
         let (stop, stopped) = oneshot::channel();
-        let sweeper = tokio::spawn(sweep(database.clone()));
         let serving = axum::serve(listener, guarded(router(database.clone()), address.port()));
         let server = tokio::spawn(async move {
             serving
@@ -113,12 +119,14 @@ impl DynamoDb {
                 })
                 .await
         });
-        Ok(Self { endpoint, database, server, sweeper, stop, _lock: lock })
+        Ok(Self { endpoint, database, server, sweeper: None, stop, _lock: lock })
     }
 
     /// Finishes pending requests and stops.
     pub async fn stop(self) -> Result<()> {
-        self.sweeper.abort();
+        if let Some(sweeper) = &self.sweeper {
+            sweeper.abort();
+        }
         let _ = self.stop.send(());
         self.server.await.context("the DynamoDB server panicked")?.context("the DynamoDB server failed")
     }

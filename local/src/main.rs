@@ -13,10 +13,14 @@ use local::demo::{self, Environment};
 use local::dynamodb::{DynamoDb, private_data_folder};
 use local::origin::guarded;
 use local::outbox::{Outbox, SES_PATH};
-use local::upstreams;
+use local::sign_in::Link;
+use local::{schedule, upstreams};
+use secrecy::SecretString;
 use shared::app::Limits;
 use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
+use shared::console::{Console, SignIn};
 use shared::mail::{MailConfig, Mailer, ses_at};
+use shared::oidc::{CALLBACK, ClientSecret, IdentityProvider, Issuer, PlainHttp, Registration};
 use shared::registry::Registries;
 use shared::store::Store;
 use shared::store::mail_limits::MailLimits;
@@ -75,6 +79,16 @@ struct Arguments {
     /// pip is configured with)
     #[arg(long, value_name = "URL")]
     pypi_upstream: Option<String>,
+    /// OpenID provider that people may also sign in with: its issuer URL, `https`, or `http` on this
+    /// machine
+    #[arg(long, value_name = "URL", requires_all = ["oidc_client_id", "oidc_client_secret"])]
+    oidc_issuer: Option<String>,
+    /// Client ID of this service at the provider
+    #[arg(long, value_name = "ID", requires = "oidc_issuer")]
+    oidc_client_id: Option<String>,
+    /// Client secret of this service at the provider
+    #[arg(long, value_name = "SECRET", requires = "oidc_issuer")]
+    oidc_client_secret: Option<SecretString>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -109,7 +123,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { port, data, memory, .. } = arguments;
+    let (port, data, memory) = (arguments.port, arguments.data.clone(), arguments.memory);
     // From here on, signals lead to a clean shutdown.
     let end = end_signal()?;
     // Bind the port first: if it is taken, nothing is created or written.
@@ -118,6 +132,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         .with_context(|| format!("cannot listen on 127.0.0.1:{port}, choose another port with --port"))?;
     let address = listener.local_addr().context("the listener has no address")?;
     let base_url = format!("http://{address}");
+    let provider = provider(&arguments, &base_url)?;
     let upstreams =
         upstreams::settings(arguments.npm_upstream.as_deref(), arguments.pypi_upstream.as_deref(), address.port())
             .await?;
@@ -126,8 +141,8 @@ async fn run(arguments: Arguments) -> Result<()> {
         Registries::new(upstreams).context("no trusted root certificates found for upstream registries")?;
     let embedded = match &arguments.dynamodb {
         Some(_) => None,
-        None if memory => Some(DynamoDb::in_memory(arguments.dynamodb_port).await?),
-        None => Some(DynamoDb::in_folder(&data, arguments.dynamodb_port).await?),
+        None if memory => Some(DynamoDb::in_memory(arguments.dynamodb_port).await?.sweeping()),
+        None => Some(DynamoDb::in_folder(&data, arguments.dynamodb_port).await?.sweeping()),
     };
     let endpoint = arguments.dynamodb.or_else(|| Some(embedded.as_ref()?.endpoint.clone())).unwrap_or_default();
     let store = Store::new(dynamodb_at(&endpoint), TABLE, Clock::System);
@@ -142,11 +157,18 @@ async fn run(arguments: Arguments) -> Result<()> {
     let created = demo::create_if_empty(&store).await.context("cannot read the store")?;
     // The file written when the store was created holds the only copy of the API key.
     let mut environment = created.unwrap_or_else(|| demo::read(&env_file));
+    let owner = demo::owner(&store).await.context("cannot read the store")?;
     let knows_key = environment.contains_key(demo::BOT_API_KEY);
     environment.extend(surroundings(&base_url, &endpoint));
     demo::write(&env_file, &environment)?;
 
     say(&format!("guard-tokens listens on {base_url}, DynamoDB on {endpoint}.\n"));
+    let (link, sign_in_url) = Link::generate(&base_url).context("cannot make the link to sign in")?;
+    say(&format!("Open the console: {sign_in_url} (works once).\n"));
+    if let Some(provider) = &provider {
+        let redirect_uri = format!("{base_url}{CALLBACK}");
+        say(&format!("People may sign in at {}; register {redirect_uri} there.\n", provider.issuer()));
+    }
     say(&format!("Emails are not sent: view them at {base_url}/_local/mail.\n"));
     say(&format!("{packages}\n"));
     if knows_key {
@@ -172,11 +194,19 @@ async fn run(arguments: Arguments) -> Result<()> {
         registration: arguments.registration,
         // The outbox responds immediately.
         registration_time: Duration::from_millis(250),
+        sign_in_time: Duration::from_millis(250),
     };
     let app = App::new(store, Clock::System).with_limits(limits);
+    let scheduled = tokio::spawn(schedule::run(app.clone()));
     let mailer = Mailer::new(ses_at(&format!("{base_url}{SES_PATH}")), mail);
-    let service = api::Service { app, log: installation_log, mailer, registries };
-    let router = guarded(api::router(service).merge(outbox.router()), address.port());
+    let sign_in = if provider.is_some() { SignIn::Both } else { SignIn::Mail };
+    let console = Console::at(&base_url).with_sign_in(sign_in);
+    let mut router = outbox.router();
+    if let Some(owner) = owner {
+        router = router.merge(link.router(app.clone(), console.clone(), owner));
+    }
+    let service = api::Service { app, log: installation_log, mailer, registries, console, provider };
+    let router = guarded(api::router(service).merge(router), address.port());
     let mut serving = tokio::spawn(api::serve(listener, router, async move {
         let _ = stopped.clone().wait_for(|stop| *stop).await;
     }));
@@ -189,10 +219,30 @@ async fn run(arguments: Arguments) -> Result<()> {
             let _ = tokio::time::timeout(GRACE, serving).await;
         }
     }
+    scheduled.abort();
     match embedded {
         Some(dynamodb) => tokio::time::timeout(GRACE, dynamodb.stop()).await.unwrap_or(Ok(())),
         None => Ok(()),
     }
+}
+
+/// The provider that people sign in with besides the codes by mail.
+fn provider(arguments: &Arguments, base_url: &str) -> Result<Option<IdentityProvider>> {
+    let Arguments {
+        oidc_issuer: Some(issuer), oidc_client_id: Some(client_id), oidc_client_secret: Some(secret), ..
+    } = arguments
+    else {
+        return Ok(None);
+    };
+    let registration = Registration {
+        issuer: Issuer::parse(issuer, PlainHttp::OnLoopback)
+            .with_context(|| format!("{issuer} is no issuer: it must be an https URL, or http on this machine"))?,
+        client_id: client_id.clone(),
+        secret: ClientSecret::given(secret.clone()),
+        trusted_emails: false,
+    };
+    let provider = IdentityProvider::new(registration, base_url, Clock::System);
+    Ok(Some(provider.context("cannot use the OpenID provider")?))
 }
 
 /// Variables that do not depend on the store: endpoints, table names and SDK settings.

@@ -1,6 +1,6 @@
 //! Content negotiation by the `Accept` and `Accept-Encoding` headers (RFC 9110, section 12.5).
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
+use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
 /// The caller's highest weight for these media types, from 0 (not acceptable) to 1000. Wildcards
@@ -8,6 +8,12 @@ use http::{HeaderMap, HeaderValue};
 pub fn media_weight(headers: &HeaderMap, types: &[&str]) -> u16 {
     let named = listed(headers, ACCEPT).filter(|(name, _)| types.iter().any(|known| name.eq_ignore_ascii_case(known)));
     named.map(|(_, weight)| weight).max().unwrap_or(0)
+}
+
+/// The caller's highest weight for a language such as `ja`, its regions included, from 0 to 1000.
+pub fn language_weight(headers: &HeaderMap, language: &str) -> u16 {
+    let is_known = |tag: &str| tag.split('-').next().is_some_and(|primary| primary.eq_ignore_ascii_case(language));
+    listed(headers, ACCEPT_LANGUAGE).filter(|(tag, _)| is_known(tag)).map(|(_, weight)| weight).max().unwrap_or(0)
 }
 
 /// Whether the caller accepts gzip.

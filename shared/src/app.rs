@@ -26,15 +26,27 @@ pub struct Limits {
     pub registration: RegistrationPolicy,
     /// A registration takes a multiple of this time, so that timing does not reveal known addresses.
     pub registration_time: Duration,
+    /// A request for a sign-in code takes a multiple of this time, for the same reason. It is long
+    /// enough to mail a code, since one that takes longer would reveal that it was mailed.
+    pub sign_in_time: Duration,
 }
 
 impl Limits {
     /// When to answer a registration whose work took this long, counted from its start.
     pub fn registration_end(&self, worked: Duration) -> Duration {
-        let step = self.registration_time.as_nanos();
-        let steps = worked.as_nanos().checked_div(step).map_or(0, |steps| steps + 1);
-        self.registration_time.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+        next_multiple(self.registration_time, worked)
     }
+
+    /// When to answer a request for a sign-in code whose work took this long, counted from its start.
+    pub fn sign_in_end(&self, worked: Duration) -> Duration {
+        next_multiple(self.sign_in_time, worked)
+    }
+}
+
+/// The first multiple of this step after this time.
+fn next_multiple(step: Duration, after: Duration) -> Duration {
+    let steps = after.as_nanos().checked_div(step.as_nanos()).map_or(0, |steps| steps + 1);
+    step.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
 }
 
 impl Default for Limits {
@@ -44,6 +56,7 @@ impl Default for Limits {
             mails: MailLimits::default(),
             registration: RegistrationPolicy::default(),
             registration_time: Duration::from_millis(600),
+            sign_in_time: Duration::from_secs(2),
         }
     }
 }

@@ -12,16 +12,18 @@ use http::{HeaderMap, header};
 
 use crate::app::App;
 use crate::clock::Moment;
+use crate::domain::Held;
 use crate::error::{ApiError, Unauthorized};
 use crate::extract::{PathParams, is_json};
 use crate::ids::{BotId, OrgId};
 use crate::observe::{Origin, Refused, note_principal, note_refused};
-use crate::permissions::{Guarded, Operation};
+use crate::permissions::{Guarded, Operation, Role};
 use crate::principal::{Holder, Principal};
 use crate::secret::{Token, TokenHash, TokenKind};
 use crate::store::StoreError;
 use crate::store::audit::{Caller, Entry, Subject};
 use crate::store::bots::Bot;
+use crate::store::idempotency::Once;
 use crate::store::orgs::Org;
 use crate::store::tokens::ApiKey;
 use crate::store::tokens::EmailToken;
@@ -160,16 +162,18 @@ pub struct BotWith<O> {
 
 impl<O: Guarded> BotWith<O> {
     /// Confirms, after something was created, that the bot may still create it. Otherwise takes it
-    /// back: nobody holds it yet. The error is what a request that comes now is answered.
+    /// back, as nobody holds it yet, and frees its idempotency key. The error is what a request that
+    /// comes now is answered.
     ///
     /// One read here keeps the concurrent calls of one bot apart, where a condition on its item
     /// would cost a write each and make all of them conflict.
     pub async fn confirm(
         &self,
         app: &App,
+        once: Option<&Once>,
         take_back: impl Future<Output = Result<bool, StoreError>>,
     ) -> Result<(), ApiError> {
-        confirm(app, O::OPERATION, &self.bot, &self.caller, take_back).await
+        confirm(app, O::OPERATION, &self.bot, &self.caller, once, take_back).await
     }
 
     /// Reads the bot again. The error is what a request that comes now is answered.
@@ -212,7 +216,7 @@ where
         }
         let actor = Subject::new("bot", &bot.id);
         let caller = caller(actor, origin);
-        match refusal(O::OPERATION, &bot, org.as_ref()) {
+        match refusal(O::OPERATION, &bot.roles, org.as_ref()) {
             None => Ok(Self { bot, caller, operation: PhantomData }),
             Some(refusal) => {
                 record_refusal(app, O::OPERATION, &bot.org_id, &caller).await?;
@@ -255,7 +259,7 @@ where
         let rule = O::OPERATION.rule();
         let (org_id, api_key, actor, bot, may) = match authenticate(app, &parts.headers).await? {
             Principal::Bot(bot) => {
-                let may = has_role(O::OPERATION, &bot);
+                let may = holds_role(O::OPERATION, &bot.roles);
                 (bot.org_id.clone(), None, Subject::new("bot", &bot.id), Some(bot), may)
             }
             Principal::Holder(holder) => {
@@ -287,10 +291,11 @@ impl<O: Guarded> ManagerWith<O> {
     pub async fn confirm(
         &self,
         app: &App,
+        once: Option<&Once>,
         take_back: impl Future<Output = Result<bool, StoreError>>,
     ) -> Result<(), ApiError> {
         match &self.bot {
-            Some(bot) => confirm(app, O::OPERATION, bot, &self.caller, take_back).await,
+            Some(bot) => confirm(app, O::OPERATION, bot, &self.caller, once, take_back).await,
             None => Ok(()),
         }
     }
@@ -307,7 +312,12 @@ impl<O: Guarded> ManagerWith<O> {
 
 /// Refusals are counted on a partition of the principal's, so that it cannot flood the audit log,
 /// to which revocations write too.
-async fn record_refusal(app: &App, operation: Operation, org: &OrgId, caller: &Caller) -> Result<(), ApiError> {
+pub(crate) async fn record_refusal(
+    app: &App,
+    operation: Operation,
+    org: &OrgId,
+    caller: &Caller,
+) -> Result<(), ApiError> {
     if let Some(action) = operation.rule().audited_refusal {
         app.store().count_refusal(&caller.actor.id).await?.map_err(ApiError::RateLimited)?;
         let entry = Entry::done(app.clock(), caller, action, Subject::new("organization", org))?.refused();
@@ -390,11 +400,14 @@ fn caller(actor: Subject, Origin { request_id, source_ip }: Origin) -> Caller {
     Caller { actor, source_ip, request_id }
 }
 
-/// Why a bot may not perform this operation in its own organization; `None` if it may.
-fn refusal(operation: Operation, bot: &Bot, org: Option<&Org>) -> Option<ApiError> {
-    if !has_role(operation, bot) {
-        return Some(ApiError::Forbidden);
-    }
+/// Why somebody with these roles may not perform this operation in the own organization; `None` if
+/// it is allowed.
+pub(crate) fn refusal(operation: Operation, roles: &Held<Role>, org: Option<&Org>) -> Option<ApiError> {
+    if holds_role(operation, roles) { org_refusal(operation, org) } else { Some(ApiError::Forbidden) }
+}
+
+/// Why nobody may perform this operation in this organization; `None` if it is allowed.
+pub(crate) fn org_refusal(operation: Operation, org: Option<&Org>) -> Option<ApiError> {
     // Of the operations that create tokens, those that read the organization anyway; the others
     // check it in the store.
     if operation.rule().audited_refusal.is_some() && org.is_some_and(|org| org.suspended) {
@@ -404,15 +417,16 @@ fn refusal(operation: Operation, bot: &Bot, org: Option<&Org>) -> Option<ApiErro
     (operation.rule().needs_subscription && !is_subscribed).then_some(ApiError::SubscriptionRequired)
 }
 
-fn has_role(operation: Operation, bot: &Bot) -> bool {
-    operation.rule().roles.iter().any(|role| bot.roles.contains(role))
+/// Whether one of these roles allows the operation.
+pub(crate) fn holds_role(operation: Operation, roles: &Held<Role>) -> bool {
+    operation.rule().roles.iter().any(|role| roles.contains(role))
 }
 
 /// The bot as it is now, if it may still perform this operation.
 async fn again(app: &App, operation: Operation, bot: &Bot) -> Result<Bot, ApiError> {
     let bot = app.store().authenticate_bot_again(bot).await?;
     let bot = bot.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
-    if has_role(operation, &bot) { Ok(bot) } else { Err(ApiError::Forbidden) }
+    if holds_role(operation, &bot.roles) { Ok(bot) } else { Err(ApiError::Forbidden) }
 }
 
 async fn confirm(
@@ -420,6 +434,7 @@ async fn confirm(
     operation: Operation,
     bot: &Bot,
     caller: &Caller,
+    once: Option<&Once>,
     take_back: impl Future<Output = Result<bool, StoreError>>,
 ) -> Result<(), ApiError> {
     let Err(refusal) = again(app, operation, bot).await else { return Ok(()) };
@@ -427,6 +442,7 @@ async fn confirm(
         tracing::error!(%error, bot = %bot.id, "what a bot created after it was cut off could not be revoked");
         return Err(error.into());
     }
+    app.store().free_idempotency_key(&bot.org_id, once, caller).await?;
     if matches!(refusal, ApiError::Forbidden) {
         record_refusal(app, operation, &bot.org_id, caller).await?;
     }

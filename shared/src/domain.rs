@@ -107,7 +107,8 @@ impl UserIdentifier {
         &self.0
     }
 
-    fn allows(character: char) -> bool {
+    /// Whether identifiers may contain this character.
+    pub fn allows(character: char) -> bool {
         character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '@' | '+' | '-')
     }
 }
@@ -155,8 +156,9 @@ impl TryFrom<String> for UserIdentifierPrefix {
 }
 
 /// The state of a token. Revocation is permanent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum TokenState {
     /// The token can be used.
     Active,
@@ -479,6 +481,40 @@ fn is_invisible(character: char) -> bool {
         || CodePointSetData::new::<BidiControl>().contains(character)
         // Separators of lines and paragraphs, and interlinear annotations.
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}')
+}
+
+/// The value of an `Idempotency-Key` header: 1–255 printable ASCII characters.
+#[derive(Debug, Clone, ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", example = "8e03978e-40d5-43dd-bc93-6894a57f9324")]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// The name of the header.
+    pub const HEADER: &str = "Idempotency-Key";
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for IdempotencyKey {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_printable = text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+        if !is_printable || !(1..=255).contains(&text.len()) {
+            return Err("must have 1 to 255 printable ASCII characters");
+        }
+        Ok(Self(text))
+    }
+}
+
+/// A stored text as one line without control and invisible characters, for mails: it may be older
+/// than the rules of [`Name`].
+#[cfg(feature = "mail")]
+pub(crate) fn on_one_line(text: &str) -> String {
+    text.replace(|character: char| character.is_control() || is_invisible(character), " ").trim().to_owned()
 }
 
 /// The id of a project: 1–64 ASCII letters, digits and `. _ -`, beginning with a letter or digit.

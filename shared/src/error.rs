@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::secret::RandomnessUnavailable;
 
-/// An invalid field or query parameter. The message never repeats the value, which may be a secret.
+/// An invalid field, query parameter or header. The message never repeats the value, which may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The field or query parameter, as named in the request.
+    /// The field, query parameter or header, as named in the request.
     #[schema(example = "user_identifier")]
     pub field: String,
     /// What is wrong with the field, or what it must be.
@@ -121,6 +121,13 @@ pub enum ApiError {
     /// 409: the caller lost a race, or its expectation no longer holds.
     #[error("{0}")]
     Conflict(&'static str),
+    /// 409: the same request was made before with the same idempotency key, with the id of what it
+    /// created.
+    #[error(
+        "This request was already made with this `Idempotency-Key` and created {0}. \
+         Its secret is not stored and cannot be shown again; to create another one, send a new key."
+    )]
+    AlreadyMade(String),
     /// 413, with the limit.
     #[error("The request body is larger than the limit of {0}. Send a smaller one.")]
     PayloadTooLarge(&'static str),
@@ -178,7 +185,7 @@ impl ApiError {
             ApiError::UpstreamGone(_) => (StatusCode::GONE, "GONE"),
             ApiError::TooLarge(_) => (StatusCode::UNPROCESSABLE_ENTITY, "METADATA_TOO_LARGE"),
             ApiError::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
-            ApiError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
+            ApiError::Conflict(_) | ApiError::AlreadyMade(_) => (StatusCode::CONFLICT, "CONFLICT"),
             ApiError::PayloadTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
             ApiError::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
             ApiError::BadGateway(_) => (StatusCode::BAD_GATEWAY, "BAD_GATEWAY"),
@@ -192,7 +199,7 @@ impl ApiError {
     pub fn render(&self, format: ErrorFormat, request_id: &str) -> Response {
         let (status, code) = self.status_and_code();
         let (content_type, body) = match format {
-            ErrorFormat::Envelope => {
+            ErrorFormat::Envelope | ErrorFormat::Page => {
                 let details = match self {
                     ApiError::Invalid(field) => Some(vec![field.clone()]),
                     _ => None,
@@ -215,10 +222,16 @@ impl ApiError {
             // often not found.
             headers.insert("npm-notice", notice);
         }
+        if let ApiError::Unauthorized(reason) = self {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge(format, *reason)));
+        }
+        self.add_headers(headers);
+        response
+    }
+
+    /// Adds the headers that belong to the error, whatever the format of its body.
+    pub(crate) fn add_headers(&self, headers: &mut HeaderMap) {
         match self {
-            ApiError::Unauthorized(reason) => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge(format, *reason)));
-            }
             ApiError::RateLimited(left) | ApiError::UpstreamRateLimited(left) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(left.as_secs().max(1)));
             }
@@ -229,7 +242,6 @@ impl ApiError {
             }
             _ => {}
         }
-        response
     }
 
     /// The response body at a registry.
@@ -277,6 +289,8 @@ pub enum ErrorFormat {
     Npm,
     /// [`Problem`], for pip, uv and poetry, with a `Basic` challenge.
     Pypi,
+    /// A page, which `console::respond` renders before this module is asked.
+    Page,
 }
 
 impl ErrorFormat {
@@ -286,6 +300,7 @@ impl ErrorFormat {
         match first {
             "npm" => ErrorFormat::Npm,
             "pypi" => ErrorFormat::Pypi,
+            "console" => ErrorFormat::Page,
             _ => ErrorFormat::Envelope,
         }
     }
@@ -326,6 +341,10 @@ pub struct Problem {
     pub code: &'static str,
 }
 
+/// A response extension: the error that this response already shows in its own format.
+#[derive(Debug, Clone)]
+pub struct Rendered(pub ApiError);
+
 impl IntoResponse for ApiError {
     /// Attaches the error for [`crate::observe::observe`], which renders it with the request id.
     fn into_response(self) -> Response {
@@ -362,7 +381,7 @@ pub struct ErrorDetail {
     /// The request id, as in the `x-request-id` header. Include it when you ask for help.
     #[schema(example = "01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     pub request_id: String,
-    /// The invalid fields. Present only if a field or query parameter is invalid.
+    /// The invalid fields. Present only if a field, query parameter or header is invalid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<Vec<FieldError>>,
 }

@@ -14,9 +14,15 @@ use serde::Serialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 
+use crate::app::App;
 use crate::clock::Moment;
+use crate::domain::IdempotencyKey;
 use crate::error::ApiError;
+use crate::ids::OrgId;
 use crate::observe::Origin;
+use crate::permissions::Guarded;
+use crate::store::audit::Caller;
+use crate::store::idempotency::Once;
 
 /// The body size limit, in bytes.
 pub const MAX_BODY: usize = 16_384;
@@ -37,11 +43,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         if !is_json {
             return Err(ApiError::UnsupportedMediaType);
         }
+        Self::parse(&body)
+    }
+}
+
+impl<T: DeserializeOwned> Json<T> {
+    fn parse(body: &[u8]) -> Result<Self, ApiError> {
         // serde would also accept an array for a struct.
         if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
             return Err(ApiError::Malformed("The request body must be a JSON object."));
         }
-        let mut deserializer = serde_json::Deserializer::from_slice(&body);
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
         let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
             let field = error.path().to_string();
             let error = error.into_inner();
@@ -51,7 +63,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
                 }
                 // serde_json also reports a syntax error for a non-string where it expects an enum
                 // variant.
-                _ if field != "." && serde_json::from_slice::<IgnoredAny>(&body).is_ok() => {
+                _ if field != "." && serde_json::from_slice::<IgnoredAny>(body).is_ok() => {
                     ApiError::invalid(field, "has the wrong type or is out of range")
                 }
                 _ => ApiError::Malformed("The request body is not valid JSON."),
@@ -66,6 +78,58 @@ impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         axum::Json(self.0).into_response()
     }
+}
+
+/// The JSON body of a call that creates a token, and the idempotency key that it came with, if any.
+#[derive(Debug)]
+pub struct JsonOnce<O, T> {
+    body: T,
+    once: Option<Once>,
+    operation: PhantomData<O>,
+}
+
+impl<O, T> JsonOnce<O, T> {
+    /// The body and the key. Checked before anything that may refuse the call later than it refused
+    /// the first one: a repeat is answered as one, whatever has changed since.
+    ///
+    /// # Errors
+    ///
+    /// 409 if this caller has made the same call with this key, 400 if it has made another one.
+    pub async fn unless_repeated(self, app: &App, org: &OrgId, caller: &Caller) -> Result<(T, Option<Once>), ApiError> {
+        match app.store().repeated(org, self.once.as_ref(), caller).await? {
+            Some(repeat) => Err(repeat.into()),
+            None => Ok((self.body, self.once)),
+        }
+    }
+}
+
+impl<S: Send + Sync, O: Guarded, T: DeserializeOwned> FromRequest<S> for JsonOnce<O, T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let key = idempotency_key(request.headers())?;
+        let is_json = is_json(request.headers());
+        let body = read_body(request).await?;
+        if !is_json {
+            return Err(ApiError::UnsupportedMediaType);
+        }
+        let once = key.map(|key| Once::new(&key, O::OPERATION, &body));
+        let Json(body) = Json::parse(&body)?;
+        Ok(Self { body, once, operation: PhantomData })
+    }
+}
+
+/// The `Idempotency-Key` header.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
+    let invalid = |message| ApiError::invalid(IdempotencyKey::HEADER, message);
+    let mut values = headers.get_all(IdempotencyKey::HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(invalid("must be given only once"));
+    }
+    // Not printable ASCII is answered like another length.
+    let text = value.to_str().unwrap_or_default().to_owned();
+    IdempotencyKey::try_from(text).map(Some).map_err(invalid)
 }
 
 /// Rejects every field of a body, for operations that have none. No body and `{}` are the same.
@@ -93,7 +157,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for FormOrJson<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        if essence(request.headers()) != "application/x-www-form-urlencoded" {
+        if !is_form(request.headers()) {
             return Json::from_request(request, state).await.map(|Json(value)| Self(value));
         }
         let body = read_body(request).await?;
@@ -102,7 +166,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for FormOrJson<T> {
 }
 
 /// Parses a form or a query string.
-fn from_form<T: DeserializeOwned>(form: &[u8], otherwise: &'static str) -> Result<T, ApiError> {
+pub(crate) fn from_form<T: DeserializeOwned>(form: &[u8], otherwise: &'static str) -> Result<T, ApiError> {
     let deserializer = serde_html_form::Deserializer::from_bytes(form);
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let field = error.path().to_string();
@@ -140,7 +204,7 @@ impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for ObjectOf<T> {
 }
 
 /// Reads the body, up to [`MAX_BODY`].
-async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
+pub(crate) async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
     match Limited::new(request.into_body(), MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes().into()),
         Err(error) if error.is::<LengthLimitError>() => Err(BODY_TOO_LARGE),
@@ -151,6 +215,11 @@ async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
 /// Whether the body is JSON. A web page cannot send that to another origin unasked.
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     essence(headers) == "application/json"
+}
+
+/// Whether the body is a form as browsers and RFC 7662 send it.
+pub(crate) fn is_form(headers: &HeaderMap) -> bool {
+    essence(headers) == "application/x-www-form-urlencoded"
 }
 
 /// The media type of the body, without parameters.

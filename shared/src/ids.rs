@@ -68,6 +68,14 @@ id!(
     BotId, "BT", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
 );
 id!(
+    /// A member, a person in one organization: `MB` and a ULID.
+    MemberId, "MB", "MB01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
+);
+id!(
+    /// A session of a person: a ULID. It identifies the session and does not open it.
+    SessionId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
+);
+id!(
     /// The management id of a token: a ULID.
     TokenId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
 );

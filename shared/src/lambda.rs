@@ -7,6 +7,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use axum::Router;
+#[cfg(feature = "console")]
+use axum::extract::FromRef;
+#[cfg(feature = "console")]
+use axum::middleware::from_fn_with_state;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::StatusCode;
@@ -14,6 +18,7 @@ use http::header::{HOST, HeaderName};
 use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::{Adapter, Context, LambdaEvent, Request, RequestExt, service_fn};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use tower::ServiceBuilder;
@@ -28,6 +33,14 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::{App, InstallationsApp};
 use crate::clock::Clock;
 use crate::config;
+#[cfg(all(feature = "console", feature = "mail"))]
+use crate::console::ConsoleMailApp;
+#[cfg(feature = "provider")]
+use crate::console::ConsoleProviderApp;
+#[cfg(feature = "console")]
+use crate::console::respond::respond;
+#[cfg(feature = "console")]
+use crate::console::{Console, ConsoleApp, ConsoleInstallationsApp};
 use crate::error::ApiError;
 use crate::ids::RequestId;
 #[cfg(feature = "mail")]
@@ -64,6 +77,50 @@ pub async fn serve_with_mail(routes: OpenApiRouter<MailApp>) -> RuntimeResult {
 pub async fn serve_registry(routes: OpenApiRouter<RegistryApp>) -> RuntimeResult {
     start_logs();
     serve_with(routes, RegistryApp::from_env().await?).await
+}
+
+/// Serves pages of the console.
+#[cfg(feature = "console")]
+pub async fn serve_console(routes: OpenApiRouter<ConsoleApp>) -> RuntimeResult {
+    start_logs();
+    serve_pages(routes, ConsoleApp::from_env().await?).await
+}
+
+/// Serves pages of the console that also read the installation log.
+#[cfg(feature = "console")]
+pub async fn serve_console_with_installation_log(routes: OpenApiRouter<ConsoleInstallationsApp>) -> RuntimeResult {
+    start_logs();
+    serve_pages(routes, ConsoleInstallationsApp::from_env().await?).await
+}
+
+/// Serves pages of the console that also send mail.
+#[cfg(all(feature = "console", feature = "mail"))]
+pub async fn serve_console_with_mail(routes: OpenApiRouter<ConsoleMailApp>) -> RuntimeResult {
+    start_logs();
+    serve_pages(routes, ConsoleMailApp::from_env().await?).await
+}
+
+/// Serves the way to an identity provider and back.
+#[cfg(feature = "provider")]
+pub async fn serve_console_with_provider(routes: OpenApiRouter<ConsoleProviderApp>) -> RuntimeResult {
+    start_logs();
+    serve_pages(routes, ConsoleProviderApp::from_env().await?).await
+}
+
+/// Serves a function of the console without state.
+#[cfg(feature = "console")]
+pub async fn serve_console_stateless(routes: OpenApiRouter) -> RuntimeResult {
+    start_logs();
+    run(Router::from(routes).layer(from_fn_with_state(Console::from_env()?, respond))).await
+}
+
+#[cfg(feature = "console")]
+async fn serve_pages<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S) -> RuntimeResult
+where
+    Console: FromRef<S>,
+{
+    let console = Console::from_ref(&state);
+    run(Router::from(routes).with_state(state).layer(from_fn_with_state(console, respond))).await
 }
 
 /// Serves a function without state.
@@ -184,6 +241,33 @@ where
             line.write(status, decision.as_ref().err(), stats);
             // Only the error's public message leaves the function.
             decision.map_err(lambda_http::Error::from)
+        }
+    });
+    lambda_http::lambda_runtime::run(service).await
+}
+
+/// Serves a function that EventBridge invokes on a schedule, and logs one line a run. If a run fails
+/// or does not end before Lambda's timeout, Lambda counts an error and invokes it again, twice.
+pub async fn serve_schedule<F, Fut>(run: F) -> RuntimeResult
+where
+    F: Fn(App) -> Fut,
+    Fut: Future<Output = Result<(), ApiError>> + Send + 'static,
+{
+    start_logs();
+    let app = App::from_env().await?;
+    let run = &run;
+    let service = service_fn(move |LambdaEvent { context, .. }: LambdaEvent<IgnoredAny>| {
+        let time_left = time_left(&context);
+        let trace_id = context.xray_trace_id.as_deref().and_then(sampled_trace_id);
+        let line = RequestLine::begin(context.request_id, trace_id, None, Some("schedule".to_owned()));
+        // Boxed for the same reason as an authorizer's decision.
+        let running: Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send>> = Box::pin(run(app.clone()));
+        async move {
+            let running = async { timeout(time_left, running).await.unwrap_or(Err(ApiError::Unavailable)) };
+            let (result, stats) = line.measure(running).await;
+            let status = result.as_ref().map_or_else(|error| error.status_and_code().0, |()| StatusCode::OK);
+            line.write(status, result.as_ref().err(), stats);
+            result.map_err(lambda_http::Error::from)
         }
     });
     lambda_http::lambda_runtime::run(service).await

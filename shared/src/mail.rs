@@ -19,10 +19,13 @@ use crate::app::{App, Limits};
 use crate::aws::{self, Connections, LOCAL_CREDENTIAL, LOCAL_REGION};
 use crate::clock::Moment;
 use crate::config::{self, MissingSetting};
+use crate::domain::on_one_line;
 use crate::email::{EmailAddress, Language};
 use crate::error::ApiError;
-use crate::secret::{ResetCode, Token};
-use crate::store::email_tokens::Replaced;
+use crate::permissions::Role;
+use crate::secret::{MailedCode, Token};
+use crate::setup::Setup;
+use crate::store::email_tokens::{Removed, Replaced};
 
 /// The placeholder for the reader's key in commands.
 const KEY_PLACEHOLDER: &str = "tg_anon_xxxxxx";
@@ -108,7 +111,7 @@ pub enum Mail<'a> {
     /// Answers a registration of an address that has a key: how to find it, and a reset code.
     Recovery {
         /// The reset code.
-        code: &'a ResetCode,
+        code: &'a MailedCode,
     },
     /// Reports that the key was replaced, and what to do if this was not the reader.
     KeyChanged {
@@ -116,6 +119,27 @@ pub enum Mail<'a> {
         at: Moment,
         /// Whether a reset code was used; otherwise the previous key was.
         by_reset: bool,
+    },
+    /// Reports that the key was removed, and what to do if this was not the reader.
+    KeyRemoved {
+        /// When the key was removed.
+        at: Moment,
+        /// When what it has left is erased.
+        erased_at: Moment,
+    },
+    /// Delivers a code to sign in to the console.
+    SignInCode {
+        /// The code.
+        code: &'a MailedCode,
+    },
+    /// Invites an address to become a member of an organization.
+    Invitation {
+        /// The organization's display name.
+        organization: &'a str,
+        /// Who invites. `None` is the operator.
+        inviter: Option<&'a EmailAddress>,
+        /// The member's roles.
+        roles: &'a [Role],
     },
 }
 
@@ -179,13 +203,22 @@ impl Mailer {
         }
     }
 
+    /// Sends a mail about a change that its reader may not have made. One that may be lost is sent
+    /// again: twice is better than never.
+    async fn warn(&self, to: &EmailAddress, language: Language, mail: &Mail<'_>) -> Result<(), MailError> {
+        match tokio::time::timeout(WARNING_TIMEOUT / 2, self.send(to, language, mail)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(MailError::NotSent)) => Err(MailError::NotSent),
+            Ok(Err(MailError::Unknown)) | Err(_) => self.send(to, language, mail).await,
+        }
+    }
+
     fn render(&self, to: &EmailAddress, language: Language, mail: &Mail<'_>) -> Result<Rendered, askama::Error> {
         let key = match mail {
             Mail::Welcome { token } => token.expose(),
             _ => KEY_PLACEHOLDER,
         };
-        let urls = Urls::new(&self.config.public_url, key);
-        let setup = urls.setup(key);
+        let setup = Setup::new(&self.config.public_url, key);
         let address = to.expose();
         let register = || {
             let language = if language == Language::Ja { "ja" } else { "en" };
@@ -219,6 +252,29 @@ impl Mailer {
                     }
                 }
             }
+            (Mail::KeyRemoved { at, erased_at }, language) => {
+                let (at, erased_at, command) = (at.to_string(), erased_at.to_string(), register());
+                let (setup, at, erased_at) = (&setup, at.as_str(), erased_at.as_str());
+                match language {
+                    Language::En => {
+                        rendered!(KeyRemovedEn { setup, at, erased_at, register_json_shell_quoted: &command })
+                    }
+                    Language::Ja => {
+                        rendered!(KeyRemovedJa { setup, at, erased_at, register_json_shell_quoted: &command })
+                    }
+                }
+            }
+            (Mail::SignInCode { code }, Language::En) => rendered!(SignInCodeEn { code: &code.expose() }),
+            (Mail::SignInCode { code }, Language::Ja) => rendered!(SignInCodeJa { code: &code.expose() }),
+            (Mail::Invitation { organization, inviter, roles }, language) => {
+                let (organization, inviter) = (&*on_one_line(organization), inviter.map(EmailAddress::expose));
+                let roles = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ");
+                let (roles, console) = (&*roles, &*format!("{}/console/", self.config.public_url));
+                match language {
+                    Language::En => rendered!(InvitationEn { organization, inviter, roles, console }),
+                    Language::Ja => rendered!(InvitationJa { organization, inviter, roles, console }),
+                }
+            }
         }
     }
 }
@@ -227,8 +283,7 @@ impl Mailer {
 /// key from flooding a mailbox and harming the deployment's reputation with SES.
 ///
 /// The key is replaced by now and the response holds its only copy, so this neither fails the
-/// request nor delays it beyond a short timeout. A warning that may be lost is sent again: twice is
-/// better than never.
+/// request nor delays it beyond a short timeout.
 pub async fn send_key_changed(app: &App, mailer: &Mailer, replaced: &Replaced, by_reset: bool) {
     let sending = async {
         if app.store().count_change(replaced.stored.address).await.is_ok_and(|count| count > KEY_CHANGED_MAILS_PER_HOUR)
@@ -236,15 +291,23 @@ pub async fn send_key_changed(app: &App, mailer: &Mailer, replaced: &Replaced, b
             return Ok(());
         }
         let mail = Mail::KeyChanged { at: replaced.stored.created_at, by_reset };
-        let send = || mailer.send(&replaced.to, replaced.language, &mail);
-        match tokio::time::timeout(KEY_CHANGED_TIMEOUT / 2, send()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(MailError::NotSent)) => Err(MailError::NotSent),
-            Ok(Err(MailError::Unknown)) | Err(_) => send().await,
-        }
+        mailer.warn(&replaced.to, replaced.language, &mail).await
     };
-    if !matches!(tokio::time::timeout(KEY_CHANGED_TIMEOUT, sending).await, Ok(Ok(()))) {
+    if !matches!(tokio::time::timeout(WARNING_TIMEOUT, sending).await, Ok(Ok(()))) {
         tracing::error!(token = %replaced.stored.id, "a key changed mail was not sent");
+    }
+}
+
+/// Sends a *key removed* mail. It needs no limit: each removal needs a registration before, whose
+/// mails are limited.
+///
+/// The key is removed by now, so this neither fails the request nor delays it beyond a short
+/// timeout.
+pub async fn send_key_removed(mailer: &Mailer, removed: &Removed) {
+    let mail = Mail::KeyRemoved { at: removed.at, erased_at: removed.erased_at };
+    let sending = mailer.warn(&removed.to, removed.language, &mail);
+    if !matches!(tokio::time::timeout(WARNING_TIMEOUT, sending).await, Ok(Ok(()))) {
+        tracing::error!(token = %removed.id, "a key removed mail was not sent");
     }
 }
 
@@ -252,9 +315,8 @@ pub async fn send_key_changed(app: &App, mailer: &Mailer, replaced: &Replaced, b
 /// limit.
 pub const KEY_CHANGED_MAILS_PER_HOUR: u64 = 10;
 
-/// How long sending a *key changed* mail, both attempts together, may delay the response with the
-/// new key.
-const KEY_CHANGED_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long sending a warning, both attempts together, may delay the response.
+const WARNING_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The kind of a mail, for the log.
 struct Name<'a>(&'a Mail<'a>);
@@ -265,6 +327,9 @@ impl fmt::Display for Name<'_> {
             Mail::Welcome { .. } => "welcome",
             Mail::Recovery { .. } => "recovery",
             Mail::KeyChanged { .. } => "key changed",
+            Mail::KeyRemoved { .. } => "key removed",
+            Mail::SignInCode { .. } => "sign-in code",
+            Mail::Invitation { .. } => "invitation",
         })
     }
 }
@@ -322,60 +387,12 @@ impl Rendered {
     }
 }
 
-/// The variables for the set-up commands in all mails.
-struct Setup<'a> {
-    key: &'a str,
-    api: &'a str,
-    authority: &'a str,
-    npm_registry: &'a str,
-    npm_registry_host_path: &'a str,
-    pypi_index: &'a str,
-    pypi_index_with_key: &'a str,
-}
-
-/// The URLs of the service.
-struct Urls {
-    api: String,
-    authority: String,
-    npm_registry: String,
-    npm_registry_host_path: String,
-    pypi_index: String,
-    pypi_index_with_key: String,
-}
-
-impl Urls {
-    fn new(public_url: &str, key: &str) -> Self {
-        let (scheme, authority) = public_url.split_once("://").unwrap_or(("https", public_url));
-        Self {
-            api: public_url.to_owned(),
-            authority: authority.to_owned(),
-            npm_registry: format!("{public_url}/npm/"),
-            npm_registry_host_path: format!("//{authority}/npm/"),
-            pypi_index: format!("{public_url}/pypi/simple/"),
-            pypi_index_with_key: format!("{scheme}://token:{key}@{authority}/pypi/simple/"),
-        }
-    }
-
-    fn setup<'a>(&'a self, key: &'a str) -> Setup<'a> {
-        Setup {
-            key,
-            api: &self.api,
-            authority: &self.authority,
-            npm_registry: &self.npm_registry,
-            npm_registry_host_path: &self.npm_registry_host_path,
-            pypi_index: &self.pypi_index,
-            pypi_index_with_key: &self.pypi_index_with_key,
-        }
-    }
-}
-
 macro_rules! templates {
     ($($name:ident = $path:literal { $($field:ident: $type:ty),* })+) => {
         $(
             #[derive(Template)]
             #[template(path = $path, blocks = ["subject", "text", "html"])]
             struct $name<'a> {
-                setup: &'a Setup<'a>,
                 $($field: $type,)*
             }
         )+
@@ -383,12 +400,18 @@ macro_rules! templates {
 }
 
 templates! {
-    WelcomeEn = "welcome/en.html" {}
-    WelcomeJa = "welcome/ja.html" {}
-    RecoveryEn = "recovery/en.html" { code: &'a str, recovery_json_shell_quoted: &'a str }
-    RecoveryJa = "recovery/ja.html" { code: &'a str, recovery_json_shell_quoted: &'a str }
-    KeyChangedEn = "key_changed/en.html" { at: &'a str, by_reset: bool, register_json_shell_quoted: &'a str }
-    KeyChangedJa = "key_changed/ja.html" { at: &'a str, by_reset: bool, register_json_shell_quoted: &'a str }
+    WelcomeEn = "welcome/en.html" { setup: &'a Setup }
+    WelcomeJa = "welcome/ja.html" { setup: &'a Setup }
+    RecoveryEn = "recovery/en.html" { setup: &'a Setup, code: &'a str, recovery_json_shell_quoted: &'a str }
+    RecoveryJa = "recovery/ja.html" { setup: &'a Setup, code: &'a str, recovery_json_shell_quoted: &'a str }
+    KeyChangedEn = "key_changed/en.html" { setup: &'a Setup, at: &'a str, by_reset: bool, register_json_shell_quoted: &'a str }
+    KeyChangedJa = "key_changed/ja.html" { setup: &'a Setup, at: &'a str, by_reset: bool, register_json_shell_quoted: &'a str }
+    KeyRemovedEn = "key_removed/en.html" { setup: &'a Setup, at: &'a str, erased_at: &'a str, register_json_shell_quoted: &'a str }
+    KeyRemovedJa = "key_removed/ja.html" { setup: &'a Setup, at: &'a str, erased_at: &'a str, register_json_shell_quoted: &'a str }
+    SignInCodeEn = "sign_in_code/en.html" { code: &'a str }
+    SignInCodeJa = "sign_in_code/ja.html" { code: &'a str }
+    InvitationEn = "invitation/en.html" { organization: &'a str, inviter: Option<&'a str>, roles: &'a str, console: &'a str }
+    InvitationJa = "invitation/ja.html" { organization: &'a str, inviter: Option<&'a str>, roles: &'a str, console: &'a str }
 }
 
 fn json_string(text: &str) -> String {
@@ -412,8 +435,9 @@ mod tests {
     #[test]
     fn debug_output_redacts_keys_and_codes() {
         let token = Token::generate(crate::secret::TokenKind::EmailVerified).unwrap();
-        let code = ResetCode::generate().unwrap();
-        let shown = format!("{:?} {:?}", Mail::Welcome { token: &token }, Mail::Recovery { code: &code });
+        let code = MailedCode::generate().unwrap();
+        let mails = [Mail::Welcome { token: &token }, Mail::Recovery { code: &code }, Mail::SignInCode { code: &code }];
+        let shown = format!("{mails:?}");
         assert!(!shown.contains(&token.expose()[8..]) && !shown.contains(&code.expose()), "{shown}");
     }
 }

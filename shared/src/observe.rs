@@ -16,7 +16,7 @@ use futures::FutureExt;
 use http::{HeaderValue, StatusCode, header};
 
 use crate::cost;
-use crate::error::{ApiError, ErrorFormat, NOT_IN_REGISTRY};
+use crate::error::{ApiError, ErrorFormat, NOT_IN_REGISTRY, Rendered};
 
 /// The response header with the request ID.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -105,14 +105,16 @@ pub async fn observe(request: Request, next: Next) -> Response {
         tracing::error!(request_id = line.request_id, "a handler panicked");
         ApiError::Internal.into_response()
     });
-    let error = response.extensions().get::<ApiError>().cloned().or_else(|| routing_error(&response));
-    let error = error.map(|error| match error {
-        ApiError::NotFound if format != ErrorFormat::Envelope => NOT_IN_REGISTRY,
-        error => error,
-    });
-    let mut response = match &error {
-        Some(error) => error.render(format, &line.request_id),
-        None => response,
+    let rendered = response.extensions().get::<Rendered>().map(|Rendered(error)| error.clone());
+    let (error, mut response) = match rendered {
+        Some(error) => (Some(error), response),
+        None => match response.extensions().get::<ApiError>().cloned().or_else(|| routing_error(&response)) {
+            Some(ApiError::NotFound) if matches!(format, ErrorFormat::Npm | ErrorFormat::Pypi) => {
+                (Some(NOT_IN_REGISTRY), NOT_IN_REGISTRY.render(format, &line.request_id))
+            }
+            Some(error) => (Some(error.clone()), error.render(format, &line.request_id)),
+            None => (None, response),
+        },
     };
     response.extensions_mut().insert(stats.cost);
     let headers = response.headers_mut();
@@ -194,7 +196,7 @@ impl RequestLine {
 }
 
 /// The error for a response of the router itself, which is a 404 or 405 without a body.
-fn routing_error(response: &Response) -> Option<ApiError> {
+pub(crate) fn routing_error(response: &Response) -> Option<ApiError> {
     let is_empty = !response.headers().contains_key(header::CONTENT_TYPE);
     match response.status() {
         StatusCode::NOT_FOUND if is_empty => Some(ApiError::NotFound),

@@ -11,6 +11,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Content, Info, License, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
+use crate::domain::IdempotencyKey;
 use crate::error::{ApiError, ErrorEnvelope, NOT_IN_REGISTRY, Problem, Unauthorized};
 use crate::extract::BODY_TOO_LARGE;
 use crate::permissions::{Operation, Rule};
@@ -80,6 +81,19 @@ pub struct OrgInPath {
     /// The caller's organization. Any other is refused with 403.
     #[param(example = "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     org_id: String,
+}
+
+/// The header of a call that creates a token.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only its description is used: `JsonOnce` reads the header")]
+pub struct IdempotencyKeyHeader {
+    /// A value of your choice, new for each token, such as a UUID. If a response is lost, repeat the
+    /// call with the same key: at most one token is created. The key is kept for 24 hours after the
+    /// token was created. Until then a repeat is 409 and names the token's id, and another call with
+    /// the key is 400.
+    #[param(rename = "Idempotency-Key", inline)]
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// Completes the document: adds the parts that all endpoints share.
@@ -369,6 +383,16 @@ pub struct RefusalErrors;
 impl IntoResponses for RefusalErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         responses(&[ApiError::RateLimited(Duration::from_secs(30))])
+    }
+}
+
+/// The error of a call that was made before with the same idempotency key.
+#[derive(Debug)]
+pub struct RepeatErrors;
+
+impl IntoResponses for RepeatErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[ApiError::AlreadyMade("01KAJ8M4R2X7Z9V5T3Q1N6P8WC".to_owned())])
     }
 }
 

@@ -4,11 +4,11 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::clock::Moment;
-use crate::domain::{AccessRole, Name, ProjectId};
+use crate::domain::{AccessRole, Name, OrUnknown, ProjectId};
 use crate::error::ApiError;
-use crate::extract::{PathParams, in_the_future, present_object};
+use crate::extract::{PathParams, in_the_future, present, present_object};
 use crate::store::org_access_tokens::{Rejected, Settings};
-use crate::store::tokens::AccessConfig;
+use crate::store::tokens::{AccessConfig, OrgAccessToken};
 
 /// 405 at the path of one token, for a method of the list. API Gateway has no routes that end in a
 /// slash, so the greedy routes of `GET` and `POST` also catch these paths.
@@ -77,6 +77,75 @@ impl Replacement {
     }
 }
 
+/// The settings to change. Omitted fields stay unchanged.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = MergeOrgAccessToken)]
+pub struct Merge {
+    /// What the token is for. Unique in the organization.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$", nullable = false)]
+    pub name: Option<Name>,
+    /// `false` disables the token: it is refused with 401 until it is enabled again.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    pub is_active: Option<bool>,
+    /// When the token expires. Must be in the future. If null, the token does not expire.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Moment>)]
+    pub expires_at: Option<Option<Moment>>,
+    /// The token's role and projects.
+    #[serde(default, deserialize_with = "present_object")]
+    #[schema(inline, nullable = false)]
+    pub access_config: Option<MergeAccessConfig>,
+}
+
+/// The access settings to change. Omitted fields stay unchanged.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MergeAccessConfig {
+    /// The token's role. Each role includes the ones before it.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(inline, nullable = false)]
+    pub role: Option<AccessRole>,
+    /// Whether the token may access every project of the organization.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    pub all_projects: Option<bool>,
+    /// Projects the token may access; ignored if `all_projects` is true. Empty means none.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<HashSet<ProjectId>>, max_items = 50, nullable = false)]
+    pub projects: Option<Vec<ProjectId>>,
+}
+
+impl Merge {
+    /// The token's settings after the change.
+    ///
+    /// # Errors
+    ///
+    /// 400 if they are not valid.
+    pub fn onto(&self, token: &OrgAccessToken, now: Moment) -> Result<Settings, ApiError> {
+        let OrgAccessToken { access_config: AccessConfig { role, all_projects, projects }, .. } = token;
+        let access = self.access_config.as_ref();
+        let merged = Settings {
+            name: self.name.clone().unwrap_or_else(|| token.name.clone()),
+            is_active: self.is_active.unwrap_or(token.is_active),
+            expires_at: self.expires_at.unwrap_or(token.expires_at),
+            access_config: AccessConfig {
+                role: access.and_then(|access| access.role).map_or_else(|| role.clone(), OrUnknown::Known),
+                all_projects: access.and_then(|access| access.all_projects).unwrap_or(*all_projects),
+                projects: access.and_then(|access| access.projects.clone()).unwrap_or_else(|| projects.clone()),
+            },
+        };
+        // An unchanged `expires_at` may be in the past: an expired token can still be renamed or
+        // disabled.
+        let untouched = self.expires_at.is_none();
+        let expires_at = merged.expires_at;
+        let checked = checked(Settings { expires_at: expires_at.filter(|_| !untouched), ..merged }, now)?;
+        Ok(Settings { expires_at, ..checked })
+    }
+}
+
 /// Validates settings, except for the checks that need the table.
 pub fn checked(settings: Settings, now: Moment) -> Result<Settings, ApiError> {
     let projects = &settings.access_config.projects;
@@ -109,7 +178,11 @@ pub fn rejected(reason: Rejected) -> ApiError {
 
 /// The token id in the path. A malformed id is answered like an unknown one.
 pub fn token_id(path: &PathParams) -> Result<u64, ApiError> {
-    let text = path.get("token_id");
+    parse_id(path.get("token_id")).ok_or(ApiError::TokenNotFound)
+}
+
+/// Parses the id of a token, which has no leading zeros.
+pub fn parse_id(text: &str) -> Option<u64> {
     let is_plain = text.bytes().all(|c| c.is_ascii_digit()) && !text.starts_with('0');
-    text.parse().ok().filter(|_| is_plain).ok_or(ApiError::TokenNotFound)
+    text.parse().ok().filter(|_| is_plain)
 }

@@ -9,7 +9,7 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use crate::domain::Scope;
 
-/// A role of a bot. Unknown roles in the table grant nothing.
+/// A role of a bot or member. Unknown roles in the table grant nothing.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, EnumString, IntoStaticStr, VariantArray,
 )]
@@ -34,11 +34,21 @@ pub enum Role {
     #[serde(rename = "organization/token_introspector")]
     #[strum(serialize = "organization/token_introspector")]
     TokenIntrospector,
+    /// People only: issue, see and revoke one's own org user tokens. Every member may, so that this
+    /// role is for those who have no other.
+    #[serde(rename = "organization/member")]
+    #[strum(serialize = "organization/member")]
+    Member,
 }
 
 impl Role {
     /// Every role.
     pub const ALL: &[Role] = Role::VARIANTS;
+
+    /// Whether bots may have this role.
+    pub fn is_for_bots(self) -> bool {
+        self != Role::Member
+    }
 
     /// The role as text.
     pub fn as_str(self) -> &'static str {
@@ -64,6 +74,9 @@ pub struct Rule {
     pub registry_tokens: bool,
     /// Runs behind the authorizer, which accepts any active credential.
     pub authorizer: bool,
+    /// A page of the console, or a step of signing in: its credential is a session. The forms of a
+    /// page are guarded by the operations that they perform.
+    pub console: bool,
     /// The organization needs an active subscription with Guard enabled. Never for what finds,
     /// checks or revokes tokens: whoever stops paying can still end what was issued.
     pub needs_subscription: bool,
@@ -79,12 +92,19 @@ const PUBLIC: Rule = Rule {
     email_tokens: false,
     registry_tokens: false,
     authorizer: false,
+    console: false,
     needs_subscription: false,
     audited_refusal: None,
 };
 
+/// The rule of operations without a route, which only a schedule invokes.
+const SCHEDULED: Rule = PUBLIC;
+
 /// The rule of operations that only owners may perform.
 const OWNER: Rule = Rule { roles: &[Role::Owner], ..PUBLIC };
+
+/// The rule of pages that every member may see, and of the steps of signing in.
+const CONSOLE: Rule = Rule { console: true, ..PUBLIC };
 
 /// The rule of the registries.
 const REGISTRY: Rule = Rule { registry_tokens: true, ..PUBLIC };
@@ -201,6 +221,8 @@ operations! {
     EmailTokensReset = "email-tokens-reset" => PUBLIC;
     /// Revoke the caller's token.
     EmailTokensRevoke = "email-tokens-revoke" => EMAIL_TOKENS;
+    /// Erase what removed tokens have left.
+    EmailTokensErase = "email-tokens-erase" => SCHEDULED;
     /// Issue an org user token.
     OrgUserTokensIssue = "org-user-tokens-issue" => Rule {
         roles: &[Role::Owner, Role::Manager, Role::TokenIssuer],
@@ -228,6 +250,42 @@ operations! {
         roles: &[Role::Owner, Role::Manager],
         ..PUBLIC
     };
+    /// The page of organization access tokens.
+    ConsoleAccessTokens = "console-access-tokens" => CONSOLE;
+    /// The page of the own account: language, sessions, invitations.
+    ConsoleAccount = "console-account" => CONSOLE;
+    /// The page of API keys.
+    ConsoleApiKeys = "console-api-keys" => CONSOLE;
+    /// The stylesheet and the script of the console.
+    ConsoleAssets = "console-assets" => CONSOLE;
+    /// The page of the audit log.
+    ConsoleAuditLog = "console-audit-log" => CONSOLE;
+    /// The page of bots.
+    ConsoleBots = "console-bots" => Rule { roles: &[Role::Owner], ..CONSOLE };
+    /// The page of the installation log.
+    ConsoleInstallations = "console-installations" => CONSOLE;
+    /// The page of members and invitations.
+    ConsoleMembers = "console-members" => Rule { roles: &[Role::Owner], ..CONSOLE };
+    /// The page of the own org user tokens, which every member may issue.
+    ConsoleMyTokens = "console-my-tokens" => Rule {
+        needs_subscription: true,
+        audited_refusal: Some("org_user_token.issue"),
+        ..CONSOLE
+    };
+    /// The page of org user tokens.
+    ConsoleOrgUserTokens = "console-org-user-tokens" => CONSOLE;
+    /// The first page: organizations, and what happened in one.
+    ConsoleOverview = "console-overview" => CONSOLE;
+    /// The page of projects.
+    ConsoleProjects = "console-projects" => Rule { roles: &[Role::Owner], ..CONSOLE };
+    /// Come back from the identity provider.
+    SignInCallback = "sign-in-callback" => CONSOLE;
+    /// Sign in with a code that is sent by mail.
+    SignInCode = "sign-in-code" => CONSOLE;
+    /// End the own session.
+    SignInSignOut = "sign-in-sign-out" => CONSOLE;
+    /// Choose how to sign in, and go to the identity provider.
+    SignInStart = "sign-in-start" => CONSOLE;
 }
 
 #[cfg(test)]

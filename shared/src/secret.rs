@@ -1,4 +1,4 @@
-//! Secrets: how tokens and reset codes are generated, parsed, hashed and shown.
+//! Secrets: how tokens and mailed codes are generated, parsed, hashed and shown.
 //!
 //! This is the only module that generates or hashes a secret.
 //!
@@ -15,6 +15,7 @@
 //! | [`TokenKind::ApiKeyLive`] | `tk_live_` | 56 hex | 8 hex |
 //! | [`TokenKind::ApiKeyTest`] | `tk_test_` | 56 hex | 8 hex |
 //! | [`TokenKind::BotApiKey`] | `shisho_apikey_` | 37 base62 | 6 base62 |
+//! | [`TokenKind::Session`] | `gs_` | 36 base62 | 6 base62 |
 //!
 //! Base62 is `0-9A-Za-z` in this order. The checksum is CRC-32 (IEEE, as in zlib) of the ASCII
 //! bytes before it, most significant digit first, left-padded with `0`. It is not a secret: it lets
@@ -57,6 +58,8 @@ pub enum TokenKind {
     ApiKeyTest,
     /// `shisho_apikey_`: the API key of a bot. Valid only together with the bot's id.
     BotApiKey,
+    /// `gs_`: a person's session in the console. Sent only as a cookie.
+    Session,
 }
 
 /// The format of the part after the prefix.
@@ -68,13 +71,14 @@ struct Body {
 
 impl TokenKind {
     /// Every kind.
-    pub const ALL: [TokenKind; 6] = [
+    pub const ALL: [TokenKind; 7] = [
         TokenKind::EmailVerified,
         TokenKind::OrgUser,
         TokenKind::OrgAccess,
         TokenKind::ApiKeyLive,
         TokenKind::ApiKeyTest,
         TokenKind::BotApiKey,
+        TokenKind::Session,
     ];
 
     /// The prefix of every token of this kind.
@@ -86,12 +90,13 @@ impl TokenKind {
             TokenKind::ApiKeyLive => "tk_live_",
             TokenKind::ApiKeyTest => "tk_test_",
             TokenKind::BotApiKey => "shisho_apikey_",
+            TokenKind::Session => "gs_",
         }
     }
 
     const fn body(self) -> Body {
         match self {
-            TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::OrgAccess => {
+            TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::OrgAccess | TokenKind::Session => {
                 Body { alphabet: BASE62, random: 36, checksum: 6 }
             }
             TokenKind::ApiKeyLive | TokenKind::ApiKeyTest => Body { alphabet: HEX, random: 56, checksum: 8 },
@@ -103,7 +108,7 @@ impl TokenKind {
     /// for the others at most as many as leave 190 bits unknown.
     const fn shown(self) -> usize {
         match self {
-            TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::BotApiKey => 4,
+            TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::BotApiKey | TokenKind::Session => 4,
             TokenKind::ApiKeyLive | TokenKind::ApiKeyTest | TokenKind::OrgAccess => 8,
         }
     }
@@ -275,13 +280,46 @@ impl<'de> serde::Deserialize<'de> for TokenHash {
     }
 }
 
+/// The token of one form of a session: it proves that a page of this session holds the form, and is
+/// the form's idempotency key. 16 hex digits that differ from form to form, and a proof of 64.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormToken(String);
+
+impl FormToken {
+    /// A new token for a form in this session.
+    pub fn generate(session: &Token) -> Result<Self, RandomnessUnavailable> {
+        let mut nonce = String::with_capacity(Self::NONCE);
+        push_random(&mut nonce, HEX, Self::NONCE)?;
+        Ok(Self(format!("{nonce}{}", Self::proof(session, &nonce))))
+    }
+
+    /// Parses a received token. `None` unless this session made it.
+    pub fn verify(session: &Token, text: &str) -> Option<Self> {
+        let (nonce, proof) = text.split_at_checked(Self::NONCE)?;
+        let is_proof = proof.as_bytes().ct_eq(Self::proof(session, nonce).as_bytes());
+        bool::from(is_proof).then(|| Self(text.to_owned()))
+    }
+
+    /// The token as text, for the form's hidden field.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    const NONCE: usize = 16;
+
+    /// All inputs have a fixed length, so a plain hash is as good as an HMAC.
+    fn proof(session: &Token, nonce: &str) -> String {
+        TokenHash::of_text(&format!("form {nonce} {}", session.expose())).to_hex()
+    }
+}
+
 /// A one-time code that proves access to a mailbox: 16 characters of Crockford's base 32, 80 bits.
 ///
-/// `Debug` is redacted. [`ResetCode::expose`] is only for the mail that delivers it.
+/// `Debug` is redacted. [`MailedCode::expose`] is only for the mail that delivers it.
 #[derive(Clone)]
-pub struct ResetCode(SecretString);
+pub struct MailedCode(SecretString);
 
-impl ResetCode {
+impl MailedCode {
     /// Generates a code from the operating system's random number generator.
     pub fn generate() -> Result<Self, RandomnessUnavailable> {
         let mut plain = String::with_capacity(16);
@@ -301,8 +339,8 @@ impl ResetCode {
         is_code.then(|| Self(plain.into()))
     }
 
-    /// The hash to store. A fast hash suffices: 80 random bits cannot be guessed within the code's
-    /// lifetime of an hour.
+    /// The hash to store. A fast hash suffices: 80 random bits cannot be guessed within a code's
+    /// lifetime, at most an hour.
     pub fn hash(&self) -> TokenHash {
         TokenHash::of_text(self.0.expose_secret())
     }
@@ -317,18 +355,18 @@ impl ResetCode {
 /// A code received in a body; `None` if malformed. That is not an error: malformed and wrong must
 /// look identical.
 #[derive(Debug, Clone)]
-pub struct TypedCode(pub Option<ResetCode>);
+pub struct TypedCode(pub Option<MailedCode>);
 
 impl<'de> serde::Deserialize<'de> for TypedCode {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = SecretString::deserialize(deserializer)?;
-        Ok(Self(ResetCode::parse(text.expose_secret())))
+        Ok(Self(MailedCode::parse(text.expose_secret())))
     }
 }
 
-impl fmt::Debug for ResetCode {
+impl fmt::Debug for MailedCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ResetCode([redacted])")
+        f.write_str("MailedCode([redacted])")
     }
 }
 
@@ -337,6 +375,20 @@ pub(crate) fn random_80_bits() -> Result<u128, RandomnessUnavailable> {
     let mut bytes = [0; 16];
     SysRng.try_fill_bytes(&mut bytes[6..]).map_err(|_| RandomnessUnavailable)?;
     Ok(u128::from_be_bytes(bytes))
+}
+
+/// A secret of `count` base62 characters, for use outside the table: 43 have 256 bits.
+#[cfg(feature = "oidc")]
+pub(crate) fn random_text(count: usize) -> Result<SecretString, RandomnessUnavailable> {
+    let mut plain = String::with_capacity(count);
+    push_random(&mut plain, BASE62, count)?;
+    Ok(plain.into())
+}
+
+/// SHA-256 of a text.
+#[cfg(feature = "oidc")]
+pub(crate) fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
 }
 
 /// Appends `count` characters, drawn uniformly from the alphabet.
@@ -354,6 +406,12 @@ fn push_random(text: &mut String, alphabet: &[u8], count: usize) -> Result<(), R
         }
     }
     Ok(())
+}
+
+/// 16 hex digits that name a public file's content.
+#[cfg(feature = "console")]
+pub(crate) fn content_hash(text: &str) -> String {
+    TokenHash::of_text(text).to_hex()[..16].to_owned()
 }
 
 /// The checksum of `text`, in the alphabet of the body.
@@ -437,8 +495,8 @@ mod tests {
     }
 
     #[test]
-    fn reset_code_parses_in_any_typed_form() {
-        let code = ResetCode::parse("0123-4567-89AB-CDEF").unwrap();
+    fn mailed_code_parses_in_any_typed_form() {
+        let code = MailedCode::parse("0123-4567-89AB-CDEF").unwrap();
         assert_eq!(code.expose(), "0123-4567-89AB-CDEF");
         for typed in [
             "0123456789abcdef",
@@ -447,7 +505,7 @@ mod tests {
             "0l23456789ABCDEF",
             " 0123-4567-89AB-CDEF\n",
         ] {
-            assert_eq!(ResetCode::parse(typed).unwrap().hash(), code.hash(), "{typed}");
+            assert_eq!(MailedCode::parse(typed).unwrap().hash(), code.hash(), "{typed}");
         }
         for other in [
             "",
@@ -457,16 +515,16 @@ mod tests {
             "0123 4567 89AB CDEF",
             "０123456789ABCDEF",
         ] {
-            assert!(ResetCode::parse(other).is_none(), "{other}");
+            assert!(MailedCode::parse(other).is_none(), "{other}");
         }
     }
 
     #[test]
-    fn reset_code_has_16_characters_and_is_redacted_in_debug() {
-        let code = ResetCode::generate().unwrap();
+    fn mailed_code_has_16_characters_and_is_redacted_in_debug() {
+        let code = MailedCode::generate().unwrap();
         assert_eq!(code.expose().len(), 19);
-        assert_eq!(ResetCode::parse(&code.expose()).unwrap().hash(), code.hash());
-        assert_eq!(format!("{code:?}"), "ResetCode([redacted])");
+        assert_eq!(MailedCode::parse(&code.expose()).unwrap().hash(), code.hash());
+        assert_eq!(format!("{code:?}"), "MailedCode([redacted])");
     }
 
     #[test]
@@ -474,7 +532,7 @@ mod tests {
         for kind in TokenKind::ALL {
             let token = Token::generate(kind).unwrap();
             let shown = match kind {
-                TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::BotApiKey => 4,
+                TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::BotApiKey | TokenKind::Session => 4,
                 TokenKind::ApiKeyLive | TokenKind::ApiKeyTest | TokenKind::OrgAccess => 8,
             };
             assert_eq!(token.shown_prefix(), token.expose()[..kind.prefix().len() + shown], "{kind:?}");

@@ -31,7 +31,7 @@ pub struct OrgUserTokenView {
     pub status: TokenState,
     /// When the token was issued.
     pub created_at: Moment,
-    /// The id of the bot that issued the token.
+    /// The id of the bot or member that issued the token.
     #[schema(example = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     pub created_by: String,
     /// When the token expires; null if it does not.
@@ -41,8 +41,8 @@ pub struct OrgUserTokenView {
     /// When the token was revoked. Present only if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Moment>,
-    /// The id of the bot that revoked the token, of the token itself (`npm logout`), or `guardctl`.
-    /// Present only if it was revoked.
+    /// The id of the bot or member that revoked the token, of the token itself (`npm logout`), or
+    /// `guardctl`. Present only if it was revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<String>,
 }

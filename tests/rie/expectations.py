@@ -12,7 +12,7 @@ from harness import KEY, MAIL, Answer, Service, assert_equal
 class Expected:
     """The answer that a function must give to its event."""
 
-    # None for an authorizer: it answers API Gateway, not a caller.
+    # None for an authorizer, which answers API Gateway, and on a schedule: there is no caller.
     status: int | None
     # Checks the body and what the call has changed.
     body: Callable[[Answer, Service], None]
@@ -23,6 +23,10 @@ class Expected:
     mail: bool = False
     # Whether the function gets INSTALLATIONS_TABLE.
     installations: bool = False
+    # Whether the function runs on a schedule and has no route.
+    scheduled: bool = False
+    # Whether it answers with a page of the console.
+    page: bool = False
 
 
 def issued(answer, service):
@@ -106,6 +110,12 @@ def replaced(answer, service):
 def key_revoked(answer, service):
     assert_equal(answer.text, "", "body")
     assert_equal(service.key_status(answer.values["KEY"]), 401, "status for the revoked key")
+    mail = mailed(answer, service, "key removed")
+    assert not KEY.search(mail["text"]), "the mail contains a key"
+
+
+def nothing_due(answer, service):
+    """Nothing is due in a new table: that the run has succeeded is all there is to see."""
 
 
 def mailed(answer, service, which):
@@ -253,17 +263,47 @@ def redirected_to(location):
     return check
 
 
+def shows(text):
+    """A page with this heading, for the demo owner if somebody is signed in."""
+
+    def check(answer, service):
+        assert text in answer.text, f"{text!r} is not on the page"
+        assert answer.values.get("SESSION", "gs_") not in answer.text or "SESSION" not in answer.values, "the session"
+
+    return check
+
+
+def page(text, **settings):
+    """A function of the console."""
+    return Expected(200, shows(text), page=True, **settings)
+
+
 EXPECTED = {
+    "console-access-tokens": page("Access Tokens"),
+    "console-account": page("My account"),
+    "console-api-keys": page("API Keys"),
+    "console-assets": Expected(404, shows("Page not found"), page=True, table=False),
+    "console-audit-log": page("Audit log"),
+    "console-bots": page("Add Bot"),
+    "console-installations": page("Installations", installations=True),
+    "console-members": page("Invite Member", mail=True),
+    "console-my-tokens": page("My tokens"),
+    "console-org-user-tokens": page("Issue Token"),
+    "console-overview": page("Overview", installations=True),
+    "console-projects": page("Projects"),
+    "sign-in-code": page("Check your mail", mail=True),
+    "sign-in-start": page("Sign in"),
     "api-keys-create": Expected(201, api_key_created),
     "api-keys-list": Expected(200, api_keys_listed),
     "api-keys-revoke": Expected(204, api_key_revoked),
     "audit-log-list": Expected(200, audit_log_listed),
     "docs-not-found": Expected(404, not_found, table=False),
     "docs-openapi": Expected(200, openapi, table=False),
+    "email-tokens-erase": Expected(None, nothing_due, scheduled=True),
     "email-tokens-regenerate": Expected(200, replaced, mail=True),
     "email-tokens-register": Expected(202, registered, mail=True),
     "email-tokens-reset": Expected(200, replaced, mail=True),
-    "email-tokens-revoke": Expected(204, key_revoked),
+    "email-tokens-revoke": Expected(204, key_revoked, mail=True),
     "email-tokens-status": Expected(200, status_shown),
     "installations-list": Expected(200, installations_listed, installations=True),
     "org-access-tokens-create": Expected(201, access_token_created),

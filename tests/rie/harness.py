@@ -31,8 +31,10 @@ MAIL = {
     "PUBLIC_URL": "https://guard.example.com",
 }
 # Placeholders of events whose values must not appear in a log.
-SECRETS = {"ACCESS_TOKEN", "API_KEY", "BOT_API_KEY", "CODE", "EMAIL", "KEY", "TOKEN", "TOKEN_AS_PASSWORD"}
+SECRETS = {"ACCESS_TOKEN", "API_KEY", "BOT_API_KEY", "CODE", "EMAIL", "KEY", "SESSION", "TOKEN", "TOKEN_AS_PASSWORD"}
 KEY = re.compile(r"tg_anon_[0-9A-Za-z]{42}")
+SIGN_IN = re.compile(r"https?://[^/\s]+(/console/sign-in/local/gs_[0-9A-Za-z]{42})")
+SESSION = re.compile(r"guard_session\w*=(gs_[0-9A-Za-z]{42})")
 CODE = re.compile(r"\b(?:[0-9A-HJKMNP-TV-Z]{4}-){3}[0-9A-HJKMNP-TV-Z]{4}\b")
 
 
@@ -71,7 +73,10 @@ class Answer:
         """Asserts that this is the expected response."""
         assert_equal(self.status, expected.status, f"status (body: {self.text[:300]})")
         assert_equal(self.header("x-request-id"), self.event["requestContext"]["requestId"], "x-request-id")
-        if self.text:
+        if expected.page:
+            assert_equal(self.header("content-type"), "text/html; charset=utf-8", "content-type")
+            assert "frame-ancestors 'none'" in self.header("content-security-policy"), "the page may be framed"
+        elif self.text:
             media_type = self.header("content-type").split(";")[0]
             assert re.fullmatch(r"application/(.+\+)?json", media_type), f"content-type: {media_type}"
             assert isinstance(self.json, (dict, list)), "the body is neither a JSON object nor a list"
@@ -97,6 +102,28 @@ class Decision:
         expected.body(self, service)
 
 
+class Run:
+    """A run of a function on its schedule, which answers nobody."""
+
+    status = "ran"
+    secrets = ()
+
+    def __init__(self, raw, event, values):
+        self.raw = raw
+        self.event = event
+        self.values = values
+
+    def check(self, expected, service):
+        """Asserts that the run has succeeded."""
+        assert self.raw is None, f"the run has failed: {self.raw}"
+        expected.body(self, service)
+
+
+def kind_of(expected):
+    """What a function answers."""
+    return Run if expected.scheduled else Decision if expected.status is None else Answer
+
+
 class Service:
     """The local service, with a demo organization and an owner bot. Its database is the embedded
     one in memory, or another at a URL."""
@@ -108,6 +135,7 @@ class Service:
         env_file = folder / "demo.env"
         self.log = folder / "local.log"
         self.addresses = self.names = 0
+        self.secret = None
         # Only for setting up: the freeze test registers more often than 20 times a minute.
         command = [binary, "--port", "0", "--env-file", env_file, "--no-rate-limit"]
         command += ["--dynamodb", dynamodb] if dynamodb else ["--memory"]
@@ -124,6 +152,20 @@ class Service:
             text = env_file.read_text() if env_file.exists() else ""
             lines = (shlex.split(line, comments=True) for line in text.splitlines())
             self.env = dict(words[1].split("=", 1) for words in lines if words[:1] == ["export"] and "=" in words[-1])
+
+    def session(self):
+        """The secret of a session of the demo owner, which the printed link starts once."""
+        if self.secret is None:
+            path = SIGN_IN.search(self.log.read_text(errors="replace"))[1]
+            host = self.env["BASE_URL"].removeprefix("http://")
+            connection = http.client.HTTPConnection(host, timeout=SECONDS_TO_ANSWER)
+            with contextlib.closing(connection):
+                form = {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "same-origin"}
+                connection.request("POST", path, "", form)
+                response = connection.getresponse()
+                assert_equal(response.status, 303, "status of signing in")
+                self.secret = SESSION.search(response.getheader("set-cookie"))[1]
+        return self.secret
 
     def request(self, method, path, credential=None, body=None):
         """Calls a route and returns the status and the parsed body."""
@@ -198,6 +240,8 @@ class Service:
             self.names += 1
             token = self.bot("POST", "/api/v2/organization/tokens/", {"name": f"Factor export pipeline {self.names}"})
             values |= {"ACCESS_TOKEN": token["token"], "ACCESS_TOKEN_ID": str(token["id"])}
+        if "SESSION" in placeholders:
+            values["SESSION"] = self.session()
         if placeholders & {"EMAIL", "KEY", "CODE"}:
             self.addresses += 1
             values["EMAIL"] = f"person-{self.addresses}@example.com"

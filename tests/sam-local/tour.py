@@ -17,6 +17,8 @@ PUBLIC_URL = "https://guard.example.com"
 # A function without a route of its own, by the function whose requests API Gateway authorizes with
 # it.
 CALLED_BEFORE = {"tokens-authorize": "tokens-whoami"}
+# Functions that run on a schedule: `sam local start-api` invokes routes alone.
+SCHEDULED = {name for name, expected in EXPECTED.items() if expected.scheduled}
 # Functions whose callers API Gateway refuses with its own 403 instead of our 401.
 AUTHORIZED_BY_GATEWAY = {"tokens-whoami"}
 
@@ -32,6 +34,10 @@ class Deployed(Service):
         self.env = service.env | {"BASE_URL": url}
         # Start above the numbers that the local service uses for names and addresses.
         self.addresses = self.names = 1000
+
+    def session(self):
+        """The session of the local service's demo owner."""
+        return self.service.session()
 
     def mails(self):
         """The local service's outbox."""
@@ -55,6 +61,8 @@ def request_of(event):
     """The HTTP request from which API Gateway would create this event."""
     dropped = ("host", "x-amzn-trace-id", "x-forwarded-for", "x-forwarded-port", "x-forwarded-proto", "accept-encoding")
     headers = {name: value for name, value in event["headers"].items() if name not in dropped}
+    if "cookies" in event:
+        headers["cookie"] = "; ".join(event["cookies"])
     path = urllib.parse.quote(event["rawPath"], safe="/@")
     if event["rawQueryString"]:
         path += "?" + event["rawQueryString"]
@@ -277,6 +285,7 @@ def tour(built, everything, deployed, service, upstream, log):
     # service.
     fixtures = deployed if everything else service
     checks = []
+    built = [name for name in built if name not in SCHEDULED]
     for name in built:
         if name in ("registry-npm", "registry-pypi"):
             checks.append((name, lambda name=name: install(deployed, fixtures, upstream, name.split("-")[1])))

@@ -7,12 +7,15 @@ use std::sync::LazyLock;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use shared::domain::Scope;
+use shared::Moment;
+use shared::domain::{Scope, UserIdentifier};
 use shared::email::EmailAddress;
 use shared::ids::{BotId, OrgId};
 use shared::permissions::{Operation, Role};
 use shared::secret::{Token, TokenKind};
 use shared::store::email_tokens::Registration;
+use shared::store::org_user_tokens;
+use shared::store::tokens::OrgUserToken;
 
 use crate::management::{AccessToken, ApiKey};
 use crate::{Answer, Bot, Issued, Org, Service, operator};
@@ -33,8 +36,20 @@ pub enum Guard {
     Registry,
     /// The holder of any active credential, as checked by the authorizer.
     Authorizer,
+    /// A person with a session: a page of the console, or a step of signing in. Pages are not in the
+    /// OpenAPI document, and the tests of the console call them.
+    Console,
     /// Only API Gateway; the operation has no route.
     Gateway,
+    /// Nobody: it runs on a schedule and has no route.
+    Schedule,
+}
+
+impl Guard {
+    /// Whether the operation has a route.
+    pub fn has_route(self) -> bool {
+        !matches!(self, Guard::Gateway | Guard::Schedule)
+    }
 }
 
 /// An operation and how to call it successfully.
@@ -150,6 +165,7 @@ pub const COVERED: &[Covered] = &[
         200,
     ),
     covered(Operation::EmailTokensRevoke, Guard::EmailHolder, Method::DELETE, "/api/v1/tokens", None, 204),
+    covered(Operation::EmailTokensErase, Guard::Schedule, Method::POST, "", None, 200),
     covered(
         Operation::OrgUserTokensIssue,
         Guard::Bot,
@@ -183,6 +199,22 @@ pub const COVERED: &[Covered] = &[
         Some(|fixtures| json!({"user_identifier": fixtures.token.user_identifier})),
         200,
     ),
+    page(Operation::ConsoleAccessTokens, "/console/o/{org_id}/access-tokens"),
+    page(Operation::ConsoleAccount, "/console/account"),
+    page(Operation::ConsoleApiKeys, "/console/o/{org_id}/api-keys"),
+    page(Operation::ConsoleAssets, "/console/assets/{file}"),
+    page(Operation::ConsoleAuditLog, "/console/o/{org_id}/audit-log"),
+    page(Operation::ConsoleBots, "/console/o/{org_id}/bots"),
+    page(Operation::ConsoleInstallations, "/console/o/{org_id}/installations"),
+    page(Operation::ConsoleMembers, "/console/o/{org_id}/members"),
+    page(Operation::ConsoleMyTokens, "/console/o/{org_id}/my-tokens"),
+    page(Operation::ConsoleOrgUserTokens, "/console/o/{org_id}/tokens"),
+    page(Operation::ConsoleOverview, "/console/organizations"),
+    page(Operation::ConsoleProjects, "/console/o/{org_id}/projects"),
+    page(Operation::SignInCallback, "/console/sign-in/callback"),
+    page(Operation::SignInCode, "/console/sign-in/code"),
+    page(Operation::SignInSignOut, "/console/sign-out"),
+    page(Operation::SignInStart, "/console/sign-in"),
 ];
 
 /// The operations in the OpenAPI document whose errors have a body, except the registries.
@@ -190,9 +222,19 @@ pub fn answered() -> impl Iterator<Item = &'static Covered> {
     routed().filter(|covered| covered.success != 404 && covered.method != Method::HEAD)
 }
 
-/// The operations with a route, except the registries.
+/// The page of a function of the console. The function tells its other paths and its methods apart.
+const fn page(operation: Operation, path: &'static str) -> Covered {
+    covered(operation, Guard::Console, Method::GET, path, None, 200)
+}
+
+/// The operations with a route in the OpenAPI document.
+pub fn documented() -> impl Iterator<Item = &'static Covered> {
+    COVERED.iter().filter(|covered| covered.guard.has_route() && covered.guard != Guard::Console)
+}
+
+/// The operations of the API with a route, except the registries.
 pub fn routed() -> impl Iterator<Item = &'static Covered> {
-    COVERED.iter().filter(|covered| !matches!(covered.guard, Guard::Gateway | Guard::Registry))
+    documented().filter(|covered| covered.guard != Guard::Registry)
 }
 
 /// Data for calls: an organization with an owner bot and one token of each kind, and an email user
@@ -223,8 +265,7 @@ impl Fixtures {
         let (org, owner) = service.org_with_owner().await;
         let identifier = "alice-laptop".to_owned().try_into().unwrap();
         let operator = operator();
-        let issued = service.store.issue_org_user_token(&org.id, &owner.id, identifier, None, &operator);
-        let (token, plain) = issued.await.unwrap();
+        let (token, plain) = issue(service, &org, identifier, None).await;
         let token = Issued {
             id: token.id.to_string(),
             token: plain.expose().to_owned(),
@@ -293,6 +334,12 @@ impl Covered {
     /// Makes a valid call with a credential that has every permission.
     pub async fn call(&self, service: &Service, fixtures: &Fixtures) -> Answer {
         service.send(self.authorized(self.request(service, fixtures), fixtures)).await
+    }
+
+    /// Makes a successful call with an idempotency key.
+    pub async fn call_once(&self, service: &Service, fixtures: &Fixtures) -> Answer {
+        let request = self.authorized(self.request(service, fixtures), fixtures);
+        service.send(request.header("Idempotency-Key", "key-1")).await
     }
 
     /// Adds a credential that has every permission.
@@ -443,7 +490,7 @@ impl<'a> InvalidCredentials<'a> {
     /// Every credential that this operation must refuse.
     pub fn for_operation(&self, covered: &Covered) -> Vec<InvalidCredential> {
         let (guard, rule, fixtures) = (covered.guard, covered.operation.rule(), self.fixtures);
-        if matches!(guard, Guard::None | Guard::Gateway) {
+        if guard == Guard::None || !guard.has_route() {
             return Vec::new();
         }
         let mut invalid = self.always_refused.clone();
@@ -560,17 +607,27 @@ async fn invalid_bot_credentials(service: &Service, fixtures: &Fixtures) -> Vec<
     .into()
 }
 
+/// Issues an org user token through the store, since the endpoint refuses an expiry in the past.
+async fn issue(
+    service: &Service,
+    org: &Org,
+    identifier: UserIdentifier,
+    expires_at: Option<Moment>,
+) -> (Box<OrgUserToken>, Token) {
+    let operator = operator();
+    let issued = service.store.issue_org_user_token(&org.id, identifier, expires_at, &operator, None);
+    match issued.await.unwrap() {
+        org_user_tokens::Issued::Done(token, plain) => (token, plain),
+        org_user_tokens::Issued::Repeated(repeat) => panic!("{repeat:?}"),
+    }
+}
+
 /// Inactive tokens of every kind.
 async fn inactive_tokens(service: &Service, fixtures: &Fixtures) -> Vec<InvalidCredential> {
     let owner = &fixtures.owner;
     let issue = async |expires_at| {
         let identifier = "carol-laptop".to_owned().try_into().unwrap();
-        // Through the store, since the endpoint refuses an expiry in the past.
-        service
-            .store
-            .issue_org_user_token(&fixtures.org.id, &owner.id, identifier, expires_at, &operator())
-            .await
-            .unwrap()
+        issue(service, &fixtures.org, identifier, expires_at).await
     };
     let ((revoked_token, revoked), (_, expired)) = (issue(None).await, issue(Some(service.clock.now())).await);
     service.store.revoke_org_user_token(&fixtures.org.id, &revoked_token.id, &operator()).await.unwrap();

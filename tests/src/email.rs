@@ -3,6 +3,7 @@
 use local::outbox::Mail;
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::ApiError;
 use shared::email::{EmailAddress, Language};
 
 use crate::table::text;
@@ -17,16 +18,28 @@ pub enum Kind {
     Recovery,
     /// Contains no secret.
     KeyChanged,
+    /// Contains no secret.
+    KeyRemoved,
+    /// Contains a sign-in code.
+    SignInCode,
+    /// Contains no secret.
+    Invitation,
 }
 
 /// The subjects, which identify kind and language.
-const SUBJECTS: [(&str, Kind, Language); 6] = [
+const SUBJECTS: [(&str, Kind, Language); 12] = [
     ("Your guard-tokens API key", Kind::Welcome, Language::En),
     ("guard-tokensのAPIキーのお知らせ", Kind::Welcome, Language::Ja),
     ("Recover your guard-tokens API key", Kind::Recovery, Language::En),
     ("guard-tokensのAPIキーの確認とリセット", Kind::Recovery, Language::Ja),
     ("Your guard-tokens API key was changed", Kind::KeyChanged, Language::En),
     ("guard-tokensのAPIキーが変更されました", Kind::KeyChanged, Language::Ja),
+    ("Your guard-tokens API key was removed", Kind::KeyRemoved, Language::En),
+    ("guard-tokensのAPIキーが削除されました", Kind::KeyRemoved, Language::Ja),
+    ("Your guard-tokens sign-in code", Kind::SignInCode, Language::En),
+    ("guard-tokensのサインインコード", Kind::SignInCode, Language::Ja),
+    ("Invitation to an organization in guard-tokens", Kind::Invitation, Language::En),
+    ("guard-tokensの組織への招待", Kind::Invitation, Language::Ja),
 ];
 
 /// The kind and language of a mail.
@@ -54,16 +67,16 @@ pub fn is_token(text: &str) -> bool {
     body.len() == 42 && body.bytes().all(|c| c.is_ascii_alphanumeric())
 }
 
-/// The reset code in a recovery mail: the line that consists of it.
+/// The code in a recovery or sign-in mail: the line that consists of it.
 #[track_caller]
 pub fn code_in(mail: &Mail) -> String {
-    assert_eq!(kind_of(mail).0, Kind::Recovery, "{}", mail.text);
+    assert!(matches!(kind_of(mail).0, Kind::Recovery | Kind::SignInCode), "{}", mail.text);
     let codes: Vec<&str> = mail.text.lines().filter(|line| is_code(line)).collect();
     let [code] = codes[..] else { panic!("expected one code, found {}: {}", codes.len(), mail.text) };
     code.to_owned()
 }
 
-/// Whether a text has the format of a reset code as shown in mails.
+/// Whether a text has the format of a code as shown in mails.
 pub fn is_code(text: &str) -> bool {
     let groups: Vec<&str> = text.split('-').collect();
     let is_group = |group: &&str| group.len() == 4 && group.bytes().all(|c| CROCKFORD.contains(&c));
@@ -189,6 +202,11 @@ impl Service {
     /// `DELETE /api/v1/tokens`.
     pub async fn revoke_email_token(&self, key: &str) -> Answer {
         self.call(Method::DELETE, "/api/v1/tokens", key).await
+    }
+
+    /// Runs the function that erases what is due.
+    pub async fn erase(&self) -> Result<(), ApiError> {
+        email_tokens_erase::erase(self.app.clone()).await
     }
 
     /// Whether a token is active.

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use shared::Moment;
 use shared::domain::Name;
-use shared::secret::Token;
+use shared::email::EmailAddress;
+use shared::secret::{Token, TokenHash};
 
 use crate::table::text;
 
@@ -18,8 +19,15 @@ const STATES: [&str; 3] = ["ACTIVE", "EXPIRED", "REVOKED"];
 /// Maximum mails to an address per hour.
 const MAILS_PER_HOUR: u64 = 5;
 
+/// How long an idempotency key is kept, in seconds.
+const KEPT: i64 = 24 * 60 * 60;
+
 /// TTL of audit log and installation log entries, in seconds.
 const AUDITED: i64 = 400 * 24 * 60 * 60;
+/// How long after its removal an email-verified token is erased, and how long its audit entries are
+/// kept after that, in seconds.
+const ERASED_AFTER: i64 = 7 * 24 * 60 * 60;
+const ERASED_ENTRY: i64 = 30 * 24 * 60 * 60;
 const LOGGED: i64 = 14 * 24 * 60 * 60;
 
 /// Describes every violated invariant; empty if there are none. `copied` are IDs of tokens that a
@@ -68,17 +76,25 @@ impl<'a> TokensTable<'a> {
                 (["ORG", org], "ACCESS_TOKEN_LAST_ID") => self.last_access_token(org, item),
                 (["ORG", org], place) if place.starts_with("PROJECT#") => self.project(org, place),
                 (["BOT", bot], "BOT") => self.bot(bot, item),
+                (["SESSION", hash], "SESSION") => self.session(hash, item),
+                (["PERSON", _], "PERSON") => self.explain(item),
+                (["PERSON", person], place) if place.starts_with("ORG#") => self.member(person, item),
+                (["INVITED", address], org) => self.invitation(address, org, item),
+                (["ORG", org], "OWNER_COUNT") => self.owner_count(org, item),
                 (["EMAIL", hash], "ADDRESS") => self.address(hash, item),
                 (["EMAIL", _], "MAILS") => self.counter(item, "count", 0..=MAILS_PER_HOUR, true),
                 (["EMAIL", _], place) if place.starts_with("CHANGES#") => {
                     self.counter(item, "count", 1..=u64::MAX, true)
                 }
-                (["CALLS" | "REFUSED", _], _) => self.counter(item, "count", 1..=u64::MAX, true),
+                (["CALLS" | "REFUSED" | "WRONG_CODES", _], _) => self.counter(item, "count", 1..=u64::MAX, true),
                 // 0 after a mail that SES refused.
                 (["MAILS", ..], _) => self.counter(item, "count", 0..=u64::MAX, true),
+                (["SIGN_IN_CODE" | "SIGNED_IN_DEVICE", _], _) => self.expiring(item),
                 (["DEPLOYMENT"], "REGISTRATION") => self.explain(item),
                 (["USAGE", _], day) => self.usage(item, day),
+                (["ERASURES"], place) => self.erasure(item, place),
                 (["ORG" | "EMAIL", _, "AUDIT"] | ["DEPLOYMENT", "AUDIT"], _) => self.entry(item),
+                (["ORG", org, "IDEMPOTENCY"], _) => self.idempotency_key(org, item),
                 // Pointers are checked from the items they point to.
                 _ => {}
             }
@@ -151,7 +167,10 @@ impl<'a> TokensTable<'a> {
 
     fn org_user_token(&mut self, hash: &str, token: &Value) {
         let (org, id, user) = (text(token, "org_id"), text(token, "id"), text(token, "user_identifier"));
-        let pointer = pointer_to(token, json!({"id": id, "user_identifier": user, "hash": hash}));
+        let mut pointer = pointer_to(token, json!({"id": id, "user_identifier": user, "hash": hash}));
+        if let Some(binding) = token.get("bound_to") {
+            pointer["bound_to"] = binding.clone();
+        }
         self.require_pointer(token, &format!("ORG#{org}#USER_TOKEN"), id, &pointer);
         let listings = STATES.map(|state| (format!("ORG#{org}#USER_TOKENS#{state}"), format!("{user}#{id}")));
         let listed = listings.map(|(pk, sk)| self.check_pointer(token, &pk, &sk, &pointer));
@@ -275,6 +294,65 @@ impl<'a> TokensTable<'a> {
         self.require_org(bot, org);
     }
 
+    fn session(&mut self, hash: &str, session: &Value) {
+        self.explain(session);
+        let (id, person) = (text(session, "id"), text(session, "person"));
+        let pointer = json!({"hash": hash, "ttl": session["ttl"]});
+        self.require_pointer(session, &format!("PERSON#{person}"), &format!("SESSION#{id}"), &pointer);
+        self.check_ttl(session);
+    }
+
+    /// The TTL is that of `expires_at`.
+    fn check_ttl(&mut self, item: &Value) {
+        let ends = Moment::parse(text(item, "expires_at")).map(Moment::epoch_seconds);
+        if ends.is_none() || item["ttl"].as_i64() != ends {
+            self.found(item, "TTL is not the time of expiry");
+        }
+    }
+
+    fn member(&mut self, person: &str, member: &Value) {
+        self.explain(member);
+        let (org, id) = (text(member, "org_id"), text(member, "id"));
+        if text(member, "person") != person || text(member, "sk") != format!("ORG#{org}") {
+            self.found(member, "stored under another person or organization");
+        }
+        self.require_pointer(member, &format!("ORG#{org}#MEMBERS"), id, &json!({"person": person}));
+        let changes = usize::try_from(member["revision"].as_u64().unwrap()).unwrap();
+        let expected_actions = [("invite", 1), ("join", 1), ("set_roles", changes), ("remove", 0)];
+        self.check_log(member, &format!("ORG#{org}#AUDIT"), id, &expected_actions);
+        self.require_org(member, org);
+        if is_owner(member) && !self.items.contains_key(&(format!("ORG#{org}").as_str(), "OWNER_COUNT")) {
+            self.found(member, "organization has no counter of owners");
+        }
+    }
+
+    /// The counter equals the number of owners among the members.
+    fn owner_count(&mut self, org: &str, count: &Value) {
+        self.explain(count);
+        let members =
+            self.items.iter().filter(|((pk, sk), _)| pk.starts_with("PERSON#") && *sk == format!("ORG#{org}"));
+        let owners = members.filter(|(_, member)| is_owner(member)).count();
+        if count["count"].as_u64() != u64::try_from(owners).ok() || owners == 0 {
+            self.found(count, &format!("the counter differs from {owners} owners, or there is none"));
+        }
+        self.require_org(count, org);
+    }
+
+    fn invitation(&mut self, address: &str, org: &str, invitation: &Value) {
+        self.explain(invitation);
+        let id = text(invitation, "id");
+        let email = EmailAddress::try_from(text(invitation, "email").to_owned());
+        if email.map(|email| email.hash().to_hex()) != Ok(address.to_owned()) || text(invitation, "org_id") != org {
+            self.found(invitation, "stored under another address or organization");
+        }
+        let pointer = json!({"invited": address, "ttl": invitation["ttl"]});
+        self.require_pointer(invitation, &format!("ORG#{org}#MEMBERS"), id, &pointer);
+        self.check_ttl(invitation);
+        let expected_actions = [("invite", 1), ("join", 0), ("remove", 0)];
+        self.check_log(invitation, &format!("ORG#{org}#AUDIT"), id, &expected_actions);
+        self.require_org(invitation, org);
+    }
+
     fn project(&mut self, org: &str, place: &str) {
         let pk = format!("ORG#{org}");
         let item = *self.items.get(&(pk.as_str(), place)).unwrap();
@@ -330,18 +408,67 @@ impl<'a> TokensTable<'a> {
         }
     }
 
+    /// An erasure is due 7 days after the removal that its address's log records.
+    fn erasure(&mut self, erasure: &Value, place: &str) {
+        self.explain(erasure);
+        let log = format!("EMAIL#{}#AUDIT", text(erasure, "address"));
+        let Some(removal) = self.items.get(&(log.as_str(), text(erasure, "removal"))).copied() else {
+            return self.found(erasure, "the removal is not in the log");
+        };
+        let at = Moment::parse(text(removal, "at")).map_or(i64::MIN, Moment::epoch_seconds);
+        let due = format!("{:012}#{}", at.saturating_add(ERASED_AFTER), text(&removal["target"], "id"));
+        if removal["action"] != "email_token.revoke" || due != place {
+            self.found(erasure, &format!("does not match the removal {removal}"));
+        }
+    }
+
+    /// A used key names something that its caller made, and ends 24 hours after that.
+    fn idempotency_key(&mut self, org: &str, key: &Value) {
+        self.explain(key);
+        let (actor, made) = (text(key, "sk").split('#').next().unwrap_or_default(), &key["made"]);
+        let log = format!("ORG#{org}#AUDIT");
+        let of_its_making = self.items.values().filter(|entry| {
+            let at = Moment::parse(text(entry, "at")).map_or(0, Moment::epoch_seconds);
+            let verb = text(entry, "action").rsplit('.').next().unwrap_or_default();
+            let makes = ["issue", "create", "rotate_key"].contains(&verb);
+            let is_its = entry["target"] == *made && entry["actor"]["id"] == actor && entry["outcome"] == "done";
+            // The two are dated one after the other.
+            let ends = key["ttl"].as_i64().unwrap_or_default() - at - KEPT;
+            text(entry, "pk") == log && makes && is_its && (0..=1).contains(&ends)
+        });
+        if of_its_making.count() == 0 {
+            self.found(key, "does not name what its caller made");
+        }
+    }
+
+    /// An item under two hashes, which DynamoDB deletes.
+    fn expiring(&mut self, item: &Value) {
+        self.explain(item);
+        let is_hash = |text: &str| TokenHash::from_hex(text).is_some();
+        let browser = text(item, "pk").split('#').next_back().unwrap_or_default();
+        if !is_hash(browser) || !is_hash(text(item, "sk")) || !item["ttl"].is_i64() {
+            self.found(item, "has no hashes or does not expire");
+        }
+    }
+
     /// An entry is stored under its ID and indexed only in its own log.
     fn entry(&mut self, entry: &Value) {
         self.explain(entry);
         let (log, actor, action) = (text(entry, "pk"), text(&entry["actor"], "id"), text(entry, "action"));
         let at = Moment::parse(text(entry, "at")).map_or(i64::MIN, Moment::epoch_seconds);
+        let ttl = at.saturating_add(AUDITED);
+        let earliest_erased = at.saturating_add(ERASED_AFTER + ERASED_ENTRY);
+        let is_erased = log.starts_with("EMAIL#")
+            && entry["source_ip"].is_null()
+            && entry["ttl"].as_i64().is_some_and(|end| (earliest_erased..=ttl).contains(&end));
+        let ttl = if is_erased { entry["ttl"].clone() } else { json!(ttl) };
         let right = json!({
             "sk": entry["id"],
             "actor_pk": format!("{log}#{actor}"),
             "action_pk": format!("{log}#{action}"),
             "actor_action_pk": format!("{log}#{actor}#{action}"),
             "target_pk": format!("{log}#{}", text(&entry["target"], "id")),
-            "ttl": at.saturating_add(AUDITED),
+            "ttl": ttl,
         });
         for (name, value) in right.as_object().unwrap() {
             if entry[name] != *value {
@@ -363,6 +490,8 @@ impl<'a> TokensTable<'a> {
                 ("org_access_token.create", "org_access_token.delete", place)
             } else if logged.contains(&"bot.create") {
                 ("bot.create", "bot.delete", (format!("BOT#{id}"), "BOT".to_owned()))
+            } else if logged.contains(&"member.join") {
+                ("member.join", "member.remove", (format!("ORG#{org}#MEMBERS"), (*id).to_owned()))
             } else {
                 continue;
             };
@@ -392,6 +521,10 @@ impl<'a> TokensTable<'a> {
             _ => {}
         }
     }
+}
+
+fn is_owner(member: &Value) -> bool {
+    member["roles"].as_array().is_some_and(|roles| roles.contains(&json!("organization/owner")))
 }
 
 /// A pointer to a token that may expire.

@@ -6,12 +6,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
+pub mod console;
 pub mod contention;
 pub mod coverage;
 pub mod dynamodb_rules;
 pub mod email;
 pub mod faults;
 pub mod invariants;
+pub mod issuer;
 pub mod log;
 pub mod mail_faults;
 pub mod management;
@@ -33,9 +35,11 @@ use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde_json::{Value, json};
 use shared::app::Limits;
 use shared::aws::dynamodb_at;
+use shared::console::{Console, SignIn};
 use shared::cost::Cost;
 use shared::domain::Plan;
 use shared::mail::{MailConfig, Mailer, ses_at};
+use shared::oidc::{IdentityProvider, Registration};
 use shared::permissions::Role;
 use shared::registry::{PublicUrl, Registries, Settings};
 use shared::store::Store;
@@ -67,8 +71,12 @@ pub struct Service {
     pub table: Table,
     /// Its clock.
     pub clock: Clock,
+    /// The state of its functions, for those without a route.
+    pub app: App,
     /// The mails that were sent.
     pub outbox: Outbox,
+    /// Its mailer.
+    pub mailer: Mailer,
     http: reqwest::Client,
     /// The proxy in front of its DynamoDB, if it has one.
     faults: Option<Faults>,
@@ -161,6 +169,12 @@ impl Service {
         (service.behind(&faults), faults)
     }
 
+    /// Starts a service with this clock, where people sign in with this identity provider or by mail.
+    pub async fn start_with_provider(provider: Registration, clock: Clock) -> Self {
+        let dependencies = Dependencies { provider: Some(provider), ..Dependencies::default() };
+        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), clock, unlimited(), None, dependencies).await
+    }
+
     async fn start_on(
         dynamodb: DynamoDb,
         clock: Clock,
@@ -190,12 +204,35 @@ impl Service {
         let served_log = served.installation_log(INSTALLATIONS);
         let app = App::new(served, clock.clone()).with_limits(limits);
         let registries = Registries::new(dependencies.registries).unwrap();
-        let service = local::api::Service { app, log: served_log, mailer, registries };
+        let sign_in = if dependencies.provider.is_some() { SignIn::Both } else { SignIn::Mail };
+        let console = Console::at(&base_url).with_sign_in(sign_in);
+        let at_base_url = |registration| IdentityProvider::new(registration, &base_url, clock.clone()).unwrap();
+        let provider = dependencies.provider.map(at_base_url);
+        let service = local::api::Service {
+            app: app.clone(),
+            log: served_log,
+            mailer: mailer.clone(),
+            registries,
+            console,
+            provider,
+        };
         let router = local::api::router(service).layer(from_fn(show_cost)).merge(outbox.clone().router());
         tokio::spawn(local::api::serve(listener, router, std::future::pending()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().build().unwrap();
         let table = Table::new(&dynamodb);
-        Self { base_url, store, installation_log, table, clock, outbox, http, faults: None, _dynamodb: dynamodb }
+        Self {
+            base_url,
+            store,
+            installation_log,
+            table,
+            clock,
+            app,
+            outbox,
+            mailer,
+            http,
+            faults: None,
+            _dynamodb: dynamodb,
+        }
     }
 
     /// The service, checked at its end for requests that broke DynamoDB's rules.
@@ -315,11 +352,13 @@ struct Dependencies {
     mail_links_to_service: bool,
     /// The registries; none by default.
     registries: Settings,
+    /// The identity provider; none by default.
+    provider: Option<Registration>,
 }
 
 impl Default for Dependencies {
     fn default() -> Self {
-        Self { ses: None, mail_links_to_service: false, registries: no_upstreams() }
+        Self { ses: None, mail_links_to_service: false, registries: no_upstreams(), provider: None }
     }
 }
 
@@ -370,7 +409,8 @@ pub struct Issued {
 }
 
 impl Issued {
-    fn from_json(json: &Value) -> Self {
+    /// Reads the answer to *issue*.
+    pub fn from_json(json: &Value) -> Self {
         let text = |field: &str| json[field].as_str().unwrap().to_owned();
         Self { id: text("id"), token: text("token"), user_identifier: text("user_identifier") }
     }
@@ -454,8 +494,15 @@ pub fn unlimited() -> Limits {
         per_source_per_hour: None,
         per_source_per_day: None,
         recoveries_per_source_per_hour: None,
+        sign_in_codes_per_source_per_hour: None,
     };
-    Limits { calls_per_minute: None, mails, registration: RegistrationPolicy::Open, registration_time: Duration::ZERO }
+    Limits {
+        calls_per_minute: None,
+        mails,
+        registration: RegistrationPolicy::Open,
+        registration_time: Duration::ZERO,
+        sign_in_time: Duration::ZERO,
+    }
 }
 
 /// No limits but this one of the deployment's mails.

@@ -492,3 +492,48 @@ fn openapi_is_printed_without_a_store() {
     assert_eq!(document["openapi"], "3.1.0");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+/// Calls the embedded DynamoDB on its tokens table.
+async fn ask_table(environment: &Value, operation: &str, mut request: Value) -> Value {
+    request["TableName"] = environment["TOKENS_TABLE"].clone();
+    let signature =
+        "AWS4-HMAC-SHA256 Credential=local/20261121/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0";
+    let call = Client::new().post(text(environment, "AWS_ENDPOINT_URL_DYNAMODB")).body(request.to_string());
+    let call = call.header("content-type", "application/x-amz-json-1.0").header("x-amz-date", "20261121T100000Z");
+    let call = call.header("x-amz-target", format!("DynamoDB_20120810.{operation}")).header("authorization", signature);
+    let response = call.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    response.json().await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_due_is_erased_at_the_next_start() {
+    let folder = folder();
+    let demo = folder.path().join(".local/demo.env");
+    let (due, not_due) = ("000000000001#01KAJ8M4R2X7Z9V5T3Q1N6P8WC", "999999999999#01KAJ8M4R2X7Z9V5T3Q1N6P8WC");
+    let running = Running::start(folder.path(), &[]);
+    for place in [due, not_due] {
+        let item = json!({
+            "pk": {"S": "ERASURES"},
+            "sk": {"S": place},
+            "address": {"S": "ab".repeat(32)},
+            "removal": {"S": "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"},
+            "removed_at": {"S": "2026-11-21T10:00:00Z"},
+        });
+        ask_table(&environment(&demo), "PutItem", json!({"Item": item})).await;
+    }
+    running.stop();
+    let running = Running::start(folder.path(), &[]);
+    let left = async || {
+        let values = json!({":pk": {"S": "ERASURES"}});
+        let query = json!({"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": values});
+        let found = ask_table(&environment(&demo), "Query", query).await;
+        let places = found["Items"].as_array().unwrap().iter().map(|item| text(&item["sk"], "S").to_owned());
+        places.collect::<Vec<String>>()
+    };
+    while left().await.len() == 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(left().await, [not_due]);
+    running.stop();
+}

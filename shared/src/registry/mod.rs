@@ -7,7 +7,6 @@
 //! | module | holds |
 //! |---|---|
 //! | [`upstream`] | upstream URLs and requests to them; a caller's credential is never forwarded |
-//! | `resolver` | name resolution for them; internal addresses are dropped |
 //! | [`metadata`] | metadata responses: compression, entity tags, Lambda's size limit |
 //! | `reason` | why an upstream refuses, cleaned for people to read |
 //! | [`splice`] | replacement of strings in JSON without changing any other byte |
@@ -23,7 +22,6 @@ pub mod download;
 mod guard;
 pub mod metadata;
 mod reason;
-mod resolver;
 pub mod splice;
 pub mod upstream;
 

@@ -22,10 +22,10 @@ use reqwest::{Client, RequestBuilder, Response};
 use tower::{Layer, Service};
 use url::{Position, Url};
 
-use super::resolver::{Resolver, has_internal_host, has_link_local_host};
 use super::{Http, Registries, Settings, TOKEN_IN_BODY, reason};
 use crate::aws::IDLE_TIMEOUT;
 use crate::error::ApiError;
+use crate::resolver::{Resolver, has_internal_host, has_link_local_host};
 use crate::secret::Token;
 
 /// The timeout for connecting to an upstream.
@@ -119,12 +119,14 @@ pub fn is_plain_http_url(url: &Url) -> bool {
 ///
 /// If this machine has no root certificates.
 pub(super) fn client(settings: &Settings) -> reqwest::Result<Client> {
+    let upstreams = [&settings.npm, &settings.pypi].into_iter().flatten().map(|upstream| upstream.0.clone());
+    let resolver = Resolver::new(&upstreams.collect::<Vec<_>>());
     Client::builder()
         .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(settings.timeout)
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .dns_resolver(Arc::new(Resolver::new(settings)))
+        .dns_resolver(Arc::new(resolver))
         .connector_layer(NoteConnecting)
         .redirect(Policy::custom(follow))
         .referer(false)
@@ -425,6 +427,11 @@ fn failure(error: reqwest::Error) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::super::PublicUrl;
     use super::*;
 
     #[test]
@@ -545,5 +552,45 @@ mod tests {
         ] {
             assert_eq!(below(text), None, "{text}");
         }
+    }
+
+    fn settings(npm: &str, pypi: Option<&str>) -> Settings {
+        Settings {
+            npm: Upstream::parse(npm),
+            pypi: pypi.and_then(Upstream::parse),
+            pypi_file_hosts: Vec::new(),
+            anonymous_access: false,
+            public_url: PublicUrl::FromHostHeader("https"),
+            timeout: Duration::from_secs(5),
+        }
+    }
+
+    #[tokio::test]
+    async fn name_that_resolves_to_this_machine_is_not_connected_to_unless_configured() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let accepted = tokio::spawn(async move {
+            let mut accepted = 0;
+            // Closes each connection unanswered.
+            while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), listener.accept()).await {
+                accepted += 1;
+            }
+            accepted
+        });
+        let (public, local) = ("https://packages.example.com/", format!("http://localhost:{port}/"));
+        let connects = async |settings: Settings, host: &str| {
+            let client = client(&settings).unwrap();
+            let error = client.get(format!("http://{host}:{port}/")).send().await.unwrap_err();
+            !error.is_connect()
+        };
+        for host in ["localhost", "localhost."] {
+            assert!(!connects(settings(public, None), host).await, "{host}");
+            assert!(!connects(settings(public, Some("https://pypi.example.com/simple/")), host).await, "{host}");
+        }
+        // An upstream on this machine does not open it to other names.
+        assert!(!connects(settings("http://127.0.0.1:4873/", None), "localhost").await);
+        assert!(connects(settings(&local, None), "localhost").await);
+        assert!(connects(settings(public, Some(&local)), "localhost").await);
+        assert_eq!(accepted.await.unwrap(), 2);
     }
 }

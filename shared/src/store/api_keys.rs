@@ -13,6 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
+use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::orgs::Org;
 use super::tokens::{ApiKey, StoredToken};
@@ -81,6 +82,8 @@ pub enum Created {
     /// The API key that made the call was revoked in the meantime, so it must not create another
     /// key.
     CallerRevoked,
+    /// The idempotency key was used before.
+    Repeated(Repeat),
 }
 
 /// A page of a listing.
@@ -106,6 +109,16 @@ pub struct Listing<'a> {
 }
 
 impl Store {
+    /// The API key of this organization with this ID.
+    pub async fn api_key(&self, org: &OrgId, id: &TokenId) -> Result<Option<ApiKey>, StoreError> {
+        let pointer: Option<Pointer> = self.get(keys::api_key_by_id(org, id)).await?;
+        let Some(pointer) = pointer else { return Ok(None) };
+        Ok(match self.stored_token(pointer.hash).await? {
+            Some(StoredToken::ApiKey(key)) => Some(key),
+            _ => None,
+        })
+    }
+
     /// Creates an API key if the plan's limit allows it, exactly, even with concurrent calls. `by`
     /// is the calling API key, if the caller is one.
     pub async fn create_api_key(
@@ -114,6 +127,7 @@ impl Store {
         new: NewApiKey,
         by: Option<TokenHash>,
         caller: &Caller,
+        once: Option<&Once>,
     ) -> Result<Created, StoreError> {
         let plain = Token::generate(match new.environment {
             Environment::Live => TokenKind::ApiKeyLive,
@@ -139,19 +153,20 @@ impl Store {
             expires_at: key.expires_at,
             hash: plain.hash(),
         };
-        let entry = Entry::done(&self.clock, caller, "api_key.create", Subject::new(ApiKey::SUBJECT, &key.id))?;
+        let subject = Subject::new(ApiKey::SUBJECT, &key.id);
+        let entry = Entry::done(&self.clock, caller, "api_key.create", subject.clone())?;
         let mut backoff = Backoff::new();
-        loop {
+        let refused = loop {
             // A read is cheaper than a transaction that fails, and conflicts with no other call.
             let (Org { plan, suspended, .. }, active) = self.org_with_active_api_keys(org).await?;
             let is_full = plan.max_api_keys().is_some_and(|max| active >= max);
             if suspended || is_full {
                 // A revoked caller learns nothing about the plan.
-                return Ok(match by {
-                    Some(by) if self.is_revoked(by).await? => Created::CallerRevoked,
-                    _ if suspended => Created::Suspended,
-                    _ => Created::PlanLimitReached,
-                });
+                break match by {
+                    Some(by) if self.is_revoked(by).await? => return Ok(Created::CallerRevoked),
+                    _ if suspended => Some(Created::Suspended),
+                    _ => Some(Created::PlanLimitReached),
+                };
             }
             let mut transaction = self.transaction();
             // First, since the first condition that fails is the answer.
@@ -176,14 +191,22 @@ impl Store {
             if let Some(expiry) = pointer.expiry(org) {
                 transaction.put_new(expiry, &pointer);
             }
-            match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
+            transaction.audit(org, &entry);
+            let key_used = transaction.once(org, once, caller, subject.clone());
+            match transaction.try_commit(&mut backoff).await? {
                 None => {}
                 Some(Committed::Yes) => return Ok(Created::Done(Box::new(key), plain)),
                 Some(Committed::No(index)) if index < counted => return Ok(Created::CallerRevoked),
-                Some(Committed::No(index)) if index == counted => return Ok(Created::PlanLimitReached),
+                Some(Committed::No(index)) if index == counted => break Some(Created::PlanLimitReached),
+                Some(Committed::No(index)) if Some(index) == key_used => break None,
                 // The plan changed in the meantime: read it again.
                 Some(Committed::No(_)) => backoff.pause().await?,
             }
+        };
+        // Whatever refused it, the same request may have been carried out meanwhile.
+        match self.repeated(org, once, caller).await? {
+            Some(repeat) => Ok(Created::Repeated(repeat)),
+            None => refused.ok_or(StoreError::Unavailable),
         }
     }
 

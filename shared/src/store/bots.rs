@@ -13,7 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
+use super::idempotency::{Once, Repeat};
 use super::keys;
+use super::members::Authority;
 use super::{Committed, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::domain::{Held, OrUnknown};
@@ -67,7 +69,11 @@ pub struct BotKey {
 }
 
 impl StoredBot {
-    fn roles(&self) -> Held<Role> {
+    /// The name of this kind in audit entries.
+    pub const SUBJECT: &str = "bot";
+
+    /// Its roles.
+    pub fn roles(&self) -> Held<Role> {
         let known =
             |role: &String| Role::parse(role).map_or_else(|| OrUnknown::Unknown(role.clone()), OrUnknown::Known);
         self.roles.iter().map(known).collect()
@@ -79,6 +85,30 @@ impl StoredBot {
             held | ((candidate.hash == key) & candidate.expires_at.is_none_or(|expires_at| now < expires_at))
         })
     }
+}
+
+/// The result of making an API key, with or without its bot.
+#[derive(Debug)]
+pub enum Keyed {
+    /// It was made. The plain key is returned only here.
+    Done(Box<StoredBot>, Token),
+    /// There is no such bot.
+    NotFound,
+    /// The caller's own rights changed in the meantime, so nothing was made.
+    CallerChanged,
+    /// The idempotency key was used before.
+    Repeated(Repeat),
+}
+
+/// The result of changing a bot's roles.
+#[derive(Debug)]
+pub enum BotChange {
+    /// The changed bot.
+    Done(Box<StoredBot>),
+    /// There is no such bot.
+    NotFound,
+    /// The caller's own rights changed in the meantime, so nothing was done.
+    CallerChanged,
 }
 
 /// The entry of a bot in its organization. All data is in the key.
@@ -128,7 +158,7 @@ impl Store {
         Ok(bots)
     }
 
-    /// Creates a bot and its first API key. The plain key is returned only here.
+    /// Creates a bot and its first API key, as the operator. The plain key is returned only here.
     pub async fn create_bot(
         &self,
         org: &OrgId,
@@ -136,6 +166,22 @@ impl Store {
         roles: &[Role],
         caller: &Caller,
     ) -> Result<(StoredBot, Token), StoreError> {
+        match self.create_bot_by(Authority::Operator, org, name, roles, caller, None).await? {
+            Keyed::Done(bot, key) => Ok((*bot, key)),
+            Keyed::NotFound | Keyed::CallerChanged | Keyed::Repeated(_) => Err(StoreError::Defect),
+        }
+    }
+
+    /// Creates a bot and its first API key, if the caller's own rights have not changed.
+    pub async fn create_bot_by(
+        &self,
+        authority: Authority<'_>,
+        org: &OrgId,
+        name: &str,
+        roles: &[Role],
+        caller: &Caller,
+        once: Option<&Once>,
+    ) -> Result<Keyed, StoreError> {
         let key = Token::generate(TokenKind::BotApiKey)?;
         let bot = StoredBot {
             id: BotId::new(&self.clock)?,
@@ -146,62 +192,117 @@ impl Store {
             created_at: self.clock.now(),
             revision: 0,
         };
-        let entry = Entry::done(&self.clock, caller, "bot.create", Subject::new("bot", &bot.id))?;
+        let subject = Subject::new(StoredBot::SUBJECT, &bot.id);
+        let entry = Entry::done(&self.clock, caller, "bot.create", subject.clone())?;
         let mut transaction = self.transaction();
+        // First, so that somebody who was cut off learns nothing from the other conditions.
+        let checks_caller = transaction.require_authority(authority);
         transaction.put_new(keys::bot(&bot.id), &bot).put_new(keys::org_bot(org, &bot.id), &Member {});
-        match transaction.audit(org, &entry).commit().await? {
-            Committed::Yes => Ok((bot, key)),
+        let key_used = transaction.audit(org, &entry).once(org, once, caller, subject);
+        match transaction.commit().await? {
+            Committed::Yes => Ok(Keyed::Done(Box::new(bot), key)),
+            Committed::No(0) if checks_caller => Ok(Keyed::CallerChanged),
+            Committed::No(index) if Some(index) == key_used => self.made_before(org, once, caller).await,
             // A collision of 80 random bits: the generator is broken.
             Committed::No(_) => Err(StoreError::Defect),
         }
     }
 
-    /// Replaces a bot's roles. `None` if there is no such bot.
+    /// What the key of a request was used for, after it was found to be used.
+    async fn made_before(&self, org: &OrgId, once: Option<&Once>, caller: &Caller) -> Result<Keyed, StoreError> {
+        self.repeated(org, once, caller).await?.map(Keyed::Repeated).ok_or(StoreError::Unavailable)
+    }
+
+    /// Replaces a bot's roles, as the operator. `None` if there is no such bot.
     pub async fn set_bot_roles(
         &self,
         id: &BotId,
         roles: &[Role],
         caller: &Caller,
     ) -> Result<Option<StoredBot>, StoreError> {
-        let Some(bot) = self.bot(id).await? else { return Ok(None) };
-        let entry = Entry::done(&self.clock, caller, "bot.set_roles", Subject::new("bot", id))?;
+        match self.set_bot_roles_by(Authority::Operator, id, roles, caller).await? {
+            BotChange::Done(bot) => Ok(Some(*bot)),
+            BotChange::NotFound | BotChange::CallerChanged => Ok(None),
+        }
+    }
+
+    /// Replaces a bot's roles, if the caller's own rights have not changed.
+    pub async fn set_bot_roles_by(
+        &self,
+        authority: Authority<'_>,
+        id: &BotId,
+        roles: &[Role],
+        caller: &Caller,
+    ) -> Result<BotChange, StoreError> {
+        let Some(bot) = self.bot(id).await? else { return Ok(BotChange::NotFound) };
+        let entry = Entry::done(&self.clock, caller, "bot.set_roles", Subject::new(StoredBot::SUBJECT, id))?;
         let mut transaction = self.transaction().persistent();
+        let checks_caller = transaction.require_authority(authority);
         let values = [(":roles", serde_json::json!(role_names(roles))), (":one", 1.into())];
         let change = "SET #roles = :roles ADD #revision :one";
         transaction.update(keys::bot(id), change, "attribute_exists(pk)", &values);
         match transaction.audit(&bot.org_id, &entry).commit().await? {
-            Committed::Yes => self.bot(id).await,
-            Committed::No(_) => Ok(None),
+            Committed::Yes => {
+                let changed = self.bot(id).await?;
+                Ok(changed.map_or(BotChange::NotFound, |bot| BotChange::Done(Box::new(bot))))
+            }
+            Committed::No(0) if checks_caller => Ok(BotChange::CallerChanged),
+            Committed::No(_) => Ok(BotChange::NotFound),
         }
     }
 
-    /// Creates a new API key for a bot, returned only here. The previous key stays valid for
-    /// `overlap`; without it, it stops working at once, as all older keys do. `None` if there is no
-    /// such bot.
+    /// Creates a new API key for a bot, as the operator. `None` if there is no such bot.
     pub async fn rotate_bot_key(
         &self,
         id: &BotId,
         overlap: Option<Duration>,
         caller: &Caller,
     ) -> Result<Option<Token>, StoreError> {
+        match self.rotate_bot_key_by(Authority::Operator, id, overlap, caller, None).await? {
+            Keyed::Done(_, key) => Ok(Some(key)),
+            Keyed::NotFound | Keyed::CallerChanged | Keyed::Repeated(_) => Ok(None),
+        }
+    }
+
+    /// Creates a new API key for a bot, if the caller's own rights have not changed. The previous
+    /// key stays valid for `overlap`; without it, it stops working at once, as all older keys do.
+    pub async fn rotate_bot_key_by(
+        &self,
+        authority: Authority<'_>,
+        id: &BotId,
+        overlap: Option<Duration>,
+        caller: &Caller,
+        once: Option<&Once>,
+    ) -> Result<Keyed, StoreError> {
         loop {
-            let Some(bot) = self.bot(id).await? else { return Ok(None) };
+            let Some(bot) = self.bot(id).await? else { return Ok(Keyed::NotFound) };
             let key = Token::generate(TokenKind::BotApiKey)?;
-            let mut keys = vec![BotKey { hash: key.hash(), expires_at: None }];
+            let mut held = vec![BotKey { hash: key.hash(), expires_at: None }];
             if let (Some(overlap), Some(current)) = (overlap, bot.keys.first()) {
-                keys.push(BotKey { expires_at: Some(self.clock.now().plus(overlap)), ..current.clone() });
+                held.push(BotKey { expires_at: Some(self.clock.now().plus(overlap)), ..current.clone() });
             }
-            let entry = Entry::done(&self.clock, caller, "bot.rotate_key", Subject::new("bot", id))?;
+            let subject = Subject::new(StoredBot::SUBJECT, id);
+            let entry = Entry::done(&self.clock, caller, "bot.rotate_key", subject.clone())?;
             let values = [
-                (":keys", serde_json::to_value(keys).map_err(|_| StoreError::Defect)?),
+                (":keys", serde_json::to_value(&held).map_err(|_| StoreError::Defect)?),
                 (":old", bot.revision.into()),
                 (":new", (bot.revision + 1).into()),
             ];
             let mut transaction = self.transaction().persistent();
+            let checks_caller = transaction.require_authority(authority);
+            // Before the bot: a repeat must not read the bot again and again.
+            let key_used = transaction.once(&bot.org_id, once, caller, subject);
             transaction.update(keys::bot(id), "SET #keys = :keys, #revision = :new", "#revision = :old", &values);
-            // Another change won, or the bot was deleted: read it again.
-            if transaction.audit(&bot.org_id, &entry).commit().await? == Committed::Yes {
-                return Ok(Some(key));
+            match transaction.audit(&bot.org_id, &entry).commit().await? {
+                Committed::Yes => {
+                    return Ok(Keyed::Done(Box::new(StoredBot { keys: held, revision: bot.revision + 1, ..bot }), key));
+                }
+                Committed::No(0) if checks_caller => return Ok(Keyed::CallerChanged),
+                Committed::No(index) if Some(index) == key_used => {
+                    return self.made_before(&bot.org_id, once, caller).await;
+                }
+                // Another change won, or the bot was deleted: read it again.
+                Committed::No(_) => {}
             }
         }
     }
@@ -209,7 +310,7 @@ impl Store {
     /// Deletes a bot and with it its API keys. False if there is no such bot.
     pub async fn delete_bot(&self, id: &BotId, caller: &Caller) -> Result<bool, StoreError> {
         let Some(bot) = self.bot(id).await? else { return Ok(false) };
-        let entry = Entry::done(&self.clock, caller, "bot.delete", Subject::new("bot", id))?;
+        let entry = Entry::done(&self.clock, caller, "bot.delete", Subject::new(StoredBot::SUBJECT, id))?;
         let mut transaction = self.transaction().persistent();
         transaction.delete_existing(keys::bot(id)).delete(keys::org_bot(&bot.org_id, id));
         Ok(transaction.audit(&bot.org_id, &entry).commit().await? == Committed::Yes)

@@ -15,6 +15,9 @@
 //! transaction over both items, conditional on the token (and code) it started from. Of two
 //! concurrent transitions one wins and the other starts over.
 //!
+//! The holder's own revocation also leaves an erasure to do, see [`super::erasures`]. Other
+//! revocations do not.
+//!
 //! Only the holder of the token or the reader of the mail can change or revoke the token.
 //! Registering someone else's address sends them a mail, at most [`MAILS_PER_HOUR`] an hour, and
 //! changes nothing else for them.
@@ -34,11 +37,11 @@ use super::keys;
 use super::keys::Log;
 use super::mail_limits::Recipient;
 use super::tokens::{EmailToken, StoredToken};
-use super::{Committed, Condition, Store, StoreError};
+use super::{Committed, Condition, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::email::{AddressHash, EmailAddress, Language};
 use crate::ids::TokenId;
-use crate::secret::{ResetCode, Token, TokenHash, TokenKind};
+use crate::secret::{MailedCode, Token, TokenHash, TokenKind};
 
 /// Maximum mails per address and hour, not counting *key changed* mails.
 pub const MAILS_PER_HOUR: u64 = 5;
@@ -110,7 +113,7 @@ pub enum Registration {
         /// The language of the mail.
         language: Language,
         /// The reset code.
-        code: ResetCode,
+        code: MailedCode,
         /// The code that it replaced.
         before: Option<StoredCode>,
     },
@@ -129,6 +132,21 @@ pub struct Replaced {
     pub to: EmailAddress,
     /// The language of the mail.
     pub language: Language,
+}
+
+/// A token that its holder has revoked.
+#[derive(Debug)]
+pub struct Removed {
+    /// Its ID.
+    pub id: TokenId,
+    /// The recipient of the *key removed* mail.
+    pub to: EmailAddress,
+    /// The language of the mail.
+    pub language: Language,
+    /// When it was revoked.
+    pub at: Moment,
+    /// When what it has left is erased.
+    pub erased_at: Moment,
 }
 
 impl Store {
@@ -194,7 +212,7 @@ impl Store {
                 }
                 Stored::Active(address) => {
                     let language = language.unwrap_or(address.language);
-                    let code = ResetCode::generate()?;
+                    let code = MailedCode::generate()?;
                     let expires_at = self.clock.now().plus(CODE_LIFETIME);
                     let stored = StoredCode { hash: code.hash(), expires_at, language };
                     let entry = self.email_token_entry(caller, "register", &address.token_id)?;
@@ -293,7 +311,7 @@ impl Store {
     pub async fn reset(
         &self,
         email: &EmailAddress,
-        code: &ResetCode,
+        code: &MailedCode,
         caller: &Caller,
     ) -> Result<Option<Replaced>, StoreError> {
         let hash = email.hash();
@@ -343,13 +361,34 @@ impl Store {
         caller: &Caller,
     ) -> Result<bool, StoreError> {
         let entry = self.email_token_entry(caller, "revoke", &token.id)?;
+        Ok(self.revocation_of(token, hash, &entry).commit().await? == Committed::Yes)
+    }
+
+    /// Like [`Self::revoke_email_token`] for the holder, who also wants what is left to be erased.
+    /// `None` if the token is no longer active.
+    pub async fn remove_email_token(
+        &self,
+        token: &EmailToken,
+        hash: TokenHash,
+        caller: &Caller,
+    ) -> Result<Option<Removed>, StoreError> {
+        let Some(address) = self.address_of(token).await? else { return Ok(None) };
+        let entry = self.email_token_entry(caller, "revoke", &token.id)?;
+        let mut transaction = self.revocation_of(token, hash, &entry);
+        let erased_at = transaction.leave_erasure(token, &entry);
+        let removed = transaction.commit().await? == Committed::Yes;
+        let Address { email: to, language, .. } = address;
+        Ok(removed.then_some(Removed { id: token.id.clone(), to, language, at: entry.at, erased_at }))
+    }
+
+    fn revocation_of(&self, token: &EmailToken, hash: TokenHash, entry: &Entry) -> Transaction<'_> {
         let mut transaction = self.transaction().persistent();
         transaction
             .delete_where(keys::address(token.address), "#token = :token", &[(":token", hash)])
             .delete_existing(keys::token(hash))
             .delete(keys::email_token_by_id(&token.id))
-            .audit(Log::Address(token.address), &entry);
-        Ok(transaction.commit().await? == Committed::Yes)
+            .audit(Log::Address(token.address), entry);
+        transaction
     }
 
     /// Deletes the token with this ID, like [`Self::revoke_email_token`]. False if there is none.
@@ -370,6 +409,12 @@ impl Store {
     pub async fn address_of(&self, token: &EmailToken) -> Result<Option<Address>, StoreError> {
         let address: Option<Address> = self.get(keys::address(token.address)).await?;
         Ok(address.filter(|address| address.token_id == token.id))
+    }
+
+    /// The ID of the token that this address has now, if any.
+    pub(super) async fn token_at(&self, address: AddressHash) -> Result<Option<TokenId>, StoreError> {
+        let address: Option<Address> = self.get(keys::address(address)).await?;
+        Ok(address.map(|address| address.token_id))
     }
 
     /// Reads an address and whether its token is active.

@@ -20,28 +20,42 @@
 //! accept eight times that, even if an organization downloads a single package with a single token.
 //! Downloads with tokens outside organizations are in no index, because nobody lists them.
 //!
+//! # Counters
+//!
+//! Beside each new entry of an organization, a counter of the day and ecosystem is incremented, for
+//! the overview. Counters have as many shards as the lists. They are not in a transaction with the
+//! entry: transactions on one item conflict, and one install downloads a thousand files. An entry is
+//! counted at most once, because the request is not repeated; one that fails leaves it uncounted.
+//!
 //! # Cost
 //!
 //! | operation | units |
 //! |---|---|
 //! | new entry with three index entries | 4 write units, or 1 for an email-verified token; the same again per additional KB |
+//! | counter of an organization's new entry | 1 write unit |
 //! | retry | 1 write unit |
 //! | either of them without a session | 1 additional read unit |
 //! | page | half a read unit per partition and 4 KB: 4 to 8 for a short page, 8 to 12 for 50 entries, regardless of the log's size |
+//! | counters of 14 days | half a read unit per day and shard: 56 |
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::Config;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, KeysAndAttributes, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
+};
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::keys::{PK, TTL};
-use super::{Store, StoreError, failure, read_item, table};
+use super::usage::Day;
+use super::{Backoff, Store, StoreError, failure, read_item, table};
 use crate::clock::{Clock, Moment};
 use crate::cost::{self, Units};
 use crate::domain::Ecosystem;
@@ -50,7 +64,12 @@ use crate::ids::{InstallationId, OrgId, TokenId};
 /// How long entries are kept.
 pub const RETENTION: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// Partitions per list and ecosystem.
+/// Days of the overview, today included, and how much longer their counters are kept.
+const DAYS: u32 = 14;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const COUNTERS_KEPT: Duration = Duration::from_secs(17 * 24 * 60 * 60);
+
+/// Partitions per list and ecosystem, and counters per day.
 const SHARDS: u8 = 8;
 
 /// Window in which repeated downloads without a session are one entry, in milliseconds.
@@ -231,6 +250,28 @@ fn partition(list: &str, ecosystem: Ecosystem, shard: u8) -> String {
     format!("{list}#{ecosystem}#{shard}")
 }
 
+/// The partition key of one shard of an organization's counters of a day, such as `2026-11-21`. Its
+/// attributes are the ecosystems.
+fn counter(org: &OrgId, day: &str, shard: u8) -> String {
+    format!("ORG#{org}#{day}#{shard}")
+}
+
+/// One shard of the counters of a day.
+#[derive(Deserialize)]
+struct Counter {
+    pk: String,
+    #[serde(default)]
+    npm: u64,
+    #[serde(default)]
+    pypi: u64,
+}
+
+impl Counter {
+    fn is_of(&self, day: &str) -> bool {
+        self.pk.split('#').nth(2) == Some(day)
+    }
+}
+
 /// The result of logging a download.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,6 +296,8 @@ pub struct Search<'a> {
     pub ecosystem: Option<Ecosystem>,
     /// For this user.
     pub user_identifier: Option<&'a str>,
+    /// With this token.
+    pub token_id: Option<&'a TokenId>,
     /// At this time or later.
     pub from: Option<Moment>,
     /// Before this time.
@@ -287,11 +330,13 @@ impl Search<'_> {
     /// Whether an entry of these partitions matches all filters.
     fn matches(&self, entry: &Installation) -> bool {
         self.user_identifier.is_none_or(|user| entry.download.user_identifier == user)
+            && self.token_id.is_none_or(|token| entry.download.token_id == *token)
     }
 
     /// Entries to read per partition in this round.
     fn entries_per_round(&self, round: usize) -> usize {
-        if round > 0 && self.package.is_some() && self.user_identifier.is_some() {
+        let drops_entries = self.package.is_some() && self.user_identifier.is_some() || self.token_id.is_some();
+        if round > 0 && drops_entries {
             return ROUND;
         }
         // An even share plus twice its square root: shards fill randomly and rarely hold more.
@@ -379,6 +424,7 @@ impl InstallationLog {
         let error = match request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await {
             Ok(output) => {
                 cost::add(Units::Write, output.consumed_capacity.as_slice());
+                self.count_new(org, hash.shard(), &installation).await;
                 return Ok(Recorded::New);
             }
             Err(error) => error,
@@ -389,7 +435,83 @@ impl InstallationLog {
         cost::add(Units::Write, &[]);
         // If a response was lost, the SDK's retry finds the entry of the first attempt.
         let there = failed.item.clone().map(read_item::<Installation>).transpose()?;
-        Ok(if there.is_some_and(|there| there.id == installation.id) { Recorded::New } else { Recorded::Repeated })
+        if there.is_none_or(|there| there.id != installation.id) {
+            return Ok(Recorded::Repeated);
+        }
+        self.count_new(org, hash.shard(), &installation).await;
+        Ok(Recorded::New)
+    }
+
+    /// Counts a new entry of an organization. An entry that is not counted is still logged.
+    async fn count_new(&self, org: Option<&OrgId>, shard: u8, entry: &Installation) {
+        let Some(org) = org else { return };
+        let number = |number: i64| AttributeValue::N(number.to_string());
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(PK, AttributeValue::S(counter(org, &entry.time.date(), shard)))
+            .update_expression("SET #ttl = if_not_exists(#ttl, :end) ADD #ecosystem :one")
+            .expression_attribute_names("#ttl", TTL)
+            .expression_attribute_names("#ecosystem", entry.download.ecosystem.as_str())
+            .expression_attribute_values(":end", number(entry.time.plus(COUNTERS_KEPT).epoch_seconds()))
+            .expression_attribute_values(":one", number(1))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .customize()
+            // A request that is repeated because its answer was lost would count twice.
+            .config_override(Config::builder().retry_config(RetryConfig::disabled()));
+        match request.send().await {
+            Ok(output) => cost::add(Units::Write, output.consumed_capacity.as_slice()),
+            Err(error) => {
+                let error = failure(error);
+                tracing::warn!(%error, "an installation was not counted");
+            }
+        }
+    }
+
+    /// What an organization installed on each of the last 14 days, oldest first. Days without
+    /// installations are included.
+    pub async fn by_day(&self, org: &OrgId) -> Result<Vec<Day>, StoreError> {
+        let now = self.clock.now();
+        let days: Vec<String> = (0..DAYS).rev().map(|ago| now.minus(DAY * ago).date()).collect();
+        let keys = days.iter().flat_map(|day| (0..SHARDS).map(move |shard| counter(org, day, shard)));
+        let keys: Vec<String> = keys.collect();
+        // DynamoDB reads up to 100 items in one call.
+        let found = try_join_all(keys.chunks(keys.len() / 2).map(|keys| self.counters(keys))).await?;
+        let counters: Vec<Counter> = found.into_iter().flatten().collect();
+        let day = |date: String| {
+            let (npm, pypi) = counters
+                .iter()
+                .filter(|counter| counter.is_of(&date))
+                .fold((0, 0), |(npm, pypi), counter| (npm + counter.npm, pypi + counter.pypi));
+            Day { date, npm, pypi }
+        };
+        Ok(days.into_iter().map(day).collect())
+    }
+
+    /// The counters at these keys that exist.
+    async fn counters(&self, keys: &[String]) -> Result<Vec<Counter>, StoreError> {
+        let mut found = Vec::new();
+        let key = |pk: &String| HashMap::from([(PK.to_owned(), AttributeValue::S(pk.clone()))]);
+        let mut missing: Vec<_> = keys.iter().map(key).collect();
+        let mut backoff = Backoff::new();
+        while !missing.is_empty() {
+            let keys = KeysAndAttributes::builder().set_keys(Some(std::mem::take(&mut missing)));
+            let keys = keys.build().map_err(|_| StoreError::Defect)?;
+            let request = self.client.batch_get_item().request_items(&self.table, keys);
+            let output =
+                request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(failure)?;
+            cost::add(Units::Read, output.consumed_capacity());
+            for item in output.responses.unwrap_or_default().into_values().flatten() {
+                found.push(read_item(item)?);
+            }
+            // DynamoDB returns the keys that it had no capacity to read.
+            if let Some(rest) = output.unprocessed_keys.unwrap_or_default().remove(&self.table) {
+                missing = rest.keys;
+                backoff.pause().await?;
+            }
+        }
+        Ok(found)
     }
 
     /// The ID of an entry, if it exists.

@@ -16,15 +16,26 @@
 //! | how many access tokens are there? | a condition on [`org_access_token_count`] | part of the write |
 //! | is this name taken? | a condition on [`org_access_token_name`] | part of the write |
 //! | an organization's bots and projects | `Query` [`org_bots`], [`org_projects`] | the page |
+//! | is this session active? | `GetItem` [`session`], strongly consistent | 1 unit |
+//! | is this person a member, and with which roles? | `GetItem` [`membership`], strongly consistent | 1 unit |
+//! | a person's memberships, sessions | `Query` [`memberships`], [`sessions_of`] | the page |
+//! | an organization's members | `Query` [`org_members`], then `BatchGetItem` [`membership`], [`invitation`] | the page |
+//! | which organizations invite this address? | `Query` [`invitations`] | the page |
+//! | is this the last owner? | a condition on [`owner_count`] | part of the write |
 //! | all organizations (`guardctl` only) | `Query` [`ORGS`] | the page |
 //! | the audit log, newest first | `Query` [`audit_log`] | the page |
 //! | does this address have a token, and how many mails did it get? | two `GetItem` [`address`], [`address_mails`] | 2 units |
 //! | may this mail be sent? | `UpdateItem` per limit, [`mails`], and `GetItem` [`registration`] | 1 unit each |
 //! | how many calls from this network this minute? | `UpdateItem` [`calls_from`] | 1 unit |
+//! | which code was mailed for this browser and address? | `GetItem` [`sign_in_code`] | 1 unit |
+//! | has this browser signed in with this address before? | `GetItem` [`signed_in_device`] | 1 unit |
+//! | how many wrong sign-in codes from this network this minute? | `UpdateItem` [`wrong_codes_from`] | 1 unit |
 //! | how many refusals of this principal this minute? | `UpdateItem` [`refusals_of`] | 1 unit |
+//! | what was this idempotency key used for? | `GetItem` [`idempotency_key`], if one was sent | 1 unit |
 //! | which email-verified token has this ID (`guardctl` only)? | `GetItem` [`email_token_by_id`], then [`address`] | 2 units |
 //! | how often was a token used? | `Query` [`usage`] | 31 small items |
 //! | count a download | two `UpdateItem` [`usage_on`], the day and [`USAGE_TOTAL`] | 2 units |
+//! | which removed tokens are to be erased? | `Query` [`ERASURES`] up to now, then [`audit_log`] of the address | what is due |
 //!
 //! # Items of a token
 //!
@@ -47,7 +58,8 @@
 use crate::clock::Moment;
 use crate::domain::{Environment, Name, OrUnknown, TokenState, UserIdentifier};
 use crate::email::AddressHash;
-use crate::ids::{AuditId, BotId, OrgId, TokenId};
+use crate::ids::{AuditId, BotId, MemberId, OrgId, SessionId, TokenId};
+use crate::person::PersonId;
 use crate::secret::TokenHash;
 
 /// The name of the partition key.
@@ -123,6 +135,63 @@ pub fn org_projects(org: &OrgId) -> (String, &'static str) {
     (format!("ORG#{org}"), "PROJECT#")
 }
 
+/// A session: its source of truth.
+pub fn session(secret: TokenHash) -> Key {
+    key(format!("SESSION#{}", secret.to_hex()), "SESSION")
+}
+
+/// What is kept about a person, whatever the session.
+pub fn person(person: PersonId) -> Key {
+    key(format!("PERSON#{}", person.to_hex()), "PERSON")
+}
+
+/// The pointer from a person to a session.
+pub fn session_of(person: PersonId, id: &SessionId) -> Key {
+    let (pk, prefix) = sessions_of(person);
+    key(pk, format!("{prefix}{id}"))
+}
+
+/// The partition and sort key prefix of a person's sessions, by age.
+pub fn sessions_of(person: PersonId) -> (String, &'static str) {
+    (format!("PERSON#{}", person.to_hex()), "SESSION#")
+}
+
+/// A person's membership of an organization: its source of truth.
+pub fn membership(person: PersonId, org: &OrgId) -> Key {
+    let (pk, prefix) = memberships(person);
+    key(pk, format!("{prefix}{org}"))
+}
+
+/// The partition and sort key prefix of a person's memberships.
+pub fn memberships(person: PersonId) -> (String, &'static str) {
+    (format!("PERSON#{}", person.to_hex()), "ORG#")
+}
+
+/// The partition that lists an organization's members and invitations by ID, so by age.
+pub fn org_members(org: &OrgId) -> String {
+    format!("ORG#{org}#MEMBERS")
+}
+
+/// The pointer from an ID to a membership or an invitation.
+pub fn org_member(org: &OrgId, id: &MemberId) -> Key {
+    key(org_members(org), id.as_str())
+}
+
+/// The counter of an organization's owners among its members.
+pub fn owner_count(org: &OrgId) -> Key {
+    key(format!("ORG#{org}"), "OWNER_COUNT")
+}
+
+/// The partition of an address's invitations.
+pub fn invitations(address: AddressHash) -> String {
+    format!("INVITED#{}", address.to_hex())
+}
+
+/// The invitation of an address to an organization.
+pub fn invitation(address: AddressHash, org: &OrgId) -> Key {
+    key(invitations(address), org.as_str())
+}
+
 /// The pointer from an ID to an org user token.
 pub fn org_user_token_by_id(org: &OrgId, id: &TokenId) -> Key {
     key(format!("ORG#{org}#USER_TOKEN"), id.as_str())
@@ -166,7 +235,7 @@ pub fn org_user_token_expiry(org: &OrgId, expires_at: Moment, id: &TokenId) -> K
     key(org_user_token_expiries(org), format!("{}{id}", expiry_sort_key_prefix(expires_at)))
 }
 
-/// The sort key prefix of tokens that expire at this time: 12 digits, enough for 30,000 years, and
+/// The sort key prefix of what expires or is due at this time: 12 digits, enough for 30,000 years, and
 /// `#`.
 pub fn expiry_sort_key_prefix(expires_at: Moment) -> String {
     format!("{:012}#", expires_at.epoch_seconds())
@@ -227,6 +296,11 @@ pub fn org_access_token_last_id(org: &OrgId) -> Key {
 /// The number of an organization's access tokens.
 pub fn org_access_token_count(org: &OrgId) -> Key {
     key(format!("ORG#{org}"), "ACCESS_TOKEN_COUNT")
+}
+
+/// An idempotency key that a caller has used. `hash` is the hash of the key.
+pub fn idempotency_key(org: &OrgId, caller: &str, hash: &str) -> Key {
+    key(format!("ORG#{org}#IDEMPOTENCY"), format!("{caller}#{hash}"))
 }
 
 /// The owner of an audit log.
@@ -297,6 +371,21 @@ pub fn refusals_of(principal: &str, minute: i64) -> Key {
     key(format!("REFUSED#{principal}"), minute.to_string())
 }
 
+/// The code that was mailed to an address for a sign-in from this browser.
+pub fn sign_in_code(browser: TokenHash, address: AddressHash) -> Key {
+    key(format!("SIGN_IN_CODE#{}", browser.to_hex()), address.to_hex())
+}
+
+/// A browser that has signed in with this address.
+pub fn signed_in_device(device: TokenHash, address: AddressHash) -> Key {
+    key(format!("SIGNED_IN_DEVICE#{}", device.to_hex()), address.to_hex())
+}
+
+/// The counter of wrong sign-in codes from a network in one minute since the Unix epoch.
+pub fn wrong_codes_from(network: &str, minute: i64) -> Key {
+    key(format!("WRONG_CODES#{network}"), minute.to_string())
+}
+
 /// Who registers by mail, if the operator has decided it.
 pub fn registration() -> Key {
     key("DEPLOYMENT", "REGISTRATION")
@@ -319,6 +408,16 @@ pub enum Mails<'a> {
     NewToDomainFrom(&'a str, &'a str),
     /// Mails to addresses with a token that one network asked for.
     RecoveryFrom(&'a str),
+    /// Sign-in codes that one network asked for.
+    SignInFrom(&'a str),
+    /// Those to one address.
+    SignInTo(AddressHash),
+    /// Those to one address that one network asked for.
+    SignInToFrom(AddressHash, &'a str),
+    /// Those to one address that a browser asked for which has signed in with it before.
+    SignInToDevice(AddressHash, TokenHash),
+    /// Invitations of one organization.
+    Invitations(&'a OrgId),
 }
 
 /// The counter of mails in one hour or day since the Unix epoch, such as `HOUR#490000`.
@@ -331,8 +430,24 @@ pub fn mails(of: Mails<'_>, window: &str) -> Key {
         Mails::NewToDomain(domain) => format!("MAILS#NEW#DOMAIN#{domain}"),
         Mails::NewToDomainFrom(domain, network) => format!("MAILS#NEW#DOMAIN#{domain}#FROM#{network}"),
         Mails::RecoveryFrom(network) => format!("MAILS#RECOVERY#FROM#{network}"),
+        Mails::SignInFrom(network) => format!("MAILS#SIGN_IN#FROM#{network}"),
+        Mails::SignInTo(address) => format!("MAILS#SIGN_IN#TO#{}", address.to_hex()),
+        Mails::SignInToFrom(address, network) => format!("MAILS#SIGN_IN#TO#{}#FROM#{network}", address.to_hex()),
+        Mails::SignInToDevice(address, device) => {
+            format!("MAILS#SIGN_IN#TO#{}#DEVICE#{}", address.to_hex(), device.to_hex())
+        }
+        Mails::Invitations(org) => format!("MAILS#INVITATION#{org}"),
     };
     key(pk, window)
+}
+
+/// The partition of the erasures that removed email-verified tokens have left to do, in the order in
+/// which they are due. One partition suffices: each token has cost a mail before.
+pub const ERASURES: &str = "ERASURES";
+
+/// The erasure of what a removed email-verified token has left, due at this time.
+pub fn erasure(due_at: Moment, token: &TokenId) -> Key {
+    key(ERASURES, format!("{}{token}", expiry_sort_key_prefix(due_at)))
 }
 
 /// The partition of a token's usage: one item a day, and [`USAGE_TOTAL`].

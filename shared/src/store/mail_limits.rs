@@ -1,4 +1,4 @@
-//! Limits of the mails that a registration sends, besides the limit per address.
+//! Limits of mails, besides the one per address that registers.
 //!
 //! | mails to | counted by | default limit |
 //! |---|---|---|
@@ -8,6 +8,11 @@
 //! | | domain, per hour | 300 |
 //! | | deployment, per hour | four fifths of its limit: the last fifth, at least one, is kept for the others |
 //! | an address with a token | source, per hour | 60 |
+//! | an address that signs in | source, per hour | 60 |
+//! | | source and address, per hour | 5 |
+//! | | address, per hour | 20 |
+//! | an address that signs in, from a browser that has signed in with it before | browser, per hour | 5 |
+//! | an address that is invited | organization, per day | 50 |
 //! | any address | deployment, per hour | 1,000 |
 //!
 //! Hours and days are those of UTC. A source is an IPv4 address or an IPv6 /64. Every counter is
@@ -15,18 +20,37 @@
 //! stops that source before it reaches a counter that others share. A mail that a later counter
 //! refuses, or that SES refuses, is taken off again. A crash in between leaves a count too high
 //! until the hour ends, never too low.
+//!
+//! Who asks for sign-in codes of somebody else uses up the limits of their own source and, with
+//! several sources, of the address. A browser that has signed in before has a limit of its own, so
+//! that nobody can lock a person out.
 
 use std::net::IpAddr;
 
 use super::keys::{self, Key, Mails};
 use super::rate_limits::{COUNT, HOUR, network};
 use super::{Committed, Store, StoreError};
-use crate::email::EmailAddress;
+use crate::email::{AddressHash, EmailAddress};
+use crate::ids::OrgId;
+use crate::secret::TokenHash;
 
 const DAY: i64 = 24 * HOUR;
 
 /// Maximum mails per hour to the addresses without a token of one mailbox.
 pub const TO_MAILBOX_PER_HOUR: u64 = 5;
+
+/// Maximum sign-in codes to one address per hour.
+pub const SIGN_IN_CODES_TO_ADDRESS: u64 = 20;
+
+/// Maximum sign-in codes to one address per hour that one source asks for.
+pub const SIGN_IN_CODES_TO_ADDRESS_FROM_SOURCE: u64 = 5;
+
+/// Maximum sign-in codes to one address per hour that a browser asks for which has signed in with it
+/// before.
+pub const SIGN_IN_CODES_TO_DEVICE: u64 = 5;
+
+/// Maximum invitations that one organization mails per day.
+pub const INVITATIONS_PER_DAY: u64 = 50;
 
 /// The limits of one deployment. `None` means unlimited.
 #[derive(Debug, Clone)]
@@ -41,6 +65,8 @@ pub struct MailLimits {
     pub per_source_per_day: Option<u64>,
     /// Mails to addresses with a token per source and hour.
     pub recoveries_per_source_per_hour: Option<u64>,
+    /// Sign-in codes per source and hour, but for browsers that have signed in before.
+    pub sign_in_codes_per_source_per_hour: Option<u64>,
 }
 
 impl Default for MailLimits {
@@ -51,6 +77,7 @@ impl Default for MailLimits {
             per_source_per_hour: Some(60),
             per_source_per_day: Some(200),
             recoveries_per_source_per_hour: Some(60),
+            sign_in_codes_per_source_per_hour: Some(60),
         }
     }
 }
@@ -93,11 +120,38 @@ pub enum Reached {
     Mailbox,
     /// The domain.
     Domain,
+    /// The address.
+    Address,
+    /// The source's share of the address.
+    AddressFromSource,
+    /// The browser that has signed in before.
+    Device,
+    /// The organization.
+    Organization,
     /// The share of addresses without a token.
     NewAddresses,
     /// The deployment.
     Deployment,
 }
+
+impl Reached {
+    /// Logs why a mail to this address was not sent: as an error what the operator should know.
+    pub fn log(self, email: &EmailAddress) {
+        match self {
+            Reached::Deployment => tracing::error!("the hourly mail limit of the deployment is reached"),
+            Reached::NewAddresses => {
+                tracing::error!("the hourly mail limit of addresses without a token is reached");
+            }
+            Reached::Domain => {
+                tracing::error!(domain = email.domain(), "the hourly mail limit of a domain is reached");
+            }
+            _ => tracing::info!(limit = ?self, "a mail was not sent because of a limit"),
+        }
+    }
+}
+
+/// A limit: its name, what it counts, its length in seconds, and its maximum if it has one.
+type Limit<'a> = (Reached, Mails<'a>, i64, Option<u64>);
 
 /// A mail that was counted.
 #[derive(Debug)]
@@ -127,29 +181,85 @@ impl Store {
     ) -> Result<Result<CountedMail, Reached>, StoreError> {
         let (domain, source) = (email.domain(), network(source));
         let of_deployment = (Reached::Deployment, Mails::All, HOUR, limits.per_hour);
-        let limits = match recipient {
-            Recipient::New => vec![
-                (Reached::SourceHour, Mails::NewFrom(&source), HOUR, limits.per_source_per_hour),
-                (Reached::SourceDay, Mails::NewFrom(&source), DAY, limits.per_source_per_day),
-                (
-                    Reached::SourceShare,
-                    Mails::NewToDomainFrom(domain, &source),
-                    HOUR,
-                    limits.per_domain_per_hour.map(|limit| (limit / 10).max(1)),
-                ),
-                (Reached::Mailbox, Mails::NewToMailbox(email.mailbox()), HOUR, Some(TO_MAILBOX_PER_HOUR)),
-                (Reached::Domain, Mails::NewToDomain(domain), HOUR, limits.per_domain_per_hour),
-                (Reached::NewAddresses, Mails::New, HOUR, limits.per_hour.map(without_kept_share)),
-                of_deployment,
-            ],
-            Recipient::Known => vec![
-                (Reached::SourceHour, Mails::RecoveryFrom(&source), HOUR, limits.recoveries_per_source_per_hour),
-                of_deployment,
-            ],
-        };
+        match recipient {
+            Recipient::New => {
+                self.count_against(&[
+                    (Reached::SourceHour, Mails::NewFrom(&source), HOUR, limits.per_source_per_hour),
+                    (Reached::SourceDay, Mails::NewFrom(&source), DAY, limits.per_source_per_day),
+                    (
+                        Reached::SourceShare,
+                        Mails::NewToDomainFrom(domain, &source),
+                        HOUR,
+                        limits.per_domain_per_hour.map(|limit| (limit / 10).max(1)),
+                    ),
+                    (Reached::Mailbox, Mails::NewToMailbox(email.mailbox()), HOUR, Some(TO_MAILBOX_PER_HOUR)),
+                    (Reached::Domain, Mails::NewToDomain(domain), HOUR, limits.per_domain_per_hour),
+                    (Reached::NewAddresses, Mails::New, HOUR, limits.per_hour.map(without_kept_share)),
+                    of_deployment,
+                ])
+                .await
+            }
+            Recipient::Known => {
+                self.count_against(&[
+                    (Reached::SourceHour, Mails::RecoveryFrom(&source), HOUR, limits.recoveries_per_source_per_hour),
+                    of_deployment,
+                ])
+                .await
+            }
+        }
+    }
+
+    /// Counts a sign-in code to a known address that this source asked for, or says which limit
+    /// forbids it. `device` is the hash of what the browser sent as proof that it has signed in
+    /// before; it is checked here.
+    pub async fn count_sign_in_mail(
+        &self,
+        address: AddressHash,
+        source: Option<IpAddr>,
+        device: Option<TokenHash>,
+        limits: &MailLimits,
+    ) -> Result<Result<CountedMail, Reached>, StoreError> {
+        let source = network(source);
+        let of_deployment = (Reached::Deployment, Mails::All, HOUR, limits.per_hour);
+        if let Some(device) = device
+            && self.has_signed_in(device, address).await?
+        {
+            let of_device = Mails::SignInToDevice(address, device);
+            return self
+                .count_against(&[(Reached::Device, of_device, HOUR, Some(SIGN_IN_CODES_TO_DEVICE)), of_deployment])
+                .await;
+        }
+        self.count_against(&[
+            (Reached::SourceHour, Mails::SignInFrom(&source), HOUR, limits.sign_in_codes_per_source_per_hour),
+            (
+                Reached::AddressFromSource,
+                Mails::SignInToFrom(address, &source),
+                HOUR,
+                Some(SIGN_IN_CODES_TO_ADDRESS_FROM_SOURCE),
+            ),
+            (Reached::Address, Mails::SignInTo(address), HOUR, Some(SIGN_IN_CODES_TO_ADDRESS)),
+            of_deployment,
+        ])
+        .await
+    }
+
+    /// Counts an invitation that this organization mails, or says which limit forbids it.
+    pub async fn count_invitation_mail(
+        &self,
+        org: &OrgId,
+        limits: &MailLimits,
+    ) -> Result<Result<CountedMail, Reached>, StoreError> {
+        self.count_against(&[
+            (Reached::Organization, Mails::Invitations(org), DAY, Some(INVITATIONS_PER_DAY)),
+            (Reached::Deployment, Mails::All, HOUR, limits.per_hour),
+        ])
+        .await
+    }
+
+    async fn count_against(&self, limits: &[Limit<'_>]) -> Result<Result<CountedMail, Reached>, StoreError> {
         let now = self.clock.now().epoch_seconds();
         let mut counted = CountedMail { counters: Vec::new(), of_deployment: None };
-        for (limit, mails, length, max) in limits {
+        for &(limit, mails, length, max) in limits {
             let Some(max) = max else { continue };
             let number = now.div_euclid(length);
             let window = if length == DAY { format!("DAY#{number}") } else { format!("HOUR#{number}") };

@@ -9,14 +9,19 @@ pub mod api_keys;
 pub mod audit;
 pub mod bots;
 pub mod email_tokens;
+pub mod erasures;
+pub mod idempotency;
 pub mod installations;
 pub mod keys;
 pub mod mail_limits;
+pub mod members;
 pub mod org_access_tokens;
 pub mod org_user_tokens;
 pub mod orgs;
 pub mod rate_limits;
 pub mod registration;
+pub mod sessions;
+pub mod sign_in;
 pub mod table;
 pub mod tokens;
 pub mod usage;
@@ -204,11 +209,27 @@ impl Store {
         }
     }
 
+    /// Deletes these items, up to 100 in a transaction.
+    async fn delete_all(&self, keys: &[Key]) -> Result<(), StoreError> {
+        for keys in keys.chunks(MAX_WRITES) {
+            let mut transaction = self.transaction();
+            for key in keys {
+                transaction.delete(key.clone());
+            }
+            // It has no condition.
+            let _: Committed = transaction.commit().await?;
+        }
+        Ok(())
+    }
+
     /// Begins a transaction.
     fn transaction(&self) -> Transaction<'_> {
         Transaction { store: self, writes: Vec::new(), entry: None, defect: false, attempts: Backoff::TRIES }
     }
 }
+
+/// Maximum writes in a transaction.
+const MAX_WRITES: usize = 100;
 
 /// A range of items in a partition.
 #[derive(Clone)]

@@ -8,13 +8,14 @@
 //! A counter, changed by the same transactions, bounds how many an organization has.
 //!
 //! Updates are conditional on the revision they read, so concurrent updates never mix. They are
-//! also conditional on the revision of the bot that asks: they widen what somebody already holds,
-//! so they must not happen after the bot was cut off.
+//! also conditional on the revision of the bot or member that asks: they widen what somebody already
+//! holds, so they must not happen after the caller was cut off.
 
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
-use super::bots::Bot;
+use super::idempotency::{Once, Repeat};
+use super::members::Authority;
 use super::rate_limits::COUNT;
 use super::tokens::{AccessConfig, OrgAccessToken, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, keys};
@@ -71,6 +72,17 @@ pub enum Rejected {
     Suspended,
 }
 
+/// The result of a create.
+#[derive(Debug)]
+pub enum Created {
+    /// It was created. The plain token is returned only here.
+    Done(Box<OrgAccessToken>, Token),
+    /// The create was rejected.
+    Rejected(Rejected),
+    /// The idempotency key was used before.
+    Repeated(Repeat),
+}
+
 /// The result of an update.
 #[derive(Debug)]
 pub enum Changed {
@@ -78,23 +90,44 @@ pub enum Changed {
     Done(Box<OrgAccessToken>),
     /// The update was rejected.
     Rejected(Rejected),
-    /// The bot was changed or deleted in the meantime, so nothing was done.
+    /// The caller's own rights changed in the meantime, so nothing was done.
     CallerChanged,
     /// There is no such token.
     NotFound,
 }
 
 impl Store {
-    /// Creates an organization access token. The plain token is returned only here.
+    /// Creates an organization access token.
     pub async fn create_org_access_token(
         &self,
         org: &OrgId,
         settings: Settings,
         caller: &Caller,
-    ) -> Result<Result<(OrgAccessToken, Token), Rejected>, StoreError> {
-        if self.org(org).await?.is_none_or(|org| org.suspended) {
-            return Ok(Err(Rejected::Suspended));
+        once: Option<&Once>,
+    ) -> Result<Created, StoreError> {
+        let rejected = if self.org(org).await?.is_none_or(|org| org.suspended) {
+            Some(Rejected::Suspended)
+        } else {
+            match self.try_create_org_access_token(org, settings, caller, once).await? {
+                Ok((token, plain)) => return Ok(Created::Done(Box::new(token), plain)),
+                Err(rejected) => rejected,
+            }
+        };
+        // Whatever rejected it, the same request may have been carried out meanwhile.
+        match self.repeated(org, once, caller).await? {
+            Some(repeat) => Ok(Created::Repeated(repeat)),
+            None => rejected.map(Created::Rejected).ok_or(StoreError::Unavailable),
         }
+    }
+
+    /// The new token, or why it was rejected; `None` because the idempotency key was used before.
+    async fn try_create_org_access_token(
+        &self,
+        org: &OrgId,
+        settings: Settings,
+        caller: &Caller,
+        once: Option<&Once>,
+    ) -> Result<Result<(OrgAccessToken, Token), Option<Rejected>>, StoreError> {
         let plain = Token::generate(TokenKind::OrgAccess)?;
         // Taken first. If the create fails, the number stays unused; gaps are fine.
         let id = self.next_org_access_token_id(org).await?;
@@ -111,8 +144,8 @@ impl Store {
             revision: 0,
         };
         let pointer = Pointer { id, hash: plain.hash() };
-        let entry =
-            Entry::done(&self.clock, caller, "org_access_token.create", Subject::new(OrgAccessToken::SUBJECT, id))?;
+        let subject = Subject::new(OrgAccessToken::SUBJECT, id);
+        let entry = Entry::done(&self.clock, caller, "org_access_token.create", subject.clone())?;
         let mut transaction = self.transaction();
         transaction
             .put_new(keys::org_access_token_name(org, &token.name), &pointer)
@@ -129,19 +162,21 @@ impl Store {
             "#count < :max",
             &[(":one", 1), (":max", MAX_TOKENS)],
         );
+        let key = transaction.once(org, once, caller, subject);
         for _ in 0..MAX_ATTEMPTS {
             return Ok(match transaction.commit().await? {
                 Committed::Yes => Ok((token, plain)),
-                Committed::No(0) => Err(Rejected::NameTaken),
+                Committed::No(0) => Err(Some(Rejected::NameTaken)),
                 Committed::No(1..=3) => return Err(StoreError::Defect),
                 Committed::No(index) if index == counted => {
                     if !self.org_access_tokens_are_full(org).await? {
                         // The counter was started, or a token was deleted, in the meantime.
                         continue;
                     }
-                    Err(Rejected::TooMany)
+                    Err(Some(Rejected::TooMany))
                 }
-                Committed::No(_) => Err(Rejected::UnknownProject),
+                Committed::No(index) if Some(index) == key => Err(None),
+                Committed::No(_) => Err(Some(Rejected::UnknownProject)),
             });
         }
         Err(StoreError::Unavailable)
@@ -193,16 +228,21 @@ impl Store {
         Ok(tokens)
     }
 
-    /// Applies `change` to a token of the bot's organization, if the bot is still as it was read.
+    /// An organization's access token with this number.
+    pub async fn org_access_token_with(&self, org: &OrgId, id: u64) -> Result<Option<OrgAccessToken>, StoreError> {
+        Ok(self.org_access_token(org, id).await?.map(|(_, token)| token))
+    }
+
+    /// Applies `change` to a token of the organization, if the caller's rights are as they were read.
     /// If a concurrent update wins, `change` is called again with the new state.
     pub async fn change_org_access_token<E>(
         &self,
-        bot: &Bot,
+        org: &OrgId,
+        authority: Authority<'_>,
         id: u64,
         caller: &Caller,
         change: impl Fn(&OrgAccessToken) -> Result<Settings, E>,
     ) -> Result<Result<Changed, E>, StoreError> {
-        let org = &bot.org_id;
         let mut backoff = Backoff::new();
         loop {
             let Some((pointer, token)) = self.org_access_token(org, id).await? else {
@@ -226,8 +266,9 @@ impl Store {
             let entry =
                 Entry::done(&self.clock, caller, "org_access_token.update", Subject::new(OrgAccessToken::SUBJECT, id))?;
             let mut transaction = self.transaction();
-            // First, so that a bot that was cut off learns nothing from the other conditions.
-            transaction.require_where(keys::bot(&bot.id), "#revision = :revision", &[(":revision", bot.revision)]);
+            // First, so that a caller who was cut off learns nothing from the other conditions.
+            let checks_caller = transaction.require_authority(authority);
+            let update = transaction.writes.len();
             transaction.update(
                 keys::token(pointer.hash),
                 &format!(
@@ -252,13 +293,13 @@ impl Store {
             let rejected = match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
                 None => continue,
                 Some(Committed::Yes) => return Ok(Ok(Changed::Done(Box::new(changed)))),
-                Some(Committed::No(0)) => return Ok(Ok(Changed::CallerChanged)),
+                Some(Committed::No(0)) if checks_caller => return Ok(Ok(Changed::CallerChanged)),
                 // A concurrent update won, or the token was deleted: read it again.
-                Some(Committed::No(1)) => {
+                Some(Committed::No(index)) if index == update => {
                     backoff.pause().await?;
                     continue;
                 }
-                Some(Committed::No(2)) if renamed => Rejected::NameTaken,
+                Some(Committed::No(index)) if renamed && index == update + 1 => Rejected::NameTaken,
                 Some(Committed::No(_)) => Rejected::UnknownProject,
             };
             return Ok(Ok(Changed::Rejected(rejected)));

@@ -15,12 +15,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
+use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
+use super::members::Member;
 use super::tokens::{OrgUserToken, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::domain::{StateFilter, TokenState, UserIdentifier, UserIdentifierPrefix};
-use crate::ids::{BotId, OrgId, TokenId};
+use crate::ids::{OrgId, TokenId};
+use crate::person::Binding;
 use crate::secret::{Token, TokenHash, TokenKind};
 
 /// Maximum concurrent transactions per call.
@@ -49,6 +52,7 @@ impl OrgUserToken {
         Pointer {
             id: self.id.clone(),
             user_identifier: self.user_identifier.clone(),
+            bound_to: self.bound_to.clone(),
             expires_at: self.expires_at,
             hash,
         }
@@ -60,6 +64,8 @@ impl OrgUserToken {
 struct Pointer {
     id: TokenId,
     user_identifier: UserIdentifier,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bound_to: Option<Binding>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<Moment>,
     hash: TokenHash,
@@ -79,6 +85,15 @@ impl Pointer {
     }
 }
 
+/// The result of issuing a token.
+#[derive(Debug)]
+pub enum Issued {
+    /// It was issued. The plain token is returned only here.
+    Done(Box<OrgUserToken>, Token),
+    /// The idempotency key was used before.
+    Repeated(Repeat),
+}
+
 /// Filters and start of a listing.
 #[derive(Debug, Clone)]
 pub struct Listing<'a> {
@@ -88,6 +103,8 @@ pub struct Listing<'a> {
     pub user_identifier: Option<&'a UserIdentifier>,
     /// Only with identifiers that start with this prefix.
     pub user_identifier_prefix: Option<&'a UserIdentifierPrefix>,
+    /// Only those that this member issued for themselves.
+    pub bound_to: Option<&'a Binding>,
     /// After this sort key (see [`Page::next`]).
     pub after: Option<&'a str>,
     /// Maximum number of results, at least 1.
@@ -146,15 +163,39 @@ pub enum RevokeByUser {
 }
 
 impl Store {
-    /// Issues an org user token. The plain token is returned only here.
+    /// Issues an org user token.
     pub async fn issue_org_user_token(
         &self,
         org: &OrgId,
-        bot: &BotId,
         user_identifier: UserIdentifier,
         expires_at: Option<Moment>,
         caller: &Caller,
-    ) -> Result<(OrgUserToken, Token), StoreError> {
+        once: Option<&Once>,
+    ) -> Result<Issued, StoreError> {
+        self.issue(org, user_identifier, None, expires_at, caller, once).await
+    }
+
+    /// Issues an org user token to the member who asks for it. It ends with the membership.
+    pub async fn issue_own_org_user_token(
+        &self,
+        member: &Member,
+        user_identifier: UserIdentifier,
+        expires_at: Option<Moment>,
+        caller: &Caller,
+        once: Option<&Once>,
+    ) -> Result<Issued, StoreError> {
+        self.issue(&member.org_id, user_identifier, Some(member.binding()), expires_at, caller, once).await
+    }
+
+    async fn issue(
+        &self,
+        org: &OrgId,
+        user_identifier: UserIdentifier,
+        bound_to: Option<Binding>,
+        expires_at: Option<Moment>,
+        caller: &Caller,
+        once: Option<&Once>,
+    ) -> Result<Issued, StoreError> {
         let plain = Token::generate(TokenKind::OrgUser)?;
         let token = OrgUserToken {
             id: TokenId::new(&self.clock)?,
@@ -162,7 +203,9 @@ impl Store {
             token_prefix: plain.shown_prefix(),
             user_identifier,
             created_at: self.clock.now(),
-            created_by: Subject::new("bot", bot),
+            created_by: caller.actor.clone(),
+            bound_to,
+            member_left: false,
             expires_at,
             last_used_at: None,
             revoked_at: None,
@@ -170,7 +213,7 @@ impl Store {
         };
         let pointer = token.pointer(plain.hash());
         let subject = Subject::new(OrgUserToken::SUBJECT, &token.id);
-        let entry = Entry::done(&self.clock, caller, "org_user_token.issue", subject)?;
+        let entry = Entry::done(&self.clock, caller, "org_user_token.issue", subject.clone())?;
         let mut transaction = self.transaction();
         transaction
             .put_new(keys::token(plain.hash()), &StoredToken::OrgUser(token.clone()))
@@ -179,8 +222,13 @@ impl Store {
         if let Some(expiry) = pointer.expiry(org) {
             transaction.put_new(expiry, &pointer);
         }
-        match transaction.audit(org, &entry).commit().await? {
-            Committed::Yes => Ok((token, plain)),
+        transaction.audit(org, &entry);
+        let key = transaction.once(org, once, caller, subject);
+        match transaction.commit().await? {
+            Committed::Yes => Ok(Issued::Done(Box::new(token), plain)),
+            Committed::No(index) if Some(index) == key => {
+                self.repeated(org, once, caller).await?.map(Issued::Repeated).ok_or(StoreError::Unavailable)
+            }
             // A collision of 80 and 214 random bits: the generator is broken.
             Committed::No(_) => Err(StoreError::Defect),
         }
@@ -225,7 +273,10 @@ impl Store {
                 let now = self.clock.now();
                 pointers.retain(|(_, pointer)| !pointer.has_expired(now));
             }
-            let followed = self.follow(&pointers, listing.states).await?;
+            if let Some(own) = listing.bound_to {
+                pointers.retain(|(_, pointer)| pointer.bound_to.as_ref() == Some(own));
+            }
+            let followed = self.follow(org, &pointers, listing.states).await?;
             let room = listing.limit - page.tokens.len();
             if followed.len() > room {
                 page.tokens.extend(followed.into_iter().take(room));
@@ -242,10 +293,33 @@ impl Store {
         Ok(page)
     }
 
+    /// Counts an organization's active tokens. Stops once it has counted more than 100.
+    pub async fn count_active_org_user_tokens(&self, org: &OrgId) -> Result<usize, StoreError> {
+        let (pk, now) = (keys::org_user_tokens_in(org, TokenState::Active), self.clock.now());
+        let (mut count, mut after) = (0, None);
+        for _ in 0..ROUNDS {
+            let range = Range::new(&pk, SortKeys::All).start_after(after.as_deref());
+            let found: Vec<(String, Pointer)> = self.query(range, ROUND).await?;
+            let is_last = found.len() < ROUND;
+            after = found.last().map(|(sort_key, _)| sort_key.clone());
+            let pointers = found.into_iter().map(|(_, pointer)| pointer);
+            let unexpired: Vec<Pointer> = pointers.filter(|pointer| !pointer.has_expired(now)).collect();
+            let bindings = unexpired.iter().filter_map(|pointer| pointer.bound_to.as_ref());
+            let members = self.current_members(org, bindings).await?;
+            let is_current = |binding: &Binding| members.contains(&binding.member);
+            count += unexpired.iter().filter(|pointer| pointer.bound_to.as_ref().is_none_or(is_current)).count();
+            if is_last || count > ROUND {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
     /// The tokens of these pointers in the same order, without those that are no longer in one of
     /// the states.
     async fn follow(
         &self,
+        org: &OrgId,
         pointers: &[(String, Pointer)],
         states: StateFilter,
     ) -> Result<Vec<OrgUserToken>, StoreError> {
@@ -253,10 +327,16 @@ impl Store {
         let mut tokens: Vec<OrgUserToken> = Vec::with_capacity(pointers.len());
         for chunk in pointers.chunks(100) {
             let hashes = chunk.iter().map(|(_, pointer)| pointer.hash);
+            let from = tokens.len();
             for token in self.stored_tokens(hashes).await? {
                 if let StoredToken::OrgUser(token) = token {
                     tokens.push(token);
                 }
+            }
+            let found = &mut tokens[from..];
+            let members = self.current_members(org, found.iter().filter_map(|token| token.bound_to.as_ref())).await?;
+            for token in found {
+                token.member_left = token.bound_to.as_ref().is_some_and(|own| !members.contains(&own.member));
             }
         }
         tokens.retain(|token| states.states().contains(&token.state(now)));
@@ -287,6 +367,15 @@ impl Store {
             })
             .await?;
         Ok(moved)
+    }
+
+    /// The token of this organization with this ID.
+    pub async fn org_user_token(&self, org: &OrgId, id: &TokenId) -> Result<Option<OrgUserToken>, StoreError> {
+        let pointer: Option<Pointer> = self.get(keys::org_user_token_by_id(org, id)).await?;
+        let Some(pointer) = pointer else { return Ok(None) };
+        let Some(StoredToken::OrgUser(mut token)) = self.stored_token(pointer.hash).await? else { return Ok(None) };
+        self.note_membership(&mut token).await?;
+        Ok(Some(token))
     }
 
     /// Revokes a token of this organization by ID. Idempotent; false if there is no such token.
@@ -363,13 +452,31 @@ impl Store {
         let range = Range::new(&pk, SortKeys::StartingWith(&prefix));
         let now = self.clock.now();
         let pointers = self.query::<Pointer>(range, MAX_COUNTED).await?;
-        Ok(pointers.into_iter().map(|(_, pointer)| pointer).filter(|pointer| !pointer.has_expired(now)).collect())
+        let mut pointers: Vec<Pointer> =
+            pointers.into_iter().map(|(_, pointer)| pointer).filter(|pointer| !pointer.has_expired(now)).collect();
+        // Few: an identifier is the address of one person.
+        let mut members: Vec<(Binding, bool)> = Vec::new();
+        for binding in pointers.iter().filter_map(|pointer| pointer.bound_to.as_ref()) {
+            if !members.iter().any(|(known, _)| known == binding) {
+                members.push((binding.clone(), self.is_current(org, binding).await?));
+            }
+        }
+        pointers.retain(|pointer| {
+            pointer
+                .bound_to
+                .as_ref()
+                .is_none_or(|own| members.iter().any(|(known, is_current)| known == own && *is_current))
+        });
+        Ok(pointers)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::email::EmailAddress;
+    use crate::ids::MemberId;
+    use crate::person::Person;
 
     fn token() -> OrgUserToken {
         let moment = |text| Moment::parse(text);
@@ -380,6 +487,8 @@ mod tests {
             user_identifier: UserIdentifier::try_from("alice-laptop".to_owned()).unwrap(),
             created_at: moment("2026-11-21T10:00:00Z").unwrap(),
             created_by: Subject::new("bot", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
+            bound_to: None,
+            member_left: false,
             expires_at: moment("2026-12-21T10:00:00Z"),
             last_used_at: moment("2026-11-22T10:00:00Z"),
             revoked_at: moment("2026-11-23T10:00:00Z"),
@@ -392,6 +501,15 @@ mod tests {
         let hash = TokenHash::from_hex(&"ab".repeat(32)).unwrap();
         insta::assert_json_snapshot!("token", StoredToken::OrgUser(token()));
         insta::assert_json_snapshot!("pointer", token().pointer(hash));
+        let member = MemberId::parse("MB01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap();
+        let email = EmailAddress::try_from("you@example.com".to_owned()).unwrap();
+        let own = OrgUserToken {
+            created_by: Subject::new(Member::SUBJECT, &member),
+            bound_to: Some(Binding { member, person: Person::by_mail(email).id }),
+            ..token()
+        };
+        insta::assert_json_snapshot!("own_token", StoredToken::OrgUser(own.clone()));
+        insta::assert_json_snapshot!("own_pointer", own.pointer(hash));
     }
 
     #[test]
@@ -401,5 +519,7 @@ mod tests {
         assert_eq!(active.state(at("2026-12-21T09:59:59Z")), TokenState::Active);
         assert_eq!(active.state(at("2026-12-21T10:00:00Z")), TokenState::Expired);
         assert_eq!(token().state(at("2027-01-01T00:00:00Z")), TokenState::Revoked);
+        let left = OrgUserToken { member_left: true, ..active };
+        assert_eq!(left.state(at("2026-12-21T09:59:59Z")), TokenState::Revoked);
     }
 }

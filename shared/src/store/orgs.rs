@@ -1,5 +1,7 @@
 //! Organizations and their projects. `guardctl` creates and changes them; the service reads them.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
@@ -39,6 +41,14 @@ impl Store {
     /// Reads an organization.
     pub async fn org(&self, id: &OrgId) -> Result<Option<Org>, StoreError> {
         self.get(keys::org(id)).await
+    }
+
+    /// The organizations with these IDs, at most 100, oldest first.
+    pub async fn orgs_with(&self, ids: impl IntoIterator<Item = OrgId>) -> Result<Vec<Org>, StoreError> {
+        let ids: BTreeSet<OrgId> = ids.into_iter().collect();
+        let mut orgs: Vec<Org> = self.get_all(ids.iter().take(100).map(keys::org).collect()).await?;
+        orgs.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(orgs)
     }
 
     /// All organizations, oldest first. Only for the operator.

@@ -1,5 +1,5 @@
-//! Rate limit counters with a TTL: calls per network, refusals per principal, and token changes per
-//! address. [`super::mail_limits`] counts mails.
+//! Rate limit counters with a TTL: calls and wrong sign-in codes per network, refusals per
+//! principal, and token changes per address. [`super::mail_limits`] counts mails.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,6 +17,9 @@ pub(super) const HOUR: i64 = 60 * MINUTE;
 /// Refusals of one principal per minute that are recorded.
 pub const REFUSALS_PER_MINUTE: u64 = 10;
 
+/// Wrong sign-in codes from one network per minute that are answered.
+pub const WRONG_CODES_PER_MINUTE: u64 = 20;
+
 /// The attribute of items with a single counter.
 pub(super) const COUNT: &str = "count";
 
@@ -31,6 +34,12 @@ impl Store {
     /// [`REFUSALS_PER_MINUTE`], the error is the time until the next minute.
     pub async fn count_refusal(&self, principal: &str) -> Result<Result<(), Duration>, StoreError> {
         self.count_in_minute(|minute| keys::refusals_of(principal, minute), REFUSALS_PER_MINUTE).await
+    }
+
+    /// Counts a wrong sign-in code from this address. If there are more than
+    /// [`WRONG_CODES_PER_MINUTE`], the error is the time until the next minute.
+    pub async fn count_wrong_code(&self, source: Option<IpAddr>) -> Result<Result<(), Duration>, StoreError> {
+        self.count_in_minute(|minute| keys::wrong_codes_from(&network(source), minute), WRONG_CODES_PER_MINUTE).await
     }
 
     async fn count_in_minute(

@@ -13,6 +13,7 @@ use crate::clock::Moment;
 use crate::domain::{AccessRole, Environment, Held, Name, OrUnknown, ProjectId, Scope, TokenState, UserIdentifier};
 use crate::email::AddressHash;
 use crate::ids::{OrgId, TokenId};
+use crate::person::Binding;
 use crate::secret::{Token, TokenHash};
 
 /// A stored token of any kind.
@@ -222,6 +223,13 @@ pub struct OrgUserToken {
     pub created_at: Moment,
     /// Who issued it.
     pub created_by: Subject,
+    /// The member who issued it for themselves, if one did: it ends with the membership.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_to: Option<Binding>,
+    /// Whether the membership that it is bound to has ended. Not stored: found out by every read
+    /// that decides whether the token is active.
+    #[serde(skip)]
+    pub member_left: bool,
     /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Moment>,
@@ -242,7 +250,10 @@ impl OrgUserToken {
 
     /// Its state at this time.
     pub fn state(&self, now: Moment) -> TokenState {
-        state(self.revoked_at, self.expires_at, now)
+        match state(self.revoked_at, self.expires_at, now) {
+            TokenState::Active if self.member_left => TokenState::Revoked,
+            state => state,
+        }
     }
 }
 
@@ -375,12 +386,26 @@ impl Store {
         Ok([(":now", self.clock.now().to_string().into()), (":by", by)])
     }
 
-    /// Reads a token with one strongly consistent read.
+    /// Reads a token with one strongly consistent read, and the membership that it is bound to, if
+    /// any, with a second one.
     pub async fn token(&self, token: &Token) -> Result<Option<StoredToken>, StoreError> {
-        self.stored_token(token.hash()).await
+        let mut stored = self.stored_token(token.hash()).await?;
+        if let Some(StoredToken::OrgUser(token)) = &mut stored {
+            self.note_membership(token).await?;
+        }
+        Ok(stored)
     }
 
-    /// Reads the token with this hash. `None` also for a kind that this version does not know.
+    /// Finds out whether the membership that a token is bound to has ended.
+    pub(super) async fn note_membership(&self, token: &mut OrgUserToken) -> Result<(), StoreError> {
+        if let Some(binding) = &token.bound_to {
+            token.member_left = !self.is_current(&token.org_id, binding).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the token with this hash, and nothing about its membership. `None` also for a kind that
+    /// this version does not know.
     pub(super) async fn stored_token(&self, hash: TokenHash) -> Result<Option<StoredToken>, StoreError> {
         Ok(self.get::<AnyToken>(keys::token(hash)).await?.and_then(AnyToken::known))
     }

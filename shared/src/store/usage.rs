@@ -6,7 +6,7 @@ use futures::future::try_join;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::keys::{self, USAGE_TOTAL};
+use super::keys::{self, Key, USAGE_TOTAL};
 use super::{Range, SortKeys, Store, StoreError};
 use crate::domain::Ecosystem;
 use crate::ids::TokenId;
@@ -73,5 +73,13 @@ impl Store {
         let today = self.count(keys::usage_on(token, &now.date()), ecosystem.as_str(), Some(end));
         let total = self.count(keys::usage_on(token, USAGE_TOTAL), ecosystem.as_str(), None);
         try_join(today, total).await.map(|_| ())
+    }
+
+    /// Deletes all counters of a token.
+    pub(super) async fn erase_usage(&self, token: &TokenId) -> Result<(), StoreError> {
+        let pk = keys::usage(token);
+        let counters: Vec<(String, Counts)> = self.query(Range::new(&pk, SortKeys::All), usize::MAX).await?;
+        let counters: Vec<Key> = counters.iter().map(|(sort_key, _)| keys::usage_on(token, sort_key)).collect();
+        self.delete_all(&counters).await
     }
 }

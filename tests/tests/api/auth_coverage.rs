@@ -22,7 +22,9 @@ fn coverage_table_lists_every_operation_in_order() {
 fn coverage_table_matches_the_permission_table() {
     for Covered { operation, guard, .. } in COVERED {
         let rule = operation.rule();
-        assert_eq!(matches!(guard, Guard::Bot | Guard::Manager), !rule.roles.is_empty(), "{}", operation.name());
+        assert_eq!(*guard == Guard::Console, rule.console, "{}", operation.name());
+        let for_bots = !rule.roles.is_empty() && !rule.console;
+        assert_eq!(matches!(guard, Guard::Bot | Guard::Manager), for_bots, "{}", operation.name());
         assert_eq!(*guard == Guard::Manager, rule.scope.is_some(), "{}", operation.name());
         assert_eq!(*guard == Guard::EmailHolder, rule.email_tokens, "{}", operation.name());
         assert_eq!(*guard == Guard::Registry, rule.registry_tokens, "{}", operation.name());

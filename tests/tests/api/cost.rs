@@ -178,6 +178,46 @@ async fn keys_and_access_tokens_cost_one_more_look_at_the_bot() {
     assert_eq!(answer.cost(), cost(4, AUTH + 2.0, 2.0 * WRITE + AUDIT));
 }
 
+#[tokio::test]
+async fn idempotency_key_costs_one_read_and_one_write() {
+    let service = Service::start_with_manual_clock().await;
+    let OrgClient { org, owner, .. } = client(&service).await;
+    // Starts the counter of access tokens.
+    service.access_token(&owner, &json!({"name": "first"})).await;
+    let api_key = json!({"name": "ci", "environment": "live", "scopes": ["org:write"]});
+    for (key, path, body) in [
+        ("key-1", org.org_user_tokens(""), json!({"user_identifier": "alice"})),
+        ("key-2", "/v1/api-keys".to_owned(), api_key),
+        ("key-3", "/api/v2/organization/tokens/".to_owned(), json!({"name": "device"})),
+    ] {
+        let send = async |key: Option<&str>, body: &Value| {
+            let request = service.request(Method::POST, &path).bearer_auth(&owner.credential).json(body);
+            service.send(key.into_iter().fold(request, |request, key| request.header("Idempotency-Key", key))).await
+        };
+        let mut other = body.clone();
+        for field in ["user_identifier", "name"] {
+            if body.get(field).is_some() {
+                other[field] = json!("without");
+            }
+        }
+        let (without, with) = (send(None, &other).await.cost(), send(Some(key), &body).await.cost());
+        let expected = cost(without.calls + 1, without.read + 1.0, without.write + WRITE);
+        assert_eq!(with, expected, "{path}");
+        // A repeat reads the key after the caller, and an issue also the organization.
+        let guard = if path.contains("/guard/") { 1 } else { 0 };
+        let repeat = send(Some(key), &body).await;
+        assert_eq!((repeat.status.as_u16(), repeat.cost()), (409, cost(2 + guard, AUTH + f64::from(guard) + 1.0, 0.0)));
+    }
+}
+
+#[tokio::test]
+async fn removing_a_token_costs_one_look_at_its_address() {
+    let service = Service::start_with_manual_clock().await;
+    let key = service.person("alice@example.com").obtain_token().await;
+    // The token and its address; address, token, ID and the erasure.
+    assert_eq!(service.revoke_email_token(&key).await.cost(), cost(3, AUTH + 1.0, 4.0 * WRITE + AUDIT));
+}
+
 /// Fills an organization with this many tokens in each state.
 async fn fill(client: &OrgClient<'_>, each: usize) {
     let service = client.service;

@@ -37,7 +37,7 @@ async fn retry_until_token(service: &Service, person: Person<'_>) -> String {
     let key = match kind_of(&mail).0 {
         Kind::Welcome => token_in(&mail),
         Kind::Recovery => person.reset_with(&code_in(&mail)).await,
-        Kind::KeyChanged => panic!("the newest mail is neither welcome nor recovery"),
+        other => panic!("the newest mail is {other:?}, neither welcome nor recovery"),
     };
     assert!(service.is_active(&key).await);
     assert_eq!(person.stored_tokens().await.len(), 1);
@@ -162,6 +162,35 @@ async fn lost_key_changed_mail_is_sent_again() {
         } else {
             assert_eq!((attempts, warnings), (2, 1 + usize::from(fault.delivers())), "{fault:?}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn failed_key_removed_mail_does_not_fail_the_removal() {
+    with_each_mail_fault(|service, ses, fault| async move {
+        let alice = service.person(ADDRESS);
+        let key = alice.obtain_token().await;
+        ses.fail(fault);
+        let answer = service.revoke_email_token(&key).await;
+        assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""), "{fault:?}");
+        assert_eq!(ses.recover(), if fault.is_refusal() { 1 } else { 2 }, "{fault:?}");
+        assert!(!service.is_active(&key).await, "{fault:?}");
+        retry_until_token(&service, alice).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lost_key_removed_mail_is_sent_again() {
+    with_each_mail_fault(|service, ses, fault| async move {
+        let alice = service.person(ADDRESS);
+        let key = alice.obtain_token().await;
+        ses.arm(&[Some(fault)], None);
+        assert_eq!(service.revoke_email_token(&key).await.status, 204, "{fault:?}");
+        let warnings = alice.mail_kinds().iter().filter(|kind| **kind == Kind::KeyRemoved).count();
+        let expected = if fault.is_refusal() { 0 } else { 1 + usize::from(fault.delivers()) };
+        assert_eq!(warnings, expected, "{fault:?}");
     })
     .await;
 }

@@ -93,7 +93,7 @@ async fn revocation_does_not_reset_the_mail_limit() {
         assert_eq!(service.revoke_email_token(&key).await.status, 204);
     }
     alice.register().await;
-    assert_eq!(alice.mail_kinds(), [Kind::Welcome; 5]);
+    assert_eq!(alice.mail_kinds(), [Kind::Welcome, Kind::KeyRemoved].repeat(5));
     assert!(alice.stored_tokens().await.is_empty(), "no token is created without a mail");
     service.clock.advance(HOUR);
     let key = alice.obtain_token().await;
@@ -263,6 +263,32 @@ async fn key_changed_mail_is_sent_despite_exhausted_deployment_limit() {
     bob.reset_with(&code).await;
     assert_eq!(alice.mail_kinds(), [Kind::Welcome, Kind::KeyChanged]);
     assert_eq!(bob.mail_kinds(), [Kind::Welcome, Kind::Recovery, Kind::KeyChanged]);
+}
+
+#[tokio::test]
+async fn removal_is_announced_beyond_every_mail_limit() {
+    let service = service_at("10:00:00", mails_per_hour(5)).await;
+    let alice = service.person("alice@example.com");
+    let mut key = alice.obtain_token().await;
+    for _ in 0..4 {
+        alice.register().await;
+    }
+    for _ in 0..12 {
+        key = new_token(&service.regenerate(&key).await);
+    }
+    service.person("bob@example.com").register().await;
+    assert!(service.person("bob@example.com").mails().is_empty(), "the limit is reached");
+    assert_eq!(service.revoke_email_token(&key).await.status, 204);
+    assert_eq!(alice.mail_kinds().last(), Some(&Kind::KeyRemoved));
+}
+
+#[tokio::test]
+async fn key_removed_mails_do_not_consume_the_deployment_limit() {
+    let service = service_at("10:00:00", mails_per_hour(5)).await;
+    for name in ["alice", "bob", "carol", "dave"] {
+        let key = service.person(&format!("{name}@example.com")).obtain_token().await;
+        assert_eq!(service.revoke_email_token(&key).await.status, 204);
+    }
 }
 
 #[tokio::test]

@@ -47,10 +47,11 @@ fn default_limits_match_the_contract() {
         per_source_per_hour,
         per_source_per_day,
         recoveries_per_source_per_hour,
+        sign_in_codes_per_source_per_hour,
     } = MailLimits::default();
     assert_eq!((per_hour, per_domain_per_hour), (Some(1_000), Some(300)));
     let per_source = (per_source_per_hour, per_source_per_day, recoveries_per_source_per_hour);
-    assert_eq!(per_source, (Some(60), Some(200), Some(60)));
+    assert_eq!((per_source, sign_in_codes_per_source_per_hour), ((Some(60), Some(200), Some(60)), Some(60)));
 }
 
 #[tokio::test]
@@ -200,6 +201,7 @@ async fn a_mail_that_ses_refused_counts_against_no_limit() {
         per_source_per_hour: Some(1),
         per_source_per_day: Some(1),
         recoveries_per_source_per_hour: Some(1),
+        sign_in_codes_per_source_per_hour: Some(1),
     };
     for fault in [MailFault::Rejected, MailFault::Throttled] {
         let (service, ses) = Service::start_with_mail_faults(Limits { mails: one.clone(), ..unlimited() }).await;

@@ -104,7 +104,8 @@ async fn documented_commands_cover_the_whole_token_life_cycle() {
     for key in [&first, &second, &third] {
         session.assert_revoked(key).await;
     }
-    let mails = [Kind::Welcome, Kind::KeyChanged, Kind::Recovery, Kind::KeyChanged, Kind::Welcome];
+    let (changed, removed) = (Kind::KeyChanged, Kind::KeyRemoved);
+    let mails = [Kind::Welcome, changed, Kind::Recovery, changed, removed, Kind::Welcome];
     assert_eq!(session.service.person("you@example.com").mail_kinds(), mails);
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use shared::app::Limits;
 use shared::permissions::Operation;
 use shared::store::mail_limits::MailLimits;
-use tests::coverage::{COVERED, Covered, Fixtures, Guard};
+use tests::coverage::{Covered, Fixtures, documented};
 use tests::email::{Kind, code_in, kind_of, token_in};
 use tests::faults::{Fault, FaultClass, Faults};
 use tests::mail_faults::{MailFault, Ses};
@@ -27,6 +27,38 @@ const CONCURRENCY: usize = 24;
 
 /// Faults tested with one service: its tables grow, and every fault checks all of them.
 const FAULTS_PER_SERVICE: usize = 16;
+
+/// A call to inject faults into.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    covered: &'static Covered,
+    /// Whether it has an idempotency key.
+    once: bool,
+}
+
+impl Case {
+    /// Every operation, and those that create tokens also with an idempotency key.
+    fn all() -> Vec<Case> {
+        let creates = |covered: &Covered| covered.operation.rule().audited_refusal.is_some();
+        documented()
+            .flat_map(|covered| [false, true].map(|once| Case { covered, once }))
+            .filter(|case| !case.once || creates(case.covered))
+            .collect()
+    }
+
+    /// Its row in the table of results.
+    fn row(self) -> String {
+        let key = if self.once { " with `Idempotency-Key`" } else { "" };
+        format!("`{} {}`{key}", self.covered.method, self.covered.path)
+    }
+
+    async fn call(self, service: &Service, fixtures: &Fixtures) -> Answer {
+        match self.once {
+            true => self.covered.call_once(service, fixtures).await,
+            false => self.covered.call(service, fixtures).await,
+        }
+    }
+}
 
 /// A fault and where to inject it.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +113,7 @@ impl Setup {
             per_source_per_hour: many,
             per_source_per_day: many,
             recoveries_per_source_per_hour: many,
+            sign_in_codes_per_source_per_hour: many,
         };
         let limits = Limits { mails, ..unlimited() };
         let (service, faults, ses) = Service::start_with_all_faults(limits, registry.settings()).await;
@@ -88,11 +121,12 @@ impl Setup {
     }
 
     /// The DynamoDB calls of an operation, and whether it sends a mail.
-    async fn calls_of(&self, covered: &Covered) -> (Vec<String>, bool) {
+    async fn calls_of(&self, case: Case) -> (Vec<String>, bool) {
+        let covered = case.covered;
         let fixtures = Fixtures::create(&self.service).await;
         let mails = self.service.outbox.mails().len();
         self.faults.arm(0, &[], None);
-        let answer = covered.call(&self.service, &fixtures).await;
+        let answer = case.call(&self.service, &fixtures).await;
         let calls = self.faults.disarm();
         assert_eq!(answer.status, covered.success, "{}: {}", covered.operation.name(), answer.text);
         self.assert_done(covered, &fixtures, &answer, covered.operation.name()).await;
@@ -100,15 +134,15 @@ impl Setup {
     }
 
     /// Injects one fault and checks everything that must hold.
-    async fn inject(&self, covered: &Covered, injection: Injection) {
-        let what = format!("{} {} {injection:?}", covered.method, covered.operation.name());
+    async fn inject(&self, case: Case, injection: Injection) {
+        let (covered, what) = (case.covered, format!("{} {injection:?}", case.row()));
         let (service, fixtures) = (&self.service, Fixtures::create(&self.service).await);
         match injection {
             Injection::Table { place, fault, permanent: false } => self.faults.arm(place, &[fault], None),
             Injection::Table { place, fault, permanent: true } => self.faults.arm(place, &[], Some(fault)),
             Injection::Mail(fault) => self.ses.fail(fault),
         }
-        let answer = covered.call(service, &fixtures).await;
+        let answer = case.call(service, &fixtures).await;
         let mut committed = false;
         match injection {
             Injection::Table { place, .. } => {
@@ -131,15 +165,18 @@ impl Setup {
         if status == covered.success {
             return self.assert_done(covered, &fixtures, &answer, &what).await;
         }
-        let again = covered.call(service, &fixtures).await;
+        let again = case.call(service, &fixtures).await;
         let what = format!("{what}, then repeated: {}", again.text);
         if again.status == covered.success {
             self.assert_done(covered, &fixtures, &again, &what).await;
         } else {
             // It may also have failed after its transaction, at the last look at its bot.
             assert!(committed || injection.may_have_taken_effect(), "{what}");
-            assert_eq!(Some(again.status.as_u16()), refused_once_done(covered.operation), "{what}");
-            self.assert_not_lost(covered, &fixtures, &what).await;
+            assert_eq!(Some(again.status.as_u16()), refused_once_done(case), "{what}");
+            match case.once {
+                true => self.assert_named(&fixtures, &again, &what).await,
+                false => self.assert_not_lost(covered, &fixtures, &what).await,
+            }
         }
         assert_eq!(service.table.findings(), Vec::<String>::new(), "{what}");
     }
@@ -177,9 +214,21 @@ impl Setup {
             Operation::RegistryNpm | Operation::RegistryPypi => answer.text.contains("widgets-1.0"),
             Operation::InstallationsList => answer.json()["installations"].is_array(),
             Operation::OrgUserTokensProbe | Operation::TokensIntrospect => answer.json()["active"] == true,
-            Operation::DocsOpenapi | Operation::DocsNotFound | Operation::TokensAuthorize => true,
+            Operation::DocsOpenapi | Operation::DocsNotFound => true,
+            // They have no route.
+            Operation::TokensAuthorize | Operation::EmailTokensErase => true,
         };
         assert!(done, "{what}: {}", answer.text);
+    }
+
+    /// Asserts that the answer to a repeat names a token that its caller can find.
+    async fn assert_named(&self, fixtures: &Fixtures, repeat: &Answer, what: &str) {
+        let (service, owner) = (&self.service, &fixtures.owner);
+        let mut ids = service.listed_ids(&fixtures.org, owner, "?limit=100").await;
+        ids.extend(service.all_api_keys(&owner.credential, 100, "").await);
+        ids.extend(service.access_tokens(owner).await.iter().map(|token| token["id"].to_string()));
+        let named = |id: &String| repeat.text.contains(&format!("created {id}."));
+        assert_eq!(ids.iter().filter(|id| named(id)).count(), 1, "{what}");
     }
 
     /// Asserts that a change is visible if its response was lost and its retry is refused, and that
@@ -213,8 +262,10 @@ impl Setup {
 }
 
 /// The status of a retry whose first attempt took effect, if the operation cannot be repeated.
-fn refused_once_done(operation: Operation) -> Option<u16> {
-    match operation {
+fn refused_once_done(case: Case) -> Option<u16> {
+    match case.covered.operation {
+        // The repeat names the token whose plaintext was lost.
+        _ if case.once => Some(409),
         // The name belongs to the token whose plaintext was lost; delete that one.
         Operation::OrgAccessTokensCreate => Some(400),
         Operation::OrgAccessTokensDelete => Some(404),
@@ -235,11 +286,11 @@ type Tally = BTreeMap<String, BTreeMap<FaultClass, usize>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_fault_at_any_call_yields_a_documented_answer_and_is_retryable() {
-    let mut injections: VecDeque<(&Covered, Injection)> = VecDeque::new();
+    let mut injections: VecDeque<(Case, Injection)> = VecDeque::new();
     let mut tally = Tally::new();
     let setup = Setup::start().await;
-    for covered in COVERED.iter().filter(|covered| covered.guard != Guard::Gateway) {
-        let (calls, mails) = setup.calls_of(covered).await;
+    for case in Case::all() {
+        let (calls, mails) = setup.calls_of(case).await;
         let mut of_it = Vec::new();
         for (place, operation) in calls.iter().enumerate() {
             for fault in Fault::ALL.into_iter().filter(|fault| fault.applies_to(operation)) {
@@ -249,10 +300,10 @@ async fn every_fault_at_any_call_yields_a_documented_answer_and_is_retryable() {
         if mails {
             of_it.extend(MailFault::ALL.map(Injection::Mail));
         }
-        let classes = tally.entry(format!("{} {}", covered.method, covered.path)).or_default();
+        let classes = tally.entry(case.row()).or_default();
         for injection in of_it {
             *classes.entry(injection.class()).or_default() += 1;
-            injections.push_back((covered, injection));
+            injections.push_back((case, injection));
         }
     }
     drop(setup);
@@ -290,7 +341,7 @@ fn report(tally: &Tally) {
     for (operation, counts) in tally.iter().filter(|(_, counts)| !counts.is_empty()) {
         let counts = classes.map(|class| counts.get(&class).copied().unwrap_or_default());
         totals.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
-        row(&format!("`{operation}`"), counts);
+        row(operation, counts);
     }
     row("all", totals);
     let total = totals.iter().sum::<usize>();

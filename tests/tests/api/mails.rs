@@ -3,6 +3,10 @@
 use local::outbox::Mail;
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::email::{EmailAddress, Language};
+use shared::mail;
+use shared::permissions::Role;
+use shared::secret::MailedCode;
 use tests::Service;
 use tests::email::{code_in, is_code, is_token, new_token, token_in};
 use tests::shell::{Call, Shell};
@@ -18,8 +22,13 @@ struct Mails {
     recovery: Mail,
     regenerated: Mail,
     reset: Mail,
+    removed: Mail,
+    sign_in_code: Mail,
+    invitation: Mail,
+    operators_invitation: Mail,
     key: String,
     code: String,
+    to_sign_in: String,
 }
 
 impl Mails {
@@ -33,25 +42,67 @@ impl Mails {
         person.register().await;
         let recovery = person.newest_mail();
         let code = code_in(&recovery);
-        person.reset_with(&code).await;
+        let last = person.reset_with(&code).await;
         let reset = person.newest_mail();
-        assert!(is_token(&key) && is_code(&code));
-        Self { welcome, recovery, regenerated, reset, key, code }
+        assert_eq!(service.revoke_email_token(&last).await.status, 204);
+        let removed = person.newest_mail();
+        let sign_in_code = MailedCode::generate().unwrap();
+        let sign_in_code = send(service, address, language, &mail::Mail::SignInCode { code: &sign_in_code }).await;
+        let to_sign_in = code_in(&sign_in_code);
+        let alice = EmailAddress::try_from("Alice@example.com".to_owned()).unwrap();
+        let roles = [Role::Owner, Role::Manager];
+        let invitation = mail::Mail::Invitation { organization: "Acme", inviter: Some(&alice), roles: &roles };
+        let invitation = send(service, address, language, &invitation).await;
+        let by_operator = mail::Mail::Invitation { organization: "Acme", inviter: None, roles: &roles[..1] };
+        let operators_invitation = send(service, address, language, &by_operator).await;
+        assert!(is_token(&key) && is_code(&code) && is_code(&to_sign_in));
+        Self {
+            welcome,
+            recovery,
+            regenerated,
+            reset,
+            removed,
+            sign_in_code,
+            invitation,
+            operators_invitation,
+            key,
+            code,
+            to_sign_in,
+        }
     }
 
-    fn all(&self) -> [(&'static str, &Mail); 4] {
+    /// The mails about keys and the ones about the console.
+    fn all(&self) -> Vec<(&'static str, &Mail)> {
+        let console = [
+            ("sign_in_code", &self.sign_in_code),
+            ("invitation", &self.invitation),
+            ("invitation_by_operator", &self.operators_invitation),
+        ];
+        [self.about_keys().as_slice(), &console].concat()
+    }
+
+    fn about_keys(&self) -> [(&'static str, &Mail); 5] {
         [
             ("welcome", &self.welcome),
             ("recovery", &self.recovery),
             ("key_changed_by_regenerate", &self.regenerated),
             ("key_changed_by_reset", &self.reset),
+            ("key_removed", &self.removed),
         ]
     }
 
     /// A text with its secrets replaced by placeholders.
     fn redacted(&self, text: &str) -> String {
-        text.replace(&self.key, "[KEY]").replace(&self.code, "[CODE]")
+        text.replace(&self.key, "[KEY]").replace(&self.code, "[CODE]").replace(&self.to_sign_in, "[CODE]")
     }
+}
+
+/// Sends a mail that no operation sends by itself.
+async fn send(service: &Service, address: &str, language: &str, mail: &mail::Mail<'_>) -> Mail {
+    let to = EmailAddress::try_from(address.to_owned()).unwrap();
+    let language = if language == "ja" { Language::Ja } else { Language::En };
+    service.mailer.send(&to, language, mail).await.unwrap();
+    service.person(address).newest_mail()
 }
 
 /// A block of a mail that is meant to be copied, with its title if it has one.
@@ -61,18 +112,22 @@ struct Copied {
     content: String,
 }
 
-/// The blocks to copy in the plain text: blocks under a title, tokens, codes and curl commands.
+/// The blocks to copy in the plain text: blocks under a title, tokens, codes, URLs, curl commands.
 fn copied_from_text(text: &str) -> Vec<Copied> {
     let mut copied = Vec::new();
     let mut title = None;
     for block in text.trim_end().split("\n\n") {
         if let Some(new) = block.strip_prefix("* ") {
             assert_eq!(title.replace(new.to_owned()), None, "title without content: {text}");
-        } else if title.is_some() || is_token(block) || is_code(block) || block.starts_with("curl ") {
+        } else if title.is_some() || is_token(block) || is_code(block) || is_url_or_call(block) {
             copied.push(Copied { title: title.take(), content: block.to_owned() });
         }
     }
     copied
+}
+
+fn is_url_or_call(block: &str) -> bool {
+    block.starts_with("https://") || block.starts_with("curl ")
 }
 
 /// The blocks to copy in the HTML, as a mail client displays them.
@@ -133,7 +188,8 @@ async fn html_and_plain_text_contain_the_same_commands() {
         for (name, mail) in mails.all() {
             let from_text = copied_from_text(&mail.text);
             assert_eq!(from_text, copied_from_html(&mail.html), "{name} {language}");
-            assert!(from_text.len() > 8, "{name} {language}");
+            let is_about_keys = mails.about_keys().iter().any(|(about_keys, _)| *about_keys == name);
+            assert_eq!(from_text.len() > 8, is_about_keys, "{name} {language}");
         }
     }
 }
@@ -197,6 +253,7 @@ async fn each_mail_contains_only_its_own_secret() {
         let source = mail.source.to_string();
         assert_eq!(source.contains(&mails.key), name == "welcome", "{name}");
         assert_eq!(source.contains(&mails.code), name == "recovery", "{name}");
+        assert_eq!(source.contains(&mails.to_sign_in), name == "sign_in_code", "{name}");
         let words = source.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         assert!(words.filter(|word| is_token(word)).all(|word| word == mails.key), "{name}");
     }
@@ -274,7 +331,7 @@ async fn other_mails_configure_package_managers_with_a_placeholder() {
     for language in LANGUAGES {
         let service = Service::start_with_manual_clock().await;
         let mails = Mails::to(&service, "you@example.com", language).await;
-        for (_, mail) in &mails.all()[1..] {
+        for (_, mail) in &mails.about_keys()[1..] {
             let copied = copied_from_text(&mail.text);
             // The recovery mail first explains where to find a token, under similar titles.
             let set_up = copied.iter().rposition(|piece| piece.title.as_deref() == Some("npm")).unwrap();
@@ -288,6 +345,7 @@ async fn mail_commands_use_the_service_public_url() {
     let service = Service::start_with_mail_links_to_itself().await;
     let mails = Mails::to(&service, "you@example.com", "en").await;
     assert_set_up(&copied_from_text(&mails.welcome.text), &service.base_url, &mails.key);
+    assert!(mails.invitation.text.contains(&format!("\n{}/console/\n", service.base_url)));
     for (name, mail) in mails.all() {
         assert!(!mail.source.to_string().contains("guard.example.com"), "{name}");
     }
@@ -382,7 +440,7 @@ async fn mail_commands_never_execute_the_address() {
             let body: Value = serde_json::from_str(body).unwrap();
             assert_eq!(body, json!({"email": written, "code": mails.code}));
 
-            for changed in [&mails.regenerated, &mails.reset] {
+            for changed in [&mails.regenerated, &mails.reset, &mails.removed] {
                 assert_eq!(shell.run(piece(&copied_from_text(&changed.text), "curl -X POST")), "");
                 let [register] = &shell.calls()[..] else { panic!("expected one call: {address}") };
                 let (body, words) = register.split_last().unwrap();
@@ -414,6 +472,62 @@ async fn key_changed_mail_states_time_and_cause() {
 }
 
 #[tokio::test]
+async fn key_removed_mail_states_time_and_erasure() {
+    for (language, when, erased) in [
+        ("en", "When: 2026-11-21T10:00:00Z (UTC)", "after 2026-11-28T10:00:00Z"),
+        ("ja", "日時：2026-11-21T10:00:00Z（UTC）", "2026-11-28T10:00:00Z以降"),
+    ] {
+        let service = Service::start_with_manual_clock().await;
+        let mails = Mails::to(&service, "you@example.com", language).await;
+        for part in [&mails.removed.text, &mails.removed.html] {
+            assert!(part.contains(when) && part.contains(erased), "{part}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn invitation_names_organization_inviter_roles_and_console() {
+    for (language, organization, inviter, operator, roles, expiry) in [
+        ("en", "Organization: Acme", "Invited by: Alice@example.com", "Invited by: the operator", "Roles: ", "7 days"),
+        ("ja", "組織：Acme", "招待者：Alice@example.com", "招待者：このサービスの運用者", "ロール：", "7日"),
+    ] {
+        let service = Service::start_with_manual_clock().await;
+        let mails = Mails::to(&service, "you@example.com", language).await;
+        let roles = format!("{roles}organization/owner, organization/takumi_manager");
+        for part in [&mails.invitation.text, &mails.invitation.html] {
+            for expected in [organization, inviter, &roles, expiry, "https://guard.example.com/console/"] {
+                assert!(part.contains(expected), "{expected}: {part}");
+            }
+        }
+        let mail = &mails.operators_invitation;
+        assert!(mail.text.contains(operator) && mail.html.contains(operator), "{}", mail.text);
+    }
+}
+
+#[tokio::test]
+async fn organization_names_and_addresses_in_invitations_are_only_text() {
+    let service = Service::start_with_manual_clock().await;
+    let inviter = EmailAddress::try_from("o'brien&{{=@example.com".to_owned()).unwrap();
+    let organization = "<b>Acme</b> & \"Co\" {{ 1 }}\r\nBcc: all@example.com\n\n== Heading ==\u{202e}\u{200b}x";
+    for language in LANGUAGES {
+        let roles = [Role::Owner];
+        let mail = mail::Mail::Invitation { organization, inviter: Some(&inviter), roles: &roles };
+        let mail = send(&service, "you@example.com", language, &mail).await;
+        let name = "<b>Acme</b> & \"Co\" {{ 1 }}  Bcc: all@example.com  == Heading ==  x";
+        assert!(mail.text.lines().any(|line| line.ends_with(name)), "{}", mail.text);
+        assert!(mail.text.lines().any(|line| line.ends_with("o'brien&{{=@example.com")), "{}", mail.text);
+        assert!(!mail.html.contains("<b>") && !mail.html.contains("o'brien"), "{}", mail.html);
+        assert!(unescaped(&mail.html).contains(name), "{}", mail.html);
+        let plain = mail::Mail::Invitation { organization: "Acme", inviter: None, roles: &roles };
+        let plain = send(&service, "you@example.com", language, &plain).await;
+        assert_eq!(mail.subject, plain.subject);
+        for part in ["Destination", "ReplyToAddresses", "FromEmailAddress"] {
+            assert_eq!(mail.source[part], plain.source[part], "{part}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn local_outbox_lists_sent_mails() {
     let service = Service::start_with_manual_clock().await;
     let mails = Mails::to(&service, "o'brien&co@example.com", "ja").await;
@@ -424,9 +538,18 @@ async fn local_outbox_lists_sent_mails() {
     };
     let list = look(".json").await.json();
     let numbers: Vec<&Value> = list.as_array().unwrap().iter().map(|mail| &mail["id"]).collect();
-    assert_eq!(numbers, [4, 3, 2, 1]);
-    assert_eq!(list[3]["to"], "o'brien&co@example.com");
-    let newest_first = [&mails.reset, &mails.recovery, &mails.regenerated, &mails.welcome];
+    assert_eq!(numbers, [8, 7, 6, 5, 4, 3, 2, 1]);
+    assert_eq!(list[7]["to"], "o'brien&co@example.com");
+    let newest_first = [
+        &mails.operators_invitation,
+        &mails.invitation,
+        &mails.sign_in_code,
+        &mails.removed,
+        &mails.reset,
+        &mails.recovery,
+        &mails.regenerated,
+        &mails.welcome,
+    ];
     for (listed, mail) in list.as_array().unwrap().iter().zip(newest_first) {
         for (name, part) in [("subject", &mail.subject), ("text", &mail.text), ("html", &mail.html)] {
             assert_eq!(listed[name], part.as_str());
@@ -444,10 +567,10 @@ async fn local_outbox_lists_sent_mails() {
     }
     let page = look("").await.text;
     let places: Vec<usize> =
-        [4, 3, 2, 1].iter().map(|id| page.find(&format!("/_local/mail/{id}\"")).unwrap()).collect();
+        [8, 7, 6, 5, 4, 3, 2, 1].iter().map(|id| page.find(&format!("/_local/mail/{id}\"")).unwrap()).collect();
     assert!(places.is_sorted(), "newest first: {page}");
     assert!(page.contains("o&#39;brien&#38;co@example.com") && !page.contains("o'brien&co"), "{page}");
     assert!(!page.contains(&mails.key) && !page.contains(&mails.code));
-    let none = service.send(service.request(Method::GET, "/_local/mail/5")).await;
+    let none = service.send(service.request(Method::GET, "/_local/mail/9")).await;
     assert_eq!(none.status, 404);
 }

@@ -8,6 +8,7 @@ use axum::http::Request;
 use local::api::{self, deployed};
 use reqwest::Method;
 use shared::App;
+use shared::console::Console;
 use shared::mail::{MailConfig, Mailer, ses_at};
 use shared::registry::Registries;
 use tests::coverage::{COVERED, Fixtures, routed};
@@ -22,7 +23,6 @@ async fn unknown_paths_are_404() {
     let fixtures = Fixtures::create(&service).await;
     let tokens = fixtures.org.org_user_tokens("");
     for path in [
-        "/",
         "/v1",
         "/v1/",
         "/v2/docs/openapi.json",
@@ -183,6 +183,8 @@ async fn every_function_refuses_paths_and_methods_as_the_whole_service_does() {
         log: service.installation_log.clone(),
         mailer: Mailer::new(ses_at(&service.base_url), mail),
         registries: Registries::new(no_upstreams()).unwrap(),
+        console: Console::at(&service.base_url),
+        provider: None,
     };
     let (functions, whole, routes) = (deployed(parts.clone()), api::router(parts), Route::all());
     let mut paths = BTreeSet::new();

@@ -14,12 +14,16 @@ use std::time::Duration;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shared::domain::{Ecosystem, Plan};
-use shared::email::EmailAddress;
-use shared::ids::{BotId, OrgId, TokenId};
+use shared::domain::{Ecosystem, Plan, UserIdentifier};
+use shared::email::{EmailAddress, Language};
+use shared::ids::{BotId, MemberId, OrgId, TokenId};
 use shared::permissions::Role;
+use shared::secret::{MailedCode, Token};
+use shared::store::erasures::DELAY;
 use shared::store::installations::{Download, Recorded};
 use shared::store::mail_limits::{MailLimits, Recipient};
+use shared::store::members::{Accepted, Authority, Listed, MemberChange};
+use shared::store::org_user_tokens::Issued;
 use shared::store::registration::RegistrationPolicy;
 use tests::management::{ACCESS_TOKENS, API_KEYS, INTROSPECT};
 use tests::table::{INSTALLATIONS, TABLE, text};
@@ -29,12 +33,19 @@ use tests::{Answer, Bot, Org, Service, operator};
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 27] = [
+const KINDS: [(&str, &str, &str); 38] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
     ("org_in_directory", "ORGS", "*"),
     ("org", "ORG#*", "ORG"),
     ("org_bot", "ORG#*", "BOT#*"),
+    ("session", "SESSION#*", "SESSION"),
+    ("person", "PERSON#*", "PERSON"),
+    ("session_of", "PERSON#*", "SESSION#*"),
+    ("membership", "PERSON#*", "ORG#*"),
+    ("org_member", "ORG#*#MEMBERS", "*"),
+    ("owner_count", "ORG#*", "OWNER_COUNT"),
+    ("invitation", "INVITED#*", "*"),
     ("org_project", "ORG#*", "PROJECT#*"),
     ("api_key_count", "ORG#*", "API_KEY_COUNT"),
     ("org_access_token_last_id", "ORG#*", "ACCESS_TOKEN_LAST_ID"),
@@ -46,17 +57,22 @@ const KINDS: [(&str, &str, &str); 27] = [
     ("api_key_in", "ORG#*#API_KEYS#*", "*"),
     ("org_access_token", "ORG#*#ACCESS_TOKENS", "*"),
     ("org_access_token_name", "ORG#*#ACCESS_TOKEN_NAMES", "*"),
+    ("idempotency_key", "ORG#*#IDEMPOTENCY", "*"),
     ("audit_entry", "*#AUDIT", "*"),
     ("address", "EMAIL#*", "ADDRESS"),
     ("address_mails", "EMAIL#*", "MAILS"),
     ("address_changes", "EMAIL#*", "CHANGES#*"),
     ("calls_from", "CALLS#*", "*"),
     ("refusals_of", "REFUSED#*", "*"),
+    ("sign_in_code", "SIGN_IN_CODE#*", "*"),
+    ("signed_in_device", "SIGNED_IN_DEVICE#*", "*"),
+    ("wrong_codes_from", "WRONG_CODES#*", "*"),
     ("registration", "DEPLOYMENT", "REGISTRATION"),
     ("mails", "MAILS*", "*"),
     ("email_token_by_id", "EMAIL_TOKEN#*", "EMAIL_TOKEN"),
     ("org_access_token_count", "ORG#*", "ACCESS_TOKEN_COUNT"),
     ("usage_on", "USAGE#*", "*"),
+    ("erasure", "ERASURES", "*"),
 ];
 
 /// The items of both tables, and how to use them.
@@ -93,7 +109,7 @@ impl Fixture {
         let soon = "2026-11-21T10:00:01Z";
         let later = "2099-01-01T00:00:00Z";
 
-        let user = service.issue_until(&org, &manager, "alice-laptop", later).await;
+        let user = tests::Issued::from_json(&issue_once(&service, &org, &manager).await.json());
         let lasting_user = service.issue(&org, &manager, "bobby-laptop").await;
         let revoked_user = service.issue(&org, &owner, "carol-laptop").await;
         service.revoke(&org, &manager, &revoked_user).await;
@@ -132,6 +148,8 @@ impl Fixture {
         let email_token_id = text(&service.status(&email_token).await.json(), "id").to_owned();
         let other_email_token = bobby.obtain_token().await;
         let code = bobby.request_code().await;
+        let removed = service.person("dave@example.com").obtain_token().await;
+        assert_eq!(service.revoke_email_token(&removed).await.status, 204);
         let source = Some(IpAddr::from([203, 0, 113, 7]));
         service.store.count_call(source, 20).await.unwrap().unwrap();
         let carol = EmailAddress::try_from("carol@example.com".to_owned()).unwrap();
@@ -139,6 +157,22 @@ impl Fixture {
             let counted = service.store.count_mail(recipient, &carol, source, &MailLimits::default()).await;
             let _ = counted.unwrap().unwrap();
         }
+        let visitor = service.member(&org, &[Role::Owner]).await;
+        service.store.set_language(visitor.secret.hash(), visitor.person.id, Language::Ja).await.unwrap();
+        let member = service.store.membership(visitor.person.id, &org.id).await.unwrap().unwrap();
+        for (address, by) in
+            [("dave@example.com", Authority::Operator), ("erika@example.com", Authority::Member(&member))]
+        {
+            let email = EmailAddress::try_from(address.to_owned()).unwrap();
+            service.store.invite_member(&org.id, &email, &[Role::Manager], by, &operator()).await.unwrap().unwrap();
+        }
+        let identifier = UserIdentifier::try_from("frank-laptop".to_owned()).unwrap();
+        let own = service.store.issue_own_org_user_token(&member, identifier, None, &operator(), None).await.unwrap();
+        let Issued::Done(_, own) = own else { panic!("{own:?}") };
+        let browser = Token::parse(&user.token).unwrap().hash();
+        let sign_in_code = service.store.issue_sign_in_code(carol.hash(), browser).await.unwrap();
+        service.store.remember_device(browser, carol.hash()).await.unwrap();
+        service.store.count_wrong_code(source).await.unwrap().unwrap();
         let policy: RegistrationPolicy = "example.com".parse().unwrap();
         service.store.set_registration(Some(&policy), &operator()).await.unwrap();
         let token_id = TokenId::parse(&email_token_id).unwrap();
@@ -185,9 +219,12 @@ impl Fixture {
             ("email_token", &email_token),
             ("manager", &manager.credential),
             ("other_email_token", &other_email_token),
+            ("own_user", &own.expose().to_owned()),
             ("owner", &owner.credential),
             ("owner_before_rotation", &first_owner.credential),
             ("reset_code", &code),
+            ("session", &visitor.secret.expose().to_owned()),
+            ("sign_in_code", &sign_in_code.code.expose()),
             ("test_key", &test_key.key),
             ("user", &user.token),
         ];
@@ -259,7 +296,7 @@ impl Fixture {
             ("/api/v1/tokens/status".to_owned(), "email_token", None),
             ("/api/v1/tokens/status".to_owned(), "other_email_token", None),
         ];
-        for name in self.credentials.keys().filter(|name| *name != "reset_code") {
+        for name in self.credentials.keys().filter(|name| !name.ends_with("_code") && *name != "session") {
             // The names are those of a literal list.
             let name: &'static str = String::leak(name.clone());
             questions.push(("/v1/whoami".to_owned(), name, None));
@@ -284,6 +321,13 @@ impl Fixture {
         }
         answers
     }
+}
+
+/// Issues a token with an idempotency key.
+async fn issue_once(service: &Service, org: &Org, bot: &Bot) -> Answer {
+    let body = json!({"user_identifier": "alice-laptop", "expires_at": "2099-01-01T00:00:00Z"});
+    let request = service.request(Method::POST, &org.org_user_tokens("")).bearer_auth(&bot.credential);
+    service.send(request.header("Idempotency-Key", "alice-laptop-1").json(&body)).await
 }
 
 fn test_key_request() -> Value {
@@ -401,6 +445,12 @@ async fn works(name: &str) {
     assert_eq!(store.bots(&org.id).await.unwrap().len(), 2);
     assert_eq!(store.projects(&org.id).await.unwrap(), ["coldroom", "greenhouse"]);
 
+    // The first version has no idempotency keys.
+    if name == CURRENT {
+        let repeat = issue_once(&service, &org, &manager).await;
+        repeat.assert_error(409, "CONFLICT");
+        assert!(repeat.text.contains(fixture.id("user")), "{}", repeat.text);
+    }
     let user = org.org_user_tokens(&format!("/by-id/{}", fixture.id("user")));
     assert_status(&service.call(Method::DELETE, &user, &manager.credential).await, 204);
     assert_status(&service.whoami(&fixture.credential("user")).await, 401);
@@ -428,6 +478,45 @@ async fn works(name: &str) {
     assert_status(&service.revoke_email_token(&token).await, 204);
     let token = tests::email::new_token(&service.regenerate(&fixture.credential("email_token")).await);
     assert_status(&service.whoami(&token).await, 200);
+    service.clock.advance(DELAY);
+    service.erase().await.unwrap();
+    assert!(service.table.items().await.iter().all(|item| item["pk"] != "ERASURES"));
+
+    // The first version has no members.
+    if fixture.credentials.contains_key("session") {
+        let secret = Token::parse(&fixture.credential("session")).unwrap().hash();
+        let session = store.session(secret).await.unwrap().unwrap();
+        assert_eq!(session.language, Some(Language::Ja));
+        let owner = store.membership(session.person, &org.id).await.unwrap().unwrap();
+        let mut listed = store.members(&org.id, None, 100).await.unwrap().members;
+        listed.sort_by_key(Listed::status);
+        assert_eq!(listed.iter().map(Listed::status).collect::<Vec<_>>(), ["active", "invited", "invited"]);
+        let remove =
+            async |id: &MemberId| store.remove_member(&org.id, id, Authority::Member(&owner), operator).await.unwrap();
+        assert_eq!(remove(&owner.id).await, MemberChange::LastOwner);
+        assert_eq!(remove(listed[1].id()).await, MemberChange::Done);
+        let invited = tests::console::person(listed[2].email().expose());
+        let accepted = store.accept_invitation(&org.id, listed[2].id(), &invited, operator).await.unwrap();
+        assert!(matches!(accepted, Accepted::Joined(_)), "{accepted:?}");
+        let promoted = store.set_member_roles(&org.id, listed[2].id(), &[Role::Owner], Authority::Operator, operator);
+        assert_eq!(promoted.await.unwrap(), MemberChange::Done);
+        let own = fixture.credential("own_user");
+        assert_status(&service.whoami(&own).await, 200);
+        assert_eq!(remove(&owner.id).await, MemberChange::Done);
+        assert_status(&service.whoami(&own).await, 401);
+        store.end_own_sessions(session.person, operator).await.unwrap();
+        assert_eq!(store.session(secret).await.unwrap(), None);
+    }
+    if let Some(code) = fixture.credentials.get("sign_in_code") {
+        let carol = EmailAddress::try_from("carol@example.com".to_owned()).unwrap().hash();
+        let browser = Token::parse(&fixture.credential("user")).unwrap().hash();
+        let code = MailedCode::parse(&code.concat()).unwrap();
+        assert!(store.redeem_sign_in_code(carol, browser, &code).await.unwrap());
+        let counted = store.count_sign_in_mail(carol, None, Some(browser), &MailLimits::default()).await;
+        let _ = counted.unwrap().unwrap();
+        let mails = service.table.items().await.into_iter().filter(|item| text(item, "pk").contains("#DEVICE#"));
+        assert_eq!(mails.count(), 1, "{name}: the browser is no longer remembered");
+    }
 
     store.set_org(&org.id, Some(Plan::Enterprise), None, operator).await.unwrap().unwrap();
     assert!(store.remove_project(&org.id, "greenhouse", operator).await.unwrap());

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use shared::domain::{Environment, Name, Scopes};
 use shared::error::Unauthorized;
 use shared::extract::in_the_future;
-use shared::openapi::{BodyErrors, HolderErrors, PlanErrors, RefusalErrors, tag};
+use shared::openapi::{BodyErrors, HolderErrors, IdempotencyKeyHeader, PlanErrors, RefusalErrors, RepeatErrors, tag};
 use shared::permissions::ApiKeysCreate;
 use shared::secret::ShownOnce;
 use shared::store::api_keys::{Created, NewApiKey};
 use shared::store::tokens::ApiKey;
 use shared::views::ApiKeyView;
-use shared::{ApiError, App, Json, ManagerWith, Moment, NoQuery};
+use shared::{ApiError, App, Json, JsonOnce, ManagerWith, Moment, NoQuery};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -59,6 +59,7 @@ struct Answer {
     path = "/v1/api-keys",
     operation_id = "api-keys-create",
     tag = tag::API_KEYS,
+    params(IdempotencyKeyHeader),
     request_body = Request,
     responses(
         (status = 201, description = "The key was created.", body = Answer),
@@ -66,14 +67,16 @@ struct Answer {
         BodyErrors,
         PlanErrors,
         RefusalErrors,
+        RepeatErrors,
     ),
 )]
 async fn create(
     State(app): State<App>,
     manager: ManagerWith<ApiKeysCreate>,
     _: NoQuery,
-    Json(request): Json<Request>,
+    request: JsonOnce<ApiKeysCreate, Request>,
 ) -> Result<(StatusCode, Json<Answer>), ApiError> {
+    let (request, once) = request.unless_repeated(&app, &manager.org_id, &manager.caller).await?;
     let Request { name, environment, scopes, expires_at } = request;
     let expires_at = in_the_future(expires_at, app.clock().now())?;
     let new = NewApiKey { name, environment, scopes, expires_at };
@@ -82,13 +85,16 @@ async fn create(
         return Err(ApiError::Exceeds(more));
     }
     let by = manager.api_key.as_ref().map(|(_, hash)| *hash);
-    match app.store().create_api_key(&manager.org_id, new, by, &manager.caller).await? {
+    let once = once.as_ref();
+    match app.store().create_api_key(&manager.org_id, new, by, &manager.caller, once).await? {
         Created::Done(key, plain) => {
-            manager.confirm(&app, app.store().revoke_api_key(&manager.org_id, &key.id, &manager.caller)).await?;
+            let take_back = app.store().revoke_api_key(&manager.org_id, &key.id, &manager.caller);
+            manager.confirm(&app, once, take_back).await?;
             let about = ApiKeyView::new(*key, app.clock().now());
             Ok((StatusCode::CREATED, Json(Answer { key: ShownOnce(plain), about })))
         }
         Created::CallerRevoked => Err(ApiError::Unauthorized(Unauthorized::Invalid)),
+        Created::Repeated(repeat) => Err(repeat.into()),
         Created::Suspended => {
             manager.record_refusal(&app).await?;
             Err(ApiError::Suspended)

@@ -6,8 +6,10 @@
 use std::sync::LazyLock;
 
 use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
 use matchit::Router as Paths;
 use shared::ApiError;
+use shared::console::{ORGANIZATIONS, ROOT, see_other};
 use utoipa_axum::router::OpenApiRouter;
 
 /// The methods of each path, as the `Allow` header lists them.
@@ -32,7 +34,15 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
 }
 
 /// Handles a request that matches no route.
-pub async fn not_found(request: Request) -> ApiError {
+pub async fn not_found(request: Request) -> Response {
+    if request.uri().path() == ROOT {
+        // API Gateway has no route that ends in a slash.
+        return see_other(ORGANIZATIONS);
+    }
+    error_at(&request).into_response()
+}
+
+fn error_at(request: &Request) -> ApiError {
     let path = request.uri().path();
     match METHODS.at(path) {
         // A path that only resembles a route, such as one with an empty segment, arrives with an

@@ -2,5 +2,5 @@
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
-    shared::serve_stateless(docs_not_found::routes()).await
+    shared::serve_console_stateless(docs_not_found::routes()).await
 }

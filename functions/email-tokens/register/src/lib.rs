@@ -8,7 +8,7 @@ use shared::mail::{Mail, MailError, Mailer};
 use shared::openapi::{RateLimitedErrors, tag};
 use shared::store::audit::Caller;
 use shared::store::email_tokens::Registration;
-use shared::store::mail_limits::{CountedMail, Reached, Recipient};
+use shared::store::mail_limits::{CountedMail, Recipient};
 use shared::store::registration::RegistrationPolicy;
 use shared::{ApiError, App, Json, MailApp, NoQuery, RateLimitedCaller};
 use tokio::time::Instant;
@@ -130,18 +130,7 @@ async fn admitted(
             Ok(Some(counted))
         }
         Err(reached) => {
-            match reached {
-                Reached::Deployment => tracing::error!("the hourly mail limit of the deployment is reached"),
-                Reached::NewAddresses => {
-                    tracing::error!("the hourly mail limit of addresses without a token is reached");
-                }
-                Reached::Domain => {
-                    tracing::error!(domain = email.domain(), "the hourly mail limit of a domain is reached");
-                }
-                Reached::SourceHour | Reached::SourceDay | Reached::SourceShare | Reached::Mailbox => {
-                    tracing::info!(limit = ?reached, "a mail was not sent because of a limit");
-                }
-            }
+            reached.log(email);
             Ok(None)
         }
     }

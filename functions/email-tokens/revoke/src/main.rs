@@ -2,5 +2,5 @@
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> shared::RuntimeResult {
-    shared::serve(email_tokens_revoke::routes()).await
+    shared::serve_with_mail(email_tokens_revoke::routes()).await
 }

@@ -3,13 +3,13 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use shared::openapi::{BodyErrors, HolderErrors, PlanErrors, RefusalErrors, tag};
+use shared::openapi::{BodyErrors, HolderErrors, IdempotencyKeyHeader, PlanErrors, RefusalErrors, RepeatErrors, tag};
 use shared::org_access_token_request::{Replacement, rejected, wrong_method_of_token};
 use shared::permissions::OrgAccessTokensCreate;
 use shared::secret::ShownOnce;
-use shared::store::org_access_tokens::Rejected;
+use shared::store::org_access_tokens::{Created, Rejected};
 use shared::views::{OrgAccessTokenView, ShownToken};
-use shared::{ApiError, App, BotWith, Json, NoQuery};
+use shared::{ApiError, App, BotWith, Json, JsonOnce, NoQuery};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -31,6 +31,7 @@ pub fn routes() -> OpenApiRouter<App> {
     path = "/api/v2/organization/tokens/",
     operation_id = "org-access-tokens-create",
     tag = tag::ORG_ACCESS_TOKENS,
+    params(IdempotencyKeyHeader),
     request_body = Replacement,
     responses(
         (status = 201, description = "The token was created.", body = OrgAccessTokenView),
@@ -38,27 +39,31 @@ pub fn routes() -> OpenApiRouter<App> {
         BodyErrors,
         PlanErrors,
         RefusalErrors,
+        RepeatErrors,
     ),
 )]
 async fn create(
     State(app): State<App>,
     caller: BotWith<OrgAccessTokensCreate>,
     _: NoQuery,
-    Json(request): Json<Replacement>,
+    request: JsonOnce<OrgAccessTokensCreate, Replacement>,
 ) -> Result<(StatusCode, Json<OrgAccessTokenView>), ApiError> {
-    let settings = request.settings(app.clock().now())?;
     let org = &caller.bot.org_id;
-    let created = app.store().create_org_access_token(org, settings, &caller.caller).await?;
+    let (request, once) = request.unless_repeated(&app, org, &caller.caller).await?;
+    let settings = request.settings(app.clock().now())?;
+    let created = app.store().create_org_access_token(org, settings, &caller.caller, once.as_ref()).await?;
     let (token, plain) = match created {
-        Ok(created) => created,
-        Err(reason) => {
+        Created::Done(token, plain) => (token, plain),
+        Created::Repeated(repeat) => return Err(repeat.into()),
+        Created::Rejected(reason) => {
             if matches!(reason, Rejected::TooMany | Rejected::Suspended) {
                 caller.record_refusal(&app).await?;
             }
             return Err(rejected(reason));
         }
     };
-    caller.confirm(&app, app.store().delete_org_access_token(org, token.id, &caller.caller)).await?;
-    let view = OrgAccessTokenView { token: ShownToken::Whole(ShownOnce(plain)), ..token.into() };
+    let take_back = app.store().delete_org_access_token(org, token.id, &caller.caller);
+    caller.confirm(&app, once.as_ref(), take_back).await?;
+    let view = OrgAccessTokenView { token: ShownToken::Whole(ShownOnce(plain)), ..(*token).into() };
     Ok((StatusCode::CREATED, Json(view)))
 }

@@ -5,11 +5,12 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::domain::UserIdentifier;
 use shared::extract::in_the_future;
-use shared::openapi::{BodyErrors, GuardErrors, OrgInPath, RefusalErrors, tag};
+use shared::openapi::{BodyErrors, GuardErrors, IdempotencyKeyHeader, OrgInPath, RefusalErrors, RepeatErrors, tag};
 use shared::permissions::OrgUserTokensIssue;
 use shared::secret::ShownOnce;
+use shared::store::org_user_tokens::Issued;
 use shared::views::OrgUserTokenView;
-use shared::{ApiError, App, BotWith, Json, Moment, NoQuery};
+use shared::{ApiError, App, BotWith, Json, JsonOnce, Moment, NoQuery};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -34,7 +35,7 @@ struct Request {
 /// The new token.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = IssuedOrgUserToken)]
-struct Issued {
+struct Answer {
     /// The token. Returned only once.
     #[schema(value_type = String, example = "tg_org_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1", pattern = "^tg_org_[0-9A-Za-z]{42}$")]
     token: ShownOnce,
@@ -50,26 +51,31 @@ struct Issued {
     path = "/v1/o/{org_id}/guard/org-user-tokens",
     operation_id = "org-user-tokens-issue",
     tag = tag::ORG_USER_TOKENS,
-    params(OrgInPath),
+    params(OrgInPath, IdempotencyKeyHeader),
     request_body = Request,
     responses(
-        (status = 201, description = "The token was issued.", body = Issued),
+        (status = 201, description = "The token was issued.", body = Answer),
         GuardErrors,
         BodyErrors,
         RefusalErrors,
+        RepeatErrors,
     ),
 )]
 async fn issue(
     State(app): State<App>,
     caller: BotWith<OrgUserTokensIssue>,
     _: NoQuery,
-    Json(request): Json<Request>,
-) -> Result<(StatusCode, Json<Issued>), ApiError> {
-    let expires_at = in_the_future(request.expires_at, app.clock().now())?;
+    request: JsonOnce<OrgUserTokensIssue, Request>,
+) -> Result<(StatusCode, Json<Answer>), ApiError> {
     let (store, BotWith { bot, caller: by, .. }) = (app.store(), &caller);
-    let issued = store.issue_org_user_token(&bot.org_id, &bot.id, request.user_identifier, expires_at, by);
-    let (token, plain) = issued.await?;
-    caller.confirm(&app, store.revoke_org_user_token(&bot.org_id, &token.id, by)).await?;
-    let about = OrgUserTokenView::new(token, app.clock().now());
-    Ok((StatusCode::CREATED, Json(Issued { token: ShownOnce(plain), about })))
+    let (Request { user_identifier, expires_at }, once) = request.unless_repeated(&app, &bot.org_id, by).await?;
+    let expires_at = in_the_future(expires_at, app.clock().now())?;
+    let issued = store.issue_org_user_token(&bot.org_id, user_identifier, expires_at, by, once.as_ref());
+    let (token, plain) = match issued.await? {
+        Issued::Done(token, plain) => (token, plain),
+        Issued::Repeated(repeat) => return Err(repeat.into()),
+    };
+    caller.confirm(&app, once.as_ref(), store.revoke_org_user_token(&bot.org_id, &token.id, by)).await?;
+    let about = OrgUserTokenView::new(*token, app.clock().now());
+    Ok((StatusCode::CREATED, Json(Answer { token: ShownOnce(plain), about })))
 }

@@ -88,6 +88,7 @@ async fn list(
         states: filters.status,
         user_identifier: filters.user_identifier.as_ref(),
         user_identifier_prefix: filters.user_identifier_prefix.as_ref(),
+        bound_to: None,
         after: after.as_deref(),
         limit: filters.limit.get(),
     };

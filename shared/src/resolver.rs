@@ -1,8 +1,9 @@
-//! Resolves host names for requests to upstreams, and drops internal addresses.
+//! Resolves host names for requests to upstream registries and OpenID issuers, and drops internal
+//! addresses.
 //!
-//! A name says nothing about its address: one that an upstream redirects to may lead to this
-//! function's own runtime or to the private network behind it. So the addresses are checked where
-//! they are used, between resolving and connecting.
+//! A name says nothing about its address: one that an upstream redirects to, or an issuer names in
+//! its metadata, may lead to this function's own runtime or to the private network behind it. So
+//! the addresses are checked where they are used, between resolving and connecting.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,30 +12,27 @@ use std::sync::Arc;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use super::Settings;
 use crate::config;
 
 /// The variables that name a proxy. reqwest resolves its name, too.
 const PROXIES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
-/// The resolver of the upstreams' client.
+/// The resolver of a client.
 #[derive(Debug, Clone)]
-pub(super) struct Resolver {
+pub(crate) struct Resolver {
     /// The names that the operator configured: they may resolve to internal addresses.
     configured: Arc<BTreeSet<String>>,
 }
 
 impl Resolver {
-    /// The resolver for these upstreams. Names of upstreams and proxies may resolve to internal
-    /// addresses.
-    pub fn new(settings: &Settings) -> Self {
-        let upstreams = [&settings.npm, &settings.pypi].into_iter().flatten();
-        let upstreams = upstreams.filter_map(|url| Url::parse(url.as_str()).ok());
+    /// The resolver for a client of these URLs, which the operator configured. Their names and
+    /// those of proxies may resolve to internal addresses.
+    pub fn new(configured: &[Url]) -> Self {
         let proxies = PROXIES.into_iter().filter_map(config::optional).filter_map(|url| {
             // A proxy may be given without a scheme.
             Url::parse(&url).ok().filter(Url::has_host).or_else(|| Url::parse(&format!("http://{url}")).ok())
         });
-        let names = upstreams.chain(proxies).filter_map(|url| Some(plain(url.host_str()?)));
+        let names = configured.iter().cloned().chain(proxies).filter_map(|url| Some(plain(url.host_str()?)));
         Self { configured: Arc::new(names.collect()) }
     }
 
@@ -66,7 +64,7 @@ fn plain(name: &str) -> String {
 }
 
 /// Whether a URL's host is, without resolving it, this machine or an address of a private network.
-pub(super) fn has_internal_host(url: &Url) -> bool {
+pub(crate) fn has_internal_host(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => {
             let name = plain(name);
@@ -79,7 +77,8 @@ pub(super) fn has_internal_host(url: &Url) -> bool {
 }
 
 /// Whether a URL's host is an address that nothing may reach, whatever is configured.
-pub(super) fn has_link_local_host(url: &Url) -> bool {
+#[cfg(feature = "registry")]
+pub(crate) fn has_link_local_host(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => is_link_local(address.into()),
         Some(Host::Ipv6(address)) => is_link_local(address.into()),
@@ -148,24 +147,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tokio::net::TcpListener;
-
-    use super::super::PublicUrl;
-    use super::super::upstream::{Upstream, client};
     use super::*;
-
-    fn settings(npm: &str, pypi: Option<&str>) -> Settings {
-        Settings {
-            npm: Upstream::parse(npm),
-            pypi: pypi.and_then(Upstream::parse),
-            pypi_file_hosts: Vec::new(),
-            anonymous_access: false,
-            public_url: PublicUrl::FromHostHeader("https"),
-            timeout: Duration::from_secs(5),
-        }
-    }
 
     #[test]
     fn loopback_private_and_shared_addresses_are_internal() {
@@ -236,67 +218,13 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn name_that_resolves_to_this_machine_is_not_connected_to_unless_configured() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let accepted = tokio::spawn(async move {
-            let mut accepted = 0;
-            // Closes each connection unanswered.
-            while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), listener.accept()).await {
-                accepted += 1;
-            }
-            accepted
-        });
-        let (public, local) = ("https://packages.example.com/", format!("http://localhost:{port}/"));
-        let connects = async |settings: Settings, host: &str| {
-            let client = client(&settings).unwrap();
-            let error = client.get(format!("http://{host}:{port}/")).send().await.unwrap_err();
-            !error.is_connect()
-        };
-        for host in ["localhost", "localhost."] {
-            assert!(!connects(settings(public, None), host).await, "{host}");
-            assert!(!connects(settings(public, Some("https://pypi.example.com/simple/")), host).await, "{host}");
-        }
-        // An upstream on this machine does not open it to other names.
-        assert!(!connects(settings("http://127.0.0.1:4873/", None), "localhost").await);
-        assert!(connects(settings(&local, None), "localhost").await);
-        assert!(connects(settings(public, Some(&local)), "localhost").await);
-        assert_eq!(accepted.await.unwrap(), 2);
-    }
-
-    #[test]
-    fn internal_upstream_opens_nothing_but_its_own_name() {
-        let allows = |settings: &Settings, name: &str, address: &str| {
-            Resolver::new(settings).allows(name, address.parse().unwrap())
-        };
-        let local = settings("http://127.0.0.1:4873/", Some("http://pypi.localhost:3141/simple/"));
-        assert!(allows(&local, "PyPI.localhost.", "127.0.0.1"));
-        let mixed = settings("http://127.0.0.1:4873/", Some("https://pypi.corp.example/simple/"));
-        assert!(allows(&mixed, "PyPI.corp.example.", "10.0.0.1"));
-        for settings in [local, mixed, settings("https://npm.corp.example/", None)] {
-            for name in ["localhost", "files.corp.example", "corp.example"] {
-                assert!(!allows(&settings, name, "127.0.0.1") && !allows(&settings, name, "10.0.0.1"), "{name}");
-                assert!(allows(&settings, name, "203.0.113.7"), "{name}");
-            }
-        }
-    }
-
     #[test]
     fn no_name_leads_to_link_local_addresses() {
-        let settings = settings("https://npm.corp.example/", None);
-        for address in [
-            "169.254.169.254",
-            "169.254.170.2",
-            "fe80::1",
-            "fd00:ec2::254",
-            "::ffff:169.254.169.254",
-            "64:ff9b::a9fe:a9fe",
-            "2002:a9fe:a9fe::1",
-        ] {
-            for name in ["npm.corp.example", "files.corp.example"] {
-                assert!(!Resolver::new(&settings).allows(name, address.parse().unwrap()), "{name} {address}");
-            }
+        let resolver = Resolver::new(&[Url::parse("http://packages.internal/").unwrap()]);
+        for address in ["169.254.169.254", "fd00:ec2::254", "fe80::1", "::ffff:169.254.169.254"] {
+            assert!(!resolver.allows("packages.internal", address.parse().unwrap()), "{address}");
         }
+        assert!(resolver.allows("packages.internal", "10.0.0.1".parse().unwrap()));
+        assert!(!resolver.allows("other.internal", "10.0.0.1".parse().unwrap()));
     }
 }

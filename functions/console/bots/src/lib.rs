@@ -1,0 +1,342 @@
+//! `/console/o/{org_id}/bots`: bots of the organization: list, add, change roles, rotate the key,
+//! delete.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde::Deserialize;
+use shared::console::page::{Confirm, Fact};
+use shared::console::roles::{self, OfferedRole};
+use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, html, see_other};
+use shared::domain::Name;
+use shared::ids::BotId;
+use shared::permissions::{ConsoleBots, Role};
+use shared::secret::Token;
+use shared::store::bots::{BotChange, Keyed, StoredBot};
+use shared::{ApiError, App, ConsoleApp, Moment};
+use utoipa_axum::router::OpenApiRouter;
+
+/// The routes of this function.
+pub fn routes() -> OpenApiRouter<ConsoleApp> {
+    OpenApiRouter::new()
+        .route("/console/o/{org_id}/bots", get(list))
+        .route("/console/o/{org_id}/bots/add", get(add_form).post(add))
+        .route("/console/o/{org_id}/bots/{bot_id}", get(look))
+        .route("/console/o/{org_id}/bots/{bot_id}/roles", post(set_roles))
+        .route("/console/o/{org_id}/bots/{bot_id}/rotate", post(rotate))
+        .route("/console/o/{org_id}/bots/{bot_id}/delete", get(ask).post(delete))
+}
+
+/// What somebody is told whose own roles changed while the form was under way.
+const CALLER_CHANGED: ApiError = ApiError::Conflict("Your roles have changed.");
+
+#[derive(Template)]
+#[template(path = "console/bots.html")]
+struct ListPage {
+    page: Frame,
+    base: String,
+    bots: Vec<BotRow>,
+    message: &'static str,
+}
+
+struct BotRow {
+    id: String,
+    name: String,
+    roles: Vec<String>,
+    created_at: String,
+}
+
+#[derive(Deserialize)]
+struct ListShown {
+    deleted: Option<String>,
+}
+
+async fn list(
+    State(app): State<App>,
+    caller: MemberWith<ConsoleBots>,
+    Query(shown): Query<ListShown>,
+) -> Result<Response, ApiError> {
+    let m = caller.m();
+    let bots = app.store().bots(&caller.org.id).await?;
+    let row = |bot: StoredBot| BotRow {
+        roles: bot.roles().as_slice().iter().map(|role| m.role_label(role)).collect(),
+        id: bot.id.to_string(),
+        name: bot.name,
+        created_at: bot.created_at.to_string(),
+    };
+    let page = caller.frame(m.bots, Nav::Bots)?;
+    let message = if shown.deleted.is_some() { m.bot_deleted } else { "" };
+    html(StatusCode::OK, &ListPage { base: page.base(), page, bots: bots.into_iter().map(row).collect(), message })
+}
+
+#[derive(Template)]
+#[template(path = "console/bot_add.html")]
+struct AddPage {
+    page: Frame,
+    base: String,
+    error: &'static str,
+    name: String,
+    name_error: String,
+    roles: Vec<OfferedRole>,
+    roles_error: String,
+}
+
+/// The form as it was sent.
+#[derive(Debug, Default, Deserialize)]
+struct NewBot {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    role: Vec<String>,
+}
+
+impl NewBot {
+    /// The form with what was typed, and what is wrong with it.
+    fn page(self, caller: &MemberWith<ConsoleBots>, errors: &Fields) -> Result<AddPage, ApiError> {
+        let page = caller.frame(caller.m().add_bot, Nav::Bots)?;
+        Ok(AddPage {
+            base: page.base(),
+            error: if errors.is_empty() { "" } else { page.m.nothing_was_saved },
+            name: self.name,
+            name_error: errors.of("name").to_owned(),
+            roles: roles::offered(page.m, roles::for_bots(), |role| self.role.iter().any(|name| name == role.as_str())),
+            roles_error: errors.of(roles::FIELD).to_owned(),
+            page,
+        })
+    }
+}
+
+async fn add_form(caller: MemberWith<ConsoleBots>) -> Result<Response, ApiError> {
+    html(StatusCode::OK, &NewBot::default().page(&caller, &Fields::default())?)
+}
+
+async fn add(
+    State(app): State<App>,
+    State(console): State<Console>,
+    caller: MemberWith<ConsoleBots>,
+    headers: HeaderMap,
+    form: Form<NewBot>,
+) -> Result<Response, ApiError> {
+    let (org, m, once) = (&caller.org.id, caller.m(), form.once::<ConsoleBots>()?);
+    let mut errors = Fields::default();
+    let name = errors.parse("name", Name::try_from(form.fields.name.clone()).map_err(|_| m.name_rule));
+    let roles = roles::parse(&form.fields.role, roles::for_bots(), m, &mut errors);
+    let (Some(name), Some(roles)) = (name, roles) else {
+        return html(StatusCode::BAD_REQUEST, &form.fields.page(&caller, &errors)?);
+    };
+    let by = (caller.authority(), &caller.caller);
+    match app.store().create_bot_by(by.0, org, name.as_str(), &roles, by.1, Some(&once)).await? {
+        Keyed::Done(bot, key) => {
+            caller.confirm(&app, Some(&once), app.store().delete_bot(&bot.id, by.1)).await?;
+            key_page(&caller, m.bot_added, &bot, &key, String::new(), &console.public_url(&headers))
+        }
+        Keyed::Repeated(repeat) => caller.made(&repeat, Nav::Bots, "bots"),
+        Keyed::CallerChanged => Err(CALLER_CHANGED),
+        Keyed::NotFound => Err(ApiError::NotFound),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "console/bot_key.html")]
+struct KeyPage<'a> {
+    page: Frame,
+    base: String,
+    api_key: &'a str,
+    bot_id: &'a str,
+    credential: String,
+    curl: String,
+    note: String,
+}
+
+/// The page that shows a new API key, once.
+fn key_page(
+    caller: &MemberWith<ConsoleBots>,
+    title: &str,
+    bot: &StoredBot,
+    key: &Token,
+    note: String,
+    url: &str,
+) -> Result<Response, ApiError> {
+    let page = caller.frame(title, Nav::Bots)?;
+    let (api_key, bot_id, org) = (key.expose(), bot.id.as_str(), &caller.org.id);
+    let curl = format!(
+        "export ORG={org}\nexport BOT_API_KEY={api_key}\nexport BOT_ID={bot_id}\n\
+         curl -sS {url}/v1/o/$ORG/guard/org-user-tokens \\\n  \
+         -H \"Authorization: Bearer $BOT_API_KEY:$BOT_ID\" \\\n  \
+         --json '{{\"user_identifier\": \"alice-laptop\"}}'"
+    );
+    let (base, credential) = (page.base(), format!("{api_key}:{bot_id}"));
+    html(StatusCode::OK, &KeyPage { page, base, api_key, bot_id, credential, curl, note })
+}
+
+#[derive(Template)]
+#[template(path = "console/bot.html")]
+struct BotPage {
+    page: Frame,
+    base: String,
+    bot: BotFacts,
+    roles: Vec<OfferedRole>,
+    roles_error: String,
+    error: &'static str,
+    message: &'static str,
+}
+
+struct BotFacts {
+    id: String,
+    name: String,
+    created_at: String,
+    /// When the previous API key ends, while it is valid.
+    old_key: String,
+}
+
+impl BotPage {
+    fn new(
+        caller: &MemberWith<ConsoleBots>,
+        bot: StoredBot,
+        roles: Vec<OfferedRole>,
+        now: Moment,
+    ) -> Result<Self, ApiError> {
+        let page = caller.frame(&bot.name, Nav::Bots)?;
+        let ends = bot.keys.iter().filter_map(|key| key.expires_at).filter(|ends| now < *ends).max();
+        let bot = BotFacts {
+            id: bot.id.to_string(),
+            name: bot.name,
+            created_at: bot.created_at.to_string(),
+            old_key: ends.map(|ends| page.m.old_key_ends(ends)).unwrap_or_default(),
+        };
+        Ok(Self { base: page.base(), page, bot, roles, roles_error: String::new(), error: "", message: "" })
+    }
+}
+
+/// The bot in the path, if it belongs to the member's organization.
+async fn stored(app: &App, caller: &MemberWith<ConsoleBots>, id: &str) -> Result<StoredBot, ApiError> {
+    let id = BotId::parse(id).ok_or(ApiError::NotFound)?;
+    app.store().bot(&id).await?.filter(|bot| bot.org_id == caller.org.id).ok_or(ApiError::NotFound)
+}
+
+#[derive(Deserialize)]
+struct BotShown {
+    changed: Option<String>,
+}
+
+async fn look(
+    State(app): State<App>,
+    caller: MemberWith<ConsoleBots>,
+    Path((_, id)): Path<(String, String)>,
+    Query(shown): Query<BotShown>,
+) -> Result<Response, ApiError> {
+    let bot = stored(&app, &caller, &id).await?;
+    let (m, held) = (caller.m(), bot.roles());
+    let offered = roles::offered(m, roles::for_bots(), |role| held.contains(role));
+    let page = BotPage::new(&caller, bot, offered, app.clock().now())?;
+    let message = if shown.changed.is_some() { m.roles_changed } else { "" };
+    html(StatusCode::OK, &BotPage { message, ..page })
+}
+
+#[derive(Deserialize)]
+struct Chosen {
+    #[serde(default)]
+    role: Vec<String>,
+}
+
+async fn set_roles(
+    State(app): State<App>,
+    caller: MemberWith<ConsoleBots>,
+    Path((_, id)): Path<(String, String)>,
+    form: Form<Chosen>,
+) -> Result<Response, ApiError> {
+    let bot = stored(&app, &caller, &id).await?;
+    let (m, mut errors) = (caller.m(), Fields::default());
+    let Some(roles) = roles::parse(&form.fields.role, roles::for_bots(), m, &mut errors) else {
+        let chosen = |role: Role| form.fields.role.iter().any(|name| name == role.as_str());
+        let offered = roles::offered(m, roles::for_bots(), chosen);
+        let page = BotPage::new(&caller, bot, offered, app.clock().now())?;
+        let roles_error = errors.of(roles::FIELD).to_owned();
+        return html(StatusCode::BAD_REQUEST, &BotPage { roles_error, error: m.nothing_was_saved, ..page });
+    };
+    match app.store().set_bot_roles_by(caller.authority(), &bot.id, &roles, &caller.caller).await? {
+        BotChange::Done(bot) => Ok(see_other(&format!("/console/o/{}/bots/{}?changed", caller.org.id, bot.id))),
+        BotChange::NotFound => Err(ApiError::NotFound),
+        BotChange::CallerChanged => Err(CALLER_CHANGED),
+    }
+}
+
+#[derive(Deserialize)]
+struct Rotation {
+    #[serde(default)]
+    overlap: String,
+}
+
+async fn rotate(
+    State(app): State<App>,
+    State(console): State<Console>,
+    caller: MemberWith<ConsoleBots>,
+    Path((_, id)): Path<(String, String)>,
+    headers: HeaderMap,
+    form: Form<Rotation>,
+) -> Result<Response, ApiError> {
+    let bot = stored(&app, &caller, &id).await?;
+    let hours = match form.fields.overlap.as_str() {
+        "" => None,
+        "1h" => Some(1),
+        "24h" => Some(24),
+        "7d" => Some(7 * 24),
+        _ => return Err(ApiError::invalid("overlap", "is not offered")),
+    };
+    let overlap = hours.map(|hours| Duration::from_secs(hours * 60 * 60));
+    let (m, once) = (caller.m(), form.once::<ConsoleBots>()?);
+    let by = (caller.authority(), &caller.caller);
+    match app.store().rotate_bot_key_by(by.0, &bot.id, overlap, by.1, Some(&once)).await? {
+        // Not confirmed again: the transaction required the member's rights, and without the new key
+        // the bot might have none.
+        Keyed::Done(bot, key) => {
+            let ends = bot.keys.iter().find_map(|key| key.expires_at);
+            let note = ends.map(|ends| m.old_key_ends(ends)).unwrap_or_default();
+            key_page(&caller, m.key_rotated, &bot, &key, note, &console.public_url(&headers))
+        }
+        Keyed::Repeated(repeat) => caller.made(&repeat, Nav::Bots, "bots"),
+        Keyed::CallerChanged => Err(CALLER_CHANGED),
+        Keyed::NotFound => Err(ApiError::NotFound),
+    }
+}
+
+async fn ask(
+    State(app): State<App>,
+    caller: MemberWith<ConsoleBots>,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let bot = stored(&app, &caller, &id).await?;
+    let page = caller.frame(caller.m().delete_bot, Nav::Bots)?;
+    let m = page.m;
+    let roles: Vec<String> = bot.roles().as_slice().iter().map(|role| m.role_label(role)).collect();
+    let confirm = Confirm {
+        text: m.delete_bot_text.to_owned(),
+        facts: vec![Fact::new(m.name, &bot.name), Fact::new(m.bot_id, &bot.id), Fact::new(m.roles, roles.join(", "))],
+        submit: m.delete.to_owned(),
+        cancel: format!("{}/bots/{}", page.base(), bot.id),
+        error: String::new(),
+        typed: None,
+        page,
+    };
+    html(StatusCode::OK, &confirm)
+}
+
+#[derive(Deserialize)]
+struct Nothing {}
+
+async fn delete(
+    State(app): State<App>,
+    caller: MemberWith<ConsoleBots>,
+    Path((_, id)): Path<(String, String)>,
+    _: Form<Nothing>,
+) -> Result<Response, ApiError> {
+    let bot = stored(&app, &caller, &id).await?;
+    if !app.store().delete_bot(&bot.id, &caller.caller).await? {
+        return Err(ApiError::NotFound);
+    }
+    Ok(see_other(&format!("/console/o/{}/bots?deleted", caller.org.id)))
+}

@@ -1,0 +1,281 @@
+//! `/console/o/{org_id}/my-tokens`: a member's own org user tokens: list, issue, revoke.
+//!
+//! A token that is issued here is bound to the membership and ends with it.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::routing::get;
+use serde::Deserialize;
+use shared::console::expiry::Expiry;
+use shared::console::messages::Messages;
+use shared::console::page::{Confirm, Fact};
+use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, html, see_other};
+use shared::cursor::{self, Pages};
+use shared::domain::{StateFilter, UserIdentifier};
+use shared::ids::TokenId;
+use shared::permissions::ConsoleMyTokens;
+use shared::setup::Setup;
+use shared::store::org_user_tokens::{Issued, Listing, Page};
+use shared::store::tokens::OrgUserToken;
+use shared::{ApiError, App, ConsoleApp, Moment, Query};
+use utoipa_axum::router::OpenApiRouter;
+
+/// The routes of this function.
+pub fn routes() -> OpenApiRouter<ConsoleApp> {
+    OpenApiRouter::new()
+        .route("/console/o/{org_id}/my-tokens", get(list))
+        .route("/console/o/{org_id}/my-tokens/issue", get(form).post(issue))
+        .route("/console/o/{org_id}/my-tokens/{token_id}/revoke", get(ask).post(revoke))
+}
+
+/// Tokens per page.
+const PAGE: usize = 50;
+
+/// The user identifier of what the member issues: the verified address. `None` if it has a character
+/// that identifiers may not have.
+fn own_identifier(caller: &MemberWith<ConsoleMyTokens>) -> Option<UserIdentifier> {
+    UserIdentifier::try_from(address(caller)).ok()
+}
+
+fn address(caller: &MemberWith<ConsoleMyTokens>) -> String {
+    caller.member.email.expose().to_ascii_lowercase()
+}
+
+#[derive(Template)]
+#[template(path = "console/my_tokens.html")]
+struct ListPage {
+    page: Frame,
+    base: String,
+    tokens: Vec<TokenRow>,
+    unusable: bool,
+    refusal: &'static str,
+    message: &'static str,
+    first: String,
+    next: String,
+}
+
+struct TokenRow {
+    id: String,
+    prefix: String,
+    status: &'static str,
+    status_label: &'static str,
+    created_at: String,
+    expires_at: String,
+    last_used_at: String,
+}
+
+impl TokenRow {
+    fn new(token: OrgUserToken, now: Moment, m: &Messages) -> Self {
+        let state = token.state(now);
+        Self {
+            id: token.id.to_string(),
+            prefix: token.token_prefix,
+            status: state.into(),
+            status_label: m.state(state),
+            created_at: token.created_at.to_string(),
+            expires_at: text(token.expires_at),
+            last_used_at: text(token.last_used_at),
+        }
+    }
+}
+
+fn text(at: Option<Moment>) -> String {
+    at.map(|at| at.to_string()).unwrap_or_default()
+}
+
+#[derive(Deserialize)]
+struct Shown {
+    cursor: Option<String>,
+    revoked: Option<String>,
+}
+
+async fn list(
+    State(app): State<App>,
+    caller: MemberWith<ConsoleMyTokens>,
+    Query(shown): Query<Shown>,
+) -> Result<Response, ApiError> {
+    let page = caller.frame(caller.m().my_tokens, Nav::MyTokens)?;
+    let (m, base, org) = (page.m, page.base(), &caller.org.id);
+    let (identifier, own) = (own_identifier(&caller), caller.member.binding());
+    let pages = Pages(&["console-my-tokens", org.as_str(), own.member.as_str()]);
+    let after = pages.after(shown.cursor.as_deref(), |place| Some(place.to_owned()))?;
+    let found = match &identifier {
+        Some(identifier) => {
+            let listing = Listing {
+                states: StateFilter::All,
+                user_identifier: Some(identifier),
+                user_identifier_prefix: None,
+                bound_to: Some(&own),
+                after: after.as_deref(),
+                limit: PAGE,
+            };
+            if !listing.has_valid_start() {
+                return Err(cursor::foreign());
+            }
+            app.store().list_org_user_tokens(org, &listing).await?
+        }
+        None => Page::default(),
+    };
+    let (now, link) = (app.clock().now(), format!("{base}/my-tokens"));
+    let next = pages.next(found.next.as_deref());
+    html(
+        StatusCode::OK,
+        &ListPage {
+            tokens: found.tokens.into_iter().map(|token| TokenRow::new(token, now, m)).collect(),
+            unusable: identifier.is_none(),
+            refusal: caller.refusal().map_or("", |refusal| m.refusal(&refusal)),
+            message: if shown.revoked.is_some() { m.token_revoked } else { "" },
+            first: if after.is_some() { link.clone() } else { String::new() },
+            next: next.map(|cursor| format!("{link}?cursor={cursor}")).unwrap_or_default(),
+            page,
+            base,
+        },
+    )
+}
+
+#[derive(Template)]
+#[template(path = "console/my_token_issue.html")]
+struct FormPage {
+    page: Frame,
+    base: String,
+    error: &'static str,
+    identifier: String,
+    expiry: String,
+    expiry_date: String,
+    expiry_error: String,
+}
+
+/// The form with what was chosen, and what is wrong with it.
+fn form_page(
+    caller: &MemberWith<ConsoleMyTokens>,
+    chosen: Expiry,
+    errors: &Fields,
+    refusal: &'static str,
+) -> Result<FormPage, ApiError> {
+    let page = caller.frame(caller.m().issue_token, Nav::MyTokens)?;
+    let error = if errors.is_empty() { refusal } else { page.m.nothing_was_saved };
+    Ok(FormPage {
+        base: page.base(),
+        error,
+        identifier: address(caller),
+        expiry: chosen.expiry,
+        expiry_date: chosen.expiry_date,
+        expiry_error: errors.of(Expiry::FIELD).to_owned(),
+        page,
+    })
+}
+
+/// Why the member gets no token; an empty text if the member does.
+fn refusal(caller: &MemberWith<ConsoleMyTokens>) -> &'static str {
+    match (caller.refusal(), own_identifier(caller)) {
+        (Some(refusal), _) => caller.m().refusal(&refusal),
+        (None, None) => caller.m().address_is_no_identifier,
+        (None, Some(_)) => "",
+    }
+}
+
+async fn form(caller: MemberWith<ConsoleMyTokens>) -> Result<Response, ApiError> {
+    html(StatusCode::OK, &form_page(&caller, Expiry::default(), &Fields::default(), refusal(&caller))?)
+}
+
+#[derive(Template)]
+#[template(path = "console/token_issued.html")]
+struct IssuedPage<'a> {
+    page: Frame,
+    identifier: &'a str,
+    token: &'a str,
+    expires_at: String,
+    list: String,
+    setup: Setup,
+}
+
+async fn issue(
+    State(app): State<App>,
+    State(console): State<Console>,
+    caller: MemberWith<ConsoleMyTokens>,
+    headers: HeaderMap,
+    form: Form<Expiry>,
+) -> Result<Response, ApiError> {
+    let (store, org, by, m) = (app.store(), &caller.org.id, &caller.caller, caller.m());
+    let once = form.once::<ConsoleMyTokens>()?;
+    if let Some(repeat) = store.repeated(org, Some(&once), by).await? {
+        return caller.made(&repeat, Nav::MyTokens, "my-tokens");
+    }
+    let Some(identifier) = own_identifier(&caller).filter(|_| caller.refusal().is_none()) else {
+        caller.record_refusal(&app).await?;
+        let page = form_page(&caller, form.fields, &Fields::default(), refusal(&caller))?;
+        return html(StatusCode::FORBIDDEN, &page);
+    };
+    let mut errors = Fields::default();
+    let expires_at = form.fields.parse(app.clock().now(), m, &mut errors);
+    if !errors.is_empty() {
+        return html(StatusCode::BAD_REQUEST, &form_page(&caller, form.fields, &errors, "")?);
+    }
+    let issued = store.issue_own_org_user_token(&caller.member, identifier, expires_at, by, Some(&once));
+    let (token, plain) = match issued.await? {
+        Issued::Done(token, plain) => (token, plain),
+        Issued::Repeated(repeat) => return caller.made(&repeat, Nav::MyTokens, "my-tokens"),
+    };
+    caller.confirm(&app, Some(&once), store.revoke_org_user_token(org, &token.id, by)).await?;
+    let page = caller.frame(m.token_issued, Nav::MyTokens)?;
+    let issued = IssuedPage {
+        list: format!("{}/my-tokens", page.base()),
+        identifier: token.user_identifier.as_str(),
+        token: plain.expose(),
+        expires_at: text(token.expires_at),
+        setup: Setup::new(&console.public_url(&headers), plain.expose()),
+        page,
+    };
+    html(StatusCode::OK, &issued)
+}
+
+/// The member's own token with this ID.
+async fn own_token(app: &App, caller: &MemberWith<ConsoleMyTokens>, id: &str) -> Result<OrgUserToken, ApiError> {
+    let id = TokenId::parse(id).ok_or(ApiError::TokenNotFound)?;
+    let token = app.store().org_user_token(&caller.org.id, &id).await?;
+    token.filter(|token| token.bound_to == Some(caller.member.binding())).ok_or(ApiError::TokenNotFound)
+}
+
+async fn ask(
+    State(app): State<App>,
+    caller: MemberWith<ConsoleMyTokens>,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let token = own_token(&app, &caller, &id).await?;
+    let page = caller.frame(caller.m().revoke_token, Nav::MyTokens)?;
+    let m = page.m;
+    let optional = |at: Option<Moment>, otherwise: &str| at.map_or(otherwise.to_owned(), |at| at.to_string());
+    let confirm = Confirm {
+        text: m.revoke_token_text.to_owned(),
+        facts: vec![
+            Fact::new(m.prefix, &token.token_prefix),
+            Fact::new(m.issued, token.created_at),
+            Fact::new(m.expires, optional(token.expires_at, m.not_expiring)),
+            Fact::new(m.last_used, optional(token.last_used_at, m.never_used)),
+        ],
+        submit: m.revoke.to_owned(),
+        cancel: format!("{}/my-tokens", page.base()),
+        error: String::new(),
+        typed: None,
+        page,
+    };
+    html(StatusCode::OK, &confirm)
+}
+
+#[derive(Deserialize)]
+struct Nothing {}
+
+async fn revoke(
+    State(app): State<App>,
+    caller: MemberWith<ConsoleMyTokens>,
+    Path((_, id)): Path<(String, String)>,
+    _: Form<Nothing>,
+) -> Result<Response, ApiError> {
+    let (org, token) = (&caller.org.id, own_token(&app, &caller, &id).await?);
+    if !app.store().revoke_org_user_token(org, &token.id, &caller.caller).await? {
+        return Err(ApiError::TokenNotFound);
+    }
+    Ok(see_other(&format!("/console/o/{org}/my-tokens?revoked")))
+}

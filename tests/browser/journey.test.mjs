@@ -1,0 +1,188 @@
+// What references 000 to 002 say a person does in the console, done in a browser: with the npm lines
+// of an issued token a package is installed, the installation is seen, and revoking ends it.
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { browser, folder, registry, service, signIn } from './service.mjs';
+
+let upstream, running, chrome, state;
+
+before(async () => {
+  upstream = await registry();
+  running = await service('--npm-upstream', upstream.url);
+  chrome = await browser();
+  state = await signIn(chrome, running);
+});
+
+after(async () => {
+  await chrome?.close();
+  running?.stop();
+  upstream?.stop();
+});
+
+async function open(options = {}) {
+  const context = await chrome.newContext({ storageState: state, locale: 'en-US', ...options });
+  const page = await context.newPage();
+  await page.goto(`${running.base}/console/`);
+  return page;
+}
+
+function npmInstall(home) {
+  const project = fs.mkdtempSync(path.join(home, 'project-'));
+  fs.writeFileSync(path.join(project, 'package.json'), '{"name":"app","version":"1.0.0"}');
+  const cache = fs.mkdtempSync(path.join(home, 'cache-'));
+  const env = { PATH: process.env.PATH, HOME: home, npm_config_cache: cache, npm_config_update_notifier: 'false' };
+  return spawnSync('npm', ['install', 'widgets', '--no-audit'], { cwd: project, env, encoding: 'utf8' });
+}
+
+test('link signs in once', async () => {
+  const page = await open();
+  const used = await page.goto(running.link);
+  assert.equal(used.status(), 410);
+  await page.context().close();
+});
+
+test('issued token installs a package, which is logged, until it is revoked', async () => {
+  const page = await open();
+  await page.getByRole('link', { name: 'Tokens', exact: true }).click();
+  await page.getByRole('link', { name: 'Issue Token' }).first().click();
+  await page.getByLabel('User Identifier').fill('alice-laptop');
+  await page.getByRole('button', { name: 'Issue', exact: true }).click();
+  const text = await page.locator('main').innerText();
+  const token = text.match(/tg_org_[0-9A-Za-z]{42}/)[0];
+  assert.ok(!page.url().includes(token));
+
+  const home = folder();
+  const lines = await page.locator('details.commands').filter({ hasText: /^npm/ }).first().locator('code').textContent();
+  execFileSync('bash', ['-euc', lines], { cwd: home, env: { PATH: process.env.PATH, HOME: home } });
+  const installed = npmInstall(home);
+  assert.equal(installed.status, 0, installed.stderr);
+
+  await page.getByRole('link', { name: 'Installations', exact: true }).click();
+  const row = page.getByRole('row', { name: /widgets/ });
+  assert.match(await row.innerText(), /alice-laptop/);
+
+  await page.getByRole('link', { name: 'Tokens', exact: true }).click();
+  await page.getByRole('row', { name: /alice-laptop/ }).getByRole('link', { name: /Revoke/ }).click();
+  await page.getByRole('button', { name: 'Revoke' }).click();
+  await page.getByText('The token was revoked.').waitFor();
+  assert.ok(!(await page.content()).includes(token));
+  const refused = npmInstall(home);
+  assert.notEqual(refused.status, 0);
+  assert.match(refused.stderr, /401/);
+  await page.context().close();
+});
+
+test('shown token is not in the history and is copied by its button', async () => {
+  const page = await open({ permissions: ['clipboard-read', 'clipboard-write'] });
+  await page.getByRole('link', { name: 'Tokens', exact: true }).click();
+  await page.getByRole('link', { name: 'Issue Token' }).first().click();
+  await page.getByLabel('User Identifier').fill('bob-laptop');
+  await page.getByRole('button', { name: 'Issue', exact: true }).click();
+  const token = (await page.locator('main').innerText()).match(/tg_org_[0-9A-Za-z]{42}/)[0];
+  await page.locator('.secret').getByRole('button', { name: /Copy/ }).click();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), token);
+  await page.getByRole('link', { name: 'Tokens', exact: true }).click();
+  await page.goBack();
+  assert.ok(!(await page.content()).includes(token));
+  await page.context().close();
+});
+
+test('double click issues one token', async () => {
+  const page = await open();
+  await page.goto(`${running.base}/console/o/${running.env.ORG}/tokens/issue`);
+  await page.getByLabel('User Identifier').fill('double-click');
+  await page.getByRole('button', { name: 'Issue', exact: true }).dblclick();
+  await page.getByText(/tg_org_/).first().waitFor();
+  const route = `/v1/o/${running.env.ORG}/guard/org-user-tokens?user_identifier=double-click`;
+  assert.equal((await running.api('GET', route)).tokens.length, 1);
+  await page.context().close();
+});
+
+test('token is issued with the keyboard alone', async () => {
+  const page = await open();
+  await page.keyboard.press('Tab');
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to content');
+  await page.goto(`${running.base}/console/o/${running.env.ORG}/tokens/issue`);
+  for (let tabs = 0; tabs < 60; tabs++) {
+    await page.keyboard.press('Tab');
+    if ((await page.evaluate(() => document.activeElement.id)) === 'user_identifier') break;
+  }
+  await page.keyboard.type('keyboard-only');
+  await page.keyboard.press('Enter');
+  await page.getByText(/tg_org_/).first().waitFor();
+  await page.context().close();
+});
+
+test('key is created, clicked and revoked without script', async () => {
+  const page = await open({ javaScriptEnabled: false });
+  await page.getByRole('link', { name: 'API Keys' }).click();
+  await page.getByRole('link', { name: 'Create Key' }).first().click();
+  await page.getByLabel('Name').fill('ci-pipeline');
+  await page.getByLabel('Production').check();
+  await page.getByRole('button', { name: 'Create' }).click();
+  const key = (await page.locator('main').innerText()).match(/tk_live_[0-9a-f]{64}/)[0];
+  const whoami = () => fetch(`${running.base}/v1/whoami`, { headers: { authorization: `Bearer ${key}` } });
+  assert.equal((await whoami()).status, 200);
+  await page.getByRole('link', { name: 'API Keys', exact: true }).first().click();
+  await page.getByRole('link', { name: 'ci-pipeline' }).click();
+  await page.getByRole('link', { name: 'Revoke' }).click();
+  await page.getByText('There is no undo').first().waitFor();
+  await page.getByRole('button', { name: 'Revoke' }).click();
+  await page.getByText('The API key was revoked.').waitFor();
+  assert.equal((await whoami()).status, 401);
+  await page.context().close();
+});
+
+test('added bot issues a token with its shown credential', async () => {
+  const page = await open();
+  await page.getByRole('link', { name: 'Bots', exact: true }).click();
+  await page.getByRole('link', { name: 'Add Bot' }).first().click();
+  await page.getByLabel('Name').fill('onboarding');
+  await page.getByLabel('Token issuer').check();
+  await page.getByRole('button', { name: 'Add' }).click();
+  const credential = (await page.locator('main').innerText()).match(/shisho_apikey_\w{43}:BT\w{26}/)[0];
+  const issued = await fetch(`${running.base}/v1/o/${running.env.ORG}/guard/org-user-tokens`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${credential}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ user_identifier: 'carol-laptop' }),
+  });
+  assert.equal(issued.status, 201, await issued.text());
+  await page.context().close();
+});
+
+test('invited person signs in by mail, accepts, and is removed while looking at a page', async () => {
+  const page = await open();
+  await page.getByRole('link', { name: 'Members', exact: true }).click();
+  await page.getByRole('link', { name: 'Invite Member' }).first().click();
+  await page.getByLabel('Email address').fill('dave@example.com');
+  await page.getByLabel('Guard manager').check();
+  await page.getByRole('button', { name: 'Invite' }).click();
+  await page.getByText('The invitation was sent.').waitFor();
+
+  const context = await chrome.newContext({ locale: 'en-US' });
+  const dave = await context.newPage();
+  await dave.goto(`${running.base}/console/`);
+  await dave.getByLabel('Email address').fill('dave@example.com');
+  await dave.getByRole('button', { name: 'Send code' }).click();
+  await dave.getByText('Check your mail').waitFor();
+  const [mail] = (await running.mails()).filter(mail => mail.to === 'dave@example.com');
+  await dave.getByLabel('Code').fill(mail.text.match(/(?:[0-9A-Z]{4}-){3}[0-9A-Z]{4}/)[0]);
+  await dave.getByRole('button', { name: 'Sign in' }).click();
+  await dave.getByRole('link', { name: /Demo/ }).click();
+  await dave.getByRole('button', { name: 'Accept' }).click();
+  await dave.getByRole('link', { name: 'Tokens', exact: true }).click();
+
+  await page.getByRole('link', { name: 'Members', exact: true }).click();
+  await page.getByRole('link', { name: 'dave@example.com' }).click();
+  await page.getByRole('link', { name: /Remove/ }).click();
+  await page.getByRole('button', { name: 'Remove' }).click();
+  await page.getByText('The member was removed.').waitFor();
+  await dave.reload();
+  assert.match(dave.url(), /\/console\/sign-in/);
+  await context.close();
+  await page.context().close();
+});

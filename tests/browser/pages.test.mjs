@@ -1,0 +1,185 @@
+// Every page in English and Japanese, light and dark, with and without script, wide and 320 px
+// narrow: no violation that axe finds, nothing to scroll sideways, no message in the console.
+
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { createRequire } from 'node:module';
+import { after, before, test } from 'node:test';
+import { browser, registry, service, signIn } from './service.mjs';
+
+const axe = fs.readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const RULES = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+
+const FACTORS = { lang: ['en', 'ja'], scheme: ['light', 'dark'], script: [true, false], width: [1280, 320] };
+
+// Each pair of values of two factors is in one of them.
+const PAIRS = [
+  ['en', 'light', true, 1280],
+  ['en', 'dark', false, 320],
+  ['ja', 'light', false, 1280],
+  ['ja', 'dark', true, 320],
+  ['en', 'light', true, 320],
+  ['ja', 'dark', false, 1280],
+];
+
+function combinations() {
+  if (process.env.COMBINATIONS !== 'all') return PAIRS;
+  return Object.values(FACTORS).reduce((all, values) => all.flatMap(row => values.map(value => [...row, value])), [[]]);
+}
+
+test('combinations pair every two values of two factors', () => {
+  const factors = Object.values(FACTORS);
+  for (let a = 0; a < factors.length; a++)
+    for (let b = a + 1; b < factors.length; b++)
+      for (const one of factors[a])
+        for (const other of factors[b])
+          assert.ok(PAIRS.some(row => row[a] === one && row[b] === other), `${one} with ${other}`);
+});
+
+let upstream, running, chrome, state, empty;
+const pages = {};
+
+before(async () => {
+  upstream = await registry();
+  running = await service('--npm-upstream', upstream.url);
+  chrome = await browser();
+  state = await signIn(chrome, running);
+  const { ORG } = running.env;
+  const tokens = `/v1/o/${ORG}/guard/org-user-tokens`;
+  const issued = [];
+  for (const user of ['alice@example.com', 'C02X1234_jdoe', 'ASSET0042_EMP12345'])
+    issued.push(await running.api('POST', tokens, { user_identifier: user }));
+  await running.api('DELETE', `${tokens}/by-id/${issued[2].id}`);
+  const scopes = ['shield:write', 'org:read'];
+  const key = await running.api('POST', '/v1/api-keys', { name: 'cursor-laptop', environment: 'live', scopes });
+  const access = await running.api('POST', '/api/v2/organization/tokens/', { name: 'Factor export pipeline' });
+  const authorization = `Bearer ${issued[0].token}`;
+  for (const file of ['widgets', 'widgets/-/widgets-1.0.0.tgz'])
+    await fetch(`${running.base}/npm/${file}`, { headers: { authorization }, redirect: 'manual' });
+
+  const base = `/console/o/${ORG}`;
+  const bot = running.env.BOT_ID;
+  const members = await (await chrome.newContext({ storageState: state })).newPage();
+  await members.goto(`${running.base}${base}/members`);
+  const member = new URL(await members.locator('main table a').first().getAttribute('href'), running.base).pathname;
+  await members.goto(`${running.base}${base}/projects`);
+  await members.getByLabel('Project ID').fill('prd-greenhouse');
+  await members.getByRole('button', { name: /Add/ }).click();
+  await members.context().close();
+  Object.assign(pages, {
+    overview: base,
+    tokens: `${base}/tokens`,
+    'tokens-revoked': `${base}/tokens?state=revoked`,
+    'tokens-not-found': `${base}/tokens?prefix=nobody`,
+    'token-issue': `${base}/tokens/issue`,
+    'token-revoke': `${base}/tokens/${issued[1].id}/revoke`,
+    'tokens-revoke-by-user': `${base}/tokens/revoke-by-user`,
+    installations: `${base}/installations`,
+    'my-tokens': `${base}/my-tokens`,
+    'my-token-issue': `${base}/my-tokens/issue`,
+    'api-keys': `${base}/api-keys`,
+    'api-key': `${base}/api-keys/${key.id}`,
+    'api-key-create': `${base}/api-keys/create`,
+    'api-key-revoke': `${base}/api-keys/${key.id}/revoke`,
+    'access-tokens': `${base}/access-tokens`,
+    'access-token-create': `${base}/access-tokens/create`,
+    'access-token': `${base}/access-tokens/${access.id}`,
+    'access-token-delete': `${base}/access-tokens/${access.id}/delete`,
+    bots: `${base}/bots`,
+    'bot-add': `${base}/bots/add`,
+    bot: `${base}/bots/${bot}`,
+    'bot-delete': `${base}/bots/${bot}/delete`,
+    members: `${base}/members`,
+    'member-invite': `${base}/members/invite`,
+    member,
+    'member-remove': `${member}/remove`,
+    projects: `${base}/projects`,
+    'project-remove': `${base}/projects/prd-greenhouse/remove`,
+    'audit-log': `${base}/audit-log`,
+    account: '/console/account',
+    'not-found': '/console/no-such-page',
+  });
+  empty = { storageState: { cookies: [], origins: [] } };
+});
+
+after(async () => {
+  await chrome?.close();
+  running?.stop();
+  upstream?.stop();
+});
+
+async function check(page, name, combination, problems) {
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  if (wide > 0) problems.push(`${name} ${combination}: ${wide} px too wide`);
+  await page.evaluate(axe);
+  const found = await page.evaluate(rules => axe.run(document, { resultTypes: ['violations'], runOnly: rules }), RULES);
+  for (const { id, nodes } of found.violations) problems.push(`${name} ${combination}: ${id} at ${nodes[0].target}`);
+  const file = path.join(process.env.SCREENSHOTS, `${name}-${combination}.png`);
+  await page.screenshot({ path: file, fullPage: true });
+}
+
+test('every page has no violation, is not too wide and writes nothing to the console', async () => {
+  const problems = [];
+  for (const [lang, scheme, script, width] of combinations()) {
+    const combination = `${lang}-${scheme}-${script ? 'script' : 'plain'}-${width}`;
+    const options = {
+      viewport: { width, height: width === 320 ? 640 : 860 },
+      colorScheme: scheme,
+      locale: lang === 'ja' ? 'ja-JP' : 'en-US',
+      javaScriptEnabled: script,
+    };
+    const context = await chrome.newContext({ storageState: state, ...options });
+    const page = await context.newPage();
+    page.on('console', message => {
+      const expected = message.text().includes('status of 404');
+      if (['error', 'warning'].includes(message.type()) && !expected) problems.push(`${page.url()}: ${message.text()}`);
+    });
+    page.on('pageerror', error => problems.push(`${page.url()}: ${error.message}`));
+    for (const [name, route] of Object.entries(pages)) {
+      const response = await page.goto(running.base + route);
+      const expected = name === 'not-found' ? 404 : 200;
+      if (response.status() !== expected) problems.push(`${name}: ${response.status()}`);
+      assert.equal(await page.locator('html').getAttribute('lang'), lang, name);
+      await check(page, name, combination, problems);
+    }
+    // A form with errors, and a page that shows a secret.
+    await page.goto(`${running.base}${pages['token-issue']}`);
+    await page.locator('form.form button.primary, form.form button').last().click();
+    await check(page, 'token-issue-errors', combination, problems);
+    await page.locator('#user_identifier').fill('alice-laptop');
+    await page.locator('form.form button.primary').click();
+    await check(page, 'token-issued', combination, problems);
+    await context.close();
+
+    const nobody = await (await chrome.newContext({ ...empty, ...options })).newPage();
+    await nobody.goto(`${running.base}/console/`);
+    await check(nobody, 'sign-in', combination, problems);
+    await nobody.locator('#email').fill('nobody@example.com');
+    await nobody.locator('form button').last().click();
+    await check(nobody, 'code', combination, problems);
+    await nobody.context().close();
+  }
+  assert.deepEqual(problems, []);
+});
+
+test('pages are small', async () => {
+  const context = await chrome.newContext({ storageState: state });
+  const page = await context.newPage();
+  await page.goto(running.base + pages.overview);
+  const assets = await page.evaluate(() => [
+    document.querySelector('link[rel=stylesheet]').href,
+    document.querySelector('script[src]').src,
+  ]);
+  const { gzipSync } = await import('node:zlib');
+  const size = async url => gzipSync(Buffer.from(await (await fetch(url)).arrayBuffer()), { level: 9 }).length;
+  const [css, js] = await Promise.all(assets.map(size));
+  assert.ok(css <= 8 * 1024, `the stylesheet has ${css} bytes`);
+  assert.ok(js <= 6 * 1024, `the script has ${js} bytes`);
+  for (const [name, route] of Object.entries(pages)) {
+    const response = await page.goto(running.base + route);
+    const bytes = gzipSync(await response.body(), { level: 9 }).length;
+    assert.ok(bytes <= 30 * 1024, `${name} has ${bytes} bytes`);
+  }
+  await context.close();
+});
