@@ -468,6 +468,16 @@ impl IntoResponses for BodyErrors {
     }
 }
 
+/// The errors of a call that takes no body.
+#[derive(Debug)]
+pub struct NoFieldsErrors;
+
+impl IntoResponses for NoFieldsErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[BODY_TOO_LARGE, ApiError::UnsupportedMediaType])
+    }
+}
+
 /// The errors of every call with query parameters.
 #[derive(Debug)]
 pub struct QueryErrors;

@@ -217,6 +217,11 @@ pub const COVERED: &[Covered] = &[
     page(Operation::SignInStart, "/console/sign-in"),
 ];
 
+/// The operations in the OpenAPI document whose errors have a body, except the registries.
+pub fn answered() -> impl Iterator<Item = &'static Covered> {
+    routed().filter(|covered| covered.success != 404 && covered.method != Method::HEAD)
+}
+
 /// The page of a function of the console. The function tells its other paths and its methods apart.
 const fn page(operation: Operation, path: &'static str) -> Covered {
     covered(operation, Guard::Console, Method::GET, path, None, 200)

@@ -147,6 +147,7 @@ fn unwritable_folder_is_reported() {
         assert!(sentence.starts_with(&format!("cannot create the data folder {data}")), "{sentence}");
     }
     fs::create_dir_all(folder.path().join("data/lock")).unwrap();
+    fs::set_permissions(folder.path().join("data"), fs::Permissions::from_mode(0o700)).unwrap();
     let sentence = refuses(folder.path(), &["--port", "0", "--data", "data"]);
     assert!(sentence.starts_with("cannot write to the data folder data"), "{sentence}");
     let sentence = refuses(folder.path(), &["--port", "0", "--memory", "--env-file", "file/demo.env"]);

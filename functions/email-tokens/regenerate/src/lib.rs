@@ -3,7 +3,7 @@
 use axum::extract::State;
 use shared::error::Unauthorized;
 use shared::mail::send_key_changed;
-use shared::openapi::{BodyErrors, HolderErrors, tag};
+use shared::openapi::{HolderErrors, NoFieldsErrors, tag};
 use shared::permissions::EmailTokensRegenerate;
 use shared::views::NewEmailTokenView;
 use shared::{ApiError, EmailHolder, Json, MailApp, NoFields, NoQuery};
@@ -25,7 +25,7 @@ pub fn routes() -> OpenApiRouter<MailApp> {
     path = "/api/v1/tokens/regenerate",
     operation_id = "email-tokens-regenerate",
     tag = tag::EMAIL_TOKENS,
-    responses((status = 200, description = "The new token.", body = NewEmailTokenView), HolderErrors, BodyErrors),
+    responses((status = 200, description = "The new token.", body = NewEmailTokenView), HolderErrors, NoFieldsErrors),
 )]
 async fn regenerate(
     State(MailApp { app, mailer }): State<MailApp>,

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use shared::error::Unauthorized;
 use shared::mail::send_key_removed;
-use shared::openapi::{BodyErrors, HolderErrors, tag};
+use shared::openapi::{HolderErrors, NoFieldsErrors, tag};
 use shared::permissions::EmailTokensRevoke;
 use shared::{ApiError, EmailHolder, MailApp, NoContent, NoFields, NoQuery};
 use utoipa_axum::router::OpenApiRouter;
@@ -24,7 +24,7 @@ pub fn routes() -> OpenApiRouter<MailApp> {
     path = "/api/v1/tokens",
     operation_id = "email-tokens-revoke",
     tag = tag::EMAIL_TOKENS,
-    responses((status = 204, description = "The token is revoked."), HolderErrors, BodyErrors),
+    responses((status = 204, description = "The token is revoked."), HolderErrors, NoFieldsErrors),
 )]
 async fn revoke(
     State(MailApp { app, mailer }): State<MailApp>,

@@ -38,10 +38,7 @@ pub fn routes() -> OpenApiRouter<InstallationsApp> {
             status = 200,
             description = "A page of entries.",
             content((Page = "application/json"), (String = "text/csv")),
-            headers(
-                ("vary" = String, description = "`Accept`, which selects JSON or CSV."),
-                ("link" = Option<String>, description = "With CSV: the next page, if there is one (RFC 8288). The reference is relative to the request URL."),
-            ),
+            headers(("vary" = String, description = "`Accept`, which selects JSON or CSV.")),
         ),
         GuardErrors,
         QueryErrors,
