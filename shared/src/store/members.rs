@@ -416,16 +416,22 @@ impl Store {
 
     /// The member or invitation with this ID.
     pub async fn member(&self, org: &OrgId, id: &MemberId) -> Result<Option<Listed>, StoreError> {
-        let pointer: Option<Pointer> = self.get(keys::org_member(org, id)).await?;
-        let found = match pointer {
-            Some(Pointer { person: Some(person), .. }) => self.membership(person, org).await?.map(Listed::Active),
-            Some(Pointer { invited: Some(address), .. }) => {
-                let invitation: Option<Invitation> = self.get(keys::invitation(address, org)).await?;
-                invitation.filter(|invitation| self.clock.now() < invitation.expires_at).map(Listed::Invited)
+        // An invitation that is accepted between the two reads is found as a member by the next two.
+        for _ in 0..2 {
+            let pointer: Option<Pointer> = self.get(keys::org_member(org, id)).await?;
+            let found = match pointer {
+                Some(Pointer { person: Some(person), .. }) => self.membership(person, org).await?.map(Listed::Active),
+                Some(Pointer { invited: Some(address), .. }) => {
+                    let invitation: Option<Invitation> = self.get(keys::invitation(address, org)).await?;
+                    invitation.filter(|invitation| self.clock.now() < invitation.expires_at).map(Listed::Invited)
+                }
+                _ => return Ok(None),
+            };
+            if let Some(found) = found.filter(|found| found.id() == id) {
+                return Ok(Some(found));
             }
-            _ => None,
-        };
-        Ok(found.filter(|found| found.id() == id))
+        }
+        Ok(None)
     }
 
     /// Replaces the roles of a member.

@@ -289,7 +289,7 @@ async fn bot_of_another_organization_is_not_found() {
         let answer = send(&owner, &method, &path, &fields).await;
         assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text);
     }
-    for malformed in ["..", "BT1", "%00", "%ff", "bots"] {
+    for malformed in ["..", "BT1", "%00", "bots"] {
         assert_eq!(owner.get(&org.page(&format!("bots/{malformed}/delete"))).await.status, 404, "{malformed}");
     }
     assert_eq!(service.table.items().await, before);
