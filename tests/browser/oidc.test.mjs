@@ -49,7 +49,7 @@ before(async () => {
 after(async () => {
   await chrome?.close();
   running?.stop();
-  provider?.close();
+  provider?.close().closeAllConnections();
 });
 
 async function signIn(account) {

@@ -41,7 +41,7 @@ export async function registry() {
     return response.end(JSON.stringify({ name: 'widgets', 'dist-tags': tags, versions: { '1.0.0': version } }));
   });
   base = await listening(server);
-  return { url: `${base}/`, stop: () => server.close() };
+  return { url: `${base}/`, stop: () => void server.close().closeAllConnections() };
 }
 
 /// Starts the service with these further arguments.
@@ -74,6 +74,12 @@ export async function service(...extra) {
     if (!response.ok) throw new Error(`${method} ${route}: ${response.status} ${text}`);
     return text && JSON.parse(text);
   };
+  /// Downloads the package with a token.
+  running.download = async token => {
+    const headers = { authorization: `Bearer ${token}` };
+    const response = await fetch(`${running.base}/npm/widgets/-/widgets-1.0.0.tgz`, { headers, redirect: 'manual' });
+    if (response.status >= 400) throw new Error(`the download was refused: ${response.status}`);
+  };
   running.mails = async () => (await fetch(`${running.base}/_local/mail.json`)).json();
   running.stop = () => child.kill();
   return running;
@@ -89,6 +95,8 @@ export function browser() {
       '--disable-component-update',
       '--disable-sync',
       '--disable-quic',
+      // Nothing outside of this machine is asked for.
+      '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost',
     ],
   });
 }

@@ -175,6 +175,16 @@ impl Service {
         Self::start_on(DynamoDb::in_memory(0).await.unwrap(), clock, unlimited(), None, dependencies).await
     }
 
+    /// Like [`Self::start_with_provider`], with faults in DynamoDB. `store` and `table` bypass them.
+    pub async fn start_with_provider_and_faults(provider: Registration, clock: Clock) -> (Self, Faults) {
+        let dynamodb = DynamoDb::in_memory(0).await.unwrap();
+        let faults = Faults::start(&dynamodb.endpoint).await;
+        let served = Store::new(faults.client(), TABLE, clock.clone());
+        let dependencies = Dependencies { provider: Some(provider), ..Dependencies::default() };
+        let service = Self::start_on(dynamodb, clock, unlimited(), Some(served), dependencies).await;
+        (service.behind(&faults), faults)
+    }
+
     async fn start_on(
         dynamodb: DynamoDb,
         clock: Clock,

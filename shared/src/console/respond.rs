@@ -50,6 +50,7 @@ pub async fn respond(State(console): State<Console>, request: Request, next: Nex
         ApiError::ForeignForm.into_response()
     };
     let error = response.extensions().get::<ApiError>().cloned().or_else(|| routing_error(&response));
+    let error = error.or_else(|| is_unreadable(&response).then_some(ApiError::NotFound));
     let mut response = match error {
         None => response,
         Some(ApiError::Unauthorized(reason)) => to_sign_in(reason, return_to.as_deref()),
@@ -65,6 +66,12 @@ pub async fn respond(State(console): State<Console>, request: Request, next: Nex
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// Whether axum refused the request, in plain text: its path or query cannot be read.
+fn is_unreadable(response: &Response) -> bool {
+    let media_type = response.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    response.status().is_client_error() && media_type.starts_with(b"text/plain")
 }
 
 /// The page of an error. Handlers may use it to answer with a frame of their own.

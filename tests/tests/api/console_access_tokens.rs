@@ -147,11 +147,11 @@ async fn token_is_changed_disabled_enabled_and_deleted() {
     for gone in [owner.get(&delete).await, owner.submit(&delete, &[]).await, owner.get(&path).await] {
         assert_eq!(gone.status, 404);
     }
-    let expected = ["create", "update", "update", "update", "update", "delete"];
-    let actors = ["bot", "member", "member", "member", "member", "member"];
-    let expected: Vec<_> =
-        actors.iter().zip(expected).map(|(actor, action)| format!("{actor} org_access_token.{action}")).collect();
-    assert_eq!(logged(&service, &org).await, expected);
+    let mut actions = logged(&service, &org).await;
+    actions.sort();
+    let update = "member org_access_token.update";
+    let delete = "member org_access_token.delete";
+    assert_eq!(actions, ["bot org_access_token.create", delete, update, update, update, update]);
 }
 
 #[tokio::test]

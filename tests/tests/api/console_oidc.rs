@@ -22,6 +22,7 @@ use shared::person::Person;
 use shared::secret::{FormToken, Token};
 use shared::store::members::Authority;
 use tests::console::{person, unescaped};
+use tests::faults::Faults;
 use tests::issuer::{self, EC, FakeIssuer, KEYS, METADATA, OTHER_RSA, RSA, sign_with};
 use tests::log::Log;
 use tests::table::text;
@@ -78,6 +79,11 @@ impl Provider {
         let router = Router::new().route("/token", post(redeem)).with_state(provider.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         provider
+    }
+
+    /// How a service is registered here.
+    fn registration(&self, secret: ClientSecret, trusted_emails: bool) -> Registration {
+        Registration { issuer: self.issuer.issuer(), client_id: CLIENT.to_owned(), secret, trusted_emails }
     }
 
     /// Changes the metadata.
@@ -166,7 +172,7 @@ async fn redeem(
 }
 
 /// The service, its provider, and an organization.
-struct World {
+pub(crate) struct World {
     service: Service,
     provider: Provider,
     org: Org,
@@ -182,11 +188,22 @@ impl World {
     }
 
     async fn of(provider: Provider, secret: ClientSecret, trusted_emails: bool) -> Self {
-        let issuer = provider.issuer.issuer();
-        let registration = Registration { issuer, client_id: CLIENT.to_owned(), secret, trusted_emails };
+        let registration = provider.registration(secret, trusted_emails);
         let service = Service::start_with_provider(registration, provider.issuer.clock.clone()).await;
         let org = service.org().await;
         Self { service, provider, org }
+    }
+
+    /// Its DynamoDB injects faults, and Alice is a member.
+    pub(crate) async fn with_faults() -> (Self, Faults) {
+        let provider = Provider::start().await;
+        let registration = provider.registration(ClientSecret::given(SECRET.into()), false);
+        let clock = provider.issuer.clock.clone();
+        let (service, faults) = Service::start_with_provider_and_faults(registration, clock).await;
+        let org = service.org().await;
+        let world = Self { service, provider, org };
+        world.join_alice().await;
+        (world, faults)
     }
 
     /// Invites this address.
@@ -206,7 +223,7 @@ impl World {
         self.service.join(&self.org.id, &self.alice(), &[Role::Owner]).await;
     }
 
-    fn browser(&self) -> Browser<'_> {
+    pub(crate) fn browser(&self) -> Browser<'_> {
         Browser { service: &self.service, cookies: BTreeMap::new() }
     }
 
@@ -218,7 +235,7 @@ impl World {
 
 /// A browser: it keeps cookies.
 #[derive(Clone)]
-struct Browser<'a> {
+pub(crate) struct Browser<'a> {
     service: &'a Service,
     cookies: BTreeMap<String, String>,
 }
@@ -267,7 +284,7 @@ impl Browser<'_> {
     }
 
     /// Signs Alice in.
-    async fn sign_in(&mut self, world: &World, query: &str) -> Answer {
+    pub(crate) async fn sign_in(&mut self, world: &World, query: &str) -> Answer {
         let link = self.leave(query).await;
         self.get(&world.provider.approve(&link)).await
     }

@@ -8,11 +8,12 @@ use reqwest::Method;
 use shared::domain::Ecosystem;
 use shared::ids::TokenId;
 use shared::permissions::Role;
+use shared::store::Store;
 use shared::store::installations::{Download, Recorded};
 use shared::store::members::Authority;
 use tests::console::person;
 use tests::faults::Fault;
-use tests::table::text;
+use tests::table::{INSTALLATIONS, TABLE, text};
 use tests::{Answer, Org, Service, operator};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -182,14 +183,16 @@ async fn each_entry_of_the_log_is_counted_once() {
 async fn failed_counter_leaves_the_entry_logged_and_counts_nothing_twice() {
     let (service, faults) = Service::start_with_faults().await;
     let org = service.org().await;
+    let failing = Store::new(faults.client(), TABLE, service.clock.clone()).installation_log(INSTALLATIONS);
     for fault in [Fault::ServerError, Fault::NoCapacity, Fault::LostBefore, Fault::LostAfter, Fault::HangAfter] {
         for nth in 0..2 {
             let before = counted(&service, &org).await.0;
             let session = format!("{fault:?}-{nth}");
             faults.arm(nth, &[fault], None);
-            let recorded = record(&service, &org, Ecosystem::Npm, &session).await;
-            faults.disarm();
-            assert_eq!(recorded, Recorded::New, "{fault:?} at {nth}");
+            let recorded = failing.record(Some(&org.id), &download(Ecosystem::Npm, &session)).await;
+            let calls = faults.disarm();
+            assert_eq!(recorded.unwrap(), Recorded::New, "{fault:?} at {nth}");
+            assert_eq!(calls.iter().filter(|call| *call == "UpdateItem").count(), 1, "{fault:?} at {nth}: {calls:?}");
             assert_eq!(record(&service, &org, Ecosystem::Npm, &session).await, Recorded::Repeated, "{fault:?} at {nth}");
             let counts = counted(&service, &org).await.0 - before;
             // The entry's own request is repeated. That of the counter is not.
@@ -236,6 +239,7 @@ async fn last_five_entries_of_the_audit_log_are_shown_and_escaped() {
     let service = Service::start_with_manual_clock().await;
     let (org, bot) = service.org_with_owner().await;
     let visitor = service.member(&org, &[Role::Owner]).await;
+    service.clock.advance(Duration::from_millis(1));
     let issued = service.issue(&org, &bot, "alice-laptop").await;
     for n in 0..4 {
         service.store.add_project(&org.id, &format!("<b>{n}"), &operator()).await.unwrap();

@@ -776,6 +776,9 @@ async fn unknown_paths_methods_and_bodies_are_answered_with_pages() {
         }
     }
     let member = service.member(&org, &[Role::Owner]).await;
+    for path in ["/console/account/invitations/%ff", "/console/account?saved=1&saved=2", "/console/o/%ff/tokens"] {
+        assert_page(&member.get(path).await, 404, "Page not found");
+    }
     let request = member.request(Method::POST, "/console/sign-out").json(&json!({}));
     assert_page(&service.send(request).await, 415, "This page takes no such request");
     let request = service.request(Method::POST, ASK).header("sec-fetch-site", "same-origin");

@@ -21,6 +21,8 @@ use tests::table::{INSTALLATIONS, TABLE, text};
 use tests::upstream::Registry;
 use tests::{Answer, Service, operator, unlimited};
 
+use crate::console_oidc::World;
+
 const TOKENS_TABLE: &str = "TokensTable.Arn";
 const INSTALLATIONS_TABLE: &str = "InstallationsTable.Arn";
 const WRITES: [&str; 3] = ["PutItem", "UpdateItem", "DeleteItem"];
@@ -341,6 +343,7 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
     record_expiries(&mut recorder, service).await;
     record_mails(&mut recorder, service).await;
     record_projects(&mut recorder, service).await;
+    record_sign_in_with_provider(&mut recorder).await;
     record_logouts(&mut recorder, service).await;
     record_first_counts(&mut recorder, service).await;
     record_cuts(&mut recorder, service).await;
@@ -395,6 +398,20 @@ async fn record_mails(recorder: &mut Recorder, service: &Service) {
         recorder.record(Operation::EmailTokensRegister, 503, register(email)).await;
         recorder.ses.recover();
     }
+}
+
+/// A sign-in at an identity provider, in a browser with a session, of somebody with as many as allowed.
+async fn record_sign_in_with_provider(recorder: &mut Recorder) {
+    let (world, faults) = World::with_faults().await;
+    let faults = std::mem::replace(&mut recorder.faults, faults);
+    let mut browser = world.browser();
+    for _ in 0..20 {
+        world.browser().sign_in(&world, "").await;
+    }
+    for _ in 0..2 {
+        recorder.record(Operation::SignInCallback, 303, browser.sign_in(&world, "")).await;
+    }
+    recorder.faults = faults;
 }
 
 /// Projects of an organization access token exist.
