@@ -291,8 +291,6 @@ EXPECTED = {
     "console-org-user-tokens": page("Issue Token"),
     "console-overview": page("Overview", installations=True),
     "console-projects": page("Projects"),
-    "sign-in-code": page("Check your mail", mail=True),
-    "sign-in-start": page("Sign in"),
     "api-keys-create": Expected(201, api_key_created),
     "api-keys-list": Expected(200, api_keys_listed),
     "api-keys-revoke": Expected(204, api_key_revoked),
@@ -322,6 +320,12 @@ EXPECTED = {
     "registry-pypi": Expected(
         302, redirected_to("https://packages.example.com/packages/widgets-1.0-py3-none-any.whl"), installations=True
     ),
+    # No identity provider is configured.
+    "sign-in-callback": Expected(404, shows("Page not found"), page=True),
+    "sign-in-code": page("Check your mail", mail=True),
+    # A form without its token.
+    "sign-in-sign-out": Expected(403, shows("You may not open this page"), page=True),
+    "sign-in-start": page("Sign in"),
     "tokens-authorize": Expected(None, authorized),
     "tokens-introspect": Expected(200, introspected),
     "tokens-whoami": Expected(200, principal_shown, table=False),

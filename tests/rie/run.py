@@ -68,6 +68,8 @@ def environment(name, expected, service):
     env = {key: service.env[key] for key in names}
     if name in REGISTRIES:
         env |= REGISTRIES[name] | {"ANONYMOUS_ACCESS": "deny", "PUBLIC_URL": ""}
+    if expected.page:
+        env |= {"PUBLIC_URL": MAIL["PUBLIC_URL"]}
     if expected.mail:
         # The environment file does not contain the outbox's URL.
         env |= MAIL | {"AWS_ENDPOINT_URL_SESV2": service.env["BASE_URL"] + "/_local/ses"}

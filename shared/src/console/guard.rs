@@ -235,8 +235,11 @@ impl<O: Guarded> MemberWith<O> {
             return Err(ApiError::Unauthorized(Unauthorized::Invalid));
         }
         // Somebody who was removed and joined again is another member.
-        let member = member.filter(|member| member.id == self.member.id).ok_or(ApiError::NotFound)?;
-        if may(&member, O::OPERATION) { Ok(()) } else { Err(ApiError::Forbidden) }
+        match member.filter(|member| member.id == self.member.id) {
+            Some(member) if may(&member, O::OPERATION) => Ok(()),
+            Some(_) => Err(ApiError::Forbidden),
+            None => Err(nowhere(app, &self.signed_in).await),
+        }
     }
 
     /// The frame of a page. `here` is its link.
