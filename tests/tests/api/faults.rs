@@ -46,10 +46,9 @@ impl Case {
             .collect()
     }
 
-    /// Its row in the table of results.
-    fn row(self) -> String {
-        let key = if self.once { " with `Idempotency-Key`" } else { "" };
-        format!("`{} {}`{key}", self.covered.method, self.covered.path)
+    /// Its place in the table of results.
+    fn row(self) -> (String, bool) {
+        (format!("{} {}", self.covered.method, self.covered.path), self.once)
     }
 
     async fn call(self, service: &Service, fixtures: &Fixtures) -> Answer {
@@ -135,7 +134,7 @@ impl Setup {
 
     /// Injects one fault and checks everything that must hold.
     async fn inject(&self, case: Case, injection: Injection) {
-        let (covered, what) = (case.covered, format!("{} {injection:?}", case.row()));
+        let (covered, what) = (case.covered, format!("{:?} {injection:?}", case.row()));
         let (service, fixtures) = (&self.service, Fixtures::create(&self.service).await);
         match injection {
             Injection::Table { place, fault, permanent: false } => self.faults.arm(place, &[fault], None),
@@ -284,8 +283,8 @@ fn read(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)).unwrap()
 }
 
-/// Number of faults per operation and class.
-type Tally = BTreeMap<String, BTreeMap<FaultClass, usize>>;
+/// Number of faults per operation, without and with an idempotency key, and class.
+type Tally = BTreeMap<(String, bool), BTreeMap<FaultClass, usize>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_fault_at_any_call_yields_a_documented_answer_and_is_retryable() {
@@ -341,10 +340,11 @@ fn report(tally: &Tally) {
         writeln!(table, "| {name} | {cells} | {} |", counts.iter().sum::<usize>()).unwrap();
     };
     let mut totals = [0; 5];
-    for (operation, counts) in tally.iter().filter(|(_, counts)| !counts.is_empty()) {
+    for ((operation, once), counts) in tally.iter().filter(|(_, counts)| !counts.is_empty()) {
         let counts = classes.map(|class| counts.get(&class).copied().unwrap_or_default());
         totals.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
-        row(operation, counts);
+        let with_key = if *once { " with `Idempotency-Key`" } else { "" };
+        row(&format!("`{operation}`{with_key}"), counts);
     }
     row("all", totals);
     let total = totals.iter().sum::<usize>();

@@ -528,6 +528,11 @@ async fn works(name: &str) {
     assert_status(&service.whoami(&owner.credential).await, 401);
     assert_status(&service.call(Method::GET, ACCESS_TOKENS, &manager.credential).await, 200);
     assert!(store.delete_bot(&manager.id, operator).await.unwrap());
+
+    // Last, since sessions and codes end meanwhile.
+    service.clock.advance(DELAY);
+    service.erase().await.unwrap();
+    assert!(service.table.items().await.iter().all(|item| item["pk"] != "ERASURES"));
 }
 
 #[tokio::test]
