@@ -92,7 +92,8 @@ async fn token_is_changed_disabled_enabled_and_deleted() {
     let service = Service::start_with_manual_clock().await;
     let (org, bot, owner) = page(&service).await;
     service.projects(&org, &["coldroom", "greenhouse"]).await;
-    let body = json!({"name": "relay", "expires_at": "2027-01-01T10:00:00Z", "access_config": {"projects": ["greenhouse"]}});
+    let body =
+        json!({"name": "relay", "expires_at": "2027-01-01T10:00:00Z", "access_config": {"projects": ["greenhouse"]}});
     let token = service.access_token(&bot, &body).await;
     let path = org.page(&format!("access-tokens/{}", token.id));
     let form = owner.get(&path).await;
@@ -138,7 +139,11 @@ async fn token_is_changed_disabled_enabled_and_deleted() {
 
     let delete = format!("{path}/delete");
     let asked = owner.get(&delete).await;
-    assert!(asked.text.contains("relay 2") && asked.text.contains("The token is refused immediately"), "{}", asked.text);
+    assert!(
+        asked.text.contains("relay 2") && asked.text.contains("The token is refused immediately"),
+        "{}",
+        asked.text
+    );
     assert_eq!(service.access_tokens(&bot).await.len(), 1);
     let deleted = owner.submit(&delete, &[]).await;
     assert_eq!((deleted.status.as_u16(), deleted.header("location")), (303, &*org.page("access-tokens?deleted")));
@@ -227,7 +232,11 @@ async fn form_that_is_sent_again_creates_one_token_and_shows_no_other_secret() {
     assert_eq!(listed.len(), 1);
     for again in answers.iter().filter(|answer| answer.status != 200) {
         assert_eq!(again.status, 409, "{}", again.text);
-        assert!(tokens_on(again).is_empty() && again.text.contains(&format!("ID {}", listed[0]["id"])), "{}", again.text);
+        assert!(
+            tokens_on(again).is_empty() && again.text.contains(&format!("ID {}", listed[0]["id"])),
+            "{}",
+            again.text
+        );
         assert!(again.text.contains(&format!("href=\"{}\"", org.page("access-tokens"))), "{}", again.text);
     }
     assert_eq!(logged(&service, &org).await, ["member org_access_token.create"]);
@@ -264,7 +273,8 @@ async fn what_is_not_changed_is_not_checked_again() {
     let service = Service::start_with_manual_clock().await;
     let (org, bot, _) = page(&service).await;
     service.projects(&org, &["greenhouse"]).await;
-    let body = json!({"name": "relay", "expires_at": "2026-11-21T11:00:00Z", "access_config": {"projects": ["greenhouse"]}});
+    let body =
+        json!({"name": "relay", "expires_at": "2026-11-21T11:00:00Z", "access_config": {"projects": ["greenhouse"]}});
     let token = service.access_token(&bot, &body).await;
     service.store.remove_project(&org.id, "greenhouse", &operator()).await.unwrap();
     service.clock.advance(std::time::Duration::from_secs(48 * 60 * 60));

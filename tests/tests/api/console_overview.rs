@@ -193,7 +193,11 @@ async fn failed_counter_leaves_the_entry_logged_and_counts_nothing_twice() {
             let calls = faults.disarm();
             assert_eq!(recorded.unwrap(), Recorded::New, "{fault:?} at {nth}");
             assert_eq!(calls.iter().filter(|call| *call == "UpdateItem").count(), 1, "{fault:?} at {nth}: {calls:?}");
-            assert_eq!(record(&service, &org, Ecosystem::Npm, &session).await, Recorded::Repeated, "{fault:?} at {nth}");
+            assert_eq!(
+                record(&service, &org, Ecosystem::Npm, &session).await,
+                Recorded::Repeated,
+                "{fault:?} at {nth}"
+            );
             let counts = counted(&service, &org).await.0 - before;
             // The entry's own request is repeated. That of the counter is not.
             let expected = u64::from(nth == 0 || matches!(fault, Fault::LostAfter | Fault::HangAfter));
@@ -269,7 +273,11 @@ async fn each_role_sees_what_it_may_read() {
     }
     service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap();
     let page = service.member(&org, &[Role::Owner]).await.get(&org.page("")).await;
-    assert!(page.text.contains("Guard is not active") && !page.text.contains("<svg viewBox=\"0 0 140"), "{}", page.text);
+    assert!(
+        page.text.contains("Guard is not active") && !page.text.contains("<svg viewBox=\"0 0 140"),
+        "{}",
+        page.text
+    );
 }
 
 /// At most four reads beside the lists: session, membership, organization.
