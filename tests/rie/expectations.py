@@ -324,7 +324,7 @@ EXPECTED = {
     "sign-in-callback": Expected(404, shows("Page not found"), page=True),
     "sign-in-code": page("Check your mail", mail=True),
     # A form without its token.
-    "sign-in-sign-out": Expected(403, shows("You may not open this page"), page=True),
+    "sign-in-sign-out": Expected(403, shows("The form could not be accepted"), page=True),
     "sign-in-start": page("Sign in"),
     "tokens-authorize": Expected(None, authorized),
     "tokens-introspect": Expected(200, introspected),
