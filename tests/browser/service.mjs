@@ -20,7 +20,8 @@ export function folder() {
 async function listening(server) {
   server.listen(0, '127.0.0.1');
   await new Promise(done => server.once('listening', done));
-  return `http://127.0.0.1:${server.address().port}`;
+  // Not the name that the service has: it refuses an upstream on its own host.
+  return `http://localhost:${server.address().port}`;
 }
 
 /// A registry with the package `widgets`.
