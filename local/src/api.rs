@@ -10,7 +10,7 @@ use axum::http::Method;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use shared::console::respond::respond;
-use shared::console::{Console, ConsoleInstallationsApp, ConsoleMailApp};
+use shared::console::{Console, ConsoleInstallationsApp, ConsoleMailApp, METHODS};
 use shared::error::ErrorFormat;
 use shared::lambda::{Authorized, new_request_id};
 use shared::mail::Mailer;
@@ -212,7 +212,7 @@ pub async fn serve(
 /// Pages are not in the OpenAPI document, from which the other paths' methods are known.
 async fn method_not_allowed(request: Request) -> Response {
     match ErrorFormat::at(request.uri().path()) {
-        ErrorFormat::Page => ApiError::MethodNotAllowed("GET, HEAD, POST".to_owned()).into_response(),
+        ErrorFormat::Page => ApiError::MethodNotAllowed(METHODS.to_owned()).into_response(),
         _ => docs_not_found::not_found(request).await,
     }
 }

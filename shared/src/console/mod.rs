@@ -51,6 +51,9 @@ pub use sign_in::SignIn;
 /// The root of the console.
 pub const ROOT: &str = "/console/";
 
+/// The methods of pages and their forms, for the `Allow` header.
+pub const METHODS: &str = "GET, HEAD, POST";
+
 /// The page that leads to the person's organizations.
 pub const ORGANIZATIONS: &str = "/console/organizations";
 

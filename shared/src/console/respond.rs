@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::page::{Frame, html, preferred, see_other};
-use super::{Console, ROOT, SIGN_IN};
+use super::{Console, METHODS, ROOT, SIGN_IN};
 use crate::error::{ApiError, Rendered, Unauthorized};
 use crate::observe::{Origin, routing_error};
 
@@ -37,7 +37,7 @@ struct Problem<'a> {
 /// A layer around every router: it acts on requests below `/console/`.
 pub async fn respond(State(console): State<Console>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    if !path.starts_with(ROOT) {
+    if !path.starts_with(ROOT) && path != ROOT.trim_end_matches('/') {
         return next.run(request).await;
     }
     let language = preferred(request.headers());
@@ -54,6 +54,9 @@ pub async fn respond(State(console): State<Console>, request: Request, next: Nex
     let mut response = match error {
         None => response,
         Some(ApiError::Unauthorized(reason)) => to_sign_in(reason, return_to.as_deref()),
+        Some(ApiError::MethodNotAllowed(_)) => {
+            error_page(&ApiError::MethodNotAllowed(METHODS.to_owned()), &request_id, Frame::new(language, ""))
+        }
         Some(error) => error_page(&error, &request_id, Frame::new(language, "")),
     };
     let headers = response.headers_mut();

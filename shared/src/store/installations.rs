@@ -446,16 +446,17 @@ impl InstallationLog {
     async fn count_new(&self, org: Option<&OrgId>, shard: u8, entry: &Installation) {
         let Some(org) = org else { return };
         let number = |number: i64| AttributeValue::N(number.to_string());
+        let one_of = |ecosystem| number(i64::from(entry.download.ecosystem == ecosystem));
         let request = self
             .client
             .update_item()
             .table_name(&self.table)
             .key(PK, AttributeValue::S(counter(org, &entry.time.date(), shard)))
-            .update_expression("SET #ttl = if_not_exists(#ttl, :end) ADD #ecosystem :one")
+            .update_expression("SET #ttl = if_not_exists(#ttl, :end) ADD npm :npm, pypi :pypi")
             .expression_attribute_names("#ttl", TTL)
-            .expression_attribute_names("#ecosystem", entry.download.ecosystem.as_str())
             .expression_attribute_values(":end", number(entry.time.plus(COUNTERS_KEPT).epoch_seconds()))
-            .expression_attribute_values(":one", number(1))
+            .expression_attribute_values(":npm", one_of(Ecosystem::Npm))
+            .expression_attribute_values(":pypi", one_of(Ecosystem::Pypi))
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .customize()
             // A request that is repeated because its answer was lost would count twice.
