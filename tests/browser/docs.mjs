@@ -1,9 +1,12 @@
 // Makes the screenshots of docs/CONSOLE.md, of a store that exists for them alone.
 
+import fs from 'node:fs';
 import path from 'node:path';
+import { smaller } from './png.mjs';
 import { browser, registry, service, signIn } from './service.mjs';
 
 const [target] = process.argv.slice(2);
+fs.mkdirSync(target, { recursive: true });
 const upstream = await registry();
 const running = await service('--npm-upstream', upstream.url);
 const chrome = await browser();
@@ -33,7 +36,7 @@ try {
     await page.getByLabel(role).check();
     await page.getByRole('button', { name: 'Invite' }).click();
   }
-  const shoot = name => page.screenshot({ path: path.join(target, `${name}.png`) });
+  const shoot = async name => fs.writeFileSync(path.join(target, `${name}.png`), smaller(await page.screenshot()));
   for (const [name, route] of Object.entries({
     overview: '',
     tokens: '/tokens',

@@ -86,9 +86,12 @@ test('invited person signs in through the provider and accepts', async () => {
 });
 
 test('person without an invitation and one with an unverified address are not signed in', async () => {
-  for (const account of ['stranger', 'unverified']) {
+  for (const [account, reason] of [
+    ['stranger', 'Nobody has invited this address yet'],
+    ['unverified', 'has not verified your email address'],
+  ]) {
     const page = await signIn(account);
-    assert.match(page.url(), /\/console\/sign-in/);
+    await page.getByText(reason).waitFor();
     const cookies = await page.context().cookies(running.base);
     assert.ok(!cookies.some(cookie => cookie.name.startsWith('guard_session')), account);
   }

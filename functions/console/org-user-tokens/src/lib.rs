@@ -289,15 +289,18 @@ async fn ask(
     let token = app.store().org_user_token(&caller.org.id, &id).await?.ok_or(ApiError::TokenNotFound)?;
     let page = caller.frame(caller.m().revoke_token, Nav::Tokens)?;
     let m = page.m;
-    let optional = |at: Option<Moment>, otherwise: &str| at.map_or(otherwise.to_owned(), |at| at.to_string());
+    let optional = |label: &str, at: Option<Moment>, otherwise: &str| match at {
+        Some(at) => Fact::time(label, at),
+        None => Fact::new(label, otherwise),
+    };
     let confirm = Confirm {
         text: m.revoke_token_text.to_owned(),
         facts: vec![
             Fact::new(m.user_identifier, token.user_identifier.as_str()),
             Fact::new(m.prefix, &token.token_prefix),
-            Fact::new(m.issued, token.created_at),
-            Fact::new(m.expires, optional(token.expires_at, m.not_expiring)),
-            Fact::new(m.last_used, optional(token.last_used_at, m.never_used)),
+            Fact::time(m.issued, token.created_at),
+            optional(m.expires, token.expires_at, m.not_expiring),
+            optional(m.last_used, token.last_used_at, m.never_used),
         ],
         submit: m.revoke.to_owned(),
         cancel: format!("{}/tokens", page.base()),
