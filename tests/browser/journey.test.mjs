@@ -7,7 +7,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
-import { browser, folder, registry, service, signIn } from './service.mjs';
+import { browser, enterCode, folder, registry, service, signIn } from './service.mjs';
 
 const run = promisify(execFile);
 
@@ -257,14 +257,7 @@ test('invited person signs in by mail, accepts, and is removed while looking at 
 
   const context = await chrome.newContext({ locale: 'en-US' });
   const dave = await context.newPage();
-  await dave.goto(`${running.base}/console/`);
-  await dave.getByLabel('Email address').fill('dave@example.com');
-  await dave.getByRole('button', { name: 'Send code' }).click();
-  await dave.getByText('Check your mail').waitFor();
-  const sent = (await running.mails()).filter(mail => mail.to === 'dave@example.com');
-  const [code] = sent.flatMap(mail => mail.text.match(/\b(?:[0-9A-Z]{4}-){3}[0-9A-Z]{4}\b/) ?? []);
-  await dave.getByLabel('Code').fill(code);
-  await dave.getByRole('button', { name: 'Sign in' }).click();
+  await enterCode(dave, running, 'dave@example.com');
   await dave.getByRole('link', { name: /Demo/ }).click();
   await dave.getByRole('button', { name: 'Accept' }).click();
   await dave.getByRole('link', { name: 'Tokens', exact: true }).click();

@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
-import { browser, registry, service, signIn } from './service.mjs';
+import { browser, registry, service, signIn, signInByMail } from './service.mjs';
 
 const axe = fs.readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const RULES = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
@@ -37,7 +37,7 @@ test('combinations pair every two values of two factors', () => {
           assert.ok(PAIRS.some(row => row[a] === one && row[b] === other), `${one} with ${other}`);
 });
 
-let upstream, running, chrome, state;
+let upstream, running, chrome, state, invited;
 const pages = {};
 
 before(async () => {
@@ -64,7 +64,12 @@ before(async () => {
   await members.goto(`${running.base}${base}/projects`);
   await members.getByLabel('Project ID').fill('prd-greenhouse');
   await members.getByRole('button', { name: /Add/ }).click();
+  await members.goto(`${running.base}${base}/members/invite`);
+  await members.getByLabel('Email address').fill('frank@example.com');
+  await members.getByLabel('Guard manager').check();
+  await members.getByRole('button', { name: 'Invite' }).click();
   await members.context().close();
+  invited = await signInByMail(chrome, running, 'frank@example.com');
   Object.assign(pages, {
     overview: base,
     tokens: `${base}/tokens`,
@@ -73,6 +78,7 @@ before(async () => {
     'token-issue': `${base}/tokens/issue`,
     'token-revoke': `${base}/tokens/${issued[1].id}/revoke`,
     'tokens-revoke-by-user': `${base}/tokens/revoke-by-user`,
+    'tokens-revoke-by-user-preview': `${base}/tokens/revoke-by-user?user_identifier=alice@example.com`,
     installations: `${base}/installations`,
     'my-tokens': `${base}/my-tokens`,
     'my-token-issue': `${base}/my-tokens/issue`,
@@ -97,6 +103,7 @@ before(async () => {
     'audit-log': `${base}/audit-log`,
     account: '/console/account',
     'not-found': '/console/no-such-page',
+    'link-used': new URL(running.link).pathname,
   });
 });
 
@@ -134,24 +141,37 @@ async function lookAtAll(lang, scheme, script, width, problems) {
   const context = await contextOf(script, { storageState: state, ...options });
   const page = await context.newPage();
   page.on('console', message => {
-    const expected = /status of (404|400)/.test(message.text());
+    const expected = /status of 4(00|04|10)/.test(message.text());
     if (['error', 'warning'].includes(message.type()) && !expected) problems.push(`${page.url()}: ${message.text()}`);
   });
   page.on('pageerror', error => problems.push(`${page.url()}: ${error.message}`));
   for (const [name, route] of Object.entries(pages)) {
     const response = await page.goto(running.base + route);
-    const expected = name === 'not-found' ? 404 : 200;
+    const expected = { 'not-found': 404, 'link-used': 410 }[name] ?? 200;
     if (response.status() !== expected) problems.push(`${name}: ${response.status()}`);
     assert.equal(await page.locator('html').getAttribute('lang'), lang, name);
     await check(page, name, combination, problems);
   }
-  // A form with errors, and a page that shows a secret.
-  await page.goto(`${running.base}${pages['token-issue']}`);
-  await page.locator('form.form button.primary, form.form button').last().click();
-  await check(page, 'token-issue-errors', combination, problems);
-  await page.locator('#user_identifier').fill('alice-laptop');
-  await page.locator('form.form button.primary').click();
-  await check(page, 'token-issued', combination, problems);
+  // A form with errors, and the pages that show a secret.
+  const submit = async (form, name, fill) => {
+    await page.goto(running.base + pages[form]);
+    await fill();
+    await page.locator('main form.form button.primary').click();
+    await page.locator('.secret, [aria-invalid]').first().waitFor();
+    await check(page, name, combination, problems);
+  };
+  await submit('token-issue', 'token-issue-errors', async () => {});
+  await submit('token-issue', 'token-issued', () => page.locator('#user_identifier').fill('alice-laptop'));
+  await submit('api-key-create', 'api-key-created', async () => {
+    await page.locator('#name').fill(combination);
+    await page.locator('[name=environment]').first().check();
+    await page.locator('[name=scope]').first().check();
+  });
+  await submit('access-token-create', 'access-token-created', () => page.locator('#name').fill(combination));
+  await submit('bot-add', 'bot-added', async () => {
+    await page.locator('#name').fill(combination);
+    await page.locator('[name=role]').first().check();
+  });
   await context.close();
 
   const nobody = await (await contextOf(script, options)).newPage();
@@ -161,7 +181,27 @@ async function lookAtAll(lang, scheme, script, width, problems) {
   await nobody.locator('form button').last().click();
   await check(nobody, 'code', combination, problems);
   await nobody.context().close();
+
+  const guest = await (await contextOf(script, { storageState: invited, ...options })).newPage();
+  await guest.goto(`${running.base}/console/`);
+  await check(guest, 'invitations', combination, problems);
+  await guest.locator('main a.card').click();
+  await guest.locator('main button.primary').waitFor();
+  await check(guest, 'invitation', combination, problems);
+  await guest.context().close();
 }
+
+test('checks notice pale text, a button without a name, and what is too wide', async () => {
+  const page = await (await chrome.newContext({ viewport: { width: 320, height: 640 } })).newPage();
+  const pale = '<p style="color:#bbb;background:#fff">pale</p>';
+  const wide = '<div style="width:500px">wide</div>';
+  await page.setContent(`<html lang="en"><title>t</title><main><h1>h</h1>${pale}<button></button>${wide}</main>`);
+  const problems = [];
+  await check(page, 'broken', 'en', problems);
+  for (const expected of ['color-contrast', 'button-name', 'too wide'])
+    assert.ok(problems.some(problem => problem.includes(expected)), `${expected} is not in ${problems}`);
+  await page.context().close();
+});
 
 test('every page has no violation, is not too wide and writes nothing to the console', async () => {
   const problems = [];

@@ -18,13 +18,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
-use super::bots::Bot;
 use super::keys::{self, Key};
 use super::{Committed, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::{Held, OrUnknown};
 use crate::email::{AddressHash, EmailAddress};
-use crate::ids::{MemberId, OrgId};
+use crate::ids::{BotId, MemberId, OrgId};
 use crate::permissions::Role;
 use crate::person::{Binding, Person, PersonId};
 
@@ -212,8 +211,8 @@ pub enum MemberChange {
 /// are as they were read.
 #[derive(Debug, Clone, Copy)]
 pub enum Authority<'a> {
-    /// A bot.
-    Bot(&'a Bot),
+    /// A bot: its ID, and its revision when it was read.
+    Bot(&'a BotId, u64),
     /// A member.
     Member(&'a Member),
     /// The operator.
@@ -225,7 +224,7 @@ impl Transaction<'_> {
     /// write of its own in the transaction.
     pub(super) fn require_authority(&mut self, authority: Authority<'_>) -> bool {
         let (key, id, revision) = match authority {
-            Authority::Bot(bot) => (keys::bot(&bot.id), bot.id.as_str(), bot.revision),
+            Authority::Bot(id, revision) => (keys::bot(id), id.as_str(), revision),
             Authority::Member(member) => (member.key(), member.id.as_str(), member.revision),
             Authority::Operator => return false,
         };
@@ -250,7 +249,7 @@ impl Store {
         let now = self.clock.now();
         let inviter = match authority {
             Authority::Member(member) => Some(member.email.clone()),
-            Authority::Bot(_) | Authority::Operator => None,
+            Authority::Bot(..) | Authority::Operator => None,
         };
         let invitation = Invitation {
             id: MemberId::new(&self.clock)?,

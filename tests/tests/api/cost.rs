@@ -11,6 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use shared::cost::Cost;
 use shared::permissions::Role;
+use tests::console::issued_token;
 use tests::{Answer, Bot, Issued, Org, Service};
 
 /// The read of the bot.
@@ -315,4 +316,85 @@ async fn npm_logout_costs_as_much_as_revoking() {
     assert_eq!(logout(&service.issue(&org, &owner, "alice").await.token).await, cost(4, 3.0, 4.0 * WRITE + AUDIT));
     // The token; address, token and pointer, the entry.
     assert_eq!(logout(&service.email_token("alice@example.com").await).await, cost(2, 1.0, 3.0 * WRITE + AUDIT));
+}
+
+#[tokio::test]
+async fn page_costs_four_reads_beside_its_list() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, bot) = service.org_with_owner().await;
+    let owner = service.member(&org, &[Role::Owner]).await;
+    let member = service.store.membership(owner.person.id, &org.id).await.unwrap().unwrap();
+    service.projects(&org, &["greenhouse"]).await;
+    let token = service.issue(&org, &bot, "alice").await.id;
+    let api_key = service.api_key(&bot.credential, &["org:read"]).await.id;
+    let access_token = service.access_token(&bot, &json!({"name": "device"})).await.id;
+    assert_eq!(owner.submit(&org.page("my-tokens/issue"), &[("expiry", "never")]).await.status, 200);
+    let own = format!("?user_identifier={}", owner.person.email.expose());
+    let own = service.listed_ids(&org, &bot, &own).await.remove(0);
+    // What every page reads: the session, the membership and the organization.
+    let page = |beside: u32, queries: u32, listed: f64| {
+        assert!(beside <= 1, "a page reads one thing more beside its list");
+        (3 + beside + queries, 3.0 + f64::from(beside) + listed)
+    };
+    for (path, (calls, read)) in [
+        (String::new(), page(0, 0, 0.0)),
+        ("tokens".into(), page(0, 0, 0.0)),
+        ("tokens?state=all".into(), page(0, 0, 0.0)),
+        ("tokens/issue".into(), page(0, 0, 0.0)),
+        (format!("tokens/{token}/revoke"), page(0, 0, 0.0)),
+        ("tokens/revoke-by-user".into(), page(0, 0, 0.0)),
+        ("tokens/revoke-by-user?user_identifier=alice".into(), page(0, 0, 0.0)),
+        ("my-tokens".into(), page(0, 0, 0.0)),
+        ("my-tokens/issue".into(), page(0, 0, 0.0)),
+        (format!("my-tokens/{own}/revoke"), page(0, 0, 0.0)),
+        ("api-keys".into(), page(0, 0, 0.0)),
+        ("api-keys/create".into(), page(0, 0, 0.0)),
+        (format!("api-keys/{api_key}"), page(0, 0, 0.0)),
+        (format!("api-keys/{api_key}/revoke"), page(0, 0, 0.0)),
+        ("access-tokens".into(), page(0, 0, 0.0)),
+        ("access-tokens/create".into(), page(0, 0, 0.0)),
+        (format!("access-tokens/{access_token}"), page(0, 0, 0.0)),
+        (format!("access-tokens/{access_token}/delete"), page(0, 0, 0.0)),
+        ("bots".into(), page(0, 0, 0.0)),
+        ("bots/add".into(), page(0, 0, 0.0)),
+        (format!("bots/{}", bot.id), page(0, 0, 0.0)),
+        (format!("bots/{}/delete", bot.id), page(0, 0, 0.0)),
+        ("members".into(), page(0, 0, 0.0)),
+        ("members/invite".into(), page(0, 0, 0.0)),
+        (format!("members/{}", member.id), page(0, 0, 0.0)),
+        (format!("members/{}/remove", member.id), page(0, 0, 0.0)),
+        ("projects".into(), page(0, 0, 0.0)),
+        ("projects/greenhouse/remove".into(), page(0, 0, 0.0)),
+        ("installations".into(), page(0, 0, 0.0)),
+        ("installations.csv".into(), page(0, 0, 0.0)),
+        ("audit-log".into(), page(0, 0, 0.0)),
+        ("audit-log.csv".into(), page(0, 0, 0.0)),
+    ] {
+        let answer = owner.get(&org.page(&path)).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        eprintln!("MEASURED {path} {:?}", answer.cost());
+        let _ = (calls, read);
+    }
+    for path in ["/console/organizations", "/console/account", "/console/sign-in"] {
+        let answer = owner.get(path).await;
+        eprintln!("MEASURED {path} {} {:?}", answer.status, answer.cost());
+    }
+    for _ in 0..2 {
+        eprintln!("MEASURED tokens {:?}", owner.get(&org.page("tokens?state=revoked")).await.cost());
+    }
+    panic!();
+}
+
+#[tokio::test]
+async fn token_of_a_member_costs_one_look_at_the_membership() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, bot) = service.org_with_owner().await;
+    let member = service.member(&org, &[Role::Member]).await;
+    let own = issued_token(&member.submit(&org.page("my-tokens/issue"), &[("expiry", "never")]).await);
+    let unbound = service.issue(&org, &bot, "alice").await.token;
+    for (token, reads) in [(unbound, 1), (own, 2)] {
+        // Its first use updates when it was last used.
+        assert_eq!(service.whoami(&token).await.status, 200);
+        assert_eq!(service.whoami(&token).await.cost(), cost(reads, f64::from(reads), 0.0));
+    }
 }

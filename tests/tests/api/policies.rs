@@ -22,6 +22,7 @@ use tests::upstream::Registry;
 use tests::{Answer, Service, operator, unlimited};
 
 use crate::console_oidc::World;
+use crate::policies_pages;
 
 const TOKENS_TABLE: &str = "TokensTable.Arn";
 const INSTALLATIONS_TABLE: &str = "InstallationsTable.Arn";
@@ -270,7 +271,10 @@ impl Policies {
 fn chosen(value: &Value, checks: KeyChecks) -> &Value {
     match value.as_array() {
         Some(parts) => {
-            assert!(parts.len() == 3 && ["ChecksKeys", "HasOidcClientSecretArn"].iter().any(|c| parts[0] == *c), "{value}");
+            assert!(
+                parts.len() == 3 && ["ChecksKeys", "HasOidcClientSecretArn"].iter().any(|c| parts[0] == *c),
+                "{value}"
+            );
             &parts[if checks == KeyChecks::Enforced || parts[0] != "ChecksKeys" { 1 } else { 2 }]
         }
         None => value,
@@ -283,9 +287,9 @@ fn resource_name(operation: Operation) -> String {
 }
 
 /// Records what calls of operations ask of DynamoDB.
-struct Recorder {
-    faults: Faults,
-    ses: Ses,
+pub(crate) struct Recorder {
+    pub(crate) faults: Faults,
+    pub(crate) ses: Ses,
     recorded: BTreeMap<String, BTreeSet<Access>>,
 }
 
@@ -294,19 +298,28 @@ impl Recorder {
     async fn record_erasure(&mut self, service: &Service) {
         self.faults.arm(0, &[], None);
         service.erase().await.unwrap();
-        let calls = self.faults.take_calls();
-        let recorded = self.recorded.get_mut(&resource_name(Operation::EmailTokensErase)).unwrap();
-        recorded.extend(calls.iter().flat_map(accesses));
+        self.extend(Operation::EmailTokensErase);
     }
 
     /// Makes a call of this operation.
-    async fn record(&mut self, operation: Operation, expected: u16, call: impl Future<Output = Answer>) {
+    pub(crate) async fn record(
+        &mut self,
+        operation: Operation,
+        expected: u16,
+        call: impl Future<Output = Answer>,
+    ) -> Answer {
         self.faults.arm(0, &[], None);
         let answer = call.await;
-        let calls = self.faults.take_calls();
-        assert_eq!(answer.status, expected, "{}: {}", operation.name(), answer.text);
         // The authorizer asks for whoami, which has no access to the table.
-        let operation = if operation == Operation::TokensWhoami { Operation::TokensAuthorize } else { operation };
+        let asking = if operation == Operation::TokensWhoami { Operation::TokensAuthorize } else { operation };
+        self.extend(asking);
+        assert_eq!(answer.status, expected, "{}: {}", operation.name(), answer.text);
+        answer
+    }
+
+    /// Records the calls since the faults were armed as those of this operation.
+    pub(crate) fn extend(&mut self, operation: Operation) {
+        let calls = self.faults.take_calls();
         self.recorded.get_mut(&resource_name(operation)).unwrap().extend(calls.iter().flat_map(accesses));
     }
 }
@@ -344,6 +357,7 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
     record_mails(&mut recorder, service).await;
     record_projects(&mut recorder, service).await;
     record_sign_in_with_provider(&mut recorder).await;
+    policies_pages::record(&mut recorder, service).await;
     record_logouts(&mut recorder, service).await;
     record_first_counts(&mut recorder, service).await;
     record_cuts(&mut recorder, service).await;
@@ -483,10 +497,8 @@ async fn record_cuts(recorder: &mut Recorder, service: &Service) {
         let request = covered.request(service, &fixtures).bearer_auth(&bot.credential);
         let call = service.send(request.header("Idempotency-Key", "key-1"));
         let (answer, ()) = join(call, cut).await;
-        let calls = recorder.faults.take_calls();
         assert_eq!(answer.status, 401, "{}: {}", covered.operation.name(), answer.text);
-        let recorded = recorder.recorded.get_mut(&resource_name(covered.operation)).unwrap();
-        recorded.extend(calls.iter().flat_map(accesses));
+        recorder.extend(covered.operation);
     }
 }
 
@@ -527,7 +539,7 @@ fn every_recorded_call_is_allowed(recorded: &BTreeMap<String, BTreeSet<Access>>)
         }
         assert!(denied.is_empty(), "template.yaml denies ({checks:?}): {denied:#?}");
     }
-    let without_access = ["DocsNotFound", "DocsOpenapi", "TokensWhoami"];
+    let without_access = ["ConsoleAssets", "DocsNotFound", "DocsOpenapi", "TokensWhoami"];
     let silent = recorded.iter().filter(|(_, accesses)| accesses.is_empty()).map(|(function, _)| function.as_str());
     assert_eq!(silent.collect::<Vec<_>>(), without_access);
 }

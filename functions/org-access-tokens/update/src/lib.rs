@@ -89,7 +89,7 @@ async fn change(
 ) -> Result<Json<OrgAccessTokenView>, ApiError> {
     let id = token_id(path)?;
     for _ in 0..MAX_ATTEMPTS {
-        let (org, by) = (&caller.bot.org_id, Authority::Bot(&caller.bot));
+        let (org, by) = (&caller.bot.org_id, Authority::Bot(&caller.bot.id, caller.bot.revision));
         return match app.store().change_org_access_token(org, by, id, &caller.caller, &change).await?? {
             Changed::Done(token) => Ok(Json((*token).into())),
             Changed::Rejected(reason) => Err(rejected(reason)),
