@@ -55,7 +55,7 @@ pub struct Bot {
     /// The hash of the API key that authenticated it.
     key: TokenHash,
     /// The revision that was read.
-    pub(super) revision: u64,
+    pub revision: u64,
 }
 
 /// An API key of a bot.
