@@ -223,7 +223,7 @@ async fn good_and_bad(service: &Service, recorder: &mut Recorder, covered: &Cove
     let fixtures = if covered.consumes_fixtures() { Fixtures::create(service).await } else { fixtures };
     recorder.add_fixtures(&fixtures);
     let principal = match covered.guard {
-        Guard::None | Guard::Gateway | Guard::Schedule | Guard::Registry => None,
+        Guard::None | Guard::Gateway | Guard::Schedule | Guard::Registry | Guard::Console => None,
         // The ID of an email-verified token is not known here.
         Guard::EmailHolder => None,
         Guard::Bot | Guard::Manager | Guard::Authorizer => Some(fixtures.owner.id.as_str()),

@@ -55,7 +55,14 @@ pub struct Bot {
     /// The hash of the API key that authenticated it.
     key: TokenHash,
     /// The revision that was read.
-    pub revision: u64,
+    revision: u64,
+}
+
+impl Bot {
+    /// The right of the bot, for changes that give rights to somebody.
+    pub fn authority(&self) -> Authority<'_> {
+        Authority::Bot(&self.id, self.revision)
+    }
 }
 
 /// An API key of a bot.

@@ -5,7 +5,6 @@ use axum::routing::put;
 use shared::openapi::{BodyErrors, HolderErrors, TokenErrors, tag};
 use shared::org_access_token_request::{Merge, Replacement, rejected, token_id, wrong_method_of_list};
 use shared::permissions::OrgAccessTokensUpdate;
-use shared::store::members::Authority;
 use shared::store::org_access_tokens::{Changed, Settings};
 use shared::store::tokens::OrgAccessToken;
 use shared::views::OrgAccessTokenView;
@@ -89,7 +88,7 @@ async fn change(
 ) -> Result<Json<OrgAccessTokenView>, ApiError> {
     let id = token_id(path)?;
     for _ in 0..MAX_ATTEMPTS {
-        let (org, by) = (&caller.bot.org_id, Authority::Bot(&caller.bot.id, caller.bot.revision));
+        let (org, by) = (&caller.bot.org_id, caller.bot.authority());
         return match app.store().change_org_access_token(org, by, id, &caller.caller, &change).await?? {
             Changed::Done(token) => Ok(Json((*token).into())),
             Changed::Rejected(reason) => Err(rejected(reason)),
