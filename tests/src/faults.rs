@@ -220,6 +220,8 @@ impl Faults {
     /// Lets `passing` calls pass, then injects `faults` one per call, then `then` into all further
     /// ones.
     pub fn arm(&self, passing: usize, faults: &[Fault], then: Option<Fault>) {
+        // A held call that was given up has left its permit.
+        self.gate.forget_permits(usize::MAX);
         *self.lock() = Plan { passing, faults: faults.to_vec(), then, seen: Vec::new() };
     }
 

@@ -272,7 +272,7 @@ fn refused_once_done(case: Case) -> Option<u16> {
         Operation::OrgAccessTokensCreate => Some(400),
         Operation::OrgAccessTokensDelete => Some(404),
         // The token is revoked, so it no longer authenticates.
-        Operation::EmailTokensRegenerate | Operation::EmailTokensRevoke => Some(401),
+        Operation::EmailTokensRegenerate | Operation::EmailTokensRevoke | Operation::RegistryNpmLogout => Some(401),
         // A code can be used once.
         Operation::EmailTokensReset => Some(400),
         _ => None,

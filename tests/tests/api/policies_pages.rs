@@ -11,7 +11,7 @@ use shared::permissions::{Operation, Role};
 use shared::secret::MailedCode;
 use shared::store::members::{Authority, Listed, MemberChange};
 use tests::console::{Visitor, hidden, person};
-use tests::coverage::Fixtures;
+use tests::coverage::{COVERED, Fixtures, Guard};
 use tests::email::code_in;
 use tests::faults::Fault;
 use tests::mail_faults::MailFault;
@@ -62,8 +62,20 @@ const MINTS: [Mint; 5] = [
     },
 ];
 
+/// Somebody who is a member of another organization: the page looks whether there is any.
+async fn record_strangers(recorder: &mut Recorder, service: &Service) {
+    let (org, other) = (service.org().await, service.org().await);
+    let stranger = service.member(&other, &[Role::Owner]).await;
+    let pages = COVERED.iter().filter(|covered| covered.guard == Guard::Console && covered.path.contains("{org_id}"));
+    for page in pages {
+        let path = page.path.replace("{org_id}", &org.id.to_string());
+        recorder.record(page.operation, 404, stranger.get(&path)).await;
+    }
+}
+
 /// Records every page and form.
 pub(crate) async fn record(recorder: &mut Recorder, service: &Service) {
+    record_strangers(recorder, service).await;
     let mut pages = Pages { recorder, service };
     for mint in &MINTS {
         pages.mint(mint).await;

@@ -147,15 +147,20 @@ impl Route {
             && greedy.ends_with("+}")
         {
             let rest = parts.get(before.len()..).filter(|rest| !rest.is_empty())?.join("/");
-            let fits = before.iter().zip(&parts).all(|(wanted, part)| wanted == part);
-            return (fits && (is_greedy_empty || !rest.is_empty())).then_some((1, Vec::new()));
+            let fits: Option<Vec<u8>> = before.iter().zip(&parts).map(fit).collect();
+            // Of two greedy routes the one with the longer and more literal beginning fits better.
+            return fits.filter(|_| is_greedy_empty || !rest.is_empty()).map(|fits| (1, [fits, vec![2]].concat()));
         }
-        let fit = |(wanted, part): (&&str, &&str)| match wanted.starts_with('{') {
-            true => (!part.is_empty()).then_some(1),
-            false => (wanted == part).then_some(0),
-        };
         let fits: Option<Vec<u8>> = wanted.iter().zip(&parts).map(fit).collect();
         fits.filter(|_| wanted.len() == parts.len()).map(|fits| (0, fits))
+    }
+}
+
+/// How well a part of a route's path fits one of a request.
+fn fit((wanted, part): (&&str, &&str)) -> Option<u8> {
+    match wanted.starts_with('{') {
+        true => (!part.is_empty()).then_some(1),
+        false => (wanted == part).then_some(0),
     }
 }
 
