@@ -163,7 +163,11 @@ async fn registries(recorder: &mut Recorder) {
                 request.header("authorization", authorization).header("user-agent", format!("{SECRET}/1 {token}"));
             let request = request.header("npm-session", SECRET).header("npm-command", SECRET).header("referer", SECRET);
             let answer = service.send(request.header("if-none-match", format!("\"{SECRET}\""))).await;
-            let route = if path.starts_with("/npm") { "/npm/{*path}" } else { "/pypi/{*path}" };
+            let route = match path {
+                path if path.starts_with("/npm/-/user/token/") => "/npm/-/user/token/{token}",
+                path if path.starts_with("/npm") => "/npm/{*path}",
+                _ => "/pypi/{*path}",
+            };
             // `npm logout` is DELETE: any other method is refused before anybody is authenticated.
             let principal = principal.filter(|_| path != logout);
             recorder.requests.push((answer, Method::GET, Some(route), principal));
