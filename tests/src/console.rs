@@ -91,6 +91,9 @@ impl Visitor<'_> {
     }
 }
 
+/// A request of a page: method, path, and the fields of its form.
+pub type Submission = (Method, String, Vec<(&'static str, &'static str)>);
+
 /// The request with these fields as its body, as browsers send forms.
 pub fn with_form(request: RequestBuilder, fields: &[(&str, &str)]) -> RequestBuilder {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();

@@ -8,7 +8,7 @@ use serde_json::json;
 use shared::permissions::Role;
 use shared::store::members::{Authority, MemberChange};
 use shared::store::org_access_tokens::Changed;
-use tests::console::{Visitor, unescaped};
+use tests::console::{Submission, Visitor, unescaped};
 use tests::management::AccessToken;
 use tests::table::text;
 use tests::{Answer, Bot, Org, Service, operator};
@@ -316,7 +316,7 @@ async fn stored_text_is_escaped() {
     }
 }
 
-fn requests(org: &Org, token: &AccessToken) -> Vec<(Method, String, Vec<(&'static str, &'static str)>)> {
+fn requests(org: &Org, token: &AccessToken) -> Vec<Submission> {
     let path = |rest: &str| org.page(&format!("access-tokens/{}{rest}", token.id));
     let fields = vec![("name", "mine"), READONLY, SELECTED, NEVER, ("revision", "0")];
     vec![

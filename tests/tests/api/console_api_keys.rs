@@ -28,8 +28,8 @@ async fn create(visitor: &Visitor<'_>, org: &Org) -> (String, String) {
     assert_eq!(created.status, 200, "{}", created.text);
     let listed = visitor.get(&org.page("api-keys")).await;
     let path = format!("{}/", org.page("api-keys"));
-    let ids = listed.text.split(&path).skip(1).map(|rest| rest[..26].to_owned());
-    let newest = ids.filter(|id| id.starts_with("01")).next().unwrap();
+    let mut ids = listed.text.split(&path).skip(1).map(|rest| rest[..26].to_owned());
+    let newest = ids.find(|id| id.starts_with("01")).unwrap();
     (newest, shown_key(&created))
 }
 

@@ -8,7 +8,7 @@ use reqwest::Method;
 use shared::ids::BotId;
 use shared::permissions::Role;
 use shared::store::members::{Authority, MemberChange};
-use tests::console::Visitor;
+use tests::console::{Submission, Visitor};
 use tests::table::text;
 use tests::{Answer, Bot, Org, Service, operator};
 
@@ -262,7 +262,7 @@ async fn bot_is_deleted_after_confirmation() {
 }
 
 /// Every page and form of one bot.
-fn requests_about(org: &Org, bot: &BotId) -> Vec<(Method, String, Vec<(&'static str, &'static str)>)> {
+fn requests_about(org: &Org, bot: &BotId) -> Vec<Submission> {
     let page = |rest: &str| org.page(&format!("bots/{bot}{rest}"));
     vec![
         (Method::GET, page(""), vec![]),

@@ -8,7 +8,7 @@ use shared::ids::MemberId;
 use shared::permissions::Role;
 use shared::store::mail_limits::MailLimits;
 use shared::store::members::{Accepted, Authority, Listed, Member};
-use tests::console::{Visitor, person};
+use tests::console::{Submission, Visitor, person};
 use tests::email::{Kind, kind_of};
 use tests::mail_faults::MailFault;
 use tests::table::text;
@@ -343,7 +343,7 @@ async fn sign_out_ends_all_sessions_of_the_member_alone() {
 }
 
 /// Every page and form about one member.
-fn requests_about(org: &Org, member: &MemberId) -> Vec<(Method, String, Vec<(&'static str, &'static str)>)> {
+fn requests_about(org: &Org, member: &MemberId) -> Vec<Submission> {
     let page = |rest: &str| org.page(&format!("members/{member}{rest}"));
     vec![
         (Method::GET, page(""), vec![]),

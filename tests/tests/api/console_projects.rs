@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 use shared::permissions::Role;
-use tests::console::Visitor;
+use tests::console::{Submission, Visitor};
 use tests::table::text;
 use tests::{Answer, Org, Service};
 
@@ -104,7 +104,7 @@ async fn errors_of_the_form_are_beside_the_field_with_what_was_typed() {
     assert_eq!(projects(&service, &org).await, ["greenhouse"]);
 }
 
-fn requests(org: &Org) -> [(Method, String, Vec<(&'static str, &'static str)>); 4] {
+fn requests(org: &Org) -> [Submission; 4] {
     [
         (Method::GET, org.page("projects"), vec![]),
         (Method::POST, org.page("projects"), vec![("project", "coldroom")]),
