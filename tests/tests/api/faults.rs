@@ -245,6 +245,9 @@ impl Setup {
                     "{what}"
                 );
             }
+            Operation::RegistryNpmLogout => {
+                assert_eq!(service.whoami(&fixtures.token.token).await.status, 401, "{what}");
+            }
             Operation::OrgAccessTokensDelete => {
                 assert_eq!(service.access_tokens(&fixtures.owner).await.len(), 0, "{what}")
             }
