@@ -269,7 +269,7 @@ def documents(deployed):
     """The served OpenAPI document is the checked-in one; unknown routes are 404 for any method."""
     status, _, text = deployed.call("GET", "/v1/docs/openapi.json")
     assert_equal((status, json.loads(text)), (200, json.loads((ROOT / "openapi.json").read_text())), "the document")
-    for method, path in [("GET", "/"), ("POST", "/v1/docs"), ("DELETE", "/api/v1/token")]:
+    for method, path in [("GET", "/v2"), ("POST", "/v1/docs"), ("DELETE", "/api/v1/token")]:
         status, _, text = deployed.call(method, path)
         assert_equal((status, json.loads(text)["error"]["code"]), (404, "NOT_FOUND"), f"{method} {path}")
     return []
