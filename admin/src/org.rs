@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 use shared::Moment;
-use shared::domain::{OrUnknown, Plan};
+use shared::domain::{LeakPolicy, OrUnknown, Plan};
+use shared::email::EmailAddress;
 use shared::ids::OrgId;
 use shared::store::orgs::Org;
 
@@ -52,13 +53,15 @@ struct OrgView {
     plan: OrUnknown<Plan>,
     guard: bool,
     suspended: bool,
+    security_contacts: Vec<EmailAddress>,
+    leaked: OrUnknown<LeakPolicy>,
     created_at: Moment,
 }
 
 impl From<Org> for OrgView {
     fn from(org: Org) -> Self {
-        let Org { id, name, plan, guard, suspended, created_at } = org;
-        Self { id, name, plan, guard, suspended, created_at }
+        let Org { id, name, plan, guard, suspended, security_contacts, leaked, created_at } = org;
+        Self { id, name, plan, guard, suspended, security_contacts, leaked, created_at }
     }
 }
 
@@ -74,12 +77,32 @@ impl OrgView {
     }
 }
 
+impl OrgView {
+    fn security_contacts(&self) -> String {
+        match &*self.security_contacts {
+            [] => "none".to_owned(),
+            contacts => contacts.iter().map(EmailAddress::expose).collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    /// What happens to a leaked token, in words.
+    fn leaked(&self) -> &str {
+        match self.leaked.known() {
+            Some(LeakPolicy::Revoke) => "revoked",
+            Some(LeakPolicy::TellOnly) => "told only",
+            None => self.leaked.as_str(),
+        }
+    }
+}
+
 impl fmt::Display for OrgView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = [
             ("name", self.name.clone()),
             ("plan", self.plan.as_str().to_owned()),
             ("guard", self.guard().to_owned()),
+            ("security contacts", self.security_contacts()),
+            ("leaked tokens", self.leaked().to_owned()),
             ("created", self.created_at.to_string()),
         ];
         output::card(f, &format!("Organization {}", self.id), &lines)

@@ -248,6 +248,41 @@ impl OrUnknown<Plan> {
     }
 }
 
+/// What happens to an organization's token that somebody reports as leaked.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum LeakPolicy {
+    /// It is revoked, and the security contacts are told.
+    #[default]
+    Revoke,
+    /// The security contacts are told. It stays active.
+    TellOnly,
+}
+
+impl LeakPolicy {
+    /// Every policy.
+    pub const ALL: &[LeakPolicy] = LeakPolicy::VARIANTS;
+
+    /// The policy as text.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// A permission of an API key.
 #[derive(
     Debug,

@@ -8,7 +8,8 @@ use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, ORGS};
 use super::{Committed, Range, SortKeys, Store, StoreError};
 use crate::clock::Moment;
-use crate::domain::{OrUnknown, Plan};
+use crate::domain::{LeakPolicy, OrUnknown, Plan};
+use crate::email::EmailAddress;
 use crate::ids::OrgId;
 
 /// An organization.
@@ -26,8 +27,23 @@ pub struct Org {
     /// registries.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspended: bool,
+    /// Whom to tell about leaked tokens, at most [`Org::MAX_SECURITY_CONTACTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub security_contacts: Vec<EmailAddress>,
+    /// What happens to a leaked token. One that this version does not know revokes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub leaked: OrUnknown<LeakPolicy>,
     /// When it was created.
     pub created_at: Moment,
+}
+
+impl Org {
+    /// The most security contacts of an organization.
+    pub const MAX_SECURITY_CONTACTS: usize = 10;
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The entry of an organization or project in a list. All data is in the key.
@@ -67,7 +83,16 @@ impl Store {
     pub async fn create_org(&self, name: &str, plan: Plan, guard: bool, caller: &Caller) -> Result<Org, StoreError> {
         let id = OrgId::new(&self.clock)?;
         let now = self.clock.now();
-        let org = Org { id, name: name.to_owned(), plan: plan.into(), guard, suspended: false, created_at: now };
+        let org = Org {
+            id,
+            name: name.to_owned(),
+            plan: plan.into(),
+            guard,
+            suspended: false,
+            security_contacts: Vec::new(),
+            leaked: LeakPolicy::Revoke.into(),
+            created_at: now,
+        };
         let entry = Entry::done(&self.clock, caller, "org.create", Subject::new("organization", &org.id))?;
         let mut transaction = self.transaction();
         transaction.put_new(keys::org(&org.id), &org).put_new(keys::org_in_directory(&org.id), &Named {});
@@ -189,6 +214,8 @@ mod tests {
             plan: Plan::Pro.into(),
             guard: true,
             suspended: false,
+            security_contacts: Vec::new(),
+            leaked: LeakPolicy::default().into(),
             created_at: Moment::parse("2026-11-21T10:00:00Z").unwrap(),
         });
     }
