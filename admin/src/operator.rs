@@ -26,7 +26,7 @@ impl Operator {
     pub async fn new(table: &str, json: bool) -> Self {
         let app = App::on_table(table).await;
         let actor = Subject::new("operator", "guardctl");
-        Self { app, json, caller: Caller { actor, source_ip: None, request_id: new_request_id() } }
+        Self { app, json, caller: Caller { actor, source_ip: None, request_id: new_request_id(), workload: None } }
     }
 
     /// The table.

@@ -111,7 +111,12 @@ impl World {
     fn accept(&self, org: &str, email: &str) {
         let org = OrgId::parse(org).unwrap();
         let person = Person::by_mail(EmailAddress::try_from(email.to_owned()).unwrap());
-        let caller = Caller { actor: Subject::new("operator", "test"), source_ip: None, request_id: "1".to_owned() };
+        let caller = Caller {
+            actor: Subject::new("operator", "test"),
+            source_ip: None,
+            request_id: "1".to_owned(),
+            workload: None,
+        };
         self.store(Clock::System, |store| async move {
             let invitation = store.invitation(&person.email, &org).await.unwrap().unwrap();
             let accepted = store.accept_invitation(&org, &invitation.id, &person, &caller).await.unwrap();
@@ -237,20 +242,24 @@ fn org_commands_print_text() {
     assert_eq!((made.code, made.stderr.as_str()), (0, ""));
     assert_snapshot!(shown(&made.stdout), @r"
     Organization [org]
-      name     Beispiel Größe & Co.
-      plan     free
-      guard    off
-      created  [time]
+      name               Beispiel Größe & Co.
+      plan               free
+      guard              off
+      security contacts  none
+      leaked tokens      revoke
+      created            [time]
     ");
     let org = made.stdout.lines().next().unwrap().strip_prefix("Organization ").unwrap().to_owned();
 
     let changed = world.run(&["org", "set", &org, "--plan", "enterprise", "--guard", "on"]);
     assert_snapshot!(shown(&changed.stdout), @r"
     Organization [org]
-      name     Beispiel Größe & Co.
-      plan     enterprise
-      guard    on
-      created  [time]
+      name               Beispiel Größe & Co.
+      plan               enterprise
+      guard              on
+      security contacts  none
+      leaked tokens      revoke
+      created            [time]
     ");
     assert_eq!(world.run(&["org", "show", &org]).stdout, changed.stdout);
 
@@ -274,6 +283,8 @@ fn org_commands_print_json() {
       "plan": "pro",
       "guard": true,
       "suspended": false,
+      "security_contacts": [],
+      "leaked": "revoke",
       "created_at": "[time]"
     }
     "#);
@@ -285,8 +296,51 @@ fn org_commands_print_json() {
     assert_eq!(world.json(&["org", "set", &id, "--plan", "free"]), org);
     org["guard"] = json!(false);
     assert_eq!(world.json(&["org", "set", &id, "--guard", "off"]), org);
+    org["leaked"] = json!("tell-only");
+    assert_eq!(world.json(&["org", "set", &id, "--leaked", "tell-only"]), org);
+    let contacts = ["security@example.com", "o'brien@xn--bcher-kva.example"];
+    org["security_contacts"] = json!(contacts);
+    let [first, second] = contacts.map(|contact| ["--security-contact", contact]);
+    assert_eq!(world.json(&[&["org", "set", &id], &first[..], &second].concat()), org);
     assert_eq!(world.json(&["org", "show", &id]), org);
     assert_eq!(world.json(&["org", "list"]), json!({ "organizations": [org] }));
+}
+
+#[test]
+fn security_contacts_are_replaced_and_no_address_is_audited() {
+    let world = World::new();
+    let org = world.org();
+    let set = |arguments: &[&str]| world.run(&[&["org", "set", &org], arguments].concat());
+    let contact = "--security-contact";
+    let changed = set(&[contact, "security@example.com", contact, "SECURITY@example.com", contact, "b@example.org"]);
+    assert_snapshot!(shown(&changed.stdout), @r"
+    Organization [org]
+      name               Example
+      plan               pro
+      guard              on
+      security contacts  security@example.com, b@example.org
+      leaked tokens      revoke
+      created            [time]
+    ");
+    let contacts = || world.json(&["org", "show", &org])["security_contacts"].take();
+    assert_eq!(set(&[contact, "b@example.org", "--plan", "free"]).code, 0);
+    assert_eq!(contacts(), json!(["b@example.org"]));
+    // Too many, and both an address and none, change nothing.
+    let many: Vec<String> = (0..11).map(|number| format!("contact-{number}@example.com")).collect();
+    let many: Vec<&str> = many.iter().flat_map(|address| [contact, address]).collect();
+    assert!(set(&many).stderr.contains("at most 10 security contacts are allowed"));
+    assert_eq!(set(&[contact, "none", contact, "a@example.com"]).code, 2);
+    assert_eq!(contacts(), json!(["b@example.org"]));
+    assert_eq!(set(&many[2..]).code, 0);
+    assert_eq!(contacts().as_array().unwrap().len(), 10);
+    assert_eq!(set(&[contact, "none", "--leaked", "tell-only"]).code, 0);
+    assert_eq!(contacts(), json!([]));
+
+    let log = world.run(&["audit", "--since", "2026-01-01T00:00:00Z"]).stdout;
+    assert!(!log.contains('@') && !world.audit(&org).concat().contains('@'), "{log}");
+    for set in ["plan free, security contacts 1", "security contacts 10", "security contacts 0, leaked tell-only"] {
+        assert!(log.contains(&format!("{org}: {set}")), "{set}: {log}");
+    }
 }
 
 #[test]
@@ -809,7 +863,12 @@ fn token_revoke_works_without_a_bot_and_is_audited() {
     let (org, other) = (world.org(), world.org());
     let (bot, _) = world.bot(&org, "owner");
     let issuer = OrgId::parse(&org).unwrap();
-    let caller = Caller { actor: Subject::new("bot", &bot), source_ip: None, request_id: "request-1".to_owned() };
+    let caller = Caller {
+        actor: Subject::new("bot", &bot),
+        source_ip: None,
+        request_id: "request-1".to_owned(),
+        workload: None,
+    };
     let user = UserIdentifier::try_from("alice-laptop".to_owned()).unwrap();
     let (token, id) = world.store(Clock::System, |store| async move {
         match store.issue_org_user_token(&issuer, user, None, &caller, None).await.unwrap() {
@@ -858,7 +917,8 @@ fn token_revoke_works_without_a_bot_and_is_audited() {
 #[test]
 fn email_token_is_revoked_by_id_without_organization() {
     let world = World::new();
-    let caller = Caller { actor: Subject::new("operator", "test"), source_ip: None, request_id: "1".to_owned() };
+    let caller =
+        Caller { actor: Subject::new("operator", "test"), source_ip: None, request_id: "1".to_owned(), workload: None };
     let address = EmailAddress::try_from("alice@example.com".to_owned()).unwrap();
     let (token, id) = world.store(Clock::System, |store| async move {
         match store.register(&address, None, &caller).await.unwrap() {
@@ -947,6 +1007,8 @@ fn invalid_command_line_exits_with_2() {
         &["org", "create", "--name", &long, "--plan", "pro", "--guard", "on"],
         &["org", "set", NO_ORG],
         &["org", "set", "--plan", "free"],
+        &["org", "set", NO_ORG, "--security-contact", "alice"],
+        &["org", "set", NO_ORG, "--leaked", "ignore"],
         &["org", "show", NO_BOT],
         &["org", "show", "OG01kaj8m4r2x7z9v5t3q1n6p8wc"],
         &["bot", "create", "--org", NO_ORG, "--name", "a"],

@@ -59,7 +59,7 @@ pub async fn owner(store: &Store) -> Result<Option<Person>> {
 const OWNER: &str = "owner@guard-tokens.example";
 
 fn operator() -> Caller {
-    Caller { actor: Subject::new("operator", "local"), source_ip: None, request_id: new_request_id() }
+    Caller { actor: Subject::new("operator", "local"), source_ip: None, request_id: new_request_id(), workload: None }
 }
 
 /// Reads a file written by [`write()`]. Empty if there is none.

@@ -107,7 +107,7 @@ async fn sign_in(
 ) -> Result<Response, ApiError> {
     let Some(key) = link.take(&key) else { return Ok(used_up(&headers)) };
     let Origin { request_id, source_ip } = origin;
-    let caller = Caller { actor: Subject::new("operator", "local"), source_ip, request_id };
+    let caller = Caller { actor: Subject::new("operator", "local"), source_ip, request_id, workload: None };
     match app.store().start_session(&owner, user_agent(&headers), &caller).await {
         Ok((_, secret)) => Ok((Cookie::Session.set(&console, &secret), see_other(ROOT)).into_response()),
         Err(error) => {

@@ -155,6 +155,17 @@ pub struct EntryView {
     pub source_ip: Option<IpAddr>,
     /// The `x-request-id` of the request.
     pub request_id: String,
+    /// The CI job that acted as the bot, as its ID token names it. Present only if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "repo:acme/widgets:ref:refs/heads/main")]
+    pub workload: Option<String>,
+    /// What the target does not tell: what was set, why it was refused, or where a leaked token was
+    /// found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// How many actions the entry stands for. Present only if there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
 }
 
 /// A resource or principal.
@@ -185,17 +196,33 @@ impl From<Entry> for EntryView {
             outcome: entry.outcome,
             source_ip: entry.source_ip,
             request_id: entry.request_id,
+            workload: entry.workload,
+            detail: entry.detail,
+            count: entry.count,
         }
     }
 }
 
 /// The columns of the CSV. They are named as the fields of the JSON.
-const COLUMNS: [&str; 10] =
-    ["id", "at", "actor_kind", "actor_id", "action", "target_kind", "target_id", "outcome", "source_ip", "request_id"];
+const COLUMNS: [&str; 13] = [
+    "id",
+    "at",
+    "actor_kind",
+    "actor_id",
+    "action",
+    "target_kind",
+    "target_id",
+    "outcome",
+    "source_ip",
+    "request_id",
+    "workload",
+    "detail",
+    "count",
+];
 
 impl EntryView {
     /// The entry as a record of the CSV. Null becomes an empty value.
-    fn record(self) -> [String; 10] {
+    fn record(self) -> [String; 13] {
         [
             self.id.to_string(),
             self.at.to_string(),
@@ -207,6 +234,9 @@ impl EntryView {
             self.outcome.as_str().to_owned(),
             self.source_ip.map(|ip| ip.to_string()).unwrap_or_default(),
             self.request_id,
+            self.workload.unwrap_or_default(),
+            self.detail.unwrap_or_default(),
+            self.count.map(|count| count.to_string()).unwrap_or_default(),
         ]
     }
 }

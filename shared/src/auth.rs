@@ -22,7 +22,7 @@ use crate::principal::{Holder, Principal};
 use crate::secret::{Token, TokenHash, TokenKind};
 use crate::store::StoreError;
 use crate::store::audit::{Caller, Entry, Subject};
-use crate::store::bots::Bot;
+use crate::store::bots::{Bot, StoredBot};
 use crate::store::idempotency::Once;
 use crate::store::orgs::Org;
 use crate::store::tokens::ApiKey;
@@ -127,6 +127,12 @@ pub(crate) async fn principal_of(
     Ok(principal)
 }
 
+/// A CI job asks for something that would outlive its token.
+pub const OUTLIVES_JOB: ApiError = ApiError::Exceeds(
+    "A CI token cannot create or extend what outlives it. Set `expires_at` no later than its own, or add a trust with \
+     `may_mint_longer`.",
+);
+
 /// A bot that may perform this operation. If the path has an `org_id`, it is the bot's own.
 ///
 /// Checks in this order: the credential is active (else 401); the path names the bot's organization
@@ -182,6 +188,20 @@ impl<O: Guarded> BotWith<O> {
         Ok(())
     }
 
+    /// Refuses to create something that would outlive the CI job that asks for it. `None` lives
+    /// forever.
+    ///
+    /// # Errors
+    ///
+    /// 403, which is recorded.
+    pub async fn check_lifetime(&self, app: &App, expires_at: Option<Moment>) -> Result<(), ApiError> {
+        if self.bot.may_mint_until(expires_at) {
+            return Ok(());
+        }
+        self.record_refusal(app).await?;
+        Err(OUTLIVES_JOB)
+    }
+
     /// As [`ManagerWith::record_refusal`].
     pub async fn record_refusal(&self, app: &App) -> Result<(), ApiError> {
         record_refusal(app, O::OPERATION, &self.bot.org_id, &self.caller).await
@@ -210,12 +230,11 @@ where
                 _ => Ok(None),
             }
         })?;
-        let Principal::Bot(bot) = principal else { return Err(ApiError::Forbidden) };
+        let bot = principal.into_bot().ok_or(ApiError::Forbidden)?;
         if path.has("org_id") && org_in_path.as_ref() != Some(&bot.org_id) {
             return Err(ApiError::Forbidden);
         }
-        let actor = Subject::new("bot", &bot.id);
-        let caller = caller(actor, origin);
+        let caller = bot_caller(&bot, origin);
         match refusal(O::OPERATION, &bot.roles, org.as_ref()) {
             None => Ok(Self { bot, caller, operation: PhantomData }),
             Some(refusal) => {
@@ -257,12 +276,8 @@ where
         let origin = Origin::from_request_parts(parts, app).await?;
         let path = PathParams::from_request_parts(parts, app).await?;
         let rule = O::OPERATION.rule();
-        let (org_id, api_key, actor, bot, may) = match authenticate(app, &parts.headers).await? {
-            Principal::Bot(bot) => {
-                let may = holds_role(O::OPERATION, &bot.roles);
-                (bot.org_id.clone(), None, Subject::new("bot", &bot.id), Some(bot), may)
-            }
-            Principal::Holder(holder) => {
+        let (org_id, api_key, caller, bot, may) = match authenticate(app, &parts.headers).await? {
+            Principal::Holder(holder) if matches!(holder.token, StoredToken::ApiKey(_)) => {
                 let Holder { token: StoredToken::ApiKey(key), hash } = *holder else {
                     return Err(ApiError::Forbidden);
                 };
@@ -270,13 +285,17 @@ where
                 app.store().record_use(hash, &token).await;
                 let may = rule.scope.is_some_and(|scope| key.scopes.contains(scope));
                 let actor = Subject::new(ApiKey::SUBJECT, &key.id);
-                (key.org_id.clone(), Some((key, hash)), actor, None, may)
+                (key.org_id.clone(), Some((key, hash)), caller(actor, origin), None, may)
+            }
+            principal => {
+                let bot = principal.into_bot().ok_or(ApiError::Forbidden)?;
+                let may = holds_role(O::OPERATION, &bot.roles);
+                (bot.org_id.clone(), None, bot_caller(&bot, origin), Some(bot), may)
             }
         };
         if path.has("org_id") && path.get("org_id") != org_id.as_str() {
             return Err(ApiError::Forbidden);
         }
-        let caller = caller(actor, origin);
         let manager = Self { org_id, api_key, caller, bot, operation: PhantomData };
         if !may {
             manager.record_refusal(app).await?;
@@ -298,6 +317,15 @@ impl<O: Guarded> ManagerWith<O> {
             Some(bot) => confirm(app, O::OPERATION, bot, &self.caller, once, take_back).await,
             None => Ok(()),
         }
+    }
+
+    /// As [`BotWith::check_lifetime`]. An API key is compared with what it creates elsewhere.
+    pub async fn check_lifetime(&self, app: &App, expires_at: Option<Moment>) -> Result<(), ApiError> {
+        if self.bot.as_ref().is_none_or(|bot| bot.may_mint_until(expires_at)) {
+            return Ok(());
+        }
+        self.record_refusal(app).await?;
+        Err(OUTLIVES_JOB)
     }
 
     /// Records in the audit log that this operation was refused, if its rule says so.
@@ -396,8 +424,14 @@ where
     }
 }
 
+/// The bot as a caller, and the CI job that acts as it, if one does.
+fn bot_caller(bot: &Bot, origin: Origin) -> Caller {
+    let workload = bot.workload().map(str::to_owned);
+    Caller { workload, ..caller(Subject::new(StoredBot::SUBJECT, &bot.id), origin) }
+}
+
 fn caller(actor: Subject, Origin { request_id, source_ip }: Origin) -> Caller {
-    Caller { actor, source_ip, request_id }
+    Caller { actor, source_ip, request_id, workload: None }
 }
 
 /// Why somebody with these roles may not perform this operation in the own organization; `None` if

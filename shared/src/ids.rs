@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
 use crate::secret::{RandomnessUnavailable, random_80_bits};
@@ -80,6 +81,10 @@ id!(
     TokenId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
 );
 id!(
+    /// A trust of a bot: a ULID.
+    TrustId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
+);
+id!(
     /// An entry of the audit log: a ULID.
     AuditId, "", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"
 );
@@ -118,6 +123,16 @@ macro_rules! log_id {
 
 log_id!(AuditId);
 log_id!(InstallationId);
+
+impl AuditId {
+    /// The id of the one entry of this hour since 1970 that a text names.
+    pub(crate) fn in_hour(hour: i64, text: &str) -> Self {
+        let mut random = [0; 16];
+        random[6..].copy_from_slice(&Sha256::digest(text)[..10]);
+        let milliseconds = u64::try_from(hour).unwrap_or(0).saturating_mul(60 * 60 * 1_000);
+        Self(Ulid::from_parts(milliseconds, u128::from_be_bytes(random)).to_string())
+    }
+}
 
 impl InstallationId {
     /// When the entry was created, in milliseconds since 1970.

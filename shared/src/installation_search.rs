@@ -151,9 +151,9 @@ pub struct InstallationView {
     /// The file name.
     #[schema(example = "left-pad-1.3.0.tgz")]
     pub file: String,
-    /// The `user_identifier` of the token.
+    /// The `user_identifier` of the token; null for a bot token.
     #[schema(example = "alice-laptop")]
-    pub user_identifier: String,
+    pub user_identifier: Option<String>,
     /// The management id of the token.
     pub token_id: TokenId,
     /// The client's name, as it reports itself; null if it reports none.
@@ -171,6 +171,9 @@ pub struct InstallationView {
     /// The IP address of the client.
     #[schema(value_type = Option<String>, example = "203.0.113.7")]
     pub source_ip: Option<IpAddr>,
+    /// The CI job that holds a bot token, as its ID token names it; null for other tokens.
+    #[schema(example = "repo:acme/widgets:ref:refs/heads/main")]
+    pub subject: Option<String>,
 }
 
 impl From<Installation> for InstallationView {
@@ -188,12 +191,13 @@ impl From<Installation> for InstallationView {
             command: download.command,
             session: download.session,
             source_ip: download.source_ip,
+            subject: download.subject,
         }
     }
 }
 
 /// The columns of the CSV. They match the fields of the JSON.
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "time",
     "ecosystem",
     "package",
@@ -206,24 +210,26 @@ const COLUMNS: [&str; 12] = [
     "command",
     "session",
     "source_ip",
+    "subject",
 ];
 
 impl InstallationView {
     /// The entry as a record of the CSV. Null becomes an empty value.
-    fn record(self) -> [String; 12] {
+    fn record(self) -> [String; 13] {
         [
             self.time.to_string(),
             self.ecosystem.as_str().to_owned(),
             self.package,
             self.version,
             self.file,
-            self.user_identifier,
+            self.user_identifier.unwrap_or_default(),
             self.token_id.to_string(),
             self.client.unwrap_or_default(),
             self.client_version.unwrap_or_default(),
             self.command.unwrap_or_default(),
             self.session.unwrap_or_default(),
             self.source_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            self.subject.unwrap_or_default(),
         ]
     }
 }

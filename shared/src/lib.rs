@@ -19,6 +19,7 @@
 //! | `oidc` (feature) | OpenID Connect: issuers, their keys, ID tokens of people and of CI |
 //! | `resolver` (features) | name resolution for both; internal addresses are dropped |
 //! | `mail` (feature) | the mails, and the only code that uses SES |
+//! | `leaks` (feature `mail`) | tells people about their leaked tokens |
 //! | [`setup`] | the set-up of package managers |
 //! | [`cost`] | DynamoDB capacity units, counted per request |
 //! | [`openapi`], [`views`], [`org_access_token_request`] | the API description and shared types |
@@ -45,6 +46,8 @@ pub mod ids;
 pub mod installation_search;
 pub mod lambda;
 #[cfg(feature = "mail")]
+pub mod leaks;
+#[cfg(feature = "mail")]
 pub mod mail;
 pub mod observe;
 #[cfg(feature = "oidc")]
@@ -61,6 +64,7 @@ mod resolver;
 pub mod secret;
 pub mod setup;
 pub mod store;
+pub mod trust;
 pub mod views;
 
 pub use app::{App, InstallationsApp};
@@ -81,7 +85,7 @@ pub use lambda::serve_console_with_provider;
 #[cfg(feature = "registry")]
 pub use lambda::serve_registry;
 #[cfg(feature = "mail")]
-pub use lambda::serve_with_mail;
+pub use lambda::{serve_schedule_with_mail, serve_with_mail};
 pub use lambda::{
     RuntimeResult, serve, serve_authorizer, serve_schedule, serve_stateless, serve_with_installation_log,
 };

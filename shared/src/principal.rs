@@ -14,6 +14,17 @@ pub enum Principal {
 }
 
 impl Principal {
+    /// The bot that calls, or that a CI job acts as. `None` for every other kind.
+    pub fn into_bot(self) -> Option<Bot> {
+        match self {
+            Principal::Bot(bot) => Some(bot),
+            Principal::Holder(holder) => match *holder {
+                Holder { token: StoredToken::Bot(token), hash } => Bot::of_job(token, hash),
+                _ => None,
+            },
+        }
+    }
+
     /// The ID for the request log. It is not a secret.
     pub fn log_id(&self) -> String {
         match self {

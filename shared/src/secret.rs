@@ -15,6 +15,7 @@
 //! | [`TokenKind::ApiKeyLive`] | `tk_live_` | 56 hex | 8 hex |
 //! | [`TokenKind::ApiKeyTest`] | `tk_test_` | 56 hex | 8 hex |
 //! | [`TokenKind::BotApiKey`] | `shisho_apikey_` | 37 base62 | 6 base62 |
+//! | [`TokenKind::Bot`] | `tg_bot_` | 36 base62 | 6 base62 |
 //! | [`TokenKind::Session`] | `gs_` | 36 base62 | 6 base62 |
 //!
 //! Base62 is `0-9A-Za-z` in this order. The checksum is CRC-32 (IEEE, as in zlib) of the ASCII
@@ -58,6 +59,8 @@ pub enum TokenKind {
     ApiKeyTest,
     /// `shisho_apikey_`: the API key of a bot. Valid only together with the bot's id.
     BotApiKey,
+    /// `tg_bot_`: a CI job, which acts as a bot.
+    Bot,
     /// `gs_`: a person's session in the console. Sent only as a cookie.
     Session,
 }
@@ -71,13 +74,14 @@ struct Body {
 
 impl TokenKind {
     /// Every kind.
-    pub const ALL: [TokenKind; 7] = [
+    pub const ALL: [TokenKind; 8] = [
         TokenKind::EmailVerified,
         TokenKind::OrgUser,
         TokenKind::OrgAccess,
         TokenKind::ApiKeyLive,
         TokenKind::ApiKeyTest,
         TokenKind::BotApiKey,
+        TokenKind::Bot,
         TokenKind::Session,
     ];
 
@@ -90,15 +94,18 @@ impl TokenKind {
             TokenKind::ApiKeyLive => "tk_live_",
             TokenKind::ApiKeyTest => "tk_test_",
             TokenKind::BotApiKey => "shisho_apikey_",
+            TokenKind::Bot => "tg_bot_",
             TokenKind::Session => "gs_",
         }
     }
 
     const fn body(self) -> Body {
         match self {
-            TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::OrgAccess | TokenKind::Session => {
-                Body { alphabet: BASE62, random: 36, checksum: 6 }
-            }
+            TokenKind::EmailVerified
+            | TokenKind::OrgUser
+            | TokenKind::OrgAccess
+            | TokenKind::Bot
+            | TokenKind::Session => Body { alphabet: BASE62, random: 36, checksum: 6 },
             TokenKind::ApiKeyLive | TokenKind::ApiKeyTest => Body { alphabet: HEX, random: 56, checksum: 8 },
             TokenKind::BotApiKey => Body { alphabet: BASE62, random: 37, checksum: 6 },
         }
@@ -108,7 +115,11 @@ impl TokenKind {
     /// for the others at most as many as leave 190 bits unknown.
     const fn shown(self) -> usize {
         match self {
-            TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::BotApiKey | TokenKind::Session => 4,
+            TokenKind::EmailVerified
+            | TokenKind::OrgUser
+            | TokenKind::BotApiKey
+            | TokenKind::Bot
+            | TokenKind::Session => 4,
             TokenKind::ApiKeyLive | TokenKind::ApiKeyTest | TokenKind::OrgAccess => 8,
         }
     }

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::clock::Moment;
 use crate::domain::{AccessRole, Environment, Name, OrUnknown, ProjectId, Scope, TokenState, UserIdentifier};
-use crate::ids::{OrgId, TokenId};
+use crate::ids::{BotId, OrgId, TokenId};
 use crate::permissions::Role;
 use crate::principal::Principal;
 use crate::secret::ShownOnce;
@@ -235,7 +235,7 @@ pub const ALL_PROJECTS: &str = "*";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Principal)]
 pub struct PrincipalView {
-    /// The kind of the credential: `bot`, `email_token`, `org_user_token`, `api_key` or
+    /// The kind of the credential: `bot`, `bot_token`, `email_token`, `org_user_token`, `api_key` or
     /// `org_access_token`.
     #[schema(example = "api_key")]
     pub kind: String,
@@ -244,7 +244,14 @@ pub struct PrincipalView {
     /// The organization that the credential belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub org_id: Option<OrgId>,
-    /// The roles of a bot.
+    /// The bot that a bot token acts as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bot_id: Option<BotId>,
+    /// The CI job that holds a bot token, as its ID token names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "repo:acme/widgets:ref:refs/heads/main")]
+    pub subject: Option<String>,
+    /// The roles of a bot, or those with which a bot token acts as it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub roles: Option<Vec<OrUnknown<Role>>>,
@@ -307,6 +314,14 @@ impl From<&StoredToken> for PrincipalView {
                 expires_at: key.expires_at,
                 ..Self::bare(kind, Id::Text(key.id.to_string()))
             },
+            StoredToken::Bot(token) => Self {
+                org_id,
+                bot_id: Some(token.bot_id.clone()),
+                subject: Some(token.subject.clone()),
+                roles: token.acting.as_ref().map(|acting| acting.roles.as_slice().to_vec()),
+                expires_at: Some(token.expires_at),
+                ..Self::bare(kind, Id::Text(token.id.to_string()))
+            },
             StoredToken::EmailVerified(token) => Self::bare(kind, Id::Text(token.id.to_string())),
             StoredToken::OrgAccess(token) => Self {
                 org_id,
@@ -331,6 +346,8 @@ impl PrincipalView {
             kind: kind.to_owned(),
             id,
             org_id: None,
+            bot_id: None,
+            subject: None,
             roles: None,
             environment: None,
             scopes: None,

@@ -493,7 +493,7 @@ fn manual_clock() -> Clock {
 
 /// The operator who runs `guardctl`.
 pub fn operator() -> Caller {
-    Caller { actor: Subject::new("operator", "test"), source_ip: None, request_id: "test".to_owned() }
+    Caller { actor: Subject::new("operator", "test"), source_ip: None, request_id: "test".to_owned(), workload: None }
 }
 
 /// No rate limits and no minimum response time, since all tests call from one address.

@@ -76,7 +76,7 @@ impl SignedIn {
     pub fn caller(&self) -> Caller {
         let Origin { request_id, source_ip } = self.origin.clone();
         let actor = crate::store::audit::Subject::new(Session::SUBJECT, &self.session.id);
-        Caller { actor, source_ip, request_id }
+        Caller { actor, source_ip, request_id, workload: None }
     }
 
     /// The frame of a page that belongs to no organization.
@@ -139,7 +139,7 @@ where
         let (Some(member), Some(org)) = (member, org) else { return Err(nowhere(&app, &signed_in).await) };
         note_principal(member.id.to_string());
         let Origin { request_id, source_ip } = signed_in.origin.clone();
-        let caller = Caller { actor: member.subject(), source_ip, request_id };
+        let caller = Caller { actor: member.subject(), source_ip, request_id, workload: None };
         let member = Self { member, org, signed_in, caller, operation: PhantomData };
         if !member.may(O::OPERATION) {
             if parts.method == Method::POST {

@@ -117,7 +117,7 @@ pub async fn enter(
 ) -> Result<Response, ApiError> {
     let store = app.store();
     let Origin { request_id, source_ip } = origin;
-    let caller = Caller { actor: Subject::new("person", person.id.to_hex()), source_ip, request_id };
+    let caller = Caller { actor: Subject::new("person", person.id.to_hex()), source_ip, request_id, workload: None };
     if let Some(secret) = Cookie::Session.read(console, headers)
         && let Some(earlier) = store.session(secret.hash()).await?
     {

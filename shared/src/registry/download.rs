@@ -115,18 +115,23 @@ async fn record(
     file: PackageFile,
 ) -> Result<(), StoreError> {
     let (org, token_id) = match &holder.token {
+        StoredToken::Bot(token) => (Some(&token.org_id), &token.id),
         StoredToken::OrgUser(token) => (Some(&token.org_id), &token.id),
         StoredToken::EmailVerified(token) => (None, &token.id),
         // The guard refuses these kinds.
         StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(StoreError::Defect),
     };
+    let name = holder_name(&app.app, &holder.token).await?;
+    let is_job = matches!(holder.token, StoredToken::Bot(_));
+    let (user_identifier, subject) = if is_job { (None, Some(name)) } else { (Some(name), None) };
     let download = Download {
         ecosystem: file.ecosystem,
         package: file.package,
         version: file.version,
         file: file.name,
-        user_identifier: holder_name(&app.app, &holder.token).await?,
+        user_identifier,
         token_id: token_id.clone(),
+        subject,
         client: client.name,
         client_version: client.version,
         command: client.command,

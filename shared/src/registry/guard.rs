@@ -16,10 +16,10 @@ use crate::observe::Origin;
 use crate::permissions::Guarded;
 use crate::principal::{Holder, Principal};
 use crate::store::audit::{Caller, Subject};
-use crate::store::tokens::{EmailToken, OrgUserToken, StoredToken};
+use crate::store::tokens::{BotToken, EmailToken, OrgUserToken, StoredToken};
 
-/// A caller who may use the registries: the holder of an email-verified token, or of an org user
-/// token if the organization has Guard. If the deployment allows it, also a caller without a token.
+/// A caller who may use the registries: the holder of an email-verified token, or of an org user or
+/// bot token if the organization has Guard. If the deployment allows it, also a caller without a token.
 ///
 /// Checks in this order: the credential is active (else 401), is of one of these kinds (403), and
 /// the organization has Guard (403). [`Self::with_use_recorded`] updates the token's
@@ -43,8 +43,8 @@ impl<O: Guarded> FromRequestParts<RegistryApp> for RegistryUser<O> {
             return Ok(Self { holder: None, origin, operation: PhantomData });
         }
         let RegistryHolder { holder, origin, operation } = RegistryHolder::from_request_parts(parts, state).await?;
-        if let StoredToken::OrgUser(token) = &holder.token
-            && !registries.is_subscribed(app, &token.org_id).await?
+        if let Some(org) = holder.token.org_id()
+            && !registries.is_subscribed(app, org).await?
         {
             return Err(ApiError::SubscriptionRequired);
         }
@@ -84,7 +84,7 @@ where
         let principal = principal_of(app, credential_in(&parts.headers)).await?;
         let Principal::Holder(holder) = principal else { return Err(ApiError::Forbidden) };
         match &holder.token {
-            StoredToken::EmailVerified(_) | StoredToken::OrgUser(_) => {}
+            StoredToken::Bot(_) | StoredToken::EmailVerified(_) | StoredToken::OrgUser(_) => {}
             StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(ApiError::Forbidden),
         }
         if !O::OPERATION.rule().registry_tokens {
@@ -102,11 +102,15 @@ impl<O> RegistryHolder<O> {
     /// 401 if the token was revoked or replaced in the meantime.
     pub async fn revoke_token(&self, app: &App) -> Result<(), ApiError> {
         let Origin { request_id, source_ip } = self.origin.clone();
-        let caller = |actor| Caller { actor, source_ip, request_id };
+        let caller = |actor| Caller { actor, source_ip, request_id, workload: None };
         let revoked = match &self.holder.token {
             StoredToken::OrgUser(token) => {
                 let caller = caller(Subject::new(OrgUserToken::SUBJECT, &token.id));
                 app.store().revoke_org_user_token(&token.org_id, &token.id, &caller).await?
+            }
+            StoredToken::Bot(token) => {
+                let caller = caller(Subject::new(BotToken::SUBJECT, &token.id));
+                app.store().revoke_bot_token(token, self.holder.hash, "bot_token.revoke", &caller).await?
             }
             StoredToken::EmailVerified(token) => {
                 let caller = caller(Subject::new(EmailToken::SUBJECT, &token.id));

@@ -161,14 +161,15 @@ impl fmt::Debug for Registries {
     }
 }
 
-/// The name of a token's holder: the identifier of an org user token, or the masked address of an
-/// email-verified token.
+/// The name of a token's holder: the identifier of an org user token, the masked address of an
+/// email-verified token, or the CI job that holds a bot token.
 ///
 /// # Errors
 ///
 /// If the address cannot be read, or the registries do not accept this kind of token.
 pub async fn holder_name(app: &App, token: &StoredToken) -> Result<String, StoreError> {
     match token {
+        StoredToken::Bot(token) => Ok(token.subject.clone()),
         StoredToken::OrgUser(token) => Ok(token.user_identifier.as_str().to_owned()),
         StoredToken::EmailVerified(token) => {
             let address = app.store().address_of(token).await?;

@@ -64,6 +64,8 @@ pub struct Caller {
     pub source_ip: Option<IpAddr>,
     /// The request ID.
     pub request_id: String,
+    /// The CI job that acts as the principal, if one does.
+    pub workload: Option<String>,
 }
 
 /// Whether the action succeeded.
@@ -93,6 +95,12 @@ pub struct Entry {
     /// What was set, where the target does not tell. Never a secret or an email address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// The CI job that acted as the bot, as its ID token names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// How many actions the entry stands for, if they share it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
     /// Whether it succeeded.
     pub outcome: OrUnknown<Outcome>,
     /// The source address of the request.
@@ -111,6 +119,8 @@ impl Entry {
             action: action.to_owned(),
             target,
             detail: None,
+            workload: caller.workload.clone(),
+            count: None,
             outcome: Outcome::Done.into(),
             source_ip: caller.source_ip,
             request_id: caller.request_id.clone(),
@@ -287,6 +297,8 @@ mod tests {
             action: "org_user_token.issue".to_owned(),
             target: Subject::new("org_user_token", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
             detail: None,
+            workload: None,
+            count: None,
             outcome: Outcome::Done.into(),
             source_ip: Some(IpAddr::from([203, 0, 113, 7])),
             request_id: "request-1".to_owned(),

@@ -96,10 +96,14 @@ pub struct Download {
     /// The file.
     pub file: String,
     /// The `user_identifier` of an org user token, or the masked address of an email-verified
-    /// token.
-    pub user_identifier: String,
+    /// token. `None` for a bot token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_identifier: Option<String>,
     /// The management ID of the token.
     pub token_id: TokenId,
+    /// The CI job that holds a bot token, as its ID token names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// The client as it reports itself, such as `npm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
@@ -128,8 +132,9 @@ impl Download {
             package: truncated(&self.ecosystem.normalized(&self.package), 255),
             version: truncated(&self.version, 255),
             file: truncated(&self.file, 255),
-            user_identifier: truncated(&self.user_identifier, 255),
+            user_identifier: self.user_identifier.as_deref().map(|user| truncated(user, 255)),
             token_id: self.token_id.clone(),
+            subject: self.subject.as_deref().map(|subject| truncated(subject, 255)),
             client: reported(&self.client),
             client_version: reported(&self.client_version),
             command: reported(&self.command),
@@ -211,7 +216,9 @@ struct Stored<'a> {
 #[derive(Serialize)]
 struct IndexKeys {
     org_pk: String,
-    user_pk: String,
+    /// A bot token is nobody's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_pk: Option<String>,
     package_pk: String,
 }
 
@@ -223,7 +230,7 @@ fn stored<'a>(org: Option<&OrgId>, hash: Hash, installation: &'a Installation) -
         installation,
         index_keys: org.map(|org| IndexKeys {
             org_pk: partition(of_org(org)),
-            user_pk: partition(of_user(org, user_identifier)),
+            user_pk: user_identifier.as_deref().map(|user| partition(of_user(org, user))),
             package_pk: partition(of_package(org, package)),
         }),
         ttl: installation.time.plus(RETENTION).epoch_seconds(),
@@ -329,7 +336,7 @@ impl Search<'_> {
 
     /// Whether an entry of these partitions matches all filters.
     fn matches(&self, entry: &Installation) -> bool {
-        self.user_identifier.is_none_or(|user| entry.download.user_identifier == user)
+        self.user_identifier.is_none_or(|user| entry.download.user_identifier.as_deref() == Some(user))
             && self.token_id.is_none_or(|token| entry.download.token_id == *token)
     }
 

@@ -6,6 +6,11 @@
 //! |---|---|---|
 //! | is this token active? | `GetItem` [`token`], strongly consistent | 1 unit |
 //! | is this bot credential valid? | `GetItem` [`bot`], strongly consistent | 1 unit |
+//! | may this job still act as its bot? | `GetItem` [`bot`] and [`trust`], in parallel | 2 units |
+//! | which trusts does this bot have? | `Query` [`trusts`] | the list, at most 20 |
+//! | was this ID token exchanged before? | a condition on [`exchanged_id_token`] | part of the write |
+//! | how many exchanges failed from this network this minute? | `UpdateItem` [`failed_exchanges_from`] | 1 unit |
+//! | how many exchanges were refused for this bot this hour? | `UpdateItem` [`refused_exchanges`], [`all_refused_exchanges`] | 1 unit each |
 //! | does this organization have Guard? | `GetItem` [`org`], in parallel with the one above | 1 unit |
 //! | which token has this ID? | `GetItem` [`org_user_token_by_id`] | 1 unit |
 //! | org user tokens by state, identifier and age | `Query` [`org_user_tokens_in`], then `BatchGetItem` [`token`] | the page |
@@ -35,6 +40,10 @@
 //! | which email-verified token has this ID (`guardctl` only)? | `GetItem` [`email_token_by_id`], then [`address`] | 2 units |
 //! | how often was a token used? | `Query` [`usage`] | 31 small items |
 //! | count a download | two `UpdateItem` [`usage_on`], the day and [`USAGE_TOTAL`] | 2 units |
+//! | was this token reported as leaked before? | `BatchGetItem` [`leak_mark`], or a condition on it | 1 unit |
+//! | how many reports, and tokens in them, from this network this minute? | `UpdateItem` [`leak_reports_from`], [`leaked_tokens_from`] | 1 unit each |
+//! | who is to be told about leaked tokens, and what? | `Query` [`LEAK_NOTICES`] | one per recipient, then the page |
+//! | may this recipient be mailed about leaks in this hour? | a condition on [`leak_mail`] | part of the write |
 //! | which removed tokens are to be erased? | `Query` [`ERASURES`] up to now, then [`audit_log`] of the address | what is due |
 //!
 //! # Items of a token
@@ -58,7 +67,7 @@
 use crate::clock::Moment;
 use crate::domain::{Environment, Name, OrUnknown, TokenState, UserIdentifier};
 use crate::email::AddressHash;
-use crate::ids::{AuditId, BotId, MemberId, OrgId, SessionId, TokenId};
+use crate::ids::{AuditId, BotId, MemberId, OrgId, SessionId, TokenId, TrustId};
 use crate::person::PersonId;
 use crate::secret::TokenHash;
 
@@ -101,6 +110,39 @@ pub fn token(hash: TokenHash) -> Key {
 /// A bot, with the hashes of its API keys.
 pub fn bot(bot: &BotId) -> Key {
     key(format!("BOT#{bot}"), "BOT")
+}
+
+/// A trust of a bot, in the bot's partition.
+pub fn trust(bot: &BotId, id: &TrustId) -> Key {
+    let (pk, prefix) = trusts(bot);
+    key(pk, format!("{prefix}{id}"))
+}
+
+/// The partition and sort key prefix of a bot's trusts, by age.
+pub fn trusts(bot: &BotId) -> (String, &'static str) {
+    (format!("BOT#{bot}"), "TRUST#")
+}
+
+/// An ID token that was exchanged. `identity` is a hash of its issuer and what identifies it there.
+pub fn exchanged_id_token(identity: &str) -> Key {
+    key(format!("ID_TOKEN#{identity}"), "ID_TOKEN")
+}
+
+/// The counter of failed exchanges from a network in one minute since the Unix epoch.
+pub fn failed_exchanges_from(network: &str, minute: i64) -> Key {
+    key(format!("EXCHANGES_FAILED#{network}"), minute.to_string())
+}
+
+/// The counter of a workload's refused exchanges for a bot in one hour since the Unix epoch.
+/// `workload` is a hash.
+pub fn refused_exchanges(bot: &BotId, workload: &str, hour: i64) -> Key {
+    key(format!("EXCHANGES_REFUSED#{bot}"), format!("{hour}#{workload}"))
+}
+
+/// The counter of all workloads whose exchanges for a bot were refused in one hour since the Unix
+/// epoch.
+pub fn all_refused_exchanges(bot: &BotId, hour: i64) -> Key {
+    key(format!("EXCHANGES_REFUSED#{bot}"), hour.to_string())
 }
 
 /// An organization.
@@ -381,6 +423,16 @@ pub fn signed_in_device(device: TokenHash, address: AddressHash) -> Key {
     key(format!("SIGNED_IN_DEVICE#{}", device.to_hex()), address.to_hex())
 }
 
+/// The counter of reports of leaked tokens from a network in one minute since the Unix epoch.
+pub fn leak_reports_from(network: &str, minute: i64) -> Key {
+    key(format!("LEAK_REPORTS#{network}"), minute.to_string())
+}
+
+/// The counter of well-formed tokens in reports from a network in one minute since the Unix epoch.
+pub fn leaked_tokens_from(network: &str, minute: i64) -> Key {
+    key(format!("LEAKED_TOKENS#{network}"), minute.to_string())
+}
+
 /// The counter of wrong sign-in codes from a network in one minute since the Unix epoch.
 pub fn wrong_codes_from(network: &str, minute: i64) -> Key {
     key(format!("WRONG_CODES#{network}"), minute.to_string())
@@ -448,6 +500,25 @@ pub const ERASURES: &str = "ERASURES";
 /// The erasure of what a removed email-verified token has left, due at this time.
 pub fn erasure(due_at: Moment, token: &TokenId) -> Key {
     key(ERASURES, format!("{}{token}", expiry_sort_key_prefix(due_at)))
+}
+
+/// The partition of the notices about leaked tokens that are not told yet, by recipient. One partition
+/// suffices: reports are limited.
+pub const LEAK_NOTICES: &str = "LEAK_NOTICES";
+
+/// The mark of a leaked token, under its hash.
+pub fn leak_mark(hash: TokenHash) -> Key {
+    key(format!("LEAKED#{}", hash.to_hex()), "LEAKED")
+}
+
+/// A notice about a leaked token. `id` sorts by time.
+pub fn leak_notice(recipient: &str, id: &AuditId) -> Key {
+    key(LEAK_NOTICES, format!("{recipient}#{id}"))
+}
+
+/// The claim to the mail about leaked tokens that a recipient gets in an hour.
+pub fn leak_mail(recipient: &str) -> Key {
+    key(format!("LEAK_MAIL#{recipient}"), "LEAK_MAIL")
 }
 
 /// The partition of a token's usage: one item a day, and [`USAGE_TOTAL`].

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, Key};
+use super::tokens::BotToken;
 use super::{Committed, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::{Held, OrUnknown};
@@ -26,6 +27,7 @@ use crate::email::{AddressHash, EmailAddress};
 use crate::ids::{BotId, MemberId, OrgId};
 use crate::permissions::Role;
 use crate::person::{Binding, Person, PersonId};
+use crate::secret::TokenHash;
 
 /// How long an invitation can be accepted.
 pub const INVITATION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -213,6 +215,8 @@ pub enum MemberChange {
 pub enum Authority<'a> {
     /// A bot: its ID, and its revision when it was read.
     Bot(&'a BotId, u64),
+    /// A CI job that acts as a bot: the token and its hash, and the bot's revision when it was read.
+    Job(&'a BotToken, TokenHash, u64),
     /// A member.
     Member(&'a Member),
     /// The operator.
@@ -220,18 +224,23 @@ pub enum Authority<'a> {
 }
 
 impl Transaction<'_> {
-    /// Requires that the caller's rights have not changed since they were read. True if that is a
-    /// write of its own in the transaction.
-    pub(super) fn require_authority(&mut self, authority: Authority<'_>) -> bool {
+    /// Requires that the caller's rights have not changed since they were read. Returns how many
+    /// writes of the transaction that takes.
+    pub(super) fn require_authority(&mut self, authority: Authority<'_>) -> usize {
+        let before = self.writes.len();
         let (key, id, revision) = match authority {
             Authority::Bot(id, revision) => (keys::bot(id), id.as_str(), revision),
+            Authority::Job(token, hash, revision) => {
+                self.require_unrevoked(keys::token(hash)).require(keys::trust(&token.bot_id, &token.trust_id));
+                (keys::bot(&token.bot_id), token.bot_id.as_str(), revision)
+            }
             Authority::Member(member) => (member.key(), member.id.as_str(), member.revision),
-            Authority::Operator => return false,
+            Authority::Operator => return 0,
         };
         // Somebody who was removed and joined again is another member.
         let values = [(":id", id.into()), (":revision", serde_json::Value::from(revision))];
         self.require_where(key, "#id = :id AND #revision = :revision", &values);
-        true
+        self.writes.len() - before
     }
 }
 
@@ -249,7 +258,7 @@ impl Store {
         let now = self.clock.now();
         let inviter = match authority {
             Authority::Member(member) => Some(member.email.clone()),
-            Authority::Bot(..) | Authority::Operator => None,
+            Authority::Bot(..) | Authority::Job(..) | Authority::Operator => None,
         };
         let invitation = Invitation {
             id: MemberId::new(&self.clock)?,
@@ -271,7 +280,7 @@ impl Store {
             let stored = StoredInvitation { invitation: &invitation, ttl };
             let mut transaction = self.transaction();
             // First, so that somebody who was cut off learns nothing from the other conditions.
-            let checks_caller = transaction.require_authority(authority);
+            let own_checks = transaction.require_authority(authority);
             match &earlier {
                 None => transaction.put_new(key(), &stored),
                 Some(earlier) => transaction
@@ -281,7 +290,7 @@ impl Store {
             transaction.put_new(keys::org_member(org, &invitation.id), &pointer).audit(org, &entry);
             match transaction.commit().await? {
                 Committed::Yes => return Ok(Some(invitation)),
-                Committed::No(0) if checks_caller => return Ok(None),
+                Committed::No(index) if index < own_checks => return Ok(None),
                 // Another invitation came first, or was accepted: read it again.
                 Committed::No(_) => {}
             }
@@ -492,11 +501,11 @@ impl Store {
                 }
                 Listed::Invited(invitation) => {
                     let key = keys::invitation(invitation.email.hash(), org);
-                    let checks_caller = transaction.require_authority(authority);
+                    let own_checks = transaction.require_authority(authority);
                     transaction.delete_where(key, "#id = :id", &[(":id", id)]).delete(keys::org_member(org, id));
                     match transaction.audit(org, &entry).commit().await? {
                         Committed::Yes => return Ok(MemberChange::Done),
-                        Committed::No(0) if checks_caller => return Ok(MemberChange::CallerChanged),
+                        Committed::No(index) if index < own_checks => return Ok(MemberChange::CallerChanged),
                         Committed::No(_) => {}
                     }
                 }
@@ -526,7 +535,9 @@ impl Store {
         // Which write says what, if its condition fails. The caller's comes first, so that somebody
         // who was cut off learns nothing from the other one.
         let caller = transaction.writes.len();
-        let checks_caller = own.is_none() && transaction.require_authority(authority);
+        if own.is_none() {
+            transaction.require_authority(authority);
+        }
         let owners = transaction.writes.len();
         if change > 0 {
             transaction.add(keys::owner_count(org), COUNT, change);
@@ -536,7 +547,7 @@ impl Store {
         }
         Ok(match transaction.audit(org, entry).commit().await? {
             Committed::Yes => Some(MemberChange::Done),
-            Committed::No(index) if checks_caller && index == caller => Some(MemberChange::CallerChanged),
+            Committed::No(index) if (caller..owners).contains(&index) => Some(MemberChange::CallerChanged),
             Committed::No(index) if change < 0 && index == owners => Some(MemberChange::LastOwner),
             Committed::No(_) => None,
         })

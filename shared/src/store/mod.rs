@@ -7,12 +7,14 @@
 
 pub mod api_keys;
 pub mod audit;
+pub mod bot_tokens;
 pub mod bots;
 pub mod email_tokens;
 pub mod erasures;
 pub mod idempotency;
 pub mod installations;
 pub mod keys;
+pub mod leaks;
 pub mod mail_limits;
 pub mod members;
 pub mod org_access_tokens;
@@ -24,6 +26,7 @@ pub mod sessions;
 pub mod sign_in;
 pub mod table;
 pub mod tokens;
+pub mod trusts;
 pub mod usage;
 
 use std::collections::HashMap;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
+use super::leaks::{Cause, Recipient};
 use super::members::Authority;
 use super::rate_limits::COUNT;
 use super::tokens::{AccessConfig, OrgAccessToken, StoredToken};
@@ -267,7 +268,7 @@ impl Store {
                 Entry::done(&self.clock, caller, "org_access_token.update", Subject::new(OrgAccessToken::SUBJECT, id))?;
             let mut transaction = self.transaction();
             // First, so that a caller who was cut off learns nothing from the other conditions.
-            let checks_caller = transaction.require_authority(authority);
+            let own_checks = transaction.require_authority(authority);
             let update = transaction.writes.len();
             transaction.update(
                 keys::token(pointer.hash),
@@ -293,7 +294,7 @@ impl Store {
             let rejected = match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
                 None => continue,
                 Some(Committed::Yes) => return Ok(Ok(Changed::Done(Box::new(changed)))),
-                Some(Committed::No(0)) if checks_caller => return Ok(Ok(Changed::CallerChanged)),
+                Some(Committed::No(index)) if index < own_checks => return Ok(Ok(Changed::CallerChanged)),
                 // A concurrent update won, or the token was deleted: read it again.
                 Some(Committed::No(index)) if index == update => {
                     backoff.pause().await?;
@@ -308,11 +309,22 @@ impl Store {
 
     /// Permanently deletes a token and frees its name. False if there is no token with this number.
     pub async fn delete_org_access_token(&self, org: &OrgId, id: u64, caller: &Caller) -> Result<bool, StoreError> {
+        self.end_org_access_token(org, id, Cause::Asked("delete"), caller).await
+    }
+
+    /// Ends a token: like [`Self::delete_org_access_token`], whatever the cause.
+    pub(super) async fn end_org_access_token(
+        &self,
+        org: &OrgId,
+        id: u64,
+        cause: Cause<'_>,
+        caller: &Caller,
+    ) -> Result<bool, StoreError> {
         let mut backoff = Backoff::persistent();
         loop {
             let Some((pointer, token)) = self.org_access_token(org, id).await? else { return Ok(false) };
-            let entry =
-                Entry::done(&self.clock, caller, "org_access_token.delete", Subject::new(OrgAccessToken::SUBJECT, id))?;
+            let subject = Subject::new(OrgAccessToken::SUBJECT, id);
+            let entry = cause.entry(&self.clock, caller, OrgAccessToken::SUBJECT, subject)?;
             let mut transaction = self.transaction();
             transaction
                 // Conditional on the revision, so that the freed name is the current one.
@@ -326,7 +338,8 @@ impl Store {
                     "attribute_exists(#count)",
                     &[(":minus_one", -1)],
                 );
-            match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
+            transaction.audit(org, &entry).tell(cause, pointer.hash, &Recipient::Org(org.clone()), None, &entry);
+            match transaction.try_commit(&mut backoff).await? {
                 Some(Committed::Yes) => return Ok(true),
                 // There is no counter yet.
                 Some(Committed::No(3)) => {

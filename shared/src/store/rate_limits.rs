@@ -20,6 +20,15 @@ pub const REFUSALS_PER_MINUTE: u64 = 10;
 /// Wrong sign-in codes from one network per minute that are answered.
 pub const WRONG_CODES_PER_MINUTE: u64 = 20;
 
+/// Failed exchanges of CI per minute and network.
+pub const FAILED_EXCHANGES_PER_MINUTE: u64 = 300;
+
+/// Reports of leaked tokens from one network per minute.
+pub const LEAK_REPORTS_PER_MINUTE: u64 = 60;
+
+/// Well-formed tokens in such reports from one network per minute.
+pub const LEAKED_TOKENS_PER_MINUTE: u64 = 2_000;
+
 /// The attribute of items with a single counter.
 pub(super) const COUNT: &str = "count";
 
@@ -40,6 +49,37 @@ impl Store {
     /// [`WRONG_CODES_PER_MINUTE`], the error is the time until the next minute.
     pub async fn count_wrong_code(&self, source: Option<IpAddr>) -> Result<Result<(), Duration>, StoreError> {
         self.count_in_minute(|minute| keys::wrong_codes_from(&network(source), minute), WRONG_CODES_PER_MINUTE).await
+    }
+
+    /// Counts a failed exchange from this address. If there are more than
+    /// [`FAILED_EXCHANGES_PER_MINUTE`], the error is the time until the next minute.
+    pub async fn count_failed_exchange(&self, source: Option<IpAddr>) -> Result<Result<(), Duration>, StoreError> {
+        self.count_in_minute(
+            |minute| keys::failed_exchanges_from(&network(source), minute),
+            FAILED_EXCHANGES_PER_MINUTE,
+        )
+        .await
+    }
+
+    /// Counts a report of leaked tokens from this address. If there are more than
+    /// [`LEAK_REPORTS_PER_MINUTE`], the error is the time until the next minute.
+    pub async fn count_leak_report(&self, source: Option<IpAddr>) -> Result<Result<(), Duration>, StoreError> {
+        self.count_in_minute(|minute| keys::leak_reports_from(&network(source), minute), LEAK_REPORTS_PER_MINUTE).await
+    }
+
+    /// Counts the well-formed tokens of a report from this address. If there would be more than
+    /// [`LEAKED_TOKENS_PER_MINUTE`], none is counted, and the error is the time until the next minute.
+    pub async fn count_leaked_tokens(
+        &self,
+        source: Option<IpAddr>,
+        tokens: usize,
+    ) -> Result<Result<(), Duration>, StoreError> {
+        let Some(tokens) = u64::try_from(tokens).ok().filter(|tokens| *tokens > 0) else { return Ok(Ok(())) };
+        let now = self.clock.now().epoch_seconds();
+        let end = (now / MINUTE + 1) * MINUTE;
+        let key = keys::leaked_tokens_from(&network(source), now / MINUTE);
+        let counted = self.add_up_to(key, COUNT, tokens, Some(end), Some(LEAKED_TOKENS_PER_MINUTE)).await?;
+        Ok(counted.map(|_| ()).ok_or(Duration::from_secs(u64::try_from(end - now).unwrap_or(1))))
     }
 
     async fn count_in_minute(
@@ -75,6 +115,19 @@ impl Store {
         end: Option<i64>,
         max: Option<u64>,
     ) -> Result<Option<u64>, StoreError> {
+        self.add_up_to(key, counter, 1, end, max).await
+    }
+
+    /// Like [`Self::count_up_to`], for several at once. `None` if the counter would exceed its
+    /// maximum.
+    async fn add_up_to(
+        &self,
+        key: Key,
+        counter: &str,
+        amount: u64,
+        end: Option<i64>,
+        max: Option<u64>,
+    ) -> Result<Option<u64>, StoreError> {
         let number = |number: &dyn std::fmt::Display| AttributeValue::N(number.to_string());
         let mut request = self
             .client
@@ -82,20 +135,20 @@ impl Store {
             .table_name(&self.table)
             .set_key(Some(key_item(key)))
             .expression_attribute_names("#count", counter)
-            .expression_attribute_values(":one", number(&1))
+            .expression_attribute_values(":amount", number(&amount))
             .return_values(ReturnValue::UpdatedNew)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         request = match end {
-            None => request.update_expression("ADD #count :one"),
+            None => request.update_expression("ADD #count :amount"),
             Some(end) => request
-                .update_expression("SET #ttl = :end ADD #count :one")
+                .update_expression("SET #ttl = :end ADD #count :amount")
                 .expression_attribute_names("#ttl", keys::TTL)
                 .expression_attribute_values(":end", number(&end)),
         };
         if let Some(max) = max {
             request = request
                 .condition_expression("attribute_not_exists(#count) OR #count < :max")
-                .expression_attribute_values(":max", number(&max));
+                .expression_attribute_values(":max", number(&max.saturating_add(1).saturating_sub(amount)));
         }
         let output = match request.send().await {
             Ok(output) => output,

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
 use super::audit::{Caller, Subject};
+use super::bot_tokens::Acting;
 use super::{Store, StoreError, keys};
 use crate::clock::Moment;
 use crate::domain::{AccessRole, Environment, Held, Name, OrUnknown, ProjectId, Scope, TokenState, UserIdentifier};
 use crate::email::AddressHash;
-use crate::ids::{OrgId, TokenId};
+use crate::ids::{BotId, OrgId, TokenId, TrustId};
 use crate::person::Binding;
 use crate::secret::{Token, TokenHash};
 
@@ -22,6 +23,9 @@ use crate::secret::{Token, TokenHash};
 pub enum StoredToken {
     /// An API key, for a tool of an organization.
     ApiKey(ApiKey),
+    /// A bot token, for a CI job.
+    #[serde(rename = "bot_token")]
+    Bot(BotToken),
     /// An email-verified token, for a person.
     EmailVerified(EmailToken),
     /// An organization access token, for a server or device.
@@ -32,10 +36,14 @@ pub enum StoredToken {
 
 /// What is stored under a token's hash: a [`StoredToken`], or a kind that this version does not
 /// know, which grants nothing.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum AnyToken {
     ApiKey(ApiKey),
+    #[serde(rename = "bot_token")]
+    Bot(BotToken),
+    /// The API key of a bot, which is found by it and authenticates nothing.
+    BotApiKey(BotApiKey),
     EmailVerified(EmailToken),
     OrgAccess(OrgAccessToken),
     OrgUser(OrgUserToken),
@@ -44,13 +52,15 @@ pub(super) enum AnyToken {
 }
 
 impl AnyToken {
-    fn known(self) -> Option<StoredToken> {
+    /// The token, if it may authenticate somebody.
+    pub(super) fn known(self) -> Option<StoredToken> {
         match self {
             AnyToken::ApiKey(token) => Some(StoredToken::ApiKey(token)),
+            AnyToken::Bot(token) => Some(StoredToken::Bot(token)),
             AnyToken::EmailVerified(token) => Some(StoredToken::EmailVerified(token)),
             AnyToken::OrgAccess(token) => Some(StoredToken::OrgAccess(token)),
             AnyToken::OrgUser(token) => Some(StoredToken::OrgUser(token)),
-            AnyToken::Unknown => None,
+            AnyToken::BotApiKey(_) | AnyToken::Unknown => None,
         }
     }
 }
@@ -108,6 +118,64 @@ fn state(revoked_at: Option<Moment>, expires_at: Option<Moment>, now: Moment) ->
     }
 }
 
+/// A stored token of a CI job, which acts as a bot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotToken {
+    /// Its management ID.
+    pub id: TokenId,
+    /// The organization it belongs to.
+    pub org_id: OrgId,
+    /// The bot that the job acts as.
+    pub bot_id: BotId,
+    /// The trust that admitted the job.
+    pub trust_id: TrustId,
+    /// The bot's generation of tokens when this one was made: it ends with the generation.
+    pub generation: u64,
+    /// The job, as its ID token names it.
+    pub subject: String,
+    /// When it was created.
+    pub created_at: Moment,
+    /// When it expires.
+    pub expires_at: Moment,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Moment>,
+    /// Who revoked it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_by: Option<Subject>,
+    /// What the job may do now; `None` if bot or trust have gone. Not stored: found out by every
+    /// read that decides whether the token is active.
+    #[serde(skip)]
+    pub acting: Option<Acting>,
+}
+
+impl BotToken {
+    /// The name of this kind in audit entries and responses.
+    pub const SUBJECT: &str = "bot_token";
+
+    /// Its state at this time.
+    pub fn state(&self, now: Moment) -> TokenState {
+        match state(self.revoked_at, Some(self.expires_at), now) {
+            TokenState::Active if self.acting.is_none() => TokenState::Revoked,
+            state => state,
+        }
+    }
+}
+
+/// What is stored under the hash of an API key of a bot. See [`super::bots`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BotApiKey {
+    /// The bot.
+    pub bot_id: BotId,
+    /// The organization of the bot.
+    pub org_id: OrgId,
+}
+
+impl BotApiKey {
+    /// The name of this kind in audit entries.
+    pub const SUBJECT: &str = "bot_api_key";
+}
+
 /// A stored email-verified token. It is deleted when it is revoked or replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmailToken {
@@ -158,6 +226,14 @@ impl AccessConfig {
     pub fn reaches(&self, project: &str) -> bool {
         self.role.known().is_some()
             && (self.all_projects || self.projects.iter().any(|known| known.as_str() == project))
+    }
+
+    /// Whether it grants something that the other one does not.
+    pub fn exceeds(&self, other: &AccessConfig) -> bool {
+        let role = self.role.known().is_some_and(|role| !other.includes(role));
+        let all_projects = self.all_projects && !other.all_projects;
+        let reaches = |project: &ProjectId| other.all_projects || other.projects.contains(project);
+        role || all_projects || !self.projects.iter().all(reaches)
     }
 
     /// Whether it grants this role.
@@ -286,6 +362,7 @@ impl StoredToken {
     pub fn inactive(&self, now: Moment) -> Option<Inactive> {
         let state = match self {
             StoredToken::ApiKey(token) => token.state(now),
+            StoredToken::Bot(token) => token.state(now),
             StoredToken::EmailVerified(token) => token.state(now),
             StoredToken::OrgAccess(token) if !token.is_active => return Some(Inactive::Disabled),
             StoredToken::OrgAccess(token) => token.state(now),
@@ -302,6 +379,7 @@ impl StoredToken {
     pub fn kind_name(&self) -> &'static str {
         match self {
             StoredToken::ApiKey(_) => ApiKey::SUBJECT,
+            StoredToken::Bot(_) => BotToken::SUBJECT,
             StoredToken::EmailVerified(_) => EmailToken::SUBJECT,
             StoredToken::OrgAccess(_) => OrgAccessToken::SUBJECT,
             StoredToken::OrgUser(_) => OrgUserToken::SUBJECT,
@@ -312,6 +390,7 @@ impl StoredToken {
     pub fn id(&self) -> String {
         match self {
             StoredToken::ApiKey(token) => token.id.to_string(),
+            StoredToken::Bot(token) => token.id.to_string(),
             StoredToken::EmailVerified(token) => token.id.to_string(),
             StoredToken::OrgAccess(token) => token.id.to_string(),
             StoredToken::OrgUser(token) => token.id.to_string(),
@@ -322,6 +401,7 @@ impl StoredToken {
     pub fn created_at(&self) -> Moment {
         match self {
             StoredToken::ApiKey(token) => token.created_at,
+            StoredToken::Bot(token) => token.created_at,
             StoredToken::EmailVerified(token) => token.created_at,
             StoredToken::OrgAccess(token) => token.created_at,
             StoredToken::OrgUser(token) => token.created_at,
@@ -332,16 +412,18 @@ impl StoredToken {
     pub fn org_id(&self) -> Option<&OrgId> {
         match self {
             StoredToken::ApiKey(token) => Some(&token.org_id),
+            StoredToken::Bot(token) => Some(&token.org_id),
             StoredToken::EmailVerified(_) => None,
             StoredToken::OrgAccess(token) => Some(&token.org_id),
             StoredToken::OrgUser(token) => Some(&token.org_id),
         }
     }
 
-    /// When it was last used.
+    /// When it was last used. Bot tokens live for a day at most and do not keep it.
     pub fn last_used_at(&self) -> Option<Moment> {
         match self {
             StoredToken::ApiKey(token) => token.last_used_at,
+            StoredToken::Bot(_) => None,
             StoredToken::EmailVerified(token) => token.last_used_at,
             StoredToken::OrgAccess(token) => token.last_used_at,
             StoredToken::OrgUser(token) => token.last_used_at,
@@ -355,7 +437,7 @@ impl Store {
     pub async fn record_use(&self, hash: TokenHash, token: &StoredToken) {
         let now = self.clock.now();
         let minute_ago = now.minus(MINUTE);
-        if token.last_used_at().is_some_and(|last| last > minute_ago) {
+        if matches!(token, StoredToken::Bot(_)) || token.last_used_at().is_some_and(|last| last > minute_ago) {
             return;
         }
         let values = [(":now", now), (":minute_ago", minute_ago)];
@@ -375,6 +457,7 @@ impl Store {
     pub(super) async fn is_revoked(&self, hash: TokenHash) -> Result<bool, StoreError> {
         Ok(match self.stored_token(hash).await? {
             Some(StoredToken::ApiKey(key)) => key.revoked_at.is_some(),
+            Some(StoredToken::Bot(token)) => token.revoked_at.is_some(),
             Some(StoredToken::OrgUser(token)) => token.revoked_at.is_some(),
             _ => false,
         })
@@ -386,12 +469,14 @@ impl Store {
         Ok([(":now", self.clock.now().to_string().into()), (":by", by)])
     }
 
-    /// Reads a token with one strongly consistent read, and the membership that it is bound to, if
-    /// any, with a second one.
+    /// Reads a token with one strongly consistent read, and then what else decides whether it is
+    /// active: the membership that an org user token is bound to, or bot and trust of a bot token.
     pub async fn token(&self, token: &Token) -> Result<Option<StoredToken>, StoreError> {
         let mut stored = self.stored_token(token.hash()).await?;
-        if let Some(StoredToken::OrgUser(token)) = &mut stored {
-            self.note_membership(token).await?;
+        match &mut stored {
+            Some(StoredToken::OrgUser(token)) => self.note_membership(token).await?,
+            Some(StoredToken::Bot(token)) => self.note_acting(token).await?,
+            _ => {}
         }
         Ok(stored)
     }

@@ -9,7 +9,7 @@ use shared::ids::TokenId;
 use shared::permissions::Role;
 use shared::store::installations::{Download, Recorded};
 use tests::console::{Visitor, unescaped};
-use tests::{Bot, Org, Service, operator};
+use tests::{Bot, Org, Service};
 
 const ALICE: &str = "01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
 const HER_OTHER: &str = "01KAJ8M4R2X7Z9V5T3Q1N6P8WD";
@@ -20,7 +20,8 @@ async fn log(service: &Service, org: &Org, ecosystem: Ecosystem, package: &str, 
         package: package.to_owned(),
         version: "1.3.0".to_owned(),
         file: format!("{}-1.3.0.tgz", package.rsplit('/').next().unwrap()),
-        user_identifier: identifier.to_owned(),
+        user_identifier: Some(identifier.to_owned()),
+        subject: None,
         token_id: TokenId::parse(token).unwrap(),
         client: Some("npm".to_owned()),
         client_version: Some("11.6.2".to_owned()),
@@ -206,7 +207,7 @@ async fn empty_log_says_what_to_do() {
 async fn without_guard_the_page_says_why_nothing_is_shown() {
     let service = Service::start_with_manual_clock().await;
     let (org, _, visitor) = filled(&service).await;
-    service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap();
+    service.set_guard(&org.id, false).await;
     let page = visitor.get(&org.page("installations")).await;
     assert_eq!(page.status, 403, "{}", page.text);
     assert!(page.text.contains("Guard is not active") && files(&page.text).is_empty(), "{}", page.text);

@@ -24,7 +24,8 @@ fn download(ecosystem: Ecosystem, session: &str) -> Download {
         package: "left-pad".to_owned(),
         version: "1.3.0".to_owned(),
         file: "left-pad-1.3.0.tgz".to_owned(),
-        user_identifier: "alice-laptop".to_owned(),
+        user_identifier: Some("alice-laptop".to_owned()),
+        subject: None,
         token_id: TokenId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
         client: Some("npm".to_owned()),
         client_version: None,
@@ -271,7 +272,7 @@ async fn each_role_sees_what_it_may_read() {
         // Everybody finds the own tokens.
         assert!(page.text.contains(&format!("href=\"{}\"", org.page("my-tokens"))), "{role:?}");
     }
-    service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap();
+    service.set_guard(&org.id, false).await;
     let page = service.member(&org, &[Role::Owner]).await.get(&org.page("")).await;
     assert!(
         page.text.contains("Guard is not active") && !page.text.contains("<svg viewBox=\"0 0 140"),

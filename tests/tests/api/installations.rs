@@ -17,7 +17,7 @@ use tests::coverage::all_scopes;
 use tests::faults::Fault;
 use tests::paging::List;
 use tests::table::text;
-use tests::{Bot, Org, Service, operator};
+use tests::{Bot, Org, Service};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -45,7 +45,8 @@ fn download(package: &str, user_identifier: &str, session: &str) -> Download {
         package: package.to_owned(),
         version: "1.3.0".to_owned(),
         file: format!("{}-1.3.0.tgz", package.rsplit('/').next().unwrap()),
-        user_identifier: user_identifier.to_owned(),
+        user_identifier: Some(user_identifier.to_owned()),
+        subject: None,
         token_id: TokenId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
         client: Some("npm".to_owned()),
         client_version: Some("11.6.2".to_owned()),
@@ -430,7 +431,7 @@ async fn only_permitted_callers_read_the_log() {
         get(&path, &owner.credential).await.assert_error(403, "FORBIDDEN");
     }
     get(&path, "nonsense").await.assert_error(401, "UNAUTHORIZED");
-    service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap().unwrap();
+    service.set_guard(&org.id, false).await;
     get(&path, &owner.credential).await.assert_error(403, "SUBSCRIPTION_REQUIRED");
 }
 

@@ -185,7 +185,8 @@ impl Fixture {
             package: "@acme/left-pad".to_owned(),
             version: "1.3.0".to_owned(),
             file: "left-pad-1.3.0.tgz".to_owned(),
-            user_identifier: user.user_identifier.clone(),
+            user_identifier: Some(user.user_identifier.clone()),
+            subject: None,
             token_id: TokenId::parse(&user.id).unwrap(),
             client: Some("npm".to_owned()),
             client_version: Some("11.6.2".to_owned()),
@@ -203,7 +204,7 @@ impl Fixture {
             source_ip: None,
             ..download.clone()
         };
-        let anonymous = Download { user_identifier: "a***@example.com".to_owned(), token_id, ..download.clone() };
+        let anonymous = Download { user_identifier: Some("a***@example.com".to_owned()), token_id, ..download.clone() };
         for (org, download) in [(Some(&org.id), download), (Some(&org.id), bare), (None, anonymous)] {
             assert_eq!(service.installation_log.record(org, &download).await.unwrap(), Recorded::New);
         }
@@ -521,7 +522,7 @@ async fn works(name: &str) {
     service.erase().await.unwrap();
     assert!(service.table.items().await.iter().all(|item| item["pk"] != "ERASURES"));
 
-    store.set_org(&org.id, Some(Plan::Enterprise), None, operator).await.unwrap().unwrap();
+    service.set_plan(&org, Plan::Enterprise).await;
     assert!(store.remove_project(&org.id, "greenhouse", operator).await.unwrap());
     store.set_bot_roles(&manager.id, &[Role::Owner], operator).await.unwrap().unwrap();
     store.rotate_bot_key(&owner.id, None, operator).await.unwrap().unwrap();
@@ -635,7 +636,7 @@ async fn unknown_plan_is_shown_and_allows_no_more_api_keys() {
     assert_eq!(plan, json!({"name": "galactic", "max_api_keys": 0, "active_api_keys": 1}));
     service.post(API_KEYS, &owner.credential, &test_key_request()).await.assert_error(403, "PLAN_LIMIT_REACHED");
     assert_eq!(service.store.orgs().await.unwrap()[0].plan.as_str(), "galactic");
-    service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap().unwrap();
+    service.set_guard(&org.id, false).await;
     service.set_plan(&org, Plan::Free).await;
     service.api_key_with(&owner.credential, &test_key_request()).await;
 }

@@ -84,6 +84,7 @@ async fn create(
         manager.record_refusal(&app).await?;
         return Err(ApiError::Exceeds(more));
     }
+    manager.check_lifetime(&app, expires_at).await?;
     let by = manager.api_key.as_ref().map(|(_, hash)| *hash);
     let once = once.as_ref();
     match app.store().create_api_key(&manager.org_id, new, by, &manager.caller, once).await? {

@@ -138,7 +138,13 @@ struct Row {
 impl Row {
     fn new(entry: InstallationView, base: &str, m: &Messages) -> Self {
         let client = [entry.client, entry.client_version].into_iter().flatten().collect::<Vec<_>>().join(" ");
-        let tokens = format!("{base}/tokens");
+        let (identifier, token_href) = match (entry.user_identifier, entry.subject) {
+            (Some(user), _) => {
+                let tokens = link(&format!("{base}/tokens"), &[("state", "all"), ("prefix", &user)]);
+                (user, tokens)
+            }
+            (None, job) => (job.unwrap_or_default(), format!("{base}/bots")),
+        };
         Self {
             time: entry.time.to_string(),
             ecosystem: match entry.ecosystem {
@@ -148,8 +154,8 @@ impl Row {
             package: entry.package,
             version: entry.version,
             file: entry.file,
-            token_href: link(&tokens, &[("state", "all"), ("prefix", &entry.user_identifier)]),
-            identifier: entry.user_identifier,
+            token_href,
+            identifier,
             client,
             command: entry.command.unwrap_or_default(),
             source_ip: entry.source_ip.map(|ip| ip.to_string()).unwrap_or_default(),

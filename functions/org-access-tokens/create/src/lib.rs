@@ -51,6 +51,7 @@ async fn create(
     let org = &caller.bot.org_id;
     let (request, once) = request.unless_repeated(&app, org, &caller.caller).await?;
     let settings = request.settings(app.clock().now())?;
+    caller.check_lifetime(&app, settings.expires_at).await?;
     let created = app.store().create_org_access_token(org, settings, &caller.caller, once.as_ref()).await?;
     let (token, plain) = match created {
         Created::Done(token, plain) => (token, plain),

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::routing::put;
+use shared::auth::OUTLIVES_JOB;
 use shared::openapi::{BodyErrors, HolderErrors, TokenErrors, tag};
 use shared::org_access_token_request::{Merge, Replacement, rejected, token_id, wrong_method_of_list};
 use shared::permissions::OrgAccessTokensUpdate;
@@ -89,6 +90,11 @@ async fn change(
     let id = token_id(path)?;
     for _ in 0..MAX_ATTEMPTS {
         let (org, by) = (&caller.bot.org_id, caller.bot.authority());
+        let change = |token: &OrgAccessToken| {
+            let settings = change(token)?;
+            let is_allowed = !raises(token, &settings) || caller.bot.may_mint_until(settings.expires_at);
+            if is_allowed { Ok(settings) } else { Err(OUTLIVES_JOB) }
+        };
         return match app.store().change_org_access_token(org, by, id, &caller.caller, &change).await?? {
             Changed::Done(token) => Ok(Json((*token).into())),
             Changed::Rejected(reason) => Err(rejected(reason)),
@@ -100,4 +106,12 @@ async fn change(
         };
     }
     Err(ApiError::Unavailable)
+}
+
+/// Whether a change gives a token more rights, or the same for longer.
+fn raises(token: &OrgAccessToken, settings: &Settings) -> bool {
+    let lives_longer =
+        token.expires_at.is_some_and(|before| settings.expires_at.is_none_or(|expires_at| expires_at > before));
+    let is_enabled = settings.is_active && !token.is_active;
+    lives_longer || is_enabled || settings.access_config.exceeds(&token.access_config)
 }

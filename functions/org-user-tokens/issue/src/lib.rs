@@ -70,6 +70,7 @@ async fn issue(
     let (store, BotWith { bot, caller: by, .. }) = (app.store(), &caller);
     let (Request { user_identifier, expires_at }, once) = request.unless_repeated(&app, &bot.org_id, by).await?;
     let expires_at = in_the_future(expires_at, app.clock().now())?;
+    caller.check_lifetime(&app, expires_at).await?;
     let issued = store.issue_org_user_token(&bot.org_id, user_identifier, expires_at, by, once.as_ref());
     let (token, plain) = match issued.await? {
         Issued::Done(token, plain) => (token, plain),

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::domain::{AccessRole, Environment, OrUnknown, ProjectId, Scope};
-use shared::ids::OrgId;
+use shared::ids::{BotId, OrgId};
 use shared::openapi::{BodyErrors, HolderErrors, tag};
 use shared::permissions::TokensIntrospect;
 use shared::secret::Received;
@@ -71,7 +71,7 @@ struct Introspected {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ActiveToken)]
 struct About {
-    /// The kind of token: `org_user_token`, `api_key` or `org_access_token`.
+    /// The kind of token: `org_user_token`, `api_key`, `org_access_token` or `bot_token`.
     #[schema(example = "api_key")]
     token_type: String,
     /// The token's management id; a number for an organization access token.
@@ -80,6 +80,12 @@ struct About {
     org_id: OrgId,
     /// Subject: the `user_identifier` of an org user token, else `<token_type>:<id>`.
     sub: String,
+    /// The bot that a bot token acts as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bot_id: Option<BotId>,
+    /// The CI job that holds a bot token, as its ID token names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
     /// The environment of an API key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(inline, value_type = Option<Environment>)]
@@ -167,6 +173,8 @@ fn about(token: &StoredToken, org: &OrgId, permitted: Option<bool>) -> About {
             .user_identifier
             .map_or_else(|| format!("{}:{}", view.kind, token.id()), |identifier| identifier.as_str().to_owned()),
         token_type: view.kind,
+        bot_id: view.bot_id,
+        subject: view.subject,
         id: view.id,
         org_id: org.clone(),
         environment: view.environment,
