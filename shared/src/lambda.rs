@@ -254,7 +254,26 @@ where
     Fut: Future<Output = Result<(), ApiError>> + Send + 'static,
 {
     start_logs();
-    let app = App::from_env().await?;
+    serve_runs(App::from_env().await?, run).await
+}
+
+/// As [`serve_schedule`], a function that also sends mail.
+#[cfg(feature = "mail")]
+pub async fn serve_schedule_with_mail<F, Fut>(run: F) -> RuntimeResult
+where
+    F: Fn(MailApp) -> Fut,
+    Fut: Future<Output = Result<(), ApiError>> + Send + 'static,
+{
+    start_logs();
+    serve_runs(MailApp::from_env().await?, run).await
+}
+
+async fn serve_runs<S, F, Fut>(app: S, run: F) -> RuntimeResult
+where
+    S: Clone,
+    F: Fn(S) -> Fut,
+    Fut: Future<Output = Result<(), ApiError>> + Send + 'static,
+{
     let run = &run;
     let service = service_fn(move |LambdaEvent { context, .. }: LambdaEvent<IgnoredAny>| {
         let time_left = time_left(&context);

@@ -26,6 +26,8 @@ use crate::permissions::Role;
 use crate::secret::{MailedCode, Token};
 use crate::setup::Setup;
 use crate::store::email_tokens::{Removed, Replaced};
+use crate::store::sessions::Session;
+use crate::store::tokens::EmailToken;
 
 /// The placeholder for the reader's key in commands.
 const KEY_PLACEHOLDER: &str = "tg_anon_xxxxxx";
@@ -141,6 +143,79 @@ pub enum Mail<'a> {
         /// The member's roles.
         roles: &'a [Role],
     },
+    /// Tells a security contact of an organization about leaked tokens.
+    TokensLeaked {
+        /// The organization's display name.
+        organization: &'a str,
+        /// The tokens.
+        leaks: &'a [Leak],
+    },
+    /// Tells a person about a leaked email-verified token or session, which has ended.
+    OwnTokensLeaked {
+        /// The tokens and sessions.
+        leaks: &'a [Leak],
+    },
+}
+
+/// A leaked token in a mail.
+#[derive(Debug, Clone)]
+pub struct Leak {
+    /// The kind of the token, as in the audit log.
+    pub kind: String,
+    /// Its ID.
+    pub id: String,
+    /// Where it was found, as reported: host and path.
+    pub place: Option<String>,
+    /// When it was reported.
+    pub at: Moment,
+    /// Whether it was ended; otherwise it still works.
+    pub ended: bool,
+}
+
+impl Leak {
+    /// The token as two lines of a mail.
+    fn lines(&self) -> String {
+        let place = self.place.as_deref().map(as_plain_text).unwrap_or_default();
+        format!("{} {}\n  {}  {place}", self.kind, self.id, self.at).trim_end().to_owned()
+    }
+}
+
+/// The most leaked tokens that a mail lists.
+pub const LISTED_LEAKS: usize = 20;
+
+/// The longest place in a mail, in characters: a line of a mail has at most 998 bytes.
+const LONGEST_PLACE: usize = 200;
+
+/// A place that somebody has reported, as text that no mail program makes a link of: every dot and
+/// at sign is in brackets.
+fn as_plain_text(place: &str) -> String {
+    let mut place = on_one_line(place);
+    if let Some((end, _)) = place.char_indices().nth(LONGEST_PLACE) {
+        place.truncate(end);
+        place.push('…');
+    }
+    place.replace("://", " ").replace('.', "[.]").replace('@', "[@]")
+}
+
+/// Leaked tokens as a mail lists them: first those that still work.
+struct LeakList {
+    active: String,
+    ended: String,
+    /// How many more there are.
+    more: usize,
+}
+
+impl LeakList {
+    fn new(leaks: &[Leak]) -> Self {
+        let [active, ended] = [false, true].map(|ended| leaks.iter().filter(move |leak| leak.ended == ended));
+        let lines = |leaks: &mut dyn Iterator<Item = &Leak>| leaks.map(Leak::lines).collect::<Vec<_>>().join("\n");
+        let left = LISTED_LEAKS.saturating_sub(active.clone().count());
+        Self {
+            active: lines(&mut active.take(LISTED_LEAKS)),
+            ended: lines(&mut ended.take(left)),
+            more: leaks.len().saturating_sub(LISTED_LEAKS),
+        }
+    }
 }
 
 /// A mail that was not sent, or may not have been.
@@ -205,7 +280,7 @@ impl Mailer {
 
     /// Sends a mail about a change that its reader may not have made. One that may be lost is sent
     /// again: twice is better than never.
-    async fn warn(&self, to: &EmailAddress, language: Language, mail: &Mail<'_>) -> Result<(), MailError> {
+    pub(crate) async fn warn(&self, to: &EmailAddress, language: Language, mail: &Mail<'_>) -> Result<(), MailError> {
         match tokio::time::timeout(WARNING_TIMEOUT / 2, self.send(to, language, mail)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(MailError::NotSent)) => Err(MailError::NotSent),
@@ -275,6 +350,38 @@ impl Mailer {
                     Language::Ja => rendered!(InvitationJa { organization, inviter, roles, console }),
                 }
             }
+            (Mail::TokensLeaked { organization, leaks }, language) => {
+                let (organization, leaks) = (&*on_one_line(organization), &LeakList::new(leaks));
+                let console = &*format!("{}/console/", self.config.public_url);
+                match language {
+                    Language::En => rendered!(TokensLeakedEn { organization, leaks, console }),
+                    Language::Ja => rendered!(TokensLeakedJa { organization, leaks, console }),
+                }
+            }
+            (Mail::OwnTokensLeaked { leaks }, language) => {
+                let [key, session] =
+                    [EmailToken::SUBJECT, Session::SUBJECT].map(|kind| leaks.iter().any(|leak| leak.kind == kind));
+                let (setup, leaks, command) = (&setup, &LeakList::new(leaks), &*register());
+                let console = &*format!("{}/console/", self.config.public_url);
+                match language {
+                    Language::En => rendered!(OwnTokensLeakedEn {
+                        setup,
+                        leaks,
+                        key,
+                        session,
+                        console,
+                        register_json_shell_quoted: command
+                    }),
+                    Language::Ja => rendered!(OwnTokensLeakedJa {
+                        setup,
+                        leaks,
+                        key,
+                        session,
+                        console,
+                        register_json_shell_quoted: command
+                    }),
+                }
+            }
         }
     }
 }
@@ -330,6 +437,8 @@ impl fmt::Display for Name<'_> {
             Mail::KeyRemoved { .. } => "key removed",
             Mail::SignInCode { .. } => "sign-in code",
             Mail::Invitation { .. } => "invitation",
+            Mail::TokensLeaked { .. } => "tokens leaked",
+            Mail::OwnTokensLeaked { .. } => "own tokens leaked",
         })
     }
 }
@@ -412,6 +521,10 @@ templates! {
     SignInCodeJa = "sign_in_code/ja.html" { code: &'a str }
     InvitationEn = "invitation/en.html" { organization: &'a str, inviter: Option<&'a str>, roles: &'a str, console: &'a str }
     InvitationJa = "invitation/ja.html" { organization: &'a str, inviter: Option<&'a str>, roles: &'a str, console: &'a str }
+    TokensLeakedEn = "tokens_leaked/en.html" { organization: &'a str, leaks: &'a LeakList, console: &'a str }
+    TokensLeakedJa = "tokens_leaked/ja.html" { organization: &'a str, leaks: &'a LeakList, console: &'a str }
+    OwnTokensLeakedEn = "own_tokens_leaked/en.html" { setup: &'a Setup, leaks: &'a LeakList, key: bool, session: bool, console: &'a str, register_json_shell_quoted: &'a str }
+    OwnTokensLeakedJa = "own_tokens_leaked/ja.html" { setup: &'a Setup, leaks: &'a LeakList, key: bool, session: bool, console: &'a str, register_json_shell_quoted: &'a str }
 }
 
 fn json_string(text: &str) -> String {
@@ -430,6 +543,41 @@ mod tests {
     #[test]
     fn apostrophes_in_addresses_are_shell_quoted() {
         assert_eq!(shell_quoted("o'brien"), r"'o'\''brien'");
+    }
+
+    #[test]
+    fn place_is_shown_as_text_on_one_short_line() {
+        for (place, shown) in [
+            ("github.com/acme/widgets/.npmrc", "github[.]com/acme/widgets/[.]npmrc"),
+            ("https://user@evil.example/", "https user[@]evil[.]example/"),
+            ("a.example/\r\nBcc: b\u{202e}@c.example", "a[.]example/  Bcc: b [@]c[.]example"),
+        ] {
+            assert_eq!(as_plain_text(place), shown);
+        }
+        let long = as_plain_text(&"é".repeat(5_000));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (LONGEST_PLACE + 1, true));
+    }
+
+    #[test]
+    fn twenty_leaks_are_listed_and_those_that_still_work_come_first() {
+        let leak = |number: usize, ended| Leak {
+            kind: "api_key".to_owned(),
+            id: format!("{number:03}"),
+            place: None,
+            at: Moment::EPOCH,
+            ended,
+        };
+        let count = |active: usize, ended: usize| {
+            let leaks: Vec<Leak> =
+                (0..ended).map(|n| leak(n, true)).chain((0..active).map(|n| leak(n, false))).collect();
+            let list = LeakList::new(&leaks);
+            let listed = |text: &str| text.matches("api_key").count();
+            (listed(&list.active), listed(&list.ended), list.more)
+        };
+        assert_eq!(count(0, 1), (0, 1, 0));
+        assert_eq!(count(0, 20), (0, 20, 0));
+        assert_eq!(count(1, 20), (1, 19, 1));
+        assert_eq!(count(25, 3), (20, 0, 8));
     }
 
     #[test]

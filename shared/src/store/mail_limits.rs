@@ -13,6 +13,7 @@
 //! | | address, per hour | 20 |
 //! | an address that signs in, from a browser that has signed in with it before | browser, per hour | 5 |
 //! | an address that is invited | organization, per day | 50 |
+//! | a recipient of notices about leaked tokens | recipient, per hour ([`super::leaks`]) | 1 |
 //! | any address | deployment, per hour | 1,000 |
 //!
 //! Hours and days are those of UTC. A source is an IPv4 address or an IPv6 /64. Every counter is
@@ -254,6 +255,28 @@ impl Store {
             (Reached::Deployment, Mails::All, HOUR, limits.per_hour),
         ])
         .await
+    }
+
+    /// Counts mails about leaked tokens, one per reader, or says that the deployment's limit forbids
+    /// them.
+    pub async fn count_leak_mails(
+        &self,
+        readers: usize,
+        limits: &MailLimits,
+    ) -> Result<Result<Vec<CountedMail>, Reached>, StoreError> {
+        let mut counted = Vec::with_capacity(readers);
+        for _ in 0..readers {
+            match self.count_against(&[(Reached::Deployment, Mails::All, HOUR, limits.per_hour)]).await? {
+                Ok(mail) => counted.push(mail),
+                Err(limit) => {
+                    for mail in counted {
+                        self.uncount_mail(mail).await?;
+                    }
+                    return Ok(Err(limit));
+                }
+            }
+        }
+        Ok(Ok(counted))
     }
 
     async fn count_against(&self, limits: &[Limit<'_>]) -> Result<Result<CountedMail, Reached>, StoreError> {
