@@ -1,5 +1,6 @@
 //! Defines the command line and validates every argument. The doc comments are the help texts.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -7,10 +8,11 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::{Span, SpanRelativeTo};
 use shared::Moment;
-use shared::domain::{Name, Plan};
+use shared::domain::{LeakPolicy, Name, Plan};
 use shared::email::EmailAddress;
 use shared::ids::{BotId, MemberId, OrgId};
 use shared::permissions::Role;
+use shared::store::orgs::Org;
 use shared::store::registration::RegistrationPolicy;
 
 /// Maximum overlap of two API keys. A longer one would defeat the purpose of the rotation.
@@ -58,17 +60,34 @@ impl Cli {
         })
     }
 
-    /// Checks what clap cannot: whether a token of this kind has an organization.
-    pub fn check_org(&self) -> Result<(), clap::Error> {
-        let Command::Token(TokenCommand::Revoke { kind, org, .. }) = &self.command else { return Ok(()) };
-        match (*kind == RevokedKind::EmailToken, org.is_some()) {
-            (true, true) => {
-                let message = "an email_token belongs to no organization: leave out --org";
-                Err(Cli::command().error(ErrorKind::ArgumentConflict, message))
+    /// Checks what clap cannot: whether a token of this kind has an organization, and the number of
+    /// security contacts.
+    pub fn check(&self) -> Result<(), clap::Error> {
+        match &self.command {
+            Command::Token(TokenCommand::Revoke { kind, org, .. }) => {
+                match (*kind == RevokedKind::EmailToken, org.is_some()) {
+                    (true, true) => {
+                        let message = "an email_token belongs to no organization: leave out --org";
+                        Err(Cli::command().error(ErrorKind::ArgumentConflict, message))
+                    }
+                    (false, false) => {
+                        let message = "tokens of this kind belong to an organization: pass --org <ORG>";
+                        Err(Cli::command().error(ErrorKind::MissingRequiredArgument, message))
+                    }
+                    _ => Ok(()),
+                }
             }
-            (false, false) => {
-                let message = "tokens of this kind belong to an organization: pass --org <ORG>";
-                Err(Cli::command().error(ErrorKind::MissingRequiredArgument, message))
+            Command::Org(OrgCommand::Set { change, .. }) => {
+                let contacts = change.security_contacts().unwrap_or_default();
+                if !contacts.is_empty() && change.security_contacts.contains(&SecurityContact::None) {
+                    let message = "--security-contact none empties the list: give no address beside it";
+                    return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+                }
+                if contacts.len() > Org::MAX_SECURITY_CONTACTS {
+                    let message = format!("at most {} security contacts are allowed", Org::MAX_SECURITY_CONTACTS);
+                    return Err(Cli::command().error(ErrorKind::TooManyValues, message));
+                }
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -137,7 +156,7 @@ pub enum OrgCommand {
         #[arg(long, action = ArgAction::Set, value_parser = on_or_off())]
         guard: bool,
     },
-    /// Change an organization's plan or Guard setting
+    /// Change settings of an organization
     Set {
         /// Organization ID (OG…)
         #[arg(value_parser = org_id)]
@@ -178,6 +197,35 @@ pub struct OrgChange {
     /// Whether the subscription has Guard enabled
     #[arg(long, value_parser = on_or_off())]
     pub guard: Option<bool>,
+    /// E-mail address that is told about leaked tokens. Repeatable, at most 10; replaces the list.
+    /// `none` empties it
+    #[arg(long = "security-contact", value_name = "MAIL", value_parser = security_contact)]
+    security_contacts: Vec<SecurityContact>,
+    /// Whether a leaked token is revoked, or its security contacts are only told
+    #[arg(long, value_parser = leak_policy())]
+    pub leaked: Option<LeakPolicy>,
+}
+
+/// A value of `--security-contact`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum SecurityContact {
+    /// Nobody.
+    None,
+    /// This address.
+    Address(EmailAddress),
+}
+
+impl OrgChange {
+    /// The new security contacts, each once. `None` if they do not change.
+    pub fn security_contacts(&self) -> Option<Vec<EmailAddress>> {
+        let mut seen = BTreeSet::new();
+        let addresses = self.security_contacts.iter().filter_map(|contact| match contact {
+            SecurityContact::None => None,
+            SecurityContact::Address(address) => seen.insert(address.hash().to_hex()).then(|| address.clone()),
+        });
+        let addresses = addresses.collect();
+        (!self.security_contacts.is_empty()).then_some(addresses)
+    }
 }
 
 /// Subcommands of `bot`.
@@ -375,6 +423,18 @@ fn plan() -> impl TypedValueParser<Value = Plan> {
     PossibleValuesParser::new(Plan::ALL.iter().copied().map(Plan::as_str)).try_map(|text| text.parse::<Plan>())
 }
 
+fn leak_policy() -> impl TypedValueParser<Value = LeakPolicy> {
+    PossibleValuesParser::new(LeakPolicy::ALL.iter().copied().map(LeakPolicy::as_str))
+        .try_map(|text| text.parse::<LeakPolicy>())
+}
+
+fn security_contact(text: &str) -> Result<SecurityContact, String> {
+    match text {
+        "none" => Ok(SecurityContact::None),
+        text => email(text).map(SecurityContact::Address),
+    }
+}
+
 /// Accepts a role with or without its `organization/` prefix.
 fn role() -> impl TypedValueParser<Value = Role> {
     let values = Role::ALL.iter().map(|role| PossibleValue::new(role.as_str()).alias(short(*role)));
@@ -488,6 +548,23 @@ mod tests {
         ] {
             assert!(name(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn security_contacts_replace_the_list_and_none_empties_it() {
+        let parsed = |arguments: &[&str]| {
+            let cli =
+                Cli::try_parse_from([&["guardctl", "org", "set", "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC"], arguments].concat());
+            let Command::Org(OrgCommand::Set { change, .. }) = cli.unwrap().command else { panic!() };
+            change
+                .security_contacts()
+                .map(|contacts| contacts.iter().map(|a| a.expose().to_owned()).collect::<Vec<_>>())
+        };
+        let contact = "--security-contact";
+        assert_eq!(parsed(&["--guard", "on"]), None);
+        assert_eq!(parsed(&[contact, "none"]), Some(Vec::new()));
+        let both = ["a@example.com", "b@example.com"];
+        assert_eq!(parsed(&[contact, both[0], contact, both[1], contact, "A@example.com"]).unwrap(), both);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::operator::Operator;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let parsed = Cli::try_parse().and_then(|cli| {
-        cli.check_org()?;
+        cli.check()?;
         Ok((cli.required_table()?, cli))
     });
     let (table, cli) = match parsed {

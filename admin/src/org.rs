@@ -7,7 +7,7 @@ use shared::Moment;
 use shared::domain::{LeakPolicy, OrUnknown, Plan};
 use shared::email::EmailAddress;
 use shared::ids::OrgId;
-use shared::store::orgs::Org;
+use shared::store::orgs::{Org, OrgChange};
 
 use crate::cli::OrgCommand;
 use crate::failure::Failure;
@@ -24,7 +24,9 @@ pub async fn run(command: OrgCommand, operator: &Operator) -> Result<(), Failure
             operator.answer(&OrgView::from(made.map_err(Failure::of_change(look))?))
         }
         OrgCommand::Set { org, change } => {
-            let changed = store.set_org(&org, change.plan, change.guard, caller).await?;
+            let security_contacts = change.security_contacts();
+            let change = OrgChange { plan: change.plan, guard: change.guard, security_contacts, leaked: change.leaked };
+            let changed = store.set_org(&org, &change, caller).await?;
             operator.answer(&OrgView::from(changed.ok_or(Failure::NoSuchOrg(org))?))
         }
         OrgCommand::Suspend { org } => {
@@ -84,15 +86,6 @@ impl OrgView {
             contacts => contacts.iter().map(EmailAddress::expose).collect::<Vec<_>>().join(", "),
         }
     }
-
-    /// What happens to a leaked token, in words.
-    fn leaked(&self) -> &str {
-        match self.leaked.known() {
-            Some(LeakPolicy::Revoke) => "revoked",
-            Some(LeakPolicy::TellOnly) => "told only",
-            None => self.leaked.as_str(),
-        }
-    }
 }
 
 impl fmt::Display for OrgView {
@@ -102,7 +95,7 @@ impl fmt::Display for OrgView {
             ("plan", self.plan.as_str().to_owned()),
             ("guard", self.guard().to_owned()),
             ("security contacts", self.security_contacts()),
-            ("leaked tokens", self.leaked().to_owned()),
+            ("leaked tokens", self.leaked.as_str().to_owned()),
             ("created", self.created_at.to_string()),
         ];
         output::card(f, &format!("Organization {}", self.id), &lines)

@@ -482,7 +482,7 @@ impl<'a> InvalidCredentials<'a> {
             keys.push((scope, service.api_key(&fixtures.owner.credential, &others.collect::<Vec<_>>()).await));
         }
         let (foreign, without_guard) = (service.org_with_owner().await, service.org_with_owner().await);
-        service.store.set_org(&without_guard.0.id, None, Some(false), &operator()).await.unwrap().unwrap();
+        service.set_guard(&without_guard.0.id, false).await;
         let unknown_org = Org { id: OrgId::new(&service.clock).unwrap() };
         Self { fixtures, always_refused, bots, keys, foreign, without_guard, unknown_org }
     }

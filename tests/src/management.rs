@@ -2,10 +2,12 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::domain::Plan;
+use shared::domain::{LeakPolicy, Plan};
 use shared::email::EmailAddress;
+use shared::ids::OrgId;
 use shared::permissions::Role;
 use shared::store::email_tokens::Registration;
+use shared::store::orgs::OrgChange;
 
 use crate::paging::List;
 use crate::table::text;
@@ -54,7 +56,22 @@ impl Service {
 
     /// Changes the plan of an organization.
     pub async fn set_plan(&self, org: &Org, plan: Plan) {
-        self.store.set_org(&org.id, Some(plan), None, &operator()).await.unwrap().unwrap();
+        let change = OrgChange { plan: Some(plan), ..OrgChange::default() };
+        self.store.set_org(&org.id, &change, &operator()).await.unwrap().unwrap();
+    }
+
+    /// Switches Guard of an organization on or off.
+    pub async fn set_guard(&self, org: &OrgId, guard: bool) {
+        let change = OrgChange { guard: Some(guard), ..OrgChange::default() };
+        self.store.set_org(org, &change, &operator()).await.unwrap().unwrap();
+    }
+
+    /// Sets whom to tell about an organization's leaked tokens, and whether they are revoked.
+    pub async fn set_leaks(&self, org: &OrgId, contacts: &[&str], leaked: LeakPolicy) {
+        let contacts = contacts.iter().map(|contact| EmailAddress::try_from((*contact).to_owned()).unwrap());
+        let change =
+            OrgChange { security_contacts: Some(contacts.collect()), leaked: Some(leaked), ..OrgChange::default() };
+        self.store.set_org(org, &change, &operator()).await.unwrap().unwrap();
     }
 
     /// Sends a request with a JSON body.

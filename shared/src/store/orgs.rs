@@ -1,8 +1,9 @@
 //! Organizations and their projects. `guardctl` creates and changes them; the service reads them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, ORGS};
@@ -40,6 +41,45 @@ pub struct Org {
 impl Org {
     /// The most security contacts of an organization.
     pub const MAX_SECURITY_CONTACTS: usize = 10;
+}
+
+/// A change of an organization's settings: of those that are given.
+#[derive(Debug, Clone, Default)]
+pub struct OrgChange {
+    /// Its plan.
+    pub plan: Option<Plan>,
+    /// Whether its subscription has Guard enabled.
+    pub guard: Option<bool>,
+    /// Whom to tell about leaked tokens: replaces the list.
+    pub security_contacts: Option<Vec<EmailAddress>>,
+    /// What happens to a leaked token.
+    pub leaked: Option<LeakPolicy>,
+}
+
+impl OrgChange {
+    /// The attributes of [`Org`] to write, by name.
+    fn settings(&self) -> serde_json::Result<BTreeMap<&'static str, Value>> {
+        let Self { plan, guard, security_contacts, leaked } = self;
+        let settings = [
+            ("plan", plan.map(serde_json::to_value)),
+            ("guard", guard.map(serde_json::to_value)),
+            ("security_contacts", security_contacts.as_ref().map(serde_json::to_value)),
+            ("leaked", leaked.map(serde_json::to_value)),
+        ];
+        settings.into_iter().filter_map(|(name, value)| Some(value?.map(|value| (name, value)))).collect()
+    }
+
+    /// What is set, for the audit log: of addresses only their number.
+    fn detail(&self) -> String {
+        let Self { plan, guard, security_contacts, leaked } = self;
+        let set = [
+            plan.map(|plan| format!("plan {}", plan.as_str())),
+            guard.map(|guard| format!("guard {}", if guard { "on" } else { "off" })),
+            security_contacts.as_ref().map(|contacts| format!("security contacts {}", contacts.len())),
+            leaked.map(|leaked| format!("leaked {}", leaked.as_str())),
+        ];
+        set.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -103,40 +143,21 @@ impl Store {
         }
     }
 
-    /// Changes an organization's plan, Guard setting or both. `None` if there is no such
-    /// organization.
-    pub async fn set_org(
-        &self,
-        id: &OrgId,
-        plan: Option<Plan>,
-        guard: Option<bool>,
-        caller: &Caller,
-    ) -> Result<Option<Org>, StoreError> {
-        let Some(org) = self.org(id).await? else { return Ok(None) };
-        let changed = Org { plan: plan.map_or(org.plan, OrUnknown::Known), guard: guard.unwrap_or(org.guard), ..org };
-        let entry = Entry::done(&self.clock, caller, "org.set", Subject::new("organization", id))?;
-        let mut transaction = self.transaction().persistent();
-        // Write only the given values, so that concurrent changes of plan and Guard both succeed.
-        match (plan, guard) {
-            (Some(plan), Some(guard)) => {
-                let guard = serde_json::Value::Bool(guard);
-                let plan = serde_json::to_value(plan).map_err(|_| StoreError::Defect)?;
-                let values = [(":plan", plan), (":guard", guard)];
-                transaction.update(
-                    keys::org(id),
-                    "SET #plan = :plan, #guard = :guard",
-                    "attribute_exists(pk)",
-                    &values,
-                );
-            }
-            (Some(plan), None) => {
-                transaction.update(keys::org(id), "SET #plan = :plan", "attribute_exists(pk)", &[(":plan", plan)]);
-            }
-            (None, Some(guard)) => {
-                transaction.update(keys::org(id), "SET #guard = :guard", "attribute_exists(pk)", &[(":guard", guard)]);
-            }
-            (None, None) => return Ok(Some(changed)),
+    /// Changes settings of an organization. `None` if there is no such organization.
+    pub async fn set_org(&self, id: &OrgId, change: &OrgChange, caller: &Caller) -> Result<Option<Org>, StoreError> {
+        let settings = change.settings().map_err(|_| StoreError::Defect)?;
+        if settings.is_empty() {
+            return self.org(id).await;
         }
+        let entry = Entry::done(&self.clock, caller, "org.set", Subject::new("organization", id))?;
+        let entry = entry.with_detail(change.detail());
+        // Writes only the given settings, so that concurrent changes of different ones all succeed.
+        let assignments: Vec<String> = settings.iter().map(|(name, _)| format!("#{name} = :{name}")).collect();
+        let names: Vec<String> = settings.iter().map(|(name, _)| format!(":{name}")).collect();
+        let values: Vec<(&str, Value)> = names.iter().map(String::as_str).zip(settings.into_values()).collect();
+        let mut transaction = self.transaction().persistent();
+        let expression = format!("SET {}", assignments.join(", "));
+        transaction.update(keys::org(id), &expression, "attribute_exists(pk)", &values);
         match transaction.audit(id, &entry).commit().await? {
             Committed::Yes => self.org(id).await,
             Committed::No(_) => Ok(None),
@@ -208,7 +229,7 @@ mod tests {
 
     #[test]
     fn stored_item_matches_its_snapshot() {
-        insta::assert_json_snapshot!(Org {
+        let org = Org {
             id: OrgId::parse("OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
             name: "Example".to_owned(),
             plan: Plan::Pro.into(),
@@ -217,6 +238,27 @@ mod tests {
             security_contacts: Vec::new(),
             leaked: LeakPolicy::default().into(),
             created_at: Moment::parse("2026-11-21T10:00:00Z").unwrap(),
-        });
+        };
+        insta::assert_json_snapshot!(org);
+        let contact = EmailAddress::try_from("security@example.com".to_owned()).unwrap();
+        let told = Org { security_contacts: vec![contact], leaked: LeakPolicy::TellOnly.into(), ..org };
+        insta::assert_json_snapshot!("org_with_security_contacts", told);
+    }
+
+    #[test]
+    fn change_names_what_is_set_but_no_address() {
+        let contact = EmailAddress::try_from("security@example.com".to_owned()).unwrap();
+        let change = OrgChange {
+            plan: Some(Plan::Free),
+            guard: Some(false),
+            security_contacts: Some(vec![contact]),
+            leaked: Some(LeakPolicy::TellOnly),
+        };
+        assert_eq!(change.detail(), "plan free, guard off, security contacts 1, leaked tell-only");
+        assert_eq!(change.settings().unwrap().len(), 4);
+        let change = OrgChange { security_contacts: Some(Vec::new()), ..OrgChange::default() };
+        assert_eq!(change.detail(), "security contacts 0");
+        assert_eq!(change.settings().unwrap(), [("security_contacts", serde_json::json!([]))].into());
+        assert!(OrgChange::default().settings().unwrap().is_empty());
     }
 }

@@ -89,7 +89,7 @@ async fn issue_refused_for_role_or_subscription_adds_an_entry() {
     // Refused before the body is read, so the same for any body.
     let for_role_too = service.post(&path, &powerless.credential, &json!([])).await;
     for_role_too.assert_error(403, "FORBIDDEN");
-    service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap().unwrap();
+    service.set_guard(&org.id, false).await;
     let for_subscription = service.post(&path, &owner.credential, &body).await;
     for_subscription.assert_error(403, "SUBSCRIPTION_REQUIRED");
 

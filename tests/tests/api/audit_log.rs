@@ -196,7 +196,7 @@ async fn creation_refused_for_role_scope_plan_or_subscription_adds_an_entry() {
         assert_newest(&entries, (&actor.0, &actor.1), action, ("organization", org.id.as_str()), &answer);
         assert_eq!(entries.len(), before + n + 1);
     }
-    service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap().unwrap();
+    service.set_guard(&org.id, false).await;
     service.clock.advance(Duration::from_secs(1));
     let answer = service.post(&user_tokens, &owner.credential, &user).await;
     answer.assert_error(403, "SUBSCRIPTION_REQUIRED");

@@ -126,7 +126,7 @@ async fn same_form_sent_again_makes_nothing_and_names_what_was_made() {
 async fn full_plan_is_said_in_the_form() {
     let service = Service::start().await;
     let (org, manager) = page(&service).await;
-    service.store.set_org(&org.id, Some(Plan::Free), None, &operator()).await.unwrap();
+    service.set_plan(&org, Plan::Free).await;
     for _ in 0..3 {
         create(&manager, &org).await;
     }
@@ -190,7 +190,7 @@ async fn keys_of_another_organization_are_not_found() {
 async fn manager_who_is_removed_while_creating_keys_leaves_no_active_key() {
     let service = Service::start().await;
     let org = service.org().await;
-    service.store.set_org(&org.id, Some(Plan::Enterprise), None, &operator()).await.unwrap();
+    service.set_plan(&org, Plan::Enterprise).await;
     let manager = service.member(&org, &[Role::ApiKeyManager]).await;
     let member = service.store.membership(manager.person.id, &org.id).await.unwrap().unwrap();
     let path = org.page("api-keys/create");

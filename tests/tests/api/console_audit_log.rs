@@ -130,7 +130,7 @@ async fn only_those_who_may_read_the_log_see_it() {
     let service = Service::start_with_manual_clock().await;
     let (org, ..) = page(&service).await;
     let other = service.org().await;
-    service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap();
+    service.set_guard(&org.id, false).await;
     for &role in Role::ALL {
         let visitor = service.member(&org, &[role]).await;
         let reads = matches!(role, Role::Owner | Role::Manager);

@@ -384,7 +384,7 @@ async fn without_guard_own_tokens_are_listed_and_revoked_but_not_issued() {
     let off = "Guard is not active for this organization";
     let suspended = "The operator of this service has suspended this organization";
     for (refused, (reason, guard)) in [(off, false), (suspended, true)].into_iter().enumerate() {
-        service.store.set_org(&org.id, None, Some(guard), &operator()).await.unwrap().unwrap();
+        service.set_guard(&org.id, guard).await;
         service.store.set_suspended(&org.id, guard, &operator()).await.unwrap().unwrap();
         let list = alice.get(&org.page("my-tokens")).await;
         assert_page(&list, 200);

@@ -552,7 +552,7 @@ async fn without_guard_tokens_are_listed_and_revoked_but_not_issued() {
     let reason = "Guard is not active for this organization";
     let suspended = "The operator of this service has suspended this organization";
     for (refused, (reason, guard)) in [(reason, false), (suspended, true)].into_iter().enumerate() {
-        service.store.set_org(&org.id, None, Some(guard), &operator()).await.unwrap().unwrap();
+        service.set_guard(&org.id, guard).await;
         service.store.set_suspended(&org.id, guard, &operator()).await.unwrap().unwrap();
         let list = manager.get(&org.page("tokens")).await;
         assert_page(&list, 200);

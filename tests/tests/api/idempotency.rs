@@ -251,10 +251,10 @@ async fn refused_call_does_not_use_up_its_key() {
     }
     // Guard.
     let (org, owner) = service.org_on(Plan::Free).await;
-    service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap().unwrap();
+    service.set_guard(&org.id, false).await;
     let issue = async || Call::Issue.send(&service, &org, &owner.credential, "key-1").await;
     issue().await.assert_error(403, "SUBSCRIPTION_REQUIRED");
-    service.store.set_org(&org.id, None, Some(true), &operator()).await.unwrap().unwrap();
+    service.set_guard(&org.id, true).await;
     created(&issue().await);
     // The plan.
     let mut keys = Vec::new();

@@ -11,7 +11,7 @@ use shared::permissions::Operation;
 use tests::coverage::{Covered, Fixtures, Guard, Refusal, answered, documented, routed};
 use tests::faults::Fault;
 use tests::table::text;
-use tests::{Answer, Service, operator};
+use tests::{Answer, Service};
 
 /// The document as served.
 struct Document(Value);
@@ -225,7 +225,7 @@ async fn alternative_responses_match_their_schemas() {
         document.assert_fits(of(Operation::TokensWhoami), &answer);
     }
 
-    service.store.set_org(&fixtures.org.id, None, Some(false), &operator()).await.unwrap().unwrap();
+    service.set_guard(&fixtures.org.id, false).await;
     for covered in routed().filter(|covered| covered.operation.rule().needs_subscription) {
         let answer = covered.call(&service, &fixtures).await;
         Refusal::NoSubscription.assert(&answer, covered.operation.name());

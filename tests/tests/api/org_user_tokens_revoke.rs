@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 use shared::ids::TokenId;
 use tests::table::text;
-use tests::{Answer, Bot, Org, Service, operator};
+use tests::{Answer, Bot, Org, Service};
 
 async fn revoke(service: &Service, org: &Org, bot: &Bot, id: &str) -> Answer {
     service.call(Method::DELETE, &org.org_user_tokens(&format!("/by-id/{id}")), &bot.credential).await
@@ -32,7 +32,7 @@ async fn tokens_are_found_and_revoked_without_guard() {
     let service = Service::start_with_manual_clock().await;
     let (org, owner) = service.org_with_owner().await;
     let (token, other) = (service.issue(&org, &owner, "alice").await, service.issue(&org, &owner, "alice").await);
-    service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap().unwrap();
+    service.set_guard(&org.id, false).await;
     assert_eq!(service.listed_ids(&org, &owner, "").await.len(), 2);
     assert_eq!(service.probe(&org, &owner, &token.token).await["active"], true);
     service.revoke(&org, &owner, &token).await;

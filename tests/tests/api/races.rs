@@ -147,15 +147,13 @@ async fn role_change_applies_to_the_next_call() {
 async fn guard_switch_applies_to_the_next_call() {
     let service = Service::start().await;
     let (org, owner) = service.org_with_owner().await;
-    let operator = operator();
-    let change = service.store.set_org(&org.id, None, Some(false), &operator);
+    let change = service.set_guard(&org.id, false);
     let path = org.installations("");
-    let (before, after, changed) = while_calling(&service, &path, &owner.credential, change).await;
-    assert!(changed.unwrap().is_some());
+    let (before, after, ()) = while_calling(&service, &path, &owner.credential, change).await;
     assert_all(&before, &[200, 403]);
     assert_all(&after, &[403]);
     for (guard, expected) in [(true, 200), (false, 403), (true, 200)] {
-        service.store.set_org(&org.id, None, Some(guard), &operator).await.unwrap().unwrap();
+        service.set_guard(&org.id, guard).await;
         assert_eq!(status_of(&service, &path, &owner.credential).await, expected);
     }
 }

@@ -81,7 +81,7 @@ async fn call_that_succeeds_is_never_429_for_refusals() {
         keys.push(service.api_key(&owner.credential, &["org:write"]).await);
     }
     // Guard off, the plan's limit, and more scopes than its own: each is a refusal.
-    service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap().unwrap();
+    service.set_guard(&org.id, false).await;
     for _ in 0..5 {
         create(&service, &org, 0, &owner.credential).await.assert_error(403, "SUBSCRIPTION_REQUIRED");
         create(&service, &org, 1, &owner.credential).await.assert_error(403, "PLAN_LIMIT_REACHED");
@@ -94,7 +94,7 @@ async fn call_that_succeeds_is_never_429_for_refusals() {
     }
     assert_limited(&create(&service, &org, 1, &keys[0].key).await, "60");
     service.revoke_api_key(&owner.credential, &keys[1].id).await;
-    service.store.set_org(&org.id, None, Some(true), &operator()).await.unwrap().unwrap();
+    service.set_guard(&org.id, true).await;
     for n in 0..3 {
         let answer = create(&service, &org, n, &owner.credential).await;
         assert_eq!(answer.status, 201, "{}", answer.text);

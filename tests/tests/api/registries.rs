@@ -10,7 +10,7 @@ use shared::registry::{PublicUrl, Settings};
 use tests::coverage::{COVERED, Fixtures, Guard, InvalidCredential, InvalidCredentials, Refusal};
 use tests::faults::Fault;
 use tests::upstream::{Registry, Reply};
-use tests::{Answer, Service, no_upstreams, operator};
+use tests::{Answer, Service, no_upstreams};
 
 const NPM: &str = "/npm/widgets";
 const TARBALL: &str = "/npm/widgets/-/widgets-1.0.0.tgz";
@@ -203,8 +203,7 @@ async fn guard_switch_takes_effect_within_a_minute() {
     let (service, _) = service().await;
     let fixtures = Fixtures::create(&service).await;
     let bearer = format!("Bearer {}", fixtures.token.token);
-    let switch =
-        async |on| service.store.set_org(&fixtures.org.id, None, Some(on), &operator()).await.unwrap().unwrap();
+    let switch = async |on| service.set_guard(&fixtures.org.id, on).await;
     assert_eq!(get(&service, NPM, &bearer).await.status, 200);
     switch(false).await;
     service.clock.advance(Duration::from_secs(60));

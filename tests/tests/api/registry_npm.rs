@@ -11,7 +11,7 @@ use shared::registry::{PublicUrl, Settings, UPSTREAM_TIMEOUT};
 use tests::coverage::Fixtures;
 use tests::faults::Fault;
 use tests::upstream::{Registry, Reply};
-use tests::{Answer, Service, no_upstreams, operator};
+use tests::{Answer, Service, no_upstreams};
 
 const ABBREVIATED: &str = "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*";
 
@@ -443,7 +443,7 @@ async fn logout_revokes_the_token_that_is_sent() {
     assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "DELETE"));
     assert_eq!(setup.get("/npm/-/whoami").await.status, 200, "the token was revoked");
     // Revocation needs no Guard.
-    setup.service.store.set_org(&org.id, None, Some(false), &operator()).await.unwrap().unwrap();
+    setup.service.set_guard(&org.id, false).await;
     for token in [&token.token, email_token] {
         let answer = logout(token, token).await;
         assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({})));
