@@ -394,6 +394,67 @@ where
     }
 }
 
+/// The holder of any active token, or of a bot's API key, for operations that end it. Whether the
+/// organization has Guard or is suspended does not matter.
+#[derive(Debug)]
+pub struct OwnToken<O> {
+    principal: Principal,
+    origin: Origin,
+    operation: PhantomData<O>,
+}
+
+impl<S, O> FromRequestParts<S> for OwnToken<O>
+where
+    S: Send + Sync,
+    App: FromRef<S>,
+    O: Guarded,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let app = &App::from_ref(state);
+        let origin = Origin::from_request_parts(parts, app).await?;
+        let principal = authenticate(app, &parts.headers).await?;
+        if !O::OPERATION.rule().own_token {
+            return Err(ApiError::Forbidden);
+        }
+        Ok(Self { principal, origin, operation: PhantomData })
+    }
+}
+
+impl<O> OwnToken<O> {
+    /// Revokes what the caller is authenticated by. Of a bot's API keys only the one that was sent
+    /// ends.
+    ///
+    /// # Errors
+    ///
+    /// 401 if it ended in the meantime.
+    pub async fn revoke(self, app: &App) -> Result<(), ApiError> {
+        revoke_own(app, &self.principal, self.origin).await
+    }
+}
+
+/// Revokes what this caller is authenticated by. The caller is the actor of the audit entry.
+///
+/// # Errors
+///
+/// 401 if it ended in the meantime.
+pub(crate) async fn revoke_own(app: &App, principal: &Principal, origin: Origin) -> Result<(), ApiError> {
+    let caller = caller(principal.subject(), origin);
+    let revoked = match principal {
+        Principal::Bot(bot) => app.store().revoke_own_bot_credential(bot, &caller).await?,
+        Principal::Holder(holder) => {
+            let workload = match &holder.token {
+                StoredToken::Bot(token) => Some(token.subject.clone()),
+                _ => None,
+            };
+            let caller = Caller { workload, ..caller };
+            app.store().revoke_own_token(&holder.token, holder.hash, &caller).await?
+        }
+    };
+    revoked.then_some(()).ok_or(ApiError::Unauthorized(Unauthorized::Invalid))
+}
+
 /// A caller of a public operation with a JSON body. Calls are rate limited per source address.
 ///
 /// A body of another type is 415 and not counted: any web page can send one from its readers'

@@ -72,6 +72,8 @@ pub struct Rule {
     pub email_tokens: bool,
     /// Accepts email-verified tokens and org user tokens: the registries.
     pub registry_tokens: bool,
+    /// Accepts every kind of token, and bots' API keys, each for itself.
+    pub own_token: bool,
     /// Runs behind the authorizer, which accepts any active credential.
     pub authorizer: bool,
     /// A page of the console, or a step of signing in: its credential is a session. The forms of a
@@ -91,6 +93,7 @@ const PUBLIC: Rule = Rule {
     scope: None,
     email_tokens: false,
     registry_tokens: false,
+    own_token: false,
     authorizer: false,
     console: false,
     needs_subscription: false,
@@ -209,6 +212,12 @@ operations! {
     };
     /// Authorize a request for API Gateway.
     TokensAuthorize = "tokens-authorize" => PUBLIC;
+    /// Revoke the tokens that somebody has found.
+    TokensLeaked = "tokens-leaked" => PUBLIC;
+    /// Revoke the caller's own token, of any kind.
+    TokensRevokeSelf = "tokens-revoke-self" => Rule { own_token: true, ..PUBLIC };
+    /// Revoke the tokens that GitHub's secret scanning has found.
+    IntegrationsGithubSecretScanning = "integrations-github-secret-scanning" => PUBLIC;
     /// Get the caller's principal.
     TokensWhoami = "tokens-whoami" => Rule { authorizer: true, ..PUBLIC };
     /// Register an address for an email-verified token.
@@ -223,6 +232,8 @@ operations! {
     EmailTokensRevoke = "email-tokens-revoke" => EMAIL_TOKENS;
     /// Erase what removed tokens have left.
     EmailTokensErase = "email-tokens-erase" => SCHEDULED;
+    /// Tell people about leaked tokens.
+    LeaksSend = "leaks-send" => SCHEDULED;
     /// Issue an org user token.
     OrgUserTokensIssue = "org-user-tokens-issue" => Rule {
         roles: &[Role::Owner, Role::Manager, Role::TokenIssuer],

@@ -1,7 +1,8 @@
 //! The principal: who calls, as authenticated by an active credential. [`crate::auth`] makes it.
 
 use crate::secret::TokenHash;
-use crate::store::bots::Bot;
+use crate::store::audit::Subject;
+use crate::store::bots::{Bot, StoredBot};
 use crate::store::tokens::StoredToken;
 
 /// An authenticated caller.
@@ -22,6 +23,14 @@ impl Principal {
                 Holder { token: StoredToken::Bot(token), hash } => Bot::of_job(token, hash),
                 _ => None,
             },
+        }
+    }
+
+    /// The principal in the audit log.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Principal::Bot(bot) => Subject::new(StoredBot::SUBJECT, &bot.id),
+            Principal::Holder(holder) => Subject::new(holder.token.kind_name(), holder.token.id()),
         }
     }
 

@@ -10,13 +10,12 @@ use http::{HeaderMap, header};
 
 use super::RegistryApp;
 use crate::app::App;
-use crate::auth::{Credential, principal_of};
+use crate::auth::{Credential, principal_of, revoke_own};
 use crate::error::{ApiError, Unauthorized};
 use crate::observe::Origin;
 use crate::permissions::Guarded;
 use crate::principal::{Holder, Principal};
-use crate::store::audit::{Caller, Subject};
-use crate::store::tokens::{BotToken, EmailToken, OrgUserToken, StoredToken};
+use crate::store::tokens::StoredToken;
 
 /// A caller who may use the registries: the holder of an email-verified token, or of an org user or
 /// bot token if the organization has Guard. If the deployment allows it, also a caller without a token.
@@ -100,26 +99,8 @@ impl<O> RegistryHolder<O> {
     /// # Errors
     ///
     /// 401 if the token was revoked or replaced in the meantime.
-    pub async fn revoke_token(&self, app: &App) -> Result<(), ApiError> {
-        let Origin { request_id, source_ip } = self.origin.clone();
-        let caller = |actor| Caller { actor, source_ip, request_id, workload: None };
-        let revoked = match &self.holder.token {
-            StoredToken::OrgUser(token) => {
-                let caller = caller(Subject::new(OrgUserToken::SUBJECT, &token.id));
-                app.store().revoke_org_user_token(&token.org_id, &token.id, &caller).await?
-            }
-            StoredToken::Bot(token) => {
-                let caller = caller(Subject::new(BotToken::SUBJECT, &token.id));
-                app.store().revoke_bot_token(token, self.holder.hash, "bot_token.revoke", &caller).await?
-            }
-            StoredToken::EmailVerified(token) => {
-                let caller = caller(Subject::new(EmailToken::SUBJECT, &token.id));
-                app.store().revoke_email_token(token, self.holder.hash, &caller).await?
-            }
-            // The guard refuses these kinds.
-            StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(ApiError::Forbidden),
-        };
-        revoked.then_some(()).ok_or(ApiError::Unauthorized(Unauthorized::Invalid))
+    pub async fn revoke_token(self, app: &App) -> Result<(), ApiError> {
+        revoke_own(app, &Principal::Holder(Box::new(self.holder)), self.origin).await
     }
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
+use super::leaks::{Cause, Recipient};
 use super::orgs::Org;
 use super::tokens::{ApiKey, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, Transaction};
@@ -312,7 +313,32 @@ impl Store {
     pub async fn revoke_api_key(&self, org: &OrgId, id: &TokenId, caller: &Caller) -> Result<bool, StoreError> {
         let pointer: Option<Pointer> = self.get(keys::api_key_by_id(org, id)).await?;
         let Some(pointer) = pointer else { return Ok(false) };
-        let entry = Entry::done(&self.clock, caller, "api_key.revoke", Subject::new(ApiKey::SUBJECT, id))?;
+        // Revoked before is revoked, too: `revoked_at` stays unchanged.
+        let _: bool = self.end_listed(org, &pointer, Cause::Asked("revoke"), caller).await?;
+        Ok(true)
+    }
+
+    /// Ends a key. False if it was revoked before.
+    pub(super) async fn end_api_key(
+        &self,
+        key: &ApiKey,
+        hash: TokenHash,
+        cause: Cause<'_>,
+        caller: &Caller,
+    ) -> Result<bool, StoreError> {
+        let ApiKey { id, environment, expires_at, .. } = key.clone();
+        self.end_listed(&key.org_id, &Pointer { id, environment, expires_at, hash }, cause, caller).await
+    }
+
+    async fn end_listed(
+        &self,
+        org: &OrgId,
+        pointer: &Pointer,
+        cause: Cause<'_>,
+        caller: &Caller,
+    ) -> Result<bool, StoreError> {
+        let subject = Subject::new(ApiKey::SUBJECT, &pointer.id);
+        let entry = cause.entry(&self.clock, caller, ApiKey::SUBJECT, subject)?;
         let values = self.revocation(caller)?;
         let mut backoff = Backoff::persistent();
         'attempts: while !self.is_revoked(pointer.hash).await? {
@@ -328,14 +354,15 @@ impl Store {
                         "attribute_exists(pk) AND attribute_not_exists(#revoked_at)",
                         &values,
                     )
-                    .put(pointer.listed(org, TokenState::Revoked), &pointer);
+                    .put(pointer.listed(org, TokenState::Revoked), pointer);
                 if state == TokenState::Active {
                     transaction.add(keys::api_key_count(org), ACTIVE, -1);
                     if let Some(expiry) = pointer.expiry(org) {
                         transaction.delete(expiry);
                     }
                 }
-                match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
+                transaction.audit(org, &entry).tell(cause, pointer.hash, &Recipient::Org(org.clone()), None, &entry);
+                match transaction.try_commit(&mut backoff).await? {
                     Some(Committed::Yes) => return Ok(true),
                     Some(Committed::No(_)) => {}
                     None => continue 'attempts,
@@ -344,8 +371,7 @@ impl Store {
             // In neither listing: it was revoked in the meantime.
             break;
         }
-        // `revoked_at` stays unchanged.
-        Ok(true)
+        Ok(false)
     }
 }
 

@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::{Caller, Entry, Subject};
 use super::keys;
 use super::keys::Log;
+use super::leaks::{self, Cause, Contact};
 use super::mail_limits::Recipient;
 use super::tokens::{EmailToken, StoredToken};
 use super::{Committed, Condition, Store, StoreError, Transaction};
@@ -360,8 +361,30 @@ impl Store {
         hash: TokenHash,
         caller: &Caller,
     ) -> Result<bool, StoreError> {
-        let entry = self.email_token_entry(caller, "revoke", &token.id)?;
-        Ok(self.revocation_of(token, hash, &entry).commit().await? == Committed::Yes)
+        self.end_email_token(token, hash, Cause::Asked("revoke"), caller).await
+    }
+
+    /// Ends a token: like [`Self::revoke_email_token`], whatever the cause.
+    pub(super) async fn end_email_token(
+        &self,
+        token: &EmailToken,
+        hash: TokenHash,
+        cause: Cause<'_>,
+        caller: &Caller,
+    ) -> Result<bool, StoreError> {
+        let subject = Subject::new(EmailToken::SUBJECT, &token.id);
+        let entry = cause.entry(&self.clock, caller, EmailToken::SUBJECT, subject)?;
+        let contact = match cause {
+            Cause::Asked(_) => None,
+            // The transaction deletes the address.
+            Cause::Leaked(_) => {
+                let Some(Address { email, language, .. }) = self.address_of(token).await? else { return Ok(false) };
+                Some(Contact { email, language })
+            }
+        };
+        let mut transaction = self.revocation_of(token, hash, &entry);
+        transaction.tell(cause, hash, &leaks::Recipient::at(token.address), contact, &entry);
+        Ok(transaction.commit().await? == Committed::Yes)
     }
 
     /// Like [`Self::revoke_email_token`] for the holder, who also wants what is left to be erased.

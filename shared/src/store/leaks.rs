@@ -21,15 +21,36 @@
 //! A recipient gets at most one mail an hour: whoever sends it first claims the hour
 //! ([`Store::claim_leak_mail`]).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
+use super::audit::{Caller, Entry, Subject};
+use super::bots::StoredBot;
 use super::keys::{self, Key};
-use super::{Committed, Range, SortKeys, Store, StoreError};
-use crate::clock::Moment;
-use crate::email::{EmailAddress, Language};
+use super::sessions::Session;
+use super::tokens::{AnyToken, BotApiKey, StoredToken};
+use super::{Committed, Range, SortKeys, Store, StoreError, Transaction};
+use crate::clock::{Clock, Moment};
+use crate::domain::LeakPolicy;
+use crate::email::{AddressHash, EmailAddress, Language};
 use crate::ids::OrgId;
+use crate::secret::{RandomnessUnavailable, Token, TokenHash, TokenKind};
+
+/// How long a mark lives: an organization that is told only is told once in this time.
+const MARKED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Notices that cannot be told end after this time.
+const NOTICE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Tokens per read, and transactions at the same time.
+const BATCH: usize = 100;
+const CONCURRENCY: usize = 16;
 
 /// A recipient gets at most one mail in this time.
 const MAIL_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -44,6 +65,11 @@ pub enum Recipient {
 }
 
 impl Recipient {
+    /// The recipient with this address.
+    pub(super) fn at(address: AddressHash) -> Self {
+        Recipient::Address(address.to_hex())
+    }
+
     /// The recipient as part of a key.
     pub(super) fn as_key(&self) -> String {
         match self {
@@ -102,6 +128,232 @@ pub struct PendingNotice {
     pub notice: Notice,
 }
 
+/// Where a token was found: a URL with the tokens in it blanked.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Place(Url);
+
+/// What replaces a token in a place.
+const BLANK: &str = "[token]";
+
+/// How often a place may be percent-encoded to hide a token.
+const MAX_ENCODINGS: usize = 4;
+
+impl Place {
+    /// The maximum length in characters.
+    pub const MAX_LENGTH: usize = 2_048;
+
+    /// Host and path, for mails.
+    fn host_and_path(&self) -> String {
+        format!("{}{}", self.0.host_str().unwrap_or_default(), self.0.path())
+    }
+
+    /// The whole URL, for the audit log.
+    fn url(&self) -> &str {
+        let url = self.0.as_str();
+        // Percent-encoding made it ASCII, and perhaps longer.
+        &url[..url.len().min(Self::MAX_LENGTH)]
+    }
+}
+
+impl TryFrom<String> for Place {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.chars().count() > Self::MAX_LENGTH {
+            return Err("must have at most 2,048 characters");
+        }
+        let text = blanked(text);
+        let is_https = |url: &Url| url.scheme() == "https" && url.has_host();
+        let mut url = Url::parse(&text).ok().filter(is_https).ok_or("must be an https URL")?;
+        // Only a URL without a host cannot have them.
+        let _: Result<(), ()> = url.set_username("").and(url.set_password(None));
+        if hides_token(&text) {
+            // Parsed hosts are in lower case, so a token in one is no longer found.
+            if url.host_str().is_some_and(|host| host.contains('_')) {
+                return Err("must be an https URL");
+            }
+            url.set_path(BLANK);
+            url.set_query(None);
+            url.set_fragment(None);
+        }
+        Ok(Self(url))
+    }
+}
+
+/// The text with its tokens blanked.
+fn blanked(mut text: String) -> String {
+    while let Some(token) = Token::found_in(&text) {
+        text = text.replace(token.expose(), BLANK);
+    }
+    text
+}
+
+/// Whether a token shows after percent-decoding, once or several times.
+fn hides_token(text: &str) -> bool {
+    let mut text = text.to_owned();
+    for _ in 0..MAX_ENCODINGS {
+        if Token::found_in(&text).is_some() {
+            return true;
+        }
+        text = percent_decode_str(&text).decode_utf8_lossy().into_owned();
+    }
+    Token::found_in(&text).is_some()
+}
+
+/// Why a token ends, which its audit entry says.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Cause<'a> {
+    /// Somebody who may has asked for it. The verb of the entry's action.
+    Asked(&'static str),
+    /// It was found where it should not be, perhaps at this place.
+    Leaked(Option<&'a Place>),
+}
+
+impl Cause<'_> {
+    /// The audit entry of the end of a token of this kind.
+    pub fn entry(
+        self,
+        clock: &Clock,
+        caller: &Caller,
+        kind: &str,
+        target: Subject,
+    ) -> Result<Entry, RandomnessUnavailable> {
+        match self {
+            Cause::Asked(verb) => Entry::done(clock, caller, &format!("{kind}.{verb}"), target),
+            Cause::Leaked(place) => leak_entry(clock, caller, kind, target, place, "found"),
+        }
+    }
+}
+
+/// The audit entry of a leaked token. `what` was it, at this place.
+fn leak_entry(
+    clock: &Clock,
+    caller: &Caller,
+    kind: &str,
+    target: Subject,
+    place: Option<&Place>,
+    what: &str,
+) -> Result<Entry, RandomnessUnavailable> {
+    let entry = Entry::done(clock, caller, &format!("{kind}.leaked"), target)?;
+    let at = place.map(|place| format!(" at {}", place.url())).unwrap_or_default();
+    Ok(entry.with_detail(format!("{what}{at}")))
+}
+
+/// The mark of a leaked token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    /// When it ends, in seconds since the Unix epoch.
+    ttl: i64,
+}
+
+impl Mark {
+    fn at(now: Moment) -> Self {
+        Self { ttl: now.plus(MARKED_FOR).epoch_seconds() }
+    }
+}
+
+impl Transaction<'_> {
+    /// Leaves a mark and a notice, if a token with this audit entry ends because it leaked.
+    pub(super) fn tell(
+        &mut self,
+        cause: Cause<'_>,
+        hash: TokenHash,
+        recipient: &Recipient,
+        contact: Option<Contact>,
+        entry: &Entry,
+    ) -> &mut Self {
+        let Cause::Leaked(place) = cause else { return self };
+        self.put(keys::leak_mark(hash), &Mark::at(entry.at)).leave_notice(place, true, recipient, contact, entry)
+    }
+
+    fn leave_notice(
+        &mut self,
+        place: Option<&Place>,
+        ended: bool,
+        recipient: &Recipient,
+        contact: Option<Contact>,
+        entry: &Entry,
+    ) -> &mut Self {
+        let kind = entry.action.split('.').next().unwrap_or_default().to_owned();
+        let notice = Notice {
+            kind,
+            id: entry.target.id.clone(),
+            place: place.map(Place::host_and_path),
+            at: entry.at,
+            ended,
+            contact,
+            ttl: entry.at.plus(NOTICE_LIFETIME).epoch_seconds(),
+        };
+        self.put_new(keys::leak_notice(&recipient.as_key(), &entry.id), &notice)
+    }
+}
+
+/// A reported token.
+#[derive(Debug, Clone)]
+pub struct Reported {
+    /// The token.
+    pub token: Token,
+    /// Where it was found, if that is known.
+    pub place: Option<Place>,
+}
+
+/// What a report has done.
+#[derive(Debug)]
+pub struct Report {
+    /// Whether each token, in the order of the report, is stored, or was until a report ended it.
+    pub known: Vec<bool>,
+    /// Who is to be told.
+    pub recipients: BTreeSet<Recipient>,
+    /// The error, if a token could not be decided. What was done is done, and a repeat does the rest.
+    pub result: Result<(), StoreError>,
+}
+
+/// What is stored under the hash of a reported token.
+enum Leaked {
+    Token(StoredToken),
+    BotApiKey(BotApiKey),
+    Session(Session),
+}
+
+impl Leaked {
+    /// The organization that decides about it; `None` if it belongs to none.
+    fn org_id(&self) -> Option<&OrgId> {
+        match self {
+            Leaked::Token(token) => token.org_id(),
+            Leaked::BotApiKey(key) => Some(&key.org_id),
+            Leaked::Session(_) => None,
+        }
+    }
+
+    /// Whether it was revoked before. What was deleted is not stored.
+    fn is_revoked(&self) -> bool {
+        match self {
+            Leaked::Token(StoredToken::ApiKey(token)) => token.revoked_at.is_some(),
+            Leaked::Token(StoredToken::Bot(token)) => token.revoked_at.is_some(),
+            Leaked::Token(StoredToken::OrgUser(token)) => token.revoked_at.is_some(),
+            _ => false,
+        }
+    }
+
+    /// The name of its kind, and what audit entries say is acted on.
+    fn subject(&self) -> (&'static str, Subject) {
+        match self {
+            Leaked::Token(token) => (token.kind_name(), Subject::new(token.kind_name(), token.id())),
+            Leaked::BotApiKey(key) => (BotApiKey::SUBJECT, Subject::new(StoredBot::SUBJECT, &key.bot_id)),
+            Leaked::Session(session) => (Session::SUBJECT, Subject::new(Session::SUBJECT, &session.id)),
+        }
+    }
+}
+
+/// An item with its partition, which tells it from others that were read with it.
+#[derive(Deserialize)]
+struct Located<T> {
+    pk: String,
+    #[serde(flatten)]
+    item: T,
+}
+
 /// The right to send a recipient's mail of this hour.
 #[derive(Debug)]
 #[must_use]
@@ -117,7 +369,206 @@ struct Claimed {
     ttl: i64,
 }
 
+/// The key of what a token or the secret of a session opens.
+fn key_of(token: &Token) -> Key {
+    match token.kind() {
+        TokenKind::Session => keys::session(token.hash()),
+        _ => keys::token(token.hash()),
+    }
+}
+
+/// These keys, each once: DynamoDB refuses a key that is named twice.
+fn distinct(keys: impl Iterator<Item = Key>) -> Vec<Key> {
+    keys.map(|key| (key.pk.clone(), key)).collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
 impl Store {
+    /// Ends the reported tokens, or has their organizations told, as those have decided. A token that
+    /// was reported twice counts once.
+    pub async fn report_leaks(&self, reported: &[Reported], caller: &Caller) -> Report {
+        // By the key in the table, with the place that is known.
+        let mut places: BTreeMap<String, (TokenHash, Option<&Place>)> = BTreeMap::new();
+        for Reported { token, place } in reported {
+            let known = places.entry(key_of(token).pk).or_insert((token.hash(), None));
+            known.1 = known.1.or(place.as_ref());
+        }
+        let (found, mut result) = self.leaked(reported).await;
+        let policies = match self.leak_policies(found.values().filter_map(Leaked::org_id)).await {
+            Ok(policies) => policies,
+            Err(error) => {
+                result = Err(error);
+                BTreeMap::new()
+            }
+        };
+        let known = reported.iter().map(|reported| found.contains_key(&key_of(&reported.token).pk)).collect();
+        let undecided = |leaked: &Leaked| leaked.org_id().is_some_and(|org| !policies.contains_key(org));
+        let to_end = found.iter().filter(|(_, leaked)| !leaked.is_revoked() && !undecided(leaked));
+        let ended = stream::iter(to_end).map(async |(pk, leaked)| {
+            let (hash, place) = places.get(pk).ok_or(StoreError::Defect)?;
+            let policy = leaked.org_id().and_then(|org| policies.get(org)).copied().unwrap_or_default();
+            match (policy, leaked.org_id()) {
+                (LeakPolicy::TellOnly, Some(org)) => self.tell_only(leaked, org, *hash, *place, caller).await,
+                _ => self.end_leaked(leaked, *hash, *place, caller).await,
+            }
+        });
+        let mut recipients = BTreeSet::new();
+        for outcome in ended.buffer_unordered(CONCURRENCY).collect::<Vec<_>>().await {
+            match outcome {
+                Ok(recipient) => recipients.extend(recipient),
+                Err(error) => result = Err(error),
+            }
+        }
+        Report { known, recipients, result }
+    }
+
+    /// What is stored under the hashes of reported tokens, by partition.
+    async fn leaked(&self, reported: &[Reported]) -> (BTreeMap<String, Leaked>, Result<(), StoreError>) {
+        let is_session = |reported: &&Reported| reported.token.kind() == TokenKind::Session;
+        let (sessions, tokens): (Vec<&Reported>, Vec<&Reported>) = reported.iter().partition(is_session);
+        let ((sessions, first), (tokens, second)) =
+            futures::join!(self.located::<Session>(&sessions), self.located::<AnyToken>(&tokens));
+        let sessions = sessions.into_iter().map(|(pk, session)| (pk, Leaked::Session(session)));
+        let tokens = tokens.into_iter().filter_map(|(pk, token)| {
+            let leaked = match token {
+                AnyToken::BotApiKey(key) => Leaked::BotApiKey(key),
+                other => Leaked::Token(other.known()?),
+            };
+            Some((pk, leaked))
+        });
+        (sessions.chain(tokens).collect(), first.and(second))
+    }
+
+    async fn located<T: DeserializeOwned>(&self, reported: &[&Reported]) -> (Vec<(String, T)>, Result<(), StoreError>) {
+        let keys = distinct(reported.iter().map(|reported| key_of(&reported.token)));
+        let (mut found, mut result) = (Vec::new(), Ok(()));
+        for keys in keys.chunks(BATCH) {
+            match self.get_all::<Located<T>>(keys.to_vec()).await {
+                Ok(items) => found.extend(items.into_iter().map(|Located { pk, item }| (pk, item))),
+                Err(error) => result = Err(error),
+            }
+        }
+        (found, result)
+    }
+
+    /// What these organizations have decided about leaked tokens.
+    async fn leak_policies(
+        &self,
+        orgs: impl Iterator<Item = &OrgId>,
+    ) -> Result<BTreeMap<OrgId, LeakPolicy>, StoreError> {
+        let ids: Vec<OrgId> = orgs.collect::<BTreeSet<_>>().into_iter().cloned().collect();
+        // One that is not stored, or has decided what this version does not know, has not decided.
+        let mut policies: BTreeMap<OrgId, LeakPolicy> = BTreeMap::new();
+        for ids in ids.chunks(BATCH) {
+            policies.extend(ids.iter().map(|id| (id.clone(), LeakPolicy::default())));
+            for org in self.orgs_with(ids.iter().cloned()).await? {
+                policies.insert(org.id, org.leaked.known().unwrap_or_default());
+            }
+        }
+        Ok(policies)
+    }
+
+    /// Ends a leaked token. Returns who is to be told; `None` if it ended in the meantime.
+    async fn end_leaked(
+        &self,
+        leaked: &Leaked,
+        hash: TokenHash,
+        place: Option<&Place>,
+        caller: &Caller,
+    ) -> Result<Option<Recipient>, StoreError> {
+        let cause = Cause::Leaked(place);
+        let (ended, recipient) = match leaked {
+            Leaked::Token(token) => {
+                let recipient = match token {
+                    StoredToken::EmailVerified(token) => Recipient::at(token.address),
+                    StoredToken::ApiKey(_)
+                    | StoredToken::Bot(_)
+                    | StoredToken::OrgAccess(_)
+                    | StoredToken::OrgUser(_) => Recipient::Org(token.org_id().ok_or(StoreError::Defect)?.clone()),
+                };
+                (self.end_token(token, hash, cause, caller).await?, recipient)
+            }
+            Leaked::BotApiKey(key) => {
+                let ended = self.end_bot_api_key(&key.bot_id, hash, cause, caller).await?;
+                (ended, Recipient::Org(key.org_id.clone()))
+            }
+            Leaked::Session(session) => {
+                let ended = self.end_leaked_session(session, hash, cause, caller).await?;
+                (ended, Recipient::at(session.email.hash()))
+            }
+        };
+        Ok(ended.then_some(recipient))
+    }
+
+    /// Ends a token of any kind. False if it ended before.
+    async fn end_token(
+        &self,
+        token: &StoredToken,
+        hash: TokenHash,
+        cause: Cause<'_>,
+        caller: &Caller,
+    ) -> Result<bool, StoreError> {
+        match token {
+            StoredToken::ApiKey(key) => self.end_api_key(key, hash, cause, caller).await,
+            StoredToken::Bot(token) => self.end_bot_token(token, hash, cause, caller).await,
+            StoredToken::EmailVerified(token) => self.end_email_token(token, hash, cause, caller).await,
+            StoredToken::OrgAccess(token) => self.end_org_access_token(&token.org_id, token.id, cause, caller).await,
+            StoredToken::OrgUser(token) => self.end_org_user_token(token, hash, cause, caller).await,
+        }
+    }
+
+    /// Ends a token at the wish of its holder. False if it ended before.
+    pub async fn revoke_own_token(
+        &self,
+        token: &StoredToken,
+        hash: TokenHash,
+        caller: &Caller,
+    ) -> Result<bool, StoreError> {
+        self.end_token(token, hash, Cause::Asked("revoke"), caller).await
+    }
+
+    /// Leaves a leaked token as it is and has its organization told, once in 24 hours. Returns who is
+    /// to be told, unless that was done before.
+    async fn tell_only(
+        &self,
+        leaked: &Leaked,
+        org: &OrgId,
+        hash: TokenHash,
+        place: Option<&Place>,
+        caller: &Caller,
+    ) -> Result<Option<Recipient>, StoreError> {
+        let now = self.clock.now();
+        let mark: Option<Mark> = self.get(keys::leak_mark(hash)).await?;
+        if mark.is_some_and(|mark| now.epoch_seconds() < mark.ttl) {
+            return Ok(None);
+        }
+        let (kind, subject) = leaked.subject();
+        let entry = leak_entry(&self.clock, caller, kind, subject, place, "not revoked, told only: found")?;
+        let recipient = Recipient::Org(org.clone());
+        let mut transaction = self.transaction();
+        transaction
+            .put_where(
+                keys::leak_mark(hash),
+                &Mark::at(now),
+                "attribute_not_exists(pk) OR #ttl <= :now",
+                &[(":now", now.epoch_seconds())],
+            )
+            .audit(org, &entry)
+            .leave_notice(place, false, &recipient, None, &entry);
+        Ok((transaction.commit().await? == Committed::Yes).then_some(recipient))
+    }
+
+    /// Which of these tokens were reported in the last 24 hours, by the place in the list. Their items
+    /// may be gone.
+    pub async fn reported_before(&self, tokens: &[&Token]) -> Result<Vec<bool>, StoreError> {
+        let mut marked: BTreeSet<String> = BTreeSet::new();
+        let keys = distinct(tokens.iter().map(|token| keys::leak_mark(token.hash())));
+        for keys in keys.chunks(BATCH) {
+            let found: Vec<Located<Mark>> = self.get_all(keys.to_vec()).await?;
+            marked.extend(found.into_iter().map(|mark| mark.pk));
+        }
+        Ok(tokens.iter().map(|token| marked.contains(&keys::leak_mark(token.hash()).pk)).collect())
+    }
+
     /// The recipients of notices that are not told yet, after this one: at most `limit`.
     pub async fn leak_recipients(&self, after: Option<&Recipient>, limit: usize) -> Result<Vec<Recipient>, StoreError> {
         let mut found: Vec<Recipient> = Vec::new();
@@ -170,5 +621,92 @@ impl Store {
     pub async fn leaks_told(&self, told: &[PendingNotice]) -> Result<(), StoreError> {
         let keys: Vec<Key> = told.iter().map(|pending| pending.key.clone()).collect();
         self.delete_all(&keys).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(url: &str) -> Result<Place, &'static str> {
+        Place::try_from(url.to_owned())
+    }
+
+    fn token(kind: TokenKind) -> String {
+        Token::generate(kind).unwrap().expose().to_owned()
+    }
+
+    #[test]
+    fn stored_items_match_their_snapshots() {
+        let at = Moment::parse("2026-11-21T10:00:00Z").unwrap();
+        let email = EmailAddress::try_from("You@example.com".to_owned()).unwrap();
+        let notice = Notice {
+            kind: "email_token".to_owned(),
+            id: "01KAJ8M4R2X7Z9V5T3Q1N6P8WC".to_owned(),
+            place: Some("github.com/octocat/hello/blob/main/.npmrc".to_owned()),
+            at,
+            ended: true,
+            contact: Some(Contact { email, language: Language::Ja }),
+            ttl: at.plus(NOTICE_LIFETIME).epoch_seconds(),
+        };
+        insta::assert_json_snapshot!("notice", notice);
+        insta::assert_json_snapshot!("mark", Mark::at(at));
+        insta::assert_json_snapshot!("mail_claim", Claimed { ttl: 1_795_255_200 });
+    }
+
+    #[test]
+    fn place_is_an_https_url_of_at_most_2048_characters() {
+        for bad in ["", "x", "http://example.com/", "https://", "ftp://example.com/", "javascript:alert(1)", "//a/b"] {
+            assert_eq!(place(bad), Err("must be an https URL"), "{bad}");
+        }
+        let url = |length: usize| format!("https://example.com/{}", "a".repeat(length - 20));
+        assert_eq!(place(&url(2_049)), Err("must have at most 2,048 characters"));
+        assert_eq!(place(&url(2_048)).unwrap().url().len(), 2_048);
+        let long = place(&format!("https://example.com/{}", "\u{3042}".repeat(2_028))).unwrap();
+        assert_eq!(long.url().len(), 2_048);
+    }
+
+    #[test]
+    fn mail_shows_host_and_path_alone() {
+        let place = place("https://user:secret@Example.com:8443/a/b?key=secret#L1").unwrap();
+        assert_eq!(place.host_and_path(), "example.com/a/b");
+        assert_eq!(place.url(), "https://example.com:8443/a/b?key=secret#L1");
+    }
+
+    #[test]
+    fn tokens_in_a_place_are_blanked_however_they_are_encoded() {
+        for kind in TokenKind::ALL {
+            let secret = token(kind);
+            let encoded = secret.replace('_', "%5F");
+            let twice = encoded.replace('%', "%25");
+            for part in [&secret, &encoded, &twice, &format!("{secret}{secret}"), &format!("x{secret}y&{encoded}")] {
+                for url in [
+                    format!("https://example.com/{part}/x"),
+                    format!("https://example.com/x?q={part}"),
+                    format!("https://example.com/x#{part}"),
+                    format!("https://{part}:{part}@example.com/"),
+                ] {
+                    let place = place(&url).unwrap();
+                    let body = &secret[secret.len() - 12..];
+                    assert!(!place.url().contains(body) && !place.host_and_path().contains(body), "{kind:?} {url}");
+                    assert!(place.url().starts_with("https://example.com/"), "{url}");
+                }
+            }
+            // A host name with a token in it is none.
+            for host in [secret, encoded, twice] {
+                assert!(place(&format!("https://{host}.example.com/")).is_err(), "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn recipient_of_a_notice_is_in_its_sort_key() {
+        let org = Recipient::Org(OrgId::parse("OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap());
+        let address = Recipient::at(EmailAddress::try_from("you@example.com".to_owned()).unwrap().hash());
+        for recipient in [org, address] {
+            let sort_key = format!("{}#01KAJ8M4R2X7Z9V5T3Q1N6P8WC", recipient.as_key());
+            assert_eq!(Recipient::of_notice(&sort_key), Some(recipient));
+        }
+        assert_eq!(Recipient::of_notice("ORG#x#01KAJ8M4R2X7Z9V5T3Q1N6P8WC"), None);
     }
 }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
+use super::leaks::{Cause, Recipient};
 use super::members::Member;
 use super::tokens::{OrgUserToken, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError};
@@ -383,13 +384,33 @@ impl Store {
         let pointer: Option<Pointer> = self.get(keys::org_user_token_by_id(org, id)).await?;
         let Some(pointer) = pointer else { return Ok(false) };
         if !self.is_revoked(pointer.hash).await? {
-            self.revoke(org, &pointer, "org_user_token.revoke", caller).await?;
+            // Revoked in the meantime is revoked, too.
+            let _: bool = self.revoke(org, &pointer, Cause::Asked("revoke"), caller).await?;
         }
         Ok(true)
     }
 
-    async fn revoke(&self, org: &OrgId, pointer: &Pointer, action: &str, caller: &Caller) -> Result<(), StoreError> {
-        let entry = Entry::done(&self.clock, caller, action, Subject::new(OrgUserToken::SUBJECT, &pointer.id))?;
+    /// Ends a token. False if it was revoked before.
+    pub(super) async fn end_org_user_token(
+        &self,
+        token: &OrgUserToken,
+        hash: TokenHash,
+        cause: Cause<'_>,
+        caller: &Caller,
+    ) -> Result<bool, StoreError> {
+        self.revoke(&token.org_id, &token.pointer(hash), cause, caller).await
+    }
+
+    /// Revokes a token. False if it was revoked before.
+    async fn revoke(
+        &self,
+        org: &OrgId,
+        pointer: &Pointer,
+        cause: Cause<'_>,
+        caller: &Caller,
+    ) -> Result<bool, StoreError> {
+        let subject = Subject::new(OrgUserToken::SUBJECT, &pointer.id);
+        let entry = cause.entry(&self.clock, caller, OrgUserToken::SUBJECT, subject)?;
         let values = self.revocation(caller)?;
         let mut backoff = Backoff::persistent();
         loop {
@@ -407,10 +428,13 @@ impl Store {
             if let Some(expiry) = pointer.expiry(org) {
                 transaction.delete(expiry);
             }
-            // A failed condition means that it is already revoked: `revoked_at` stays unchanged.
-            let done = transaction.audit(org, &entry).try_commit(&mut backoff).await?.is_some();
-            if done || self.is_revoked(pointer.hash).await? {
-                return Ok(());
+            transaction.audit(org, &entry).tell(cause, pointer.hash, &Recipient::Org(org.clone()), None, &entry);
+            match transaction.try_commit(&mut backoff).await? {
+                Some(Committed::Yes) => return Ok(true),
+                // It is already revoked: `revoked_at` stays unchanged.
+                Some(Committed::No(_)) => return Ok(false),
+                None if self.is_revoked(pointer.hash).await? => return Ok(false),
+                None => {}
             }
         }
     }
@@ -436,8 +460,8 @@ impl Store {
         } else {
             stream::iter(batch)
                 .map(Ok)
-                .try_for_each_concurrent(CONCURRENCY, |pointer| {
-                    self.revoke(org, pointer, "org_user_token.revoke_by_user", caller)
+                .try_for_each_concurrent(CONCURRENCY, async |pointer| {
+                    self.revoke(org, pointer, Cause::Asked("revoke_by_user"), caller).await.map(|_| ())
                 })
                 .await?;
             // Queried again, not calculated, to include tokens issued in the meantime.

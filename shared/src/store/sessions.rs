@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
+use super::keys::Log;
+use super::leaks::{Cause, Contact, Recipient};
 use super::members::Member;
 use super::{Committed, Range, SortKeys, Store, StoreError, keys};
 use crate::clock::Moment;
@@ -212,6 +214,32 @@ impl Store {
         }
     }
 
+    /// Ends a session whose secret has leaked, and says so in the logs of the person's organizations,
+    /// or in that of the address. False if it ended before.
+    pub(super) async fn end_leaked_session(
+        &self,
+        session: &Session,
+        secret: TokenHash,
+        cause: Cause<'_>,
+        caller: &Caller,
+    ) -> Result<bool, StoreError> {
+        let address = session.email.hash();
+        let memberships = self.memberships(session.person).await?;
+        let mut logs: Vec<Log> = memberships.iter().take(MAX_LOGS).map(|member| Log::from(&member.org_id)).collect();
+        if logs.is_empty() {
+            logs.push(Log::Address(address));
+        }
+        let entry = cause.entry(&self.clock, caller, Session::SUBJECT, Subject::new(Session::SUBJECT, &session.id))?;
+        let contact = Contact { email: session.email.clone(), language: session.language.unwrap_or_default() };
+        let mut transaction = self.transaction().persistent();
+        transaction.delete_existing(keys::session(secret)).delete(keys::session_of(session.person, &session.id));
+        for log in logs {
+            transaction.audit(log, &entry);
+        }
+        transaction.tell(cause, secret, &Recipient::at(address), Some(contact), &entry);
+        Ok(transaction.commit().await? == Committed::Yes)
+    }
+
     /// Ends all sessions of a member at the wish of somebody else in the organization. The audit
     /// logs of other organizations show nothing.
     pub async fn sign_out_member(&self, member: &Member, caller: &Caller) -> Result<(), StoreError> {
@@ -267,6 +295,13 @@ impl Store {
             .into_iter()
             .filter_map(|(sk, pointer)| Some((SessionId::parse(&sk[prefix.len()..])?, pointer)))
             .collect())
+    }
+
+    /// The language that a person has chosen.
+    #[cfg(feature = "mail")]
+    pub async fn language_of(&self, person: PersonId) -> Result<Option<Language>, StoreError> {
+        let settings: Option<Settings> = self.get(keys::person(person)).await?;
+        Ok(settings.and_then(|settings| settings.language))
     }
 
     /// Stores the language that a person has chosen, and sets it in this session.
