@@ -38,10 +38,12 @@ use shared::aws::dynamodb_at;
 use shared::console::{Console, SignIn};
 use shared::cost::Cost;
 use shared::domain::Plan;
+use shared::ids::TokenId;
 use shared::mail::{MailConfig, Mailer, ses_at};
 use shared::oidc::{IdentityProvider, Registration};
 use shared::permissions::Role;
 use shared::registry::{PublicUrl, Registries, Settings};
+use shared::secret::TokenHash;
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
 use shared::store::installations::InstallationLog;
@@ -54,6 +56,12 @@ use crate::contention::Contention;
 use crate::faults::Faults;
 use crate::mail_faults::Ses;
 use crate::table::{INSTALLATIONS, TABLE, Table};
+
+/// A hash that stands for that of a token with this ID.
+pub fn hash_for(token: &TokenId) -> TokenHash {
+    let digits: String = token.as_str().bytes().map(|byte| format!("{byte:02x}")).collect();
+    TokenHash::from_hex(&format!("{digits:0>64}")).unwrap()
+}
 
 /// Response header with the cost of a request; test services only.
 const COST: &str = "x-test-cost";

@@ -27,7 +27,7 @@ use shared::store::org_user_tokens::Issued;
 use shared::store::registration::RegistrationPolicy;
 use tests::management::{ACCESS_TOKENS, API_KEYS, INTROSPECT};
 use tests::table::{INSTALLATIONS, TABLE, text};
-use tests::{Answer, Bot, Org, Service, operator};
+use tests::{Answer, Bot, Org, Service, hash_for, operator};
 
 /// The fixture of the version in work.
 const CURRENT: &str = "items-0.2.json";
@@ -206,7 +206,10 @@ impl Fixture {
         };
         let anonymous = Download { user_identifier: Some("a***@example.com".to_owned()), token_id, ..download.clone() };
         for (org, download) in [(Some(&org.id), download), (Some(&org.id), bare), (None, anonymous)] {
-            assert_eq!(service.installation_log.record(org, &download).await.unwrap(), Recorded::New);
+            assert_eq!(
+                service.installation_log.record(org, hash_for(&download.token_id), &download).await.unwrap(),
+                Recorded::New
+            );
         }
 
         // Lists move the expired tokens.
