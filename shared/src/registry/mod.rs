@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`upstream`] | upstream URLs and requests to them; a caller's credential is never forwarded |
 //! | [`metadata`] | metadata responses: compression, entity tags, Lambda's size limit |
+//! | `kept` | metadata that is kept in memory while the upstream says that it is current |
 //! | `reason` | why an upstream refuses, cleaned for people to read |
 //! | [`splice`] | replacement of strings in JSON without changing any other byte |
 //! | [`client`] | detection of the package manager and its command |
@@ -20,6 +21,7 @@ mod call;
 pub mod client;
 pub mod download;
 mod guard;
+mod kept;
 pub mod metadata;
 mod reason;
 pub mod splice;
@@ -39,6 +41,7 @@ use url::Url;
 
 pub use self::call::Call;
 pub use self::guard::{RegistryHolder, RegistryUser, credential_in};
+use self::kept::Keeping;
 use self::upstream::Upstream;
 use crate::app::{App, InstallationsApp};
 use crate::clock::Moment;
@@ -144,6 +147,7 @@ impl RegistryApp {
 pub struct Registries {
     /// The settings.
     pub settings: Settings,
+    kept: Arc<Keeping>,
     http: Arc<Mutex<Http>>,
     subscriptions: Arc<Mutex<HashMap<OrgId, (bool, Moment)>>>,
 }
@@ -208,7 +212,7 @@ impl Registries {
     pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
         let http = Http { client: upstream::client(&settings)?, generation: 0 };
         let http = Arc::new(Mutex::new(http));
-        Ok(Self { settings, http, subscriptions: Arc::default() })
+        Ok(Self { settings, kept: Arc::new(Keeping::from_env()), http, subscriptions: Arc::default() })
     }
 
     /// The public URL of the service for this request, without a trailing slash.

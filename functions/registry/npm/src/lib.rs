@@ -267,7 +267,7 @@ fn unchanged(headers: &HeaderMap, document: Document) -> Result<Response, ApiErr
         return Err(UNREADABLE);
     }
     readable(&body)?;
-    metadata::answer(headers, Variant::of(&[]), etag, FULL, body.into())
+    metadata::answer(headers, &Variant::of(&[]), etag, FULL, body.into())
 }
 
 fn readable(body: &[u8]) -> Result<&str, ApiError> {
