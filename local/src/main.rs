@@ -138,7 +138,7 @@ async fn run(arguments: Arguments) -> Result<()> {
             .await?;
     let packages = upstreams::shown(&upstreams);
     let registries =
-        Registries::new(upstreams).context("no trusted root certificates found for upstream registries")?;
+        Registries::new(upstreams).context("cannot set up TLS to upstream registries")?;
     let embedded = match &arguments.dynamodb {
         Some(_) => None,
         None if memory => Some(DynamoDb::in_memory(arguments.dynamodb_port).await?.sweeping()),

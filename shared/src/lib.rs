@@ -64,6 +64,8 @@ mod resolver;
 pub mod secret;
 pub mod setup;
 pub mod store;
+#[cfg(any(feature = "oidc", feature = "registry"))]
+pub mod tls;
 pub mod trust;
 pub mod views;
 
@@ -84,13 +86,13 @@ pub use lambda::serve_console_with_mail;
 pub use lambda::serve_console_with_provider;
 #[cfg(feature = "registry")]
 pub use lambda::serve_registry;
-#[cfg(feature = "mail")]
-pub use lambda::{serve_schedule_with_mail, serve_with_mail};
 pub use lambda::{
     RuntimeResult, serve, serve_authorizer, serve_schedule, serve_stateless, serve_with_installation_log,
 };
 #[cfg(feature = "console")]
 pub use lambda::{serve_console, serve_console_stateless, serve_console_with_installation_log};
+#[cfg(feature = "mail")]
+pub use lambda::{serve_schedule_with_mail, serve_with_mail};
 #[cfg(feature = "mail")]
 pub use mail::MailApp;
 #[cfg(feature = "registry")]

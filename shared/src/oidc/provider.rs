@@ -15,6 +15,7 @@ use super::token::{Claims, Unverified};
 use super::{Issuer, Reason, Refusal};
 use crate::clock::{Clock, Moment};
 use crate::resolver::Resolver;
+use crate::tls::{self, ClientError};
 
 /// The timeout of all requests together that one call makes.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -113,9 +114,10 @@ impl Provider {
     ///
     /// # Errors
     ///
-    /// If this machine has no root certificates.
-    pub fn new(issuer: Issuer, clock: Clock) -> reqwest::Result<Self> {
+    /// If a certificate that the environment names is malformed.
+    pub fn new(issuer: Issuer, clock: Clock) -> Result<Self, ClientError> {
         let builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::from_env()?)
             .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(Arc::new(Resolver::new(&[issuer.url().clone()])))
             .redirect(Policy::none())

@@ -8,6 +8,7 @@ use super::token::Unverified;
 use super::{Issuer, Provider, Reason, Refusal};
 use crate::clock::{Clock, Moment};
 use crate::secret::digest;
+use crate::tls::ClientError;
 
 /// The longest validity of an ID token.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -40,12 +41,12 @@ impl Workloads {
     ///
     /// # Errors
     ///
-    /// If this machine has no root certificates.
+    /// If a certificate that the environment names is malformed.
     pub fn new(
         issuers: impl IntoIterator<Item = Issuer>,
         audiences: Vec<String>,
         clock: &Clock,
-    ) -> reqwest::Result<Self> {
+    ) -> Result<Self, ClientError> {
         let providers = issuers.into_iter().map(|issuer| Provider::new(issuer, clock.clone()));
         Ok(Self { providers: providers.collect::<Result<_, _>>()?, audiences })
     }

@@ -37,6 +37,7 @@ use http::HeaderMap;
 use http::header::HOST;
 use http::uri::Authority;
 use percent_encoding::percent_decode_str;
+use rustls::ClientConfig;
 use url::Url;
 
 pub use self::call::Call;
@@ -52,6 +53,7 @@ use crate::secret::Token;
 use crate::store::StoreError;
 use crate::store::installations::InstallationLog;
 use crate::store::tokens::StoredToken;
+use crate::tls::{self, ClientError};
 
 /// How long an organization's subscription is cached. Tokens are never cached.
 const SUBSCRIPTION_TTL: Duration = Duration::from_secs(60);
@@ -134,7 +136,7 @@ impl RegistryApp {
     ///
     /// # Errors
     ///
-    /// If a setting is missing or malformed, or this machine has no root certificates.
+    /// If a setting is missing or malformed.
     pub async fn from_env() -> Result<Self, lambda_http::Error> {
         let registries = Registries::new(Settings::from_env()?)?;
         let InstallationsApp { app, log } = InstallationsApp::from_env().await?;
@@ -147,6 +149,7 @@ impl RegistryApp {
 pub struct Registries {
     /// The settings.
     pub settings: Settings,
+    tls: ClientConfig,
     kept: Arc<Keeping>,
     http: Arc<Mutex<Http>>,
     subscriptions: Arc<Mutex<HashMap<OrgId, (bool, Moment)>>>,
@@ -208,11 +211,12 @@ impl Registries {
     ///
     /// # Errors
     ///
-    /// If this machine has no root certificates.
-    pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
-        let http = Http { client: upstream::client(&settings)?, generation: 0 };
+    /// If a certificate that the environment names is malformed.
+    pub fn new(settings: Settings) -> Result<Self, ClientError> {
+        let tls = tls::from_env()?;
+        let http = Http { client: upstream::client(&settings, &tls)?, generation: 0 };
         let http = Arc::new(Mutex::new(http));
-        Ok(Self { settings, kept: Arc::new(Keeping::from_env()), http, subscriptions: Arc::default() })
+        Ok(Self { settings, tls, kept: Arc::new(Keeping::from_env()), http, subscriptions: Arc::default() })
     }
 
     /// The public URL of the service for this request, without a trailing slash.
@@ -266,7 +270,7 @@ impl Registries {
     fn renewed_http(&self, generation: u64) -> reqwest::Result<reqwest::Client> {
         let mut http = self.http.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if http.generation == generation {
-            *http = Http { client: upstream::client(&self.settings)?, generation: generation + 1 };
+            *http = Http { client: upstream::client(&self.settings, &self.tls)?, generation: generation + 1 };
         }
         Ok(http.client.clone())
     }

@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Response};
+use rustls::ClientConfig;
 use tower::{Layer, Service};
 use url::{Position, Url};
 
@@ -118,11 +119,12 @@ pub fn is_plain_http_url(url: &Url) -> bool {
 ///
 /// # Errors
 ///
-/// If this machine has no root certificates.
-pub(super) fn client(settings: &Settings) -> reqwest::Result<Client> {
+/// If it cannot be set up.
+pub(super) fn client(settings: &Settings, tls: &ClientConfig) -> reqwest::Result<Client> {
     let upstreams = [&settings.npm, &settings.pypi].into_iter().flatten().map(|upstream| upstream.0.clone());
     let resolver = Resolver::new(&upstreams.collect::<Vec<_>>());
     Client::builder()
+        .tls_backend_preconfigured(tls.clone())
         .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(settings.timeout)
@@ -448,6 +450,7 @@ mod tests {
 
     use super::super::PublicUrl;
     use super::*;
+    use crate::tls;
 
     #[test]
     fn only_plain_http_urls_are_accepted_as_upstreams() {
@@ -594,7 +597,7 @@ mod tests {
         });
         let (public, local) = ("https://packages.example.com/", format!("http://localhost:{port}/"));
         let connects = async |settings: Settings, host: &str| {
-            let client = client(&settings).unwrap();
+            let client = client(&settings, &tls::from_env().unwrap()).unwrap();
             let error = client.get(format!("http://{host}:{port}/")).send().await.unwrap_err();
             !error.is_connect()
         };
