@@ -381,10 +381,10 @@ async fn retries_at_once_are_logged_and_counted_once() {
     let (service, faults) = Service::start_with_registries_and_faults(registry.settings()).await;
     let fixtures = Fixtures::create(&service).await;
     // All look the entry up before one writes it.
-    faults.slow_down(Duration::from_millis(100));
+    faults.slow_down(Duration::from_millis(60));
     for token in [&fixtures.token.token, &fixtures.email_token] {
         let authorization = basic("token", token);
-        let answers = join_all((0..6).map(|_| get(&service, TARBALL, &authorization))).await;
+        let answers = join_all((0..4).map(|_| get(&service, TARBALL, &authorization))).await;
         assert!(answers.iter().all(|answer| answer.status == 302));
     }
     let calls = faults.take_calls();
@@ -632,7 +632,9 @@ async fn token_in_the_path_never_reaches_the_upstream() {
     let tag = get(&service, NPM, &bearer).await.header("etag").replace("\"7", &format!("\"7-{token}"));
     let request = service.request(Method::GET, NPM).header("authorization", &bearer).header("if-none-match", tag);
     assert_eq!(service.send(request).await.status, 200);
-    assert!(registry.take_requests().iter().all(|request| !request.headers.contains_key("if-none-match")));
+    let requests = registry.take_requests();
+    let tags: Vec<_> = requests.iter().filter_map(|request| request.headers.get("if-none-match")).collect();
+    assert_eq!(tags, ["\"7\""], "only what is kept is asked about");
 }
 
 #[tokio::test]

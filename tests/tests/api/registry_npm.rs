@@ -187,11 +187,11 @@ fn condition(setup: &Setup) -> Option<String> {
 
 #[tokio::test]
 async fn metadata_is_kept_for_as_long_as_the_upstream_says_that_it_is_current() {
-    let setup = Setup::start().await;
     let old = "Sat, 21 Nov 2026 10:00:00 GMT";
     let [dated, tagged] =
         [[("last-modified", old), ("date", "Sat, 21 Nov 2026 10:01:00 GMT")], [("etag", "\"1\""), ("x-other", "")]];
     for (headers, asked) in [(&tagged, "\"1\""), (&dated, old)] {
+        let setup = Setup::start().await;
         stub(&setup, "old", headers);
         let first = setup.get("/npm/widgets").await;
         assert_eq!((said(&first), condition(&setup)), ("old".to_owned(), None));
@@ -221,9 +221,6 @@ async fn metadata_is_kept_for_as_long_as_the_upstream_says_that_it_is_current() 
         assert_eq!(condition(&setup).as_deref(), Some(asked));
         assert_eq!(said(&setup.get("/npm/widgets").await), "now");
         assert_eq!(condition(&setup).as_deref(), Some("\"2\""));
-        stub(&setup, "now", &[("cache-control", "no-store")]);
-        let _ = setup.get("/npm/widgets").await;
-        setup.registry.take_requests();
     }
 }
 
