@@ -954,7 +954,7 @@ fn organization_is_suspended_and_resumed() {
         [("suspend", true, "on (suspended)"), ("suspend", true, "on (suspended)"), ("resume", false, "on")]
     {
         let run = world.run(&["org", command, &org]);
-        assert!(run.stdout.contains(&format!("guard    {guard}\n")), "{}", run.stdout);
+        assert!(run.stdout.contains(&format!("guard              {guard}\n")), "{}", run.stdout);
         assert_eq!(world.json(&["org", "show", &org])["suspended"], suspended);
     }
     // Setting plan or Guard keeps it suspended.

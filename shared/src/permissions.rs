@@ -182,6 +182,8 @@ operations! {
         scope: Some(Scope::AuditRead),
         ..PUBLIC
     };
+    /// Exchange an ID token of CI for a bot token.
+    BotsExchange = "bots-exchange" => PUBLIC;
     /// Read the installation log.
     InstallationsList = "installations-list" => Rule {
         roles: &[Role::Owner, Role::Manager],

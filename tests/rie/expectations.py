@@ -304,6 +304,7 @@ EXPECTED = {
     "email-tokens-revoke": Expected(204, key_revoked, mail=True),
     "email-tokens-status": Expected(200, status_shown),
     "installations-list": Expected(200, installations_listed, installations=True),
+    "leaks-send": Expected(None, nothing_due, mail=True, scheduled=True),
     "org-access-tokens-create": Expected(201, access_token_created),
     "org-access-tokens-delete": Expected(204, access_token_deleted),
     "org-access-tokens-list": Expected(200, access_tokens_listed),

@@ -3,8 +3,8 @@
 use local::outbox::Mail;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::ApiError;
 use shared::email::{EmailAddress, Language};
+use shared::{ApiError, MailApp};
 
 use crate::table::text;
 use crate::{Answer, Service};
@@ -207,6 +207,16 @@ impl Service {
     /// Runs the function that erases what is due.
     pub async fn erase(&self) -> Result<(), ApiError> {
         email_tokens_erase::erase(self.app.clone()).await
+    }
+
+    /// The state of functions that send mail, for those without a route.
+    pub fn mail_app(&self) -> MailApp {
+        MailApp { app: self.app.clone(), mailer: self.mailer.clone() }
+    }
+
+    /// Runs the function that tells people about leaked tokens.
+    pub async fn tell_leaks(&self) -> Result<(), ApiError> {
+        leaks_send::send(self.mail_app()).await
     }
 
     /// Whether a token is active.
