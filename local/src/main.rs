@@ -226,7 +226,8 @@ async fn run(arguments: Arguments) -> Result<()> {
     if let Some(owner) = owner {
         router = router.merge(link.router(app.clone(), console.clone(), owner));
     }
-    let service = api::Service { app, log: installation_log, mailer, registries, workloads, console, provider, scanner_keys };
+    let service =
+        api::Service { app, log: installation_log, mailer, registries, workloads, console, provider, scanner_keys };
     let router = guarded(api::router(service).merge(router), address.port());
     let mut serving = tokio::spawn(api::serve(listener, router, async move {
         let _ = stopped.clone().wait_for(|stop| *stop).await;
