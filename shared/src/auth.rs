@@ -25,6 +25,7 @@ use crate::store::StoreError;
 use crate::store::audit::{Caller, Entry, Subject};
 use crate::store::bots::{Bot, StoredBot};
 use crate::store::idempotency::Once;
+use crate::store::members::Authority;
 use crate::store::orgs::Org;
 use crate::store::tokens::ApiKey;
 use crate::store::tokens::EmailToken;
@@ -324,6 +325,20 @@ impl<O: Guarded> ManagerWith<O> {
             Some(bot) => confirm(app, O::OPERATION, bot, &self.caller, once, take_back).await,
             None => Ok(()),
         }
+    }
+
+    /// The right of the bot, for changes that give rights to somebody. That of an API key is checked by
+    /// itself.
+    pub fn authority(&self) -> Authority<'_> {
+        self.bot.as_ref().map_or(Authority::Operator, Bot::authority)
+    }
+
+    /// As [`BotWith::check_again`].
+    pub async fn check_again(&mut self, app: &App) -> Result<(), ApiError> {
+        if let Some(bot) = &self.bot {
+            self.bot = Some(again(app, O::OPERATION, bot).await?);
+        }
+        Ok(())
     }
 
     /// As [`BotWith::check_lifetime`]. An API key is compared with what it creates elsewhere.
