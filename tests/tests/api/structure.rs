@@ -502,8 +502,11 @@ fn use_of_inactive_tokens_is_counted_wherever_tokens_are_accepted() {
     let counted: BTreeSet<String> = counted.map(|filter| text(filter, "LogGroupName").to_owned()).collect();
     let accepting = Operation::ALL.iter().filter(|operation| {
         let rule = operation.rule();
-        let checks = matches!(operation, Operation::TokensAuthorize | Operation::TokensIntrospect);
-        checks || rule.scope.is_some() || rule.email_tokens || rule.registry_tokens
+        // The last one refuses bot tokens.
+        let checks =
+            matches!(operation, Operation::TokensAuthorize | Operation::TokensIntrospect | Operation::BotsExchange);
+        let bots = !rule.roles.is_empty() && !rule.console;
+        checks || bots || rule.own_token || rule.scope.is_some() || rule.email_tokens || rule.registry_tokens
     });
     let expected = accepting.map(|operation| format!("{}Logs", in_pascal_case(operation.name()))).collect();
     assert_eq!(counted, expected);
