@@ -23,7 +23,7 @@ use shared::secret::{Token, TokenKind};
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
 use shared::store::email_tokens::Registration;
-use shared::store::leaks::Reported;
+use shared::store::leak_reports::Reported;
 use shared::store::members::Accepted;
 use shared::store::org_user_tokens::Issued;
 use shared::{Clock, Moment};

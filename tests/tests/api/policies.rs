@@ -15,7 +15,7 @@ use shared::permissions::{Operation, Role};
 use shared::secret::Token;
 use shared::store::bot_tokens::REFUSALS_PER_HOUR;
 use shared::store::erasures::DELAY;
-use shared::store::leaks::Reported;
+use shared::store::leak_reports::Reported;
 use shared::store::mail_limits::MailLimits;
 use tests::ci::EXCHANGE;
 use tests::console::person;
