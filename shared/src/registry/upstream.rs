@@ -450,6 +450,7 @@ mod tests {
 
     use super::super::PublicUrl;
     use super::*;
+    use crate::hosts::RegistryHosts;
     use crate::tls;
 
     #[test]
@@ -579,6 +580,7 @@ mod tests {
             pypi_file_hosts: Vec::new(),
             anonymous_access: false,
             public_url: PublicUrl::FromHostHeader("https"),
+            hosts: RegistryHosts::default(),
             timeout: Duration::from_secs(5),
         }
     }

@@ -9,6 +9,7 @@ use strum::IntoStaticStr;
 
 use super::audit::{Caller, Subject};
 use super::bot_tokens::Acting;
+use super::rotation::{Replaces, Rotated};
 use super::{Store, StoreError, keys};
 use crate::clock::Moment;
 use crate::domain::{AccessRole, Environment, Held, Name, OrUnknown, ProjectId, Scope, TokenState, UserIdentifier};
@@ -97,6 +98,19 @@ pub struct ApiKey {
     /// Who revoked it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<Subject>,
+    /// Its successor, if it was rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated: Option<Rotated>,
+    /// What it replaces, if it is a successor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Replaces>,
+    /// Whether it no longer counts towards the plan's limit, since its successor does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncounted: bool,
+    /// Whether its successor's first use has ended it. Not stored: found out by every read that
+    /// decides whether the token is active.
+    #[serde(skip)]
+    pub superseded: bool,
 }
 
 impl ApiKey {
@@ -105,7 +119,31 @@ impl ApiKey {
 
     /// Its state at this time.
     pub fn state(&self, now: Moment) -> TokenState {
-        state(self.revoked_at, self.expires_at, now)
+        match state(self.revoked_at, self.expires_at, now) {
+            TokenState::Active if self.superseded => TokenState::Revoked,
+            state => state,
+        }
+    }
+
+    /// How a key with these rights exceeds this one, which is to create it, if it does.
+    pub fn exceeded_by(
+        &self,
+        scopes: &Held<Scope>,
+        environment: &OrUnknown<Environment>,
+        expires_at: Option<Moment>,
+    ) -> Option<&'static str> {
+        if !scopes.as_slice().iter().all(|scope| self.scopes.as_slice().contains(scope)) {
+            return Some(
+                "An API key cannot grant `scopes` that it does not hold itself. Remove them, or create the key with a bot.",
+            );
+        }
+        if self.environment != Environment::Live && *environment == Environment::Live {
+            return Some(
+                "An API key with the `environment` test cannot create a live key. Use a live key, or create a test key.",
+            );
+        }
+        let outlives = self.expires_at.is_some_and(|end| expires_at.is_none_or(|expires_at| expires_at > end));
+        outlives.then_some("An API key cannot create a key that outlives it. Set `expires_at` no later than its own.")
     }
 }
 
@@ -318,6 +356,16 @@ pub struct OrgUserToken {
     /// Who revoked it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<Subject>,
+    /// Its successor, if it was rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated: Option<Rotated>,
+    /// What it replaces, if it is a successor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Replaces>,
+    /// Whether its successor's first use has ended it. Not stored: found out by every read that
+    /// decides whether the token is active.
+    #[serde(skip)]
+    pub superseded: bool,
 }
 
 impl OrgUserToken {
@@ -327,7 +375,7 @@ impl OrgUserToken {
     /// Its state at this time.
     pub fn state(&self, now: Moment) -> TokenState {
         match state(self.revoked_at, self.expires_at, now) {
-            TokenState::Active if self.member_left => TokenState::Revoked,
+            TokenState::Active if self.member_left || self.superseded => TokenState::Revoked,
             state => state,
         }
     }
@@ -419,6 +467,24 @@ impl StoredToken {
         }
     }
 
+    /// Its successor, if it was rotated.
+    pub fn rotated(&self) -> Option<&Rotated> {
+        match self {
+            StoredToken::ApiKey(key) => key.rotated.as_ref(),
+            StoredToken::OrgUser(token) => token.rotated.as_ref(),
+            StoredToken::Bot(_) | StoredToken::EmailVerified(_) | StoredToken::OrgAccess(_) => None,
+        }
+    }
+
+    /// What it replaces, if it is a successor.
+    pub fn replaces(&self) -> Option<&Replaces> {
+        match self {
+            StoredToken::ApiKey(key) => key.replaces.as_ref(),
+            StoredToken::OrgUser(token) => token.replaces.as_ref(),
+            StoredToken::Bot(_) | StoredToken::EmailVerified(_) | StoredToken::OrgAccess(_) => None,
+        }
+    }
+
     /// When it was last used. Bot tokens live for a day at most and do not keep it.
     pub fn last_used_at(&self) -> Option<Moment> {
         match self {
@@ -432,13 +498,22 @@ impl StoredToken {
 }
 
 impl Store {
-    /// Updates `last_used_at`, at most once a minute per token. It never moves the time back, never
-    /// recreates a deleted token, and never fails the request.
-    pub async fn record_use(&self, hash: TokenHash, token: &StoredToken) {
+    /// Updates `last_used_at`, at most once a minute per token. It never moves the time back, and
+    /// never recreates a deleted token.
+    ///
+    /// # Errors
+    ///
+    /// Only at the first use of a successor that ends what it replaces. The request then fails too;
+    /// other uses are answered whether they are recorded or not.
+    pub async fn record_use(&self, hash: TokenHash, token: &StoredToken) -> Result<(), StoreError> {
+        let ends_another = token.replaces().is_some_and(|old| old.until_first_use);
+        if ends_another && token.last_used_at().is_none() {
+            return self.record_first_use(hash).await;
+        }
         let now = self.clock.now();
         let minute_ago = now.minus(MINUTE);
         if matches!(token, StoredToken::Bot(_)) || token.last_used_at().is_some_and(|last| last > minute_ago) {
-            return;
+            return Ok(());
         }
         let values = [(":now", now), (":minute_ago", minute_ago)];
         let recording = self.update(
@@ -450,6 +525,7 @@ impl Store {
         if !matches!(tokio::time::timeout(RECORD_TIMEOUT, recording).await, Ok(Ok(_))) {
             tracing::warn!("last_used_at was not updated");
         }
+        Ok(())
     }
 
     /// Whether the token with this hash is already revoked. A read is cheaper than a write that
@@ -470,11 +546,16 @@ impl Store {
     }
 
     /// Reads a token with one strongly consistent read, and then what else decides whether it is
-    /// active: the membership that an org user token is bound to, or bot and trust of a bot token.
+    /// active: the membership that an org user token is bound to, the successor of a rotated token, or
+    /// bot and trust of a bot token.
     pub async fn token(&self, token: &Token) -> Result<Option<StoredToken>, StoreError> {
         let mut stored = self.stored_token(token.hash()).await?;
         match &mut stored {
-            Some(StoredToken::OrgUser(token)) => self.note_membership(token).await?,
+            Some(StoredToken::ApiKey(key)) => key.superseded = self.is_superseded(key.rotated.as_ref()).await?,
+            Some(StoredToken::OrgUser(token)) => {
+                token.superseded = self.is_superseded(token.rotated.as_ref()).await?;
+                self.note_membership(token).await?;
+            }
             Some(StoredToken::Bot(token)) => self.note_acting(token).await?,
             _ => {}
         }

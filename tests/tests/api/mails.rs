@@ -4,7 +4,7 @@ use local::outbox::Mail;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::email::{EmailAddress, Language};
-use shared::mail;
+use shared::mail::{self, Leak};
 use shared::permissions::Role;
 use shared::secret::MailedCode;
 use tests::Service;
@@ -26,6 +26,7 @@ struct Mails {
     sign_in_code: Mail,
     invitation: Mail,
     operators_invitation: Mail,
+    leaked: [(&'static str, Mail); 5],
     key: String,
     code: String,
     to_sign_in: String,
@@ -55,6 +56,7 @@ impl Mails {
         let invitation = send(service, address, language, &invitation).await;
         let by_operator = mail::Mail::Invitation { organization: "Acme", inviter: None, roles: &roles[..1] };
         let operators_invitation = send(service, address, language, &by_operator).await;
+        let leaked = leaked(service, address, language).await;
         assert!(is_token(&key) && is_code(&code) && is_code(&to_sign_in));
         Self {
             welcome,
@@ -65,6 +67,7 @@ impl Mails {
             sign_in_code,
             invitation,
             operators_invitation,
+            leaked,
             key,
             code,
             to_sign_in,
@@ -78,7 +81,8 @@ impl Mails {
             ("invitation", &self.invitation),
             ("invitation_by_operator", &self.operators_invitation),
         ];
-        [self.about_keys().as_slice(), &console].concat()
+        let leaked: Vec<_> = self.leaked.iter().map(|(name, mail)| (*name, mail)).collect();
+        [self.about_keys().as_slice(), &console, &leaked].concat()
     }
 
     fn about_keys(&self) -> [(&'static str, &Mail); 5] {
@@ -95,6 +99,36 @@ impl Mails {
     fn redacted(&self, text: &str) -> String {
         text.replace(&self.key, "[KEY]").replace(&self.code, "[CODE]").replace(&self.to_sign_in, "[CODE]")
     }
+}
+
+/// One mail of each kind about leaked tokens.
+async fn leaked(service: &Service, address: &str, language: &str) -> [(&'static str, Mail); 5] {
+    let leak = |kind: &str, number: u8, place: Option<&str>, ended| Leak {
+        kind: kind.to_owned(),
+        id: format!("01KAJ8M4R2X7Z9V5T3Q1N6P8{number:02}"),
+        place: place.map(str::to_owned),
+        at: service.clock.now(),
+        ended,
+    };
+    let place = Some("github.com/acme/widgets/blob/main/.npmrc");
+    let revoked = [leak("org_user_token", 1, place, true), leak("bot_api_key", 2, None, true)];
+    let told = [leak("api_key", 3, Some("paste.example/<b>o'brien</b>"), false)];
+    let both: Vec<Leak> = told.iter().chain(&revoked).cloned().cycle().take(23).collect();
+    let [key, session] = ["email_token", "session"].map(|kind| leak(kind, 4, place, true));
+    let of_org = |leaks| mail::Mail::TokensLeaked { organization: "Acme", leaks };
+    let own = |leaks| mail::Mail::OwnTokensLeaked { leaks };
+    let key_and_session = [key, session];
+    let mut sent = Vec::new();
+    for (name, mail) in [
+        ("tokens_leaked_and_revoked", of_org(&revoked)),
+        ("tokens_leaked_tell_only", of_org(&told)),
+        ("tokens_leaked_many", of_org(&both)),
+        ("own_tokens_leaked_key", own(&key_and_session[..1])),
+        ("own_tokens_leaked_session", own(&key_and_session[1..])),
+    ] {
+        sent.push((name, send(service, address, language, &mail).await));
+    }
+    sent.try_into().unwrap()
 }
 
 /// Sends a mail that no operation sends by itself.
@@ -538,9 +572,10 @@ async fn local_outbox_lists_sent_mails() {
     };
     let list = look(".json").await.json();
     let numbers: Vec<&Value> = list.as_array().unwrap().iter().map(|mail| &mail["id"]).collect();
-    assert_eq!(numbers, [8, 7, 6, 5, 4, 3, 2, 1]);
-    assert_eq!(list[7]["to"], "o'brien&co@example.com");
-    let newest_first = [
+    assert_eq!(numbers, (1..=13_u64).rev().collect::<Vec<_>>());
+    assert_eq!(list[12]["to"], "o'brien&co@example.com");
+    let leaked = mails.leaked.iter().rev().map(|(_, mail)| mail);
+    let before = [
         &mails.operators_invitation,
         &mails.invitation,
         &mails.sign_in_code,
@@ -550,7 +585,7 @@ async fn local_outbox_lists_sent_mails() {
         &mails.regenerated,
         &mails.welcome,
     ];
-    for (listed, mail) in list.as_array().unwrap().iter().zip(newest_first) {
+    for (listed, mail) in list.as_array().unwrap().iter().zip(leaked.chain(before)) {
         for (name, part) in [("subject", &mail.subject), ("text", &mail.text), ("html", &mail.html)] {
             assert_eq!(listed[name], part.as_str());
         }
@@ -566,11 +601,10 @@ async fn local_outbox_lists_sent_mails() {
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{rest}");
     }
     let page = look("").await.text;
-    let places: Vec<usize> =
-        [8, 7, 6, 5, 4, 3, 2, 1].iter().map(|id| page.find(&format!("/_local/mail/{id}\"")).unwrap()).collect();
+    let places: Vec<usize> = (1..=13).rev().map(|id| page.find(&format!("/_local/mail/{id}\"")).unwrap()).collect();
     assert!(places.is_sorted(), "newest first: {page}");
     assert!(page.contains("o&#39;brien&#38;co@example.com") && !page.contains("o'brien&co"), "{page}");
     assert!(!page.contains(&mails.key) && !page.contains(&mails.code));
-    let none = service.send(service.request(Method::GET, "/_local/mail/9")).await;
+    let none = service.send(service.request(Method::GET, "/_local/mail/14")).await;
     assert_eq!(none.status, 404);
 }
