@@ -155,8 +155,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         upstreams::settings(arguments.npm_upstream.as_deref(), arguments.pypi_upstream.as_deref(), address.port())
             .await?;
     let packages = upstreams::shown(&upstreams);
-    let registries =
-        Registries::new(upstreams).context("cannot set up TLS to upstream registries")?;
+    let registries = Registries::new(upstreams).context("cannot set up TLS to upstream registries")?;
     let embedded = match &arguments.dynamodb {
         Some(_) => None,
         None if memory => Some(DynamoDb::in_memory(arguments.dynamodb_port).await?.sweeping()),

@@ -134,7 +134,10 @@ async fn job_is_shown_in_place_of_a_person_and_leads_to_the_bots() {
         session: None,
         source_ip: None,
     };
-    assert_eq!(service.installation_log.record(Some(&org.id), hash_for(&download.token_id), &download).await.unwrap(), Recorded::New);
+    assert_eq!(
+        service.installation_log.record(Some(&org.id), hash_for(&download.token_id), &download).await.unwrap(),
+        Recorded::New
+    );
     let owner = service.member(&org, &[Role::Owner]).await;
     let page = owner.get(&org.page("installations")).await;
     assert!(!page.text.contains("<b>"), "{}", page.text);

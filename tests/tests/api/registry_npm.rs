@@ -166,9 +166,8 @@ async fn unchanged_metadata_is_304() {
 /// Stubs metadata of this text, with these headers.
 fn stub(setup: &Setup, text: &str, headers: &[(&str, &str)]) {
     let body = json!({"name": "widgets", "said": text.repeat(500), "versions": {}}).to_string();
-    let reply = headers.iter().fold(Reply::ok("application/json", body), |reply, (name, value)| {
-        reply.with_header(name, value)
-    });
+    let reply =
+        headers.iter().fold(Reply::ok("application/json", body), |reply, (name, value)| reply.with_header(name, value));
     setup.registry.stub("/npm/widgets", reply);
 }
 
@@ -302,7 +301,12 @@ async fn kept_metadata_is_nobodys_whose_token_is_refused() {
         assert!(!answer.text.contains("old"));
     }
     let anonymous = service.send(service.request(Method::GET, "/npm/widgets")).await;
-    assert_eq!((anonymous.status.as_u16(), &anonymous.json()["code"]), (401, &json!("UNAUTHORIZED")), "{}", anonymous.text);
+    assert_eq!(
+        (anonymous.status.as_u16(), &anonymous.json()["code"]),
+        (401, &json!("UNAUTHORIZED")),
+        "{}",
+        anonymous.text
+    );
     assert!(registry.take_requests().is_empty());
 }
 

@@ -237,7 +237,10 @@ impl Fixture {
         for (org, download) in
             [(Some(&org.id), download), (Some(&org.id), bare), (Some(&org.id), by_job), (None, anonymous)]
         {
-            assert_eq!(service.installation_log.record(org, hash_for(&download.token_id), &download).await.unwrap(), Recorded::New);
+            assert_eq!(
+                service.installation_log.record(org, hash_for(&download.token_id), &download).await.unwrap(),
+                Recorded::New
+            );
         }
 
         // Lists move the expired tokens.
