@@ -34,6 +34,7 @@ QUICK_COLD, QUICK_WARM = 3, 40
 # measured at the smallest and the largest size alone.
 MEMORIES = [256, 512, 1_024, limits.WHOLE_MB]
 POWER_COLD, POWER_WARM = 12, 200
+POWER_COMMAND = "bench/run --power --update"
 
 
 @contextmanager
@@ -167,8 +168,11 @@ def like_lambda(options: argparse.Namespace, before: Path | None) -> None:
     where = surroundings(load_before, cold, warm)
     figures = f"{where}\n{power.table(taken, bill)}\n{power.noise(taken)}"
     print(figures)
+    if options.power and not options.only:
+        print(power.first_screen(taken))
     if options.update:
-        report.update(ROOT / "docs/COMPARISON.md", "power", figures, "bench/run --power --update")
+        report.update(ROOT / "docs/COMPARISON.md", "power", figures, POWER_COMMAND)
+        report.update(ROOT / "README.md", "power", power.first_screen(taken), POWER_COMMAND)
 
 
 def main() -> None:
