@@ -129,6 +129,8 @@ def resolved(value):
         return argument
     if function == "Fn::GetAtt":
         return argument if isinstance(argument, str) else ".".join(argument)
+    if function in ("Fn::If", "Fn::Select", "Fn::Split"):  # conditions hold, and parts count as the whole
+        return resolved(argument[1])
     if function == "Fn::Join":
         separator, parts = argument
         return separator.join(map(resolved, parts))

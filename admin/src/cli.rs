@@ -10,10 +10,11 @@ use jiff::{Span, SpanRelativeTo};
 use shared::Moment;
 use shared::domain::{LeakPolicy, Name, Plan};
 use shared::email::EmailAddress;
-use shared::ids::{BotId, MemberId, OrgId};
+use shared::ids::{BotId, MemberId, OrgId, TrustId};
 use shared::permissions::Role;
 use shared::store::orgs::Org;
 use shared::store::registration::RegistrationPolicy;
+use shared::trust::{InvalidTrust, NewTrust, Wanted};
 
 /// Maximum overlap of two API keys. A longer one would defeat the purpose of the rotation.
 const LONGEST_OVERLAP: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -60,8 +61,8 @@ impl Cli {
         })
     }
 
-    /// Checks what clap cannot: whether a token of this kind has an organization, and the number of
-    /// security contacts.
+    /// Checks what clap cannot: whether a token of this kind has an organization, the number of
+    /// security contacts, and what a trust consists of.
     pub fn check(&self) -> Result<(), clap::Error> {
         match &self.command {
             Command::Token(TokenCommand::Revoke { kind, org, .. }) => {
@@ -88,6 +89,10 @@ impl Cli {
                     return Err(Cli::command().error(ErrorKind::TooManyValues, message));
                 }
                 Ok(())
+            }
+            Command::Bot(BotCommand::Trust(TrustCommand::Add { trust, .. })) => {
+                let checked = trust.checked().map(|_| ());
+                checked.map_err(|message| Cli::command().error(ErrorKind::ValueValidation, message))
             }
             _ => Ok(()),
         }
@@ -126,6 +131,9 @@ pub enum Command {
         #[arg(long, value_parser = moment)]
         since: Moment,
     },
+    /// Write what this version needs of items that an earlier version stored. Run it once every
+    /// function has this version. Idempotent: if it fails, run it again
+    Migrate,
     /// Create tables in a DynamoDB emulator
     #[command(subcommand)]
     Table(TableCommand),
@@ -275,6 +283,111 @@ pub enum BotCommand {
         #[arg(value_parser = bot_id)]
         bot: BotId,
     },
+    /// Manage which CI jobs act as a bot
+    #[command(subcommand)]
+    Trust(TrustCommand),
+    /// End the tokens of all CI jobs that act as a bot, effective immediately. Jobs that a trust
+    /// admits can get new ones at once
+    EndTokens {
+        /// Bot ID (BT…)
+        #[arg(value_parser = bot_id)]
+        bot: BotId,
+    },
+}
+
+/// Subcommands of `bot trust`.
+#[derive(Debug, Subcommand)]
+pub enum TrustCommand {
+    /// Let CI jobs act as a bot, if their ID tokens match everything given here
+    #[command(after_help = TRUST_EXAMPLES)]
+    Add {
+        /// Bot ID (BT…)
+        #[arg(value_parser = bot_id)]
+        bot: BotId,
+        #[command(flatten)]
+        trust: TrustArguments,
+    },
+    /// List a bot's trusts, oldest first
+    List {
+        /// Bot ID (BT…)
+        #[arg(value_parser = bot_id)]
+        bot: BotId,
+    },
+    /// Remove a trust without confirmation. The tokens that it admitted stop working immediately
+    Remove {
+        /// Bot ID (BT…)
+        #[arg(value_parser = bot_id)]
+        bot: BotId,
+        /// Trust ID, as `bot trust list` prints it
+        #[arg(value_parser = trust_id)]
+        trust: TrustId,
+    },
+}
+
+const TRUST_EXAMPLES: &str = "\
+GitHub Actions, one branch of one repository, for packages only:
+  guardctl bot trust add BT… --issuer https://token.actions.githubusercontent.com \\
+    --audience guard.example.com --claim repository_owner_id=1342004 \\
+    --claim repository_id=1296269 --claim ref=refs/heads/main --registries-only
+
+GitLab CI/CD, every project of one group, to issue tokens too:
+  guardctl bot trust add BT… --issuer https://gitlab.com --audience guard.example.com \\
+    --claim namespace_id=9970 --claim 'ref_path=refs/heads/*' --role takumi_guard_token_issuer
+
+One claim must identify the owner exactly: repository_owner_id, repository_id, enterprise_id,
+project_id, namespace_id or sub. Names can be given up and taken by somebody else.";
+
+/// What a trust consists of.
+#[derive(Debug, Args)]
+pub struct TrustArguments {
+    /// URL of the issuer: `iss` of the ID tokens, to the last character
+    #[arg(long, value_name = "URL")]
+    issuer: String,
+    /// Audience of the ID tokens, one of those that the service accepts
+    #[arg(long)]
+    audience: String,
+    /// Claim that must match. Repeatable, at most 10. A value that ends in /* or :* is a prefix
+    #[arg(long = "claim", value_name = "NAME=VALUE", required = true, value_parser = claim)]
+    claims: Vec<(String, String)>,
+    /// Claim that names the workload in logs [default: sub]
+    #[arg(long, value_name = "CLAIM")]
+    subject_claim: Option<String>,
+    #[command(flatten)]
+    rights: TrustedRights,
+    /// Let jobs create tokens and keys that outlive the job's own token
+    #[arg(long)]
+    may_mint_longer: bool,
+}
+
+/// What jobs may do. One of the two is required, so that neither is a surprise.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct TrustedRights {
+    /// Role of the bot that jobs have on the API. Repeatable; the prefix `organization/` is optional
+    #[arg(long = "role", value_name = "ROLE", value_parser = role_of_bot())]
+    roles: Vec<Role>,
+    /// Let jobs install packages and nothing else
+    #[arg(long)]
+    registries_only: bool,
+}
+
+impl TrustArguments {
+    /// The trust. On error, a sentence that names the option.
+    pub fn checked(&self) -> Result<NewTrust, String> {
+        let wanted = Wanted {
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            claims: self.claims.clone(),
+            subject_claim: self.subject_claim.clone(),
+            roles: self.rights.roles.clone(),
+            may_mint_longer: self.may_mint_longer,
+        };
+        NewTrust::try_from(wanted).map_err(|InvalidTrust { field, rule }| match field.strip_prefix("claims.") {
+            Some(claim) => format!("--claim {claim} {rule}"),
+            None if field == "claims" => format!("--claim {rule}"),
+            None => format!("--{} {rule}", field.replace('_', "-")),
+        })
+    }
 }
 
 /// Subcommands of `member`.
@@ -466,6 +579,16 @@ fn on_or_off() -> impl TypedValueParser<Value = bool> {
 
 fn org_id(text: &str) -> Result<OrgId, &'static str> {
     OrgId::parse(text).ok_or("an organization ID is OG followed by 26 characters")
+}
+
+fn trust_id(text: &str) -> Result<TrustId, &'static str> {
+    TrustId::parse(text).ok_or("a trust ID has 26 characters")
+}
+
+/// A name and a value, which may contain `=` too.
+fn claim(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("a claim is its name, =, and its value")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn member_id(text: &str) -> Result<MemberId, &'static str> {

@@ -9,6 +9,7 @@ mod bot;
 mod cli;
 mod failure;
 mod member;
+mod migrate;
 mod operator;
 mod org;
 mod output;
@@ -16,6 +17,7 @@ mod project;
 mod registration;
 mod table;
 mod token;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,7 @@ async fn main() -> ExitCode {
         Command::Token(command) => token::run(command, &operator).await,
         Command::Registration { setting } => registration::run(setting, &operator).await,
         Command::Audit { since } => audit::run(since, &operator).await,
+        Command::Migrate => migrate::run(&operator).await,
         Command::Table(command) => table::run(command, &table, &operator).await,
     };
     match result {

@@ -1,27 +1,30 @@
 //! Runs the built `guardctl` binary against an embedded DynamoDB.
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dynoxide::Database;
+use dynoxide::actions::delete_item::DeleteItemRequest;
 use dynoxide::actions::query::QueryRequest;
+use dynoxide::actions::scan::ScanRequest;
 use dynoxide::types::AttributeValue;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
 use shared::domain::{OrUnknown, UserIdentifier};
 use shared::email::EmailAddress;
-use shared::ids::{BotId, MemberId, OrgId};
+use shared::ids::{BotId, MemberId, OrgId, TrustId};
 use shared::permissions::Role;
 use shared::person::Person;
 use shared::secret::{Token, TokenKind};
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
 use shared::store::email_tokens::Registration;
+use shared::store::leaks::Reported;
 use shared::store::members::Accepted;
 use shared::store::org_user_tokens::Issued;
 use shared::{Clock, Moment};
@@ -33,6 +36,18 @@ const NO_ORG: &str = "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
 const NO_BOT: &str = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
 /// An ID that does not exist.
 const NO_MEMBER: &str = "MB01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
+/// An ID that does not exist.
+const NO_TRUST: &str = "01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
+
+/// What every trust needs.
+const TRUST: [&str; 6] = [
+    "--issuer",
+    "https://token.actions.githubusercontent.com",
+    "--audience",
+    "guard.example.com",
+    "--claim",
+    "repository_owner_id=1342004",
+];
 
 /// The error for a table that does not exist.
 const REFUSED: &str = "DynamoDB rejected the request for table tokens: check that the table exists in this account \
@@ -223,6 +238,8 @@ fn named(word: &str) -> String {
         "[bot]".to_owned()
     } else if MemberId::parse(word).is_some() {
         "[member]".to_owned()
+    } else if TrustId::parse(word).is_some() {
+        "[trust]".to_owned()
     } else if Token::parse(word).is_some_and(|token| token.kind() == TokenKind::BotApiKey) {
         "[key]".to_owned()
     } else if Moment::parse(word).is_some() {
@@ -453,6 +470,157 @@ fn bot_commands_print_json() {
 }
 
 #[test]
+fn trust_commands_print_text() {
+    let world = World::new();
+    let org = world.org();
+    let (bot, _) = world.bot(&org, "takumi_manager");
+    assert_snapshot!(world.run(&["bot", "trust", "list", &bot]).stdout, @"No trusts found.");
+    let claims = ["--claim", "ref=refs/heads/*", "--claim", "repository_id=1296269", "--registries-only"];
+    let added = world.run(&[&["bot", "trust", "add", &bot], &TRUST[..], &claims].concat());
+    assert_eq!((added.code, added.stderr.as_str()), (0, ""));
+    assert_snapshot!(shown(&added.stdout), @r"
+    Trust [trust]
+      issuer    https://token.actions.githubusercontent.com
+      audience  guard.example.com
+      claims    ref=refs/heads/*, repository_id=1296269, repository_owner_id=1342004
+      workload  sub
+      roles     registries only
+      created   [time] by operator guardctl
+    ");
+    let rights = ["--role", "takumi_manager", "--subject-claim", "job_workflow_ref", "--may-mint-longer"];
+    let added = world.run(&[&["bot", "trust", "add", &bot], &TRUST[..], &rights].concat());
+    assert_snapshot!(shown(&added.stdout), @r"
+    Trust [trust]
+      issuer       https://token.actions.githubusercontent.com
+      audience     guard.example.com
+      claims       repository_owner_id=1342004
+      workload     job_workflow_ref
+      roles        organization/takumi_manager
+      created      [time] by operator guardctl
+      jobs create  also what outlives their token
+    ");
+    let id = added.stdout.lines().next().unwrap().strip_prefix("Trust ").unwrap();
+    let listed = world.run(&["bot", "trust", "list", &bot]).stdout;
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    assert!(listed.lines().nth(2).unwrap().starts_with(id), "{listed}");
+    let removed = world.run(&["bot", "trust", "remove", &bot, id]);
+    assert!(removed.stdout.starts_with(&format!("Removed trust {id}\n")), "{}", removed.stdout);
+    assert_snapshot!(shown(&world.run(&["bot", "end-tokens", &bot]).stdout), @r"
+    Ended all job tokens of bot [bot]
+      organization  [org]
+      name          ci
+      roles         organization/takumi_manager
+      created       [time]
+    ");
+}
+
+#[test]
+fn trust_commands_print_json() {
+    let world = World::new();
+    let org = world.org();
+    let (bot, _) = world.bot(&org, "owner");
+    assert_eq!(world.json(&["bot", "trust", "list", &bot]), json!({ "trusts": [] }));
+    let added = world.run(&[&["bot", "trust", "add", &bot], &TRUST[..], &["--role", "owner", "--json"]].concat());
+    assert_snapshot!(shown(&added.stdout), @r#"
+    {
+      "id": "[trust]",
+      "issuer": "https://token.actions.githubusercontent.com",
+      "audience": "guard.example.com",
+      "claims": {
+        "repository_owner_id": "1342004"
+      },
+      "subject_claim": "sub",
+      "roles": [
+        "organization/owner"
+      ],
+      "may_mint_longer": false,
+      "created_at": "[time]",
+      "created_by": {
+        "kind": "operator",
+        "id": "guardctl"
+      }
+    }
+    "#);
+    let trust: Value = serde_json::from_str(&added.stdout).unwrap();
+    assert_eq!(world.json(&["bot", "trust", "list", &bot]), json!({ "trusts": [trust] }));
+    assert_eq!(world.json(&["bot", "trust", "remove", &bot, &trust["id"].text()]), json!({ "removed": trust }));
+    assert_eq!(world.json(&["bot", "trust", "list", &bot]), json!({ "trusts": [] }));
+    let listed = world.json(&["bot", "list", "--org", &org])["bots"][0].take();
+    assert_eq!(world.json(&["bot", "end-tokens", &bot]), json!({ "tokens_ended": listed }));
+}
+
+#[test]
+fn removed_trust_is_another_when_added_again() {
+    let world = World::new();
+    let (bot, _) = world.bot(&world.org(), "owner");
+    let add = [&["bot", "trust", "add", &bot], &TRUST[..], &["--registries-only"]].concat();
+    let first = world.json(&add)["id"].text();
+    world.json(&["bot", "trust", "remove", &bot, &first]);
+    assert_ne!(world.json(&add)["id"].text(), first);
+    let remove = world.run(&["bot", "trust", "remove", &bot, &first]);
+    assert_eq!(remove.failure(), format!("bot {bot} has no trust {first}"));
+}
+
+#[test]
+fn trust_that_cannot_be_made_names_the_option() {
+    let world = World::new();
+    let org = world.org();
+    let (bot, _) = world.bot(&org, "takumi_manager");
+    let names = "names can be taken by somebody else";
+    let good = |change: &[&'static str]| [&TRUST[..], &["--registries-only"], change].concat();
+    let with = |at: usize, value: &'static str| {
+        let mut arguments = good(&[]);
+        arguments[at] = value;
+        arguments
+    };
+    for (arguments, sentence) in [
+        (with(1, "token.actions.githubusercontent.com"), "--issuer must be a URL"),
+        (with(1, "ftp://ci.example.com"), "--issuer must be a URL"),
+        (with(3, ""), "--audience must have 1 to 255 characters"),
+        (with(5, "repository_owner_id"), "a claim is its name, =, and its value"),
+        (with(5, "repository_owner_id="), "--claim repository_owner_id must have 1 to 255 characters"),
+        (with(5, "repository_owner_id=13/*"), "--claim repository_owner_id must be an exact value"),
+        (with(5, "ref=refs/heads/main"), names),
+        (with(5, "repository=acme/widgets"), names),
+        (with(5, "=1342004"), "--claim must have 1 to 255 visible ASCII characters"),
+        (good(&["--claim", "ref=refs/*/main"]), "--claim ref may contain `*` only at the end, after `/` or `:`"),
+        (good(&["--claim", "repository_owner_id=1"]), "--claim repository_owner_id must be given once"),
+        (good(&["--subject-claim", "a b"]), "--subject-claim must have 1 to 255 visible ASCII characters"),
+        (good(&["--role", "takumi_manager"]), "cannot be used with"),
+        (TRUST.to_vec(), "--registries-only"),
+        ([&TRUST[..], &["--role", "member"]].concat(), "this role is for people: a bot cannot have it"),
+        (TRUST[..4].iter().copied().chain(["--registries-only"]).collect(), "--claim <NAME=VALUE>"),
+        (TRUST[2..].iter().copied().chain(["--registries-only"]).collect(), "--issuer <URL>"),
+        ((0..10).flat_map(|_| ["--claim", "a=b"]).chain(good(&[])).collect(), "--claim a must be given once"),
+    ] {
+        let run = world.run(&[&["bot", "trust", "add", &bot], &arguments[..]].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{arguments:?}");
+        assert!(run.stderr.contains(sentence), "{sentence}: {}", run.stderr);
+    }
+    let many: Vec<String> = (0..10).map(|n| format!("c{n}=a")).collect();
+    let many: Vec<&str> = many.iter().flat_map(|claim| ["--claim", claim.as_str()]).collect();
+    let run = world.run(&[&["bot", "trust", "add", &bot, "--registries-only"], &TRUST[..], &many].concat());
+    assert!(run.code == 2 && run.stderr.contains("--claim must be at most 10"), "{}", run.stderr);
+    let lacking = world.run(&[&["bot", "trust", "add", &bot], &TRUST[..], &["--role", "owner"]].concat());
+    assert_snapshot!(shown(lacking.failure()), @"bot [bot] does not have the role organization/owner: a trust can only give roles that the bot has");
+    assert_eq!(world.json(&["bot", "trust", "list", &bot]), json!({ "trusts": [] }));
+}
+
+#[test]
+fn bot_has_at_most_20_trusts() {
+    let world = World::new();
+    let (bot, _) = world.bot(&world.org(), "owner");
+    let add = [&["bot", "trust", "add", &bot], &TRUST[..], &["--registries-only"]].concat();
+    let ids: Vec<String> = (0..20).map(|_| world.json(&add)["id"].text()).collect();
+    let refused = world.run(&add);
+    assert_snapshot!(shown(refused.failure()), @"bot [bot] has 20 trusts, which is the limit: remove one that is not needed");
+    world.json(&["bot", "trust", "remove", &bot, &ids[7]]);
+    assert_eq!(world.run(&add).code, 0);
+    assert_eq!(world.run(&add).code, 1);
+    assert_eq!(world.json(&["bot", "trust", "list", &bot])["trusts"].as_array().unwrap().len(), 20);
+}
+
+#[test]
 fn api_key_is_printed_only_when_created() {
     let world = World::new();
     let org = world.org();
@@ -535,6 +703,111 @@ fn concurrent_rotations_leave_one_valid_key() {
     assert_ne!(credentials[0], credentials[1]);
     assert_eq!(credentials.iter().filter(|credential| world.roles_of(credential).is_some()).count(), 1);
     assert_eq!(world.roles_of(&before), None);
+}
+
+/// The partitions of all API keys of bots.
+fn bot_api_key_items(world: &World) -> BTreeSet<String> {
+    let scan = ScanRequest { table_name: "tokens".to_owned(), ..ScanRequest::default() };
+    let items = serde_json::to_value(world.database.scan(scan).unwrap()).unwrap()["Items"].take();
+    let items: Vec<Value> = serde_json::from_value(items).unwrap();
+    let of_bots = items.iter().filter(|item| item["kind"]["S"] == "bot_api_key");
+    of_bots.map(|item| item["pk"]["S"].text()).collect()
+}
+
+/// Deletes the item of an API key of a bot, which version 0.1 did not write. Returns its partition.
+fn as_of_version_0_1(world: &World, credential: &str) -> String {
+    let key = Token::parse(credential.rsplit_once(':').unwrap().0).unwrap();
+    let pk = format!("TOKEN#{}", key.hash().to_hex());
+    let of = |text: &str| AttributeValue::S(text.to_owned());
+    let key = [("pk".to_owned(), of(&pk)), ("sk".to_owned(), of("TOKEN"))].into();
+    let delete = DeleteItemRequest { table_name: "tokens".to_owned(), key, ..DeleteItemRequest::default() };
+    world.database.delete_item(delete).unwrap();
+    pk
+}
+
+#[test]
+fn migrate_writes_the_missing_items_of_bots_of_all_organizations_once() {
+    let world = World::new();
+    assert_eq!(world.json(&["migrate"])["migrations"][0]["looked_at"], 0);
+    let orgs = [world.org(), world.org()];
+    let bots: Vec<(String, String)> =
+        orgs.iter().flat_map(|org| [world.bot(org, "owner"), world.bot(org, "takumi_manager")]).collect();
+    // A rotation overlap: two keys, of which one has an item.
+    let kept = world.json(&["bot", "rotate-key", &bots[3].0, "--overlap", "1h"])["credential"].text();
+    let all = bot_api_key_items(&world);
+    assert_eq!(all.len(), 5);
+    let gone: BTreeSet<String> =
+        [&bots[0], &bots[2], &bots[3]].iter().map(|(_, key)| as_of_version_0_1(&world, key)).collect();
+    assert_eq!(bot_api_key_items(&world), all.difference(&gone).cloned().collect());
+
+    assert_snapshot!(world.run(&["migrate"]).stdout, @r"
+    MIGRATION     LOOKED AT  WRITTEN
+    bot-api-keys  4          3
+    ");
+    assert_eq!(bot_api_key_items(&world), all);
+    let again = json!({"migrations": [{"name": "bot-api-keys", "looked_at": 4, "written": 0}]});
+    assert_eq!(world.json(&["migrate"]), again);
+    for credential in bots.iter().map(|(_, credential)| credential).chain([&kept]) {
+        assert!(world.roles_of(credential).is_some());
+    }
+    assert!(orgs.iter().all(|org| !world.audit(org).concat().contains("migrate")));
+
+    // What it is for: a leaked key of a bot of version 0.1 is found.
+    let leaked = Token::parse(bots[0].1.rsplit_once(':').unwrap().0).unwrap();
+    let caller = Caller {
+        actor: Subject::new("anonymous", "finder"),
+        source_ip: None,
+        request_id: "1".to_owned(),
+        workload: None,
+    };
+    let report = world.store(Clock::System, |store| async move {
+        store.report_leaks(&[Reported { token: leaked, place: None }], &caller).await
+    });
+    assert_eq!((report.known, report.result), (vec![true], Ok(())));
+    assert_eq!(world.roles_of(&bots[0].1), None);
+}
+
+#[test]
+fn migrate_is_continued_after_a_failure() {
+    let world = World::new();
+    let org = world.org();
+    let bots: Vec<(String, String)> = (0..3).map(|_| world.bot(&org, "owner")).collect();
+    let all = bot_api_key_items(&world);
+    for (_, credential) in &bots {
+        as_of_version_0_1(&world, credential);
+    }
+    let last = BotId::parse(&bots[2].0).unwrap();
+    // As if the run ended after one bot.
+    world.store(Clock::System, |store| async move { store.write_api_key_items(&last).await.unwrap() });
+    assert_eq!(bot_api_key_items(&world).len(), 1);
+    assert_eq!(world.json(&["migrate"])["migrations"][0]["written"], 2);
+    assert_eq!(bot_api_key_items(&world), all);
+}
+
+#[test]
+fn migrate_leaves_no_item_of_a_key_that_is_replaced_meanwhile() {
+    let world = World::new();
+    let org = world.org();
+    let bots: Vec<(String, String)> = (0..6).map(|_| world.bot(&org, "owner")).collect();
+    for (_, credential) in &bots {
+        as_of_version_0_1(&world, credential);
+    }
+    let spawn = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut running = vec![spawn(&["migrate"])];
+    running.extend(bots[..3].iter().map(|(bot, _)| spawn(&["bot", "rotate-key", bot, "--json"])));
+    running.extend(bots[3..5].iter().map(|(bot, _)| spawn(&["bot", "delete", bot])));
+    running.push(spawn(&["migrate"]));
+    for child in running {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    // Three new keys and the one that was left alone.
+    let items = bot_api_key_items(&world);
+    assert_eq!(items.len(), 4, "{items:?}");
+    assert_eq!(world.json(&["migrate"])["migrations"][0]["written"], 0);
 }
 
 #[test]
@@ -777,6 +1050,10 @@ fn unknown_organizations_and_bots_are_reported() {
         &["bot", "rotate-key", NO_BOT],
         &["bot", "rotate-key", NO_BOT, "--overlap", "1h"],
         &["bot", "delete", NO_BOT],
+        &["bot", "trust", "list", NO_BOT],
+        &["bot", "trust", "remove", NO_BOT, NO_TRUST],
+        &["bot", "end-tokens", NO_BOT],
+        &[&["bot", "trust", "add", NO_BOT], &TRUST[..], &["--registries-only"]].concat(),
     ] {
         let sentence = format!("bot {NO_BOT} not found in table tokens");
         assert_eq!(world.run(arguments).failure(), sentence);
@@ -813,9 +1090,15 @@ fn every_change_is_audited() {
     let world = World::new();
     let org = world.org();
     let (bot, _) = world.bot(&org, "owner");
+    let add = [&["bot", "trust", "add", &bot], &TRUST[..], &["--registries-only"]].concat();
+    let trust = world.json(&add)["id"].text();
     for arguments in [
         &["org", "show", &org][..],
         &["org", "set", &org, "--guard", "off"],
+        &["bot", "trust", "list", &bot],
+        &["bot", "trust", "remove", &bot, &trust],
+        &["bot", "trust", "remove", &bot, &trust],
+        &["bot", "end-tokens", &bot],
         &["bot", "set-roles", &bot, "--role", "takumi_manager"],
         &["bot", "rotate-key", &bot],
         &["bot", "list", "--org", &org],
@@ -841,7 +1124,10 @@ fn every_change_is_audited() {
     assert_snapshot!(shown(&world.audit(&org).join("\n")), @r"
     operator guardctl: org.create organization [org] done
     operator guardctl: bot.create bot [bot] done
+    operator guardctl: bot.add_trust bot [bot] done
     operator guardctl: org.set organization [org] done
+    operator guardctl: bot.remove_trust bot [bot] done
+    operator guardctl: bot.end_tokens bot [bot] done
     operator guardctl: bot.set_roles bot [bot] done
     operator guardctl: bot.rotate_key bot [bot] done
     operator guardctl: bot.delete bot [bot] done
@@ -954,7 +1240,7 @@ fn organization_is_suspended_and_resumed() {
         [("suspend", true, "on (suspended)"), ("suspend", true, "on (suspended)"), ("resume", false, "on")]
     {
         let run = world.run(&["org", command, &org]);
-        assert!(run.stdout.contains(&format!("guard    {guard}\n")), "{}", run.stdout);
+        assert!(run.stdout.contains(&format!("guard              {guard}\n")), "{}", run.stdout);
         assert_eq!(world.json(&["org", "show", &org])["suspended"], suspended);
     }
     // Setting plan or Guard keeps it suspended.

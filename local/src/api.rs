@@ -4,22 +4,26 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 
-use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::Method;
+use axum::http::header::HOST;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::{Router, ServiceExt};
 use shared::console::respond::respond;
 use shared::console::{Console, ConsoleInstallationsApp, ConsoleMailApp, METHODS};
 use shared::error::ErrorFormat;
+use shared::hosts::RegistryHosts;
 use shared::lambda::{Authorized, new_request_id};
 use shared::mail::Mailer;
 use shared::observe::{Origin, observed};
-use shared::oidc::IdentityProvider;
+use shared::oidc::{IdentityProvider, Workloads};
 use shared::registry::Registries;
+use shared::secret_scanning::{ScannerKeys, ScanningApp};
 use shared::store::installations::InstallationLog;
-use shared::{ApiError, App, ConsoleApp, ConsoleProviderApp, InstallationsApp, MailApp, RegistryApp};
+use shared::{ApiError, App, CiApp, ConsoleApp, ConsoleProviderApp, InstallationsApp, MailApp, RegistryApp};
 use tokio::net::TcpListener;
+use tower::ServiceBuilder;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -34,10 +38,14 @@ pub struct Service {
     pub mailer: Mailer,
     /// The upstream registries.
     pub registries: Registries,
+    /// The issuers and audiences of CI.
+    pub workloads: Workloads,
     /// The console.
     pub console: Console,
     /// The identity provider, where people sign in with one.
     pub provider: Option<IdentityProvider>,
+    /// The keys of GitHub's secret scanning, where its reports are accepted.
+    pub scanner_keys: Option<ScannerKeys>,
 }
 
 /// The routes of these crates, by the crate's name.
@@ -51,6 +59,7 @@ fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
         api_keys_create,
         api_keys_list,
         api_keys_revoke,
+        api_keys_rotate,
         audit_log_list,
         docs_openapi,
         email_tokens_status,
@@ -63,20 +72,32 @@ fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
         org_user_tokens_probe,
         org_user_tokens_revoke,
         org_user_tokens_revoke_by_user,
+        org_user_tokens_rotate,
         registry_npm_logout,
         tokens_introspect,
+        tokens_revoke_self,
         tokens_whoami,
     ]
 }
 
 /// The functions that also send mail.
 fn mail_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<MailApp>)> {
-    routes_of![email_tokens_regenerate, email_tokens_register, email_tokens_reset, email_tokens_revoke]
+    routes_of![email_tokens_regenerate, email_tokens_register, email_tokens_reset, email_tokens_revoke, tokens_leaked]
+}
+
+/// The functions that take GitHub's reports.
+fn scanning_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<ScanningApp>)> {
+    routes_of![integrations_github_secret_scanning]
 }
 
 /// The functions that read the installation log.
 fn installations_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<InstallationsApp>)> {
     routes_of![installations_list]
+}
+
+/// The functions that verify ID tokens of CI.
+fn ci_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<CiApp>)> {
+    routes_of![bots_exchange]
 }
 
 /// The registries.
@@ -132,7 +153,9 @@ fn merged<S: Clone + Send + Sync + 'static>(
 pub fn document() -> OpenApi {
     let mut document = merged(functions()).into_openapi();
     document.merge(merged(mail_functions()).into_openapi());
+    document.merge(merged(scanning_functions()).into_openapi());
     document.merge(merged(installations_functions()).into_openapi());
+    document.merge(merged(ci_functions()).into_openapi());
     document.merge(merged(registry_functions()).into_openapi());
     shared::openapi::document(document)
 }
@@ -147,15 +170,18 @@ pub fn deployed(service: Service) -> BTreeMap<String, Router> {
             .into_iter()
             .map(move |(name, routes)| (name.replace('_', "-"), Router::from(routes).with_state(state.clone())))
     }
-    let Service { app, log, mailer, registries, console, provider } = service;
+    let Service { app, log, mailer, registries, workloads, console, provider, scanner_keys } = service;
     let pages = each(console_functions(), ConsoleApp { app: app.clone(), console: console.clone() })
         .chain(each(console_mail_functions(), console_mail_app(&app, &console, &mailer)))
         .chain(each(console_installations_functions(), console_installations_app(&app, &console, &log)))
         .chain(each(console_provider_functions(), console_provider_app(&app, &console, &provider)))
         .chain(each(stateless_functions(), ()));
+    let mail = MailApp { app: app.clone(), mailer };
     each(functions(), app.clone())
-        .chain(each(mail_functions(), MailApp { app: app.clone(), mailer }))
+        .chain(each(mail_functions(), mail.clone()))
+        .chain(each(scanning_functions(), ScanningApp { mail, keys: scanner_keys }))
         .chain(each(installations_functions(), InstallationsApp { app: app.clone(), log: log.clone() }))
+        .chain(each(ci_functions(), CiApp { app: app.clone(), workloads }))
         .chain(each(registry_functions(), RegistryApp { app, log, registries }))
         .chain(each(routes_of![docs_not_found], ()))
         .chain(pages)
@@ -177,7 +203,7 @@ fn console_provider_app(app: &App, console: &Console, provider: &Option<Identity
 
 /// The whole service.
 pub fn router(service: Service) -> Router {
-    let Service { app, log, mailer, registries, console, provider } = service;
+    let Service { app, log, mailer, registries, workloads, console, provider, scanner_keys } = service;
     let pages = OpenApiRouter::new()
         .merge(merged(console_functions()).with_state(ConsoleApp { app: app.clone(), console: console.clone() }))
         .merge(merged(console_mail_functions()).with_state(console_mail_app(&app, &console, &mailer)))
@@ -185,10 +211,13 @@ pub fn router(service: Service) -> Router {
         .merge(merged(console_provider_functions()).with_state(console_provider_app(&app, &console, &provider)))
         .merge(merged(stateless_functions()));
     let installations = InstallationsApp { app: app.clone(), log: log.clone() };
+    let mail = MailApp { app: app.clone(), mailer };
     let routes = OpenApiRouter::new()
         .merge(merged(functions()).with_state(app.clone()))
-        .merge(merged(mail_functions()).with_state(MailApp { app: app.clone(), mailer }))
+        .merge(merged(mail_functions()).with_state(mail.clone()))
+        .merge(merged(scanning_functions()).with_state(ScanningApp { mail, keys: scanner_keys }))
         .merge(merged(installations_functions()).with_state(installations))
+        .merge(merged(ci_functions()).with_state(CiApp { app: app.clone(), workloads }))
         .merge(merged(registry_functions()).with_state(RegistryApp { app: app.clone(), log, registries }));
     let routes = Router::from(routes.merge(pages))
         .fallback(docs_not_found::not_found)
@@ -205,7 +234,11 @@ pub async fn serve(
     router: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let service = router.layer(from_fn(with_origin)).into_make_service_with_connect_info::<SocketAddr>();
+    let hosts = RegistryHosts::on_this_machine(listener.local_addr()?.port());
+    let service = ServiceBuilder::new()
+        .map_request(move |request| at_its_host(&hosts, request))
+        .service(router.layer(from_fn(with_origin)));
+    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
     axum::serve(listener, service).with_graceful_shutdown(shutdown).await
 }
 
@@ -246,6 +279,14 @@ async fn match_methods_exactly(request: Request, next: Next) -> Response {
         return docs_not_found::not_found(request).await.into_response();
     }
     next.run(request).await
+}
+
+/// Leads a request that came to a registry's own host to the registry's path. Here the caller names
+/// the host: [`origin`](crate::origin) refuses names that are not ours.
+fn at_its_host(hosts: &RegistryHosts, request: Request) -> Request {
+    let target = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    let header = || request.headers().get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    hosts.enter(&target.or_else(header).unwrap_or_default(), request)
 }
 
 /// Records the TCP peer as the source of a request.

@@ -1,7 +1,7 @@
 //! `cargo run`: the whole service on one port, with an embedded DynamoDB.
 
 use std::io::IsTerminal;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,13 +19,15 @@ use secrecy::SecretString;
 use shared::app::Limits;
 use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
 use shared::console::{Console, SignIn};
+use shared::hosts::RegistryHosts;
 use shared::mail::{MailConfig, Mailer, ses_at};
-use shared::oidc::{CALLBACK, ClientSecret, IdentityProvider, Issuer, PlainHttp, Registration};
+use shared::oidc::{CALLBACK, ClientSecret, IdentityProvider, Issuer, PlainHttp, Registration, Workloads};
 use shared::registry::Registries;
+use shared::secret_scanning::ScannerKeys;
 use shared::store::Store;
 use shared::store::mail_limits::MailLimits;
 use shared::store::registration::RegistrationPolicy;
-use shared::{App, Clock};
+use shared::{App, Clock, MailApp};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -89,6 +91,17 @@ struct Arguments {
     /// Client secret of this service at the provider
     #[arg(long, value_name = "SECRET", requires = "oidc_issuer")]
     oidc_client_secret: Option<SecretString>,
+    /// Accept GitHub's reports of leaked tokens, signed with a key at this URL: `https`, or `http` on
+    /// this machine
+    #[arg(long, value_name = "URL")]
+    github_secret_scanning_keys: Option<String>,
+    /// Issuer whose ID tokens CI may exchange for bot tokens: its URL, `https`, or `http` on this
+    /// machine. Repeat it for several
+    #[arg(long, value_name = "URL")]
+    ci_issuer: Vec<String>,
+    /// Audience of those ID tokens (default: the host of the base URL). Repeat it for several
+    #[arg(long, value_name = "AUDIENCE", requires = "ci_issuer")]
+    ci_audience: Vec<String>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -133,6 +146,11 @@ async fn run(arguments: Arguments) -> Result<()> {
     let address = listener.local_addr().context("the listener has no address")?;
     let base_url = format!("http://{address}");
     let provider = provider(&arguments, &base_url)?;
+    let workloads = workloads(&arguments, address)?;
+    let scanner_keys = match &arguments.github_secret_scanning_keys {
+        None => None,
+        Some(url) => Some(ScannerKeys::new(url, PlainHttp::OnLoopback, Clock::System)?),
+    };
     let upstreams =
         upstreams::settings(arguments.npm_upstream.as_deref(), arguments.pypi_upstream.as_deref(), address.port())
             .await?;
@@ -187,6 +205,8 @@ async fn run(arguments: Arguments) -> Result<()> {
         reply_to: None,
         configuration_set: None,
         public_url: base_url.clone(),
+        // Not every machine resolves the registries' names.
+        registry_hosts: RegistryHosts::default(),
     };
     let limits = Limits {
         calls_per_minute: Limits::default().calls_per_minute.filter(|_| !arguments.no_rate_limit),
@@ -195,17 +215,19 @@ async fn run(arguments: Arguments) -> Result<()> {
         // The outbox responds immediately.
         registration_time: Duration::from_millis(250),
         sign_in_time: Duration::from_millis(250),
+        exchange_refusal_time: Duration::from_millis(250),
     };
     let app = App::new(store, Clock::System).with_limits(limits);
-    let scheduled = tokio::spawn(schedule::run(app.clone()));
     let mailer = Mailer::new(ses_at(&format!("{base_url}{SES_PATH}")), mail);
+    let scheduled = tokio::spawn(schedule::run(MailApp { app: app.clone(), mailer: mailer.clone() }));
     let sign_in = if provider.is_some() { SignIn::Both } else { SignIn::Mail };
     let console = Console::at(&base_url).with_sign_in(sign_in);
     let mut router = outbox.router();
     if let Some(owner) = owner {
         router = router.merge(link.router(app.clone(), console.clone(), owner));
     }
-    let service = api::Service { app, log: installation_log, mailer, registries, console, provider };
+    let service =
+        api::Service { app, log: installation_log, mailer, registries, workloads, console, provider, scanner_keys };
     let router = guarded(api::router(service).merge(router), address.port());
     let mut serving = tokio::spawn(api::serve(listener, router, async move {
         let _ = stopped.clone().wait_for(|stop| *stop).await;
@@ -243,6 +265,20 @@ fn provider(arguments: &Arguments, base_url: &str) -> Result<Option<IdentityProv
     };
     let provider = IdentityProvider::new(registration, base_url, Clock::System);
     Ok(Some(provider.context("cannot use the OpenID provider")?))
+}
+
+/// The issuers and audiences of CI.
+fn workloads(arguments: &Arguments, address: SocketAddr) -> Result<Workloads> {
+    let issuers = arguments.ci_issuer.iter().map(|issuer| {
+        Issuer::parse(issuer, PlainHttp::OnLoopback)
+            .with_context(|| format!("{issuer} is no issuer: it must be an https URL, or http on this machine"))
+    });
+    let issuers: Vec<Issuer> = issuers.collect::<Result<_>>()?;
+    let audiences = match arguments.ci_audience.is_empty() {
+        true => vec![address.ip().to_string()],
+        false => arguments.ci_audience.clone(),
+    };
+    Workloads::new(issuers, audiences, &Clock::System).context("no trusted root certificates found for issuers")
 }
 
 /// Variables that do not depend on the store: endpoints, table names and SDK settings.

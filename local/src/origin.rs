@@ -15,7 +15,7 @@ use shared::lambda::new_request_id;
 use shared::observe::{REQUEST_ID, SANDBOX};
 
 /// The names of this machine that we answer to, each with our own port.
-const NAMES: [&str; 5] = ["127.0.0.1", "localhost", "[::1]", "npm.localhost", "pypi.localhost"];
+pub(crate) const NAMES: [&str; 5] = ["127.0.0.1", "localhost", "[::1]", "npm.localhost", "pypi.localhost"];
 
 const FOREIGN: &str = "The `Host` or `Origin` is not this service's own. \
                        In local mode, call it by the URL printed at startup, and not from another site's page.";
@@ -42,15 +42,16 @@ async fn refuse_foreign(State(port): State<u16>, request: Request, next: Next) -
     response
 }
 
-/// Whether every name that a request calls us by is ours, and the page that sent it, if any.
+/// Whether a request calls us by one name, which is ours, and so is the page that sent it, if any.
 fn is_ours(request: &Request, port: u16) -> bool {
     let headers = request.headers();
     let mut hosts = headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
     let mut targets = request.uri().authority().map(|authority| authority.as_str().as_bytes()).into_iter();
     let mut origins = headers.get_all(ORIGIN).iter().map(HeaderValue::as_bytes);
-    hosts.next().is_some_and(|host| is_own(host, port))
+    let Some(host) = hosts.next() else { return false };
+    is_own(host, port)
         && hosts.next().is_none()
-        && targets.all(|target| is_own(target, port))
+        && targets.all(|target| target.eq_ignore_ascii_case(host))
         && origins.all(|origin| origin.strip_prefix(b"http://").is_some_and(|host| is_own(host, port)))
 }
 

@@ -5,10 +5,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use shared::hosts::RegistryHosts;
 use shared::registry::upstream::Upstream;
 use shared::registry::{PublicUrl, Settings, UPSTREAM_TIMEOUT};
 use tokio::process::Command;
 use url::Url;
+
+use crate::origin::NAMES;
 
 /// Timeout for npm and pip to print their configuration.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,6 +35,7 @@ pub async fn settings(npm: Option<&str>, pypi: Option<&str>, port: u16) -> Resul
         pypi_file_hosts: Vec::new(),
         anonymous_access: false,
         public_url: PublicUrl::FromHostHeader("http"),
+        hosts: RegistryHosts::on_this_machine(port),
         timeout: UPSTREAM_TIMEOUT,
     })
 }
@@ -60,8 +64,7 @@ async fn upstream(flag: &str, given: Option<&str>, commands: &[&str], port: u16)
 }
 
 fn is_ours(url: &Url, port: u16) -> bool {
-    let is_loopback = url.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
-    is_loopback && url.port_or_known_default() == Some(port)
+    url.host_str().is_some_and(|host| NAMES.contains(&host)) && url.port_or_known_default() == Some(port)
 }
 
 /// Describes the upstreams for the startup message.

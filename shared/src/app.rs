@@ -1,7 +1,7 @@
 //! The state of handlers: the tokens table, the clock and the limits. Created once per process.
 //!
-//! Functions that need more have a state that includes an [`App`]: `MailApp` in `mail`,
-//! `RegistryApp` in `registry`, and [`InstallationsApp`] here.
+//! Functions that need more have a state that includes an [`App`]: `CiApp` in `oidc`, `MailApp` in
+//! `mail`, `RegistryApp` in `registry`, and [`InstallationsApp`] here.
 
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ pub struct Limits {
     /// A request for a sign-in code takes a multiple of this time, for the same reason. It is long
     /// enough to mail a code, since one that takes longer would reveal that it was mailed.
     pub sign_in_time: Duration,
+    /// A refused exchange of CI takes a multiple of this time, so that timing does not reveal which bots
+    /// exist.
+    pub exchange_refusal_time: Duration,
 }
 
 impl Limits {
@@ -40,6 +43,11 @@ impl Limits {
     /// When to answer a request for a sign-in code whose work took this long, counted from its start.
     pub fn sign_in_end(&self, worked: Duration) -> Duration {
         next_multiple(self.sign_in_time, worked)
+    }
+
+    /// When to refuse an exchange whose work took this long, counted from its start.
+    pub fn exchange_refusal_end(&self, worked: Duration) -> Duration {
+        next_multiple(self.exchange_refusal_time, worked)
     }
 }
 
@@ -57,6 +65,7 @@ impl Default for Limits {
             registration: RegistrationPolicy::default(),
             registration_time: Duration::from_millis(600),
             sign_in_time: Duration::from_secs(2),
+            exchange_refusal_time: Duration::from_millis(500),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
 use http::{HeaderMap, header};
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::app::App;
 use crate::clock::Moment;
@@ -24,6 +25,7 @@ use crate::store::StoreError;
 use crate::store::audit::{Caller, Entry, Subject};
 use crate::store::bots::{Bot, StoredBot};
 use crate::store::idempotency::Once;
+use crate::store::members::Authority;
 use crate::store::orgs::Org;
 use crate::store::tokens::ApiKey;
 use crate::store::tokens::EmailToken;
@@ -163,6 +165,8 @@ pub struct BotWith<O> {
     pub bot: Bot,
     /// For the audit log.
     pub caller: Caller,
+    /// When the call came in, in milliseconds since 1970.
+    pub received_at: u64,
     operation: PhantomData<O>,
 }
 
@@ -218,6 +222,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let app = &App::from_ref(state);
+        let received_at = app.clock().now_milliseconds();
         let origin = Origin::from_request_parts(parts, app).await?;
         let path = PathParams::from_request_parts(parts, app).await?;
         let rule = O::OPERATION.rule();
@@ -236,7 +241,7 @@ where
         }
         let caller = bot_caller(&bot, origin);
         match refusal(O::OPERATION, &bot.roles, org.as_ref()) {
-            None => Ok(Self { bot, caller, operation: PhantomData }),
+            None => Ok(Self { bot, caller, received_at, operation: PhantomData }),
             Some(refusal) => {
                 record_refusal(app, O::OPERATION, &bot.org_id, &caller).await?;
                 Err(refusal)
@@ -259,6 +264,8 @@ pub struct ManagerWith<O> {
     pub api_key: Option<(ApiKey, TokenHash)>,
     /// For the audit log.
     pub caller: Caller,
+    /// When the call came in, in milliseconds since 1970.
+    pub received_at: u64,
     bot: Option<Bot>,
     operation: PhantomData<O>,
 }
@@ -273,6 +280,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let app = &App::from_ref(state);
+        let received_at = app.clock().now_milliseconds();
         let origin = Origin::from_request_parts(parts, app).await?;
         let path = PathParams::from_request_parts(parts, app).await?;
         let rule = O::OPERATION.rule();
@@ -282,7 +290,7 @@ where
                     return Err(ApiError::Forbidden);
                 };
                 let token = StoredToken::ApiKey(key.clone());
-                app.store().record_use(hash, &token).await;
+                app.store().record_use(hash, &token).await?;
                 let may = rule.scope.is_some_and(|scope| key.scopes.contains(scope));
                 let actor = Subject::new(ApiKey::SUBJECT, &key.id);
                 (key.org_id.clone(), Some((key, hash)), caller(actor, origin), None, may)
@@ -296,7 +304,7 @@ where
         if path.has("org_id") && path.get("org_id") != org_id.as_str() {
             return Err(ApiError::Forbidden);
         }
-        let manager = Self { org_id, api_key, caller, bot, operation: PhantomData };
+        let manager = Self { org_id, api_key, caller, received_at, bot, operation: PhantomData };
         if !may {
             manager.record_refusal(app).await?;
             return Err(ApiError::Forbidden);
@@ -317,6 +325,20 @@ impl<O: Guarded> ManagerWith<O> {
             Some(bot) => confirm(app, O::OPERATION, bot, &self.caller, once, take_back).await,
             None => Ok(()),
         }
+    }
+
+    /// The right of the bot, for changes that give rights to somebody. That of an API key is checked by
+    /// itself.
+    pub fn authority(&self) -> Authority<'_> {
+        self.bot.as_ref().map_or(Authority::Operator, Bot::authority)
+    }
+
+    /// As [`BotWith::check_again`].
+    pub async fn check_again(&mut self, app: &App) -> Result<(), ApiError> {
+        if let Some(bot) = &self.bot {
+            self.bot = Some(again(app, O::OPERATION, bot).await?);
+        }
+        Ok(())
     }
 
     /// As [`BotWith::check_lifetime`]. An API key is compared with what it creates elsewhere.
@@ -489,6 +511,53 @@ where
 fn bot_caller(bot: &Bot, origin: Origin) -> Caller {
     let workload = bot.workload().map(str::to_owned);
     Caller { workload, ..caller(Subject::new(StoredBot::SUBJECT, &bot.id), origin) }
+}
+
+/// A reporter of leaked tokens: anybody who sends JSON. Reports are limited per source address, in any
+/// mode of operation.
+#[derive(Debug)]
+pub struct LeakReporter {
+    /// For the audit log.
+    pub caller: Caller,
+}
+
+impl<S> FromRequestParts<S> for LeakReporter
+where
+    S: Send + Sync,
+    App: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let app = &App::from_ref(state);
+        let origin = Origin::from_request_parts(parts, app).await?;
+        if !is_json(&parts.headers) {
+            return Err(ApiError::UnsupportedMediaType);
+        }
+        app.store().count_leak_report(origin.source_ip).await?.map_err(ApiError::RateLimited)?;
+        Ok(Self { caller: caller(Subject::new("anonymous", "anonymous"), origin) })
+    }
+}
+
+/// A token in the body of a report. Malformed is not an error: it looks like an unknown one.
+#[derive(Debug, Clone)]
+pub struct Found(pub Option<Token>);
+
+impl<'de> serde::Deserialize<'de> for Found {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = SecretString::deserialize(deserializer)?;
+        Ok(Self(token_in(text.expose_secret())))
+    }
+}
+
+/// The token in a text that somebody has found: a token of any kind, or the API key in a bot's
+/// credential.
+pub fn token_in(text: &str) -> Option<Token> {
+    match Credential::parse(text) {
+        Some(Credential::Bot(_, key)) => Some(key),
+        Some(Credential::Token(token)) => Some(token),
+        None => Token::parse(text),
+    }
 }
 
 fn caller(actor: Subject, Origin { request_id, source_ip }: Origin) -> Caller {

@@ -42,6 +42,10 @@ pub enum Unauthorized {
     Scheme,
     /// The credential that was sent is not active. The answer does not say why.
     Invalid,
+    /// The signature of a report is missing or wrong.
+    Signature,
+    /// The ID token of a CI job is not accepted, or was exchanged before. The answer does not say which.
+    IdToken,
 }
 
 /// Every way in which a request can fail.
@@ -62,11 +66,20 @@ pub enum ApiError {
         Unauthorized::Scheme => "The scheme of the `Authorization` header is not supported. \
             Send the credential as `Authorization: Bearer <credential>`.",
         Unauthorized::Invalid => "The credential is not valid. Check that it is complete and still active.",
+        Unauthorized::Signature => "The signature of the request is missing or wrong. Sign the body as it is sent.",
+        Unauthorized::IdToken => "The ID token is not accepted. Request a new one from an issuer that this service \
+            allows, for its audience, and exchange it once and before it expires.",
     })]
     Unauthorized(Unauthorized),
     /// 403: the credential is active but lacks permission.
     #[error("The credential lacks the role, scope or organization that this call requires. Use one that has it.")]
     Forbidden,
+    /// 403: no trust of a bot admits a CI job, or there is no such bot. Both look identical.
+    #[error(
+        "No trust of this bot admits the ID token. Check the bot's id; the audit log of its organization names the \
+         claim that does not match."
+    )]
+    NotTrusted,
     /// 403: a form of the console that another site's page sends, or one of another session.
     #[error("The form comes from another site, or from a session that has ended.")]
     ForeignForm,
@@ -149,6 +162,12 @@ pub enum ApiError {
     /// 503: a dependency is throttled or down. Every write is atomic, so a retry is safe.
     #[error("The service is temporarily unavailable. It is safe to retry.")]
     Unavailable,
+    /// 503: the issuer of an ID token cannot be asked for its keys, with the time to wait.
+    #[error(
+        "The keys of the ID token's issuer cannot be fetched. Retry after the number of seconds in the `Retry-After` \
+         header."
+    )]
+    IssuerUnavailable(Duration),
     /// 500: a bug in the service. The log has the cause; the response does not.
     #[error("An internal error occurred. If it persists, report the `x-request-id` of this response.")]
     Internal,
@@ -177,6 +196,7 @@ impl ApiError {
             }
             ApiError::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             ApiError::Forbidden
+            | ApiError::NotTrusted
             | ApiError::ForeignForm
             | ApiError::Exceeds(_)
             | ApiError::Refused(_)
@@ -195,7 +215,9 @@ impl ApiError {
             ApiError::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
             ApiError::BadGateway(_) => (StatusCode::BAD_GATEWAY, "BAD_GATEWAY"),
             ApiError::GatewayTimeout => (StatusCode::GATEWAY_TIMEOUT, "GATEWAY_TIMEOUT"),
-            ApiError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE"),
+            ApiError::Unavailable | ApiError::IssuerUnavailable(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE")
+            }
             ApiError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR"),
         }
     }
@@ -205,14 +227,9 @@ impl ApiError {
         let (status, code) = self.status_and_code();
         let (content_type, body) = match format {
             ErrorFormat::Envelope | ErrorFormat::Page => {
-                let details = match self {
-                    ApiError::Invalid(field) => Some(vec![field.clone()]),
-                    _ => None,
-                };
-                let request_id = request_id.to_owned();
-                let error = ErrorDetail { code, message: self.to_string(), request_id, details };
-                ("application/json", serde_json::to_vec(&ErrorEnvelope { error }))
+                ("application/json", serde_json::to_vec(&ErrorEnvelope { error: self.detail(code, request_id) }))
             }
+            ErrorFormat::Exchange => ("application/json", serde_json::to_vec(&self.exchange_error(code, request_id))),
             ErrorFormat::Npm | ErrorFormat::Pypi => ("application/problem+json", serde_json::to_vec(&self.problem())),
         };
         let body = Body::from(body.unwrap_or_default());
@@ -234,10 +251,23 @@ impl ApiError {
         response
     }
 
+    fn detail(&self, code: &'static str, request_id: &str) -> ErrorDetail {
+        let details = match self {
+            ApiError::Invalid(field) => Some(vec![field.clone()]),
+            _ => None,
+        };
+        ErrorDetail { code, message: self.to_string(), request_id: request_id.to_owned(), details }
+    }
+
+    /// The response body at the exchange.
+    pub(crate) fn exchange_error(&self, code: &'static str, request_id: &str) -> ExchangeError {
+        ExchangeError { message: self.to_string(), error: self.detail(code, request_id) }
+    }
+
     /// Adds the headers that belong to the error, whatever the format of its body.
     pub(crate) fn add_headers(&self, headers: &mut HeaderMap) {
         match self {
-            ApiError::RateLimited(left) | ApiError::UpstreamRateLimited(left) => {
+            ApiError::RateLimited(left) | ApiError::UpstreamRateLimited(left) | ApiError::IssuerUnavailable(left) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(left.as_secs().max(1)));
             }
             ApiError::MethodNotAllowed(allow) => {
@@ -288,8 +318,10 @@ impl ApiError {
 /// The error format of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorFormat {
-    /// [`ErrorEnvelope`]: every route except the registries.
+    /// [`ErrorEnvelope`]: every route except the following.
     Envelope,
+    /// [`ExchangeError`], for CI.
+    Exchange,
     /// [`Problem`], for npm, pnpm, yarn and bun.
     Npm,
     /// [`Problem`], for pip, uv and poetry, with a `Basic` challenge.
@@ -303,6 +335,7 @@ impl ErrorFormat {
     pub fn at(path: &str) -> Self {
         let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
         match first {
+            "bots" => ErrorFormat::Exchange,
             "npm" => ErrorFormat::Npm,
             "pypi" => ErrorFormat::Pypi,
             "console" => ErrorFormat::Page,
@@ -316,8 +349,8 @@ impl ErrorFormat {
 fn challenge(format: ErrorFormat, reason: Unauthorized) -> &'static str {
     match (format, reason) {
         (ErrorFormat::Pypi, _) => r#"Basic realm="guard-tokens", charset="UTF-8""#,
-        (_, Unauthorized::Missing | Unauthorized::Scheme) => r#"Bearer realm="guard-tokens""#,
-        (_, Unauthorized::Invalid) => r#"Bearer realm="guard-tokens", error="invalid_token""#,
+        (_, Unauthorized::Missing | Unauthorized::Scheme | Unauthorized::Signature) => r#"Bearer realm="guard-tokens""#,
+        (_, Unauthorized::Invalid | Unauthorized::IdToken) => r#"Bearer realm="guard-tokens", error="invalid_token""#,
     }
 }
 
@@ -344,6 +377,17 @@ pub struct Problem {
     /// The error code, for programs. Codes are stable.
     #[schema(example = "NOT_FOUND")]
     pub code: &'static str,
+}
+
+/// The body of an error of the exchange: [`ErrorEnvelope`], with the message repeated where CI's
+/// clients read it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ExchangeError {
+    /// The message for people, as in `error`.
+    #[schema(example = "The ID token is not accepted.")]
+    pub message: String,
+    /// The error.
+    pub error: ErrorDetail,
 }
 
 /// A response extension: the error that this response already shows in its own format.

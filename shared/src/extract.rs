@@ -30,6 +30,12 @@ pub const MAX_BODY: usize = 16_384;
 /// The error for a body larger than [`MAX_BODY`].
 pub const BODY_TOO_LARGE: ApiError = ApiError::PayloadTooLarge("16,384 bytes");
 
+/// The size limit of a report of leaked tokens, in bytes.
+pub const MAX_REPORT: usize = 1_048_576;
+
+/// The error for a report larger than [`MAX_REPORT`].
+pub const REPORT_TOO_LARGE: ApiError = ApiError::PayloadTooLarge("1,048,576 bytes");
+
 /// A JSON request or response body.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
@@ -77,6 +83,35 @@ impl<T: DeserializeOwned> Json<T> {
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         axum::Json(self.0).into_response()
+    }
+}
+
+/// The body of a report of leaked tokens as it was sent, up to [`MAX_REPORT`].
+#[derive(Debug)]
+pub struct Report(pub Vec<u8>);
+
+impl<S: Send + Sync> FromRequest<S> for Report {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        read_up_to(MAX_REPORT, REPORT_TOO_LARGE, request).await.map(Self)
+    }
+}
+
+/// A report of leaked tokens: a [`Json`] body up to [`MAX_REPORT`].
+#[derive(Debug, Clone, Copy)]
+pub struct JsonReport<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonReport<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let is_json = is_json(request.headers());
+        let Report(body) = Report::from_request(request, state).await?;
+        if !is_json {
+            return Err(ApiError::UnsupportedMediaType);
+        }
+        Json::parse(&body).map(|Json(value)| Self(value))
     }
 }
 
@@ -189,6 +224,16 @@ pub fn present_object<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'d
     deserializer.deserialize_map(ObjectOf(PhantomData)).map(Some)
 }
 
+/// An object in a list: serde would also accept an array for a struct.
+#[derive(Debug, Clone, Copy)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for Object<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectOf(PhantomData)).map(Self)
+    }
+}
+
 struct ObjectOf<T>(PhantomData<T>);
 
 impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for ObjectOf<T> {
@@ -205,9 +250,13 @@ impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for ObjectOf<T> {
 
 /// Reads the body, up to [`MAX_BODY`].
 pub(crate) async fn read_body(request: Request) -> Result<Vec<u8>, ApiError> {
-    match Limited::new(request.into_body(), MAX_BODY).collect().await {
+    read_up_to(MAX_BODY, BODY_TOO_LARGE, request).await
+}
+
+async fn read_up_to(limit: usize, too_large: ApiError, request: Request) -> Result<Vec<u8>, ApiError> {
+    match Limited::new(request.into_body(), limit).collect().await {
         Ok(body) => Ok(body.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => Err(BODY_TOO_LARGE),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large),
         Err(_) => Err(ApiError::Malformed("The request body could not be read.")),
     }
 }

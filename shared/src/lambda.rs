@@ -41,12 +41,17 @@ use crate::console::respond::respond;
 #[cfg(feature = "console")]
 use crate::console::{Console, ConsoleApp, ConsoleInstallationsApp};
 use crate::error::ApiError;
+use crate::hosts::RegistryHosts;
 use crate::ids::RequestId;
 #[cfg(feature = "mail")]
 use crate::mail::MailApp;
 use crate::observe::{Deadline, Origin, RequestLine, TraceId, observed};
+#[cfg(feature = "oidc")]
+use crate::oidc::CiApp;
 #[cfg(feature = "registry")]
 use crate::registry::RegistryApp;
+#[cfg(feature = "scanning")]
+use crate::secret_scanning::ScanningApp;
 use crate::views::PrincipalView;
 
 /// The return type of every function's `main`.
@@ -69,6 +74,20 @@ pub async fn serve_with_installation_log(routes: OpenApiRouter<InstallationsApp>
 pub async fn serve_with_mail(routes: OpenApiRouter<MailApp>) -> RuntimeResult {
     start_logs();
     serve_with(routes, MailApp::from_env().await?).await
+}
+
+/// Serves the function that takes GitHub's reports of leaked tokens.
+#[cfg(feature = "scanning")]
+pub async fn serve_with_secret_scanning(routes: OpenApiRouter<ScanningApp>) -> RuntimeResult {
+    start_logs();
+    serve_with(routes, ScanningApp::from_env().await?).await
+}
+
+/// Serves a function that also verifies ID tokens of CI.
+#[cfg(feature = "oidc")]
+pub async fn serve_with_ci(routes: OpenApiRouter<CiApp>) -> RuntimeResult {
+    start_logs();
+    serve_with(routes, CiApp::from_env().await?).await
 }
 
 /// Serves a registry.
@@ -145,7 +164,11 @@ async fn connect(app: &App) {
 }
 
 async fn run(router: Router) -> RuntimeResult {
-    let service = ServiceBuilder::new().map_request(with_origin).service(observed(router));
+    let hosts = RegistryHosts::from_env();
+    let service = ServiceBuilder::new()
+        .map_request(with_origin)
+        .map_request(move |request| at_its_host(&hosts, request))
+        .service(observed(router));
     lambda_http::lambda_runtime::run(ServiceBuilder::new().map_request(repair_event).service(Adapter::from(service)))
         .await
 }
@@ -349,6 +372,16 @@ fn with_origin(mut request: Request) -> Request {
     request
 }
 
+/// Leads a request that came to a registry's own host to the registry's path. The domain that
+/// API Gateway names decides, never a header.
+fn at_its_host(hosts: &RegistryHosts, request: Request) -> Request {
+    let domain = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => context.domain_name.clone(),
+        _ => None,
+    };
+    hosts.enter(&domain.unwrap_or_default(), request)
+}
+
 /// A new request ID, for requests that come without one.
 pub fn new_request_id() -> String {
     RequestId::new(&crate::Clock::System).map(|id| id.to_string()).unwrap_or_default()
@@ -479,6 +512,25 @@ mod tests {
             let request = with("headers", json!({"host": host, "x-forwarded-proto": "https"}));
             assert_eq!(request.uri().path(), "/v1/api-keys", "{host}");
             assert!(request.headers().get("host").is_none(), "{host}");
+        }
+    }
+
+    #[test]
+    fn only_the_domain_of_the_event_tells_a_registry_host() {
+        let hosts = RegistryHosts::new(Some("npm.example.com"), Some("pypi.example.com"));
+        let path_of = |domain: Value, header: &str| {
+            let mut event = event();
+            event["rawPath"] = json!("/widgets");
+            event["requestContext"]["domainName"] = domain;
+            for name in ["host", "x-forwarded-host", "forwarded"] {
+                event["headers"][name] = json!(header);
+            }
+            at_its_host(&hosts, request(event)).uri().path().to_owned()
+        };
+        assert_eq!(path_of(json!("npm.example.com"), "npm.example.com"), "/npm/widgets");
+        assert_eq!(path_of(json!("npm.example.com"), "guard.example.com"), "/npm/widgets");
+        for domain in [json!("guard.example.com"), json!(""), Value::Null] {
+            assert_eq!(path_of(domain.clone(), "npm.example.com"), "/widgets", "{domain}");
         }
     }
 

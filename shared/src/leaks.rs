@@ -17,6 +17,8 @@
 //! told nor makes them hear everything again. The notices of an organization without security
 //! contacts are deleted: its audit log has the entries.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use futures::{StreamExt, stream};
 
@@ -26,14 +28,33 @@ use crate::error::ApiError;
 use crate::mail::{Leak, Mail, MailApp, MailError};
 use crate::person::Person;
 use crate::store::StoreError;
-use crate::store::leaks::{PendingNotice, Recipient};
+use crate::store::audit::Caller;
+use crate::store::leaks::{PendingNotice, Recipient, Report, Reported};
 use crate::store::mail_limits::CountedMail;
 
 /// Notices in one mail, of which it lists only some. What is left is in the next hour's.
 const NOTICES: usize = 1_000;
 
+/// How long telling people may delay the response to a report.
+const TELLING_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// Recipients that are told at the same time.
 const CONCURRENCY: usize = 8;
+
+/// Carries out a report and tells those whom it concerns. Returns whether each token is known.
+///
+/// # Errors
+///
+/// If a token could not be decided. What was done is done and told, and repeating does the rest.
+pub async fn report(app: &MailApp, reported: &[Reported], caller: &Caller) -> Result<Vec<bool>, ApiError> {
+    let Report { known, recipients, result } = app.app.store().report_leaks(reported, caller).await;
+    // Whatever this leaves is told on the next schedule.
+    if !matches!(tokio::time::timeout(TELLING_TIMEOUT, tell_pending(app, recipients)).await, Ok(Ok(()))) {
+        tracing::error!("not everybody was told about leaked tokens yet");
+    }
+    result?;
+    Ok(known)
+}
 
 /// Tells these recipients what they have not been told, except those that got a mail within the
 /// last hour.
@@ -117,7 +138,12 @@ async fn prepare(app: &App, recipient: &Recipient) -> Result<Option<Letter>, Sto
     }
     // For all contacts or none: at the limit the notices wait, and everybody is told later.
     match store.count_leak_mails(readers.addresses.len(), &app.limits().mails).await? {
-        Ok(counted) => Ok(Some(Letter { pending, readers, counted })),
+        Ok(counted) => {
+            if counted.iter().any(|mail| mail.reaches_80_percent(&app.limits().mails)) {
+                tracing::error!("80 percent of the hourly mail limit of the deployment is used");
+            }
+            Ok(Some(Letter { pending, readers, counted }))
+        }
         Err(limit) => {
             limit.log(first);
             Ok(None)

@@ -13,6 +13,7 @@
 //! | [`store`] | the tables: keys, items, state transitions; the only code that uses DynamoDB |
 //! | [`error`] | all errors, and the only code that renders them |
 //! | [`extract`], [`accept`], [`cursor`] | request bodies, queries, content negotiation, cursors |
+//! | [`hosts`] | the registries' own hosts |
 //! | [`observe`], [`lambda`] | request IDs, log lines and common headers; the Lambda runtime |
 //! | `registry` (feature) | shared parts of the registries: guard, upstreams, metadata, downloads |
 //! | `console` (feature) | the console's guard, forms, layout and texts |
@@ -20,6 +21,7 @@
 //! | `resolver` (features) | name resolution for both; internal addresses are dropped |
 //! | `mail` (feature) | the mails, and the only code that uses SES |
 //! | `leaks` (feature `mail`) | tells people about their leaked tokens |
+//! | `secret_scanning` (feature `scanning`) | the signatures of GitHub's reports of leaked tokens |
 //! | [`setup`] | the set-up of package managers |
 //! | [`cost`] | DynamoDB capacity units, counted per request |
 //! | [`openapi`], [`views`], [`org_access_token_request`] | the API description and shared types |
@@ -42,6 +44,7 @@ pub mod email;
 pub mod error;
 pub mod export;
 pub mod extract;
+pub mod hosts;
 pub mod ids;
 pub mod installation_search;
 pub mod lambda;
@@ -61,14 +64,17 @@ pub mod principal;
 pub mod registry;
 #[cfg(any(feature = "oidc", feature = "registry"))]
 mod resolver;
+pub mod rotate_request;
 pub mod secret;
+#[cfg(feature = "scanning")]
+pub mod secret_scanning;
 pub mod setup;
 pub mod store;
 pub mod trust;
 pub mod views;
 
 pub use app::{App, InstallationsApp};
-pub use auth::{BotWith, EmailHolder, ManagerWith, RateLimitedCaller};
+pub use auth::{BotWith, EmailHolder, LeakReporter, ManagerWith, OwnToken, RateLimitedCaller};
 pub use clock::{Clock, Moment};
 #[cfg(all(feature = "console", feature = "mail"))]
 pub use console::ConsoleMailApp;
@@ -84,14 +90,20 @@ pub use lambda::serve_console_with_mail;
 pub use lambda::serve_console_with_provider;
 #[cfg(feature = "registry")]
 pub use lambda::serve_registry;
-#[cfg(feature = "mail")]
-pub use lambda::{serve_schedule_with_mail, serve_with_mail};
+#[cfg(feature = "oidc")]
+pub use lambda::serve_with_ci;
+#[cfg(feature = "scanning")]
+pub use lambda::serve_with_secret_scanning;
 pub use lambda::{
     RuntimeResult, serve, serve_authorizer, serve_schedule, serve_stateless, serve_with_installation_log,
 };
 #[cfg(feature = "console")]
 pub use lambda::{serve_console, serve_console_stateless, serve_console_with_installation_log};
 #[cfg(feature = "mail")]
+pub use lambda::{serve_schedule_with_mail, serve_with_mail};
+#[cfg(feature = "mail")]
 pub use mail::MailApp;
+#[cfg(feature = "oidc")]
+pub use oidc::CiApp;
 #[cfg(feature = "registry")]
 pub use registry::{RegistryApp, RegistryHolder, RegistryUser};

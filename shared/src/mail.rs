@@ -22,6 +22,7 @@ use crate::config::{self, MissingSetting};
 use crate::domain::on_one_line;
 use crate::email::{EmailAddress, Language};
 use crate::error::ApiError;
+use crate::hosts::RegistryHosts;
 use crate::permissions::Role;
 use crate::secret::{MailedCode, Token};
 use crate::setup::Setup;
@@ -55,16 +56,20 @@ pub struct MailConfig {
     pub configuration_set: Option<String>,
     /// The public URL of the service without a trailing slash, such as `https://guard.example.com`.
     pub public_url: String,
+    /// The registries' own hosts.
+    pub registry_hosts: RegistryHosts,
 }
 
 impl MailConfig {
-    /// Reads `MAIL_FROM`, `MAIL_REPLY_TO`, `MAIL_CONFIGURATION_SET` and `PUBLIC_URL`.
+    /// Reads `MAIL_FROM`, `MAIL_REPLY_TO`, `MAIL_CONFIGURATION_SET` and `PUBLIC_URL`, and the registries'
+    /// hosts.
     fn from_env() -> Result<Self, MissingSetting> {
         Ok(Self {
             from: config::required("MAIL_FROM")?,
             reply_to: config::optional("MAIL_REPLY_TO"),
             configuration_set: config::optional("MAIL_CONFIGURATION_SET"),
             public_url: config::required("PUBLIC_URL")?.trim_end_matches('/').to_owned(),
+            registry_hosts: RegistryHosts::from_env(),
         })
     }
 }
@@ -293,7 +298,7 @@ impl Mailer {
             Mail::Welcome { token } => token.expose(),
             _ => KEY_PLACEHOLDER,
         };
-        let setup = Setup::new(&self.config.public_url, key);
+        let setup = Setup::new(&self.config.public_url, &self.config.registry_hosts, key);
         let address = to.expose();
         let register = || {
             let language = if language == Language::Ja { "ja" } else { "en" };

@@ -12,8 +12,8 @@ use utoipa::openapi::{Content, Info, License, OpenApi, Ref, RefOr, Response, Res
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
 use crate::domain::IdempotencyKey;
-use crate::error::{ApiError, ErrorEnvelope, NOT_IN_REGISTRY, Problem, Unauthorized};
-use crate::extract::BODY_TOO_LARGE;
+use crate::error::{ApiError, ErrorEnvelope, ExchangeError, NOT_IN_REGISTRY, Problem, Unauthorized};
+use crate::extract::{BODY_TOO_LARGE, REPORT_TOO_LARGE};
 use crate::permissions::{Operation, Rule};
 
 /// The tags that group the endpoints.
@@ -26,6 +26,10 @@ pub mod tag {
     pub const API_KEYS: &str = "API keys";
     /// Organization access tokens.
     pub const ORG_ACCESS_TOKENS: &str = "Organization access tokens";
+    /// CI without stored secrets.
+    pub const CI: &str = "CI";
+    /// Leaked tokens, and the revocation of the caller's own.
+    pub const LEAKS: &str = "Leaked tokens";
     /// Introspection and whoami.
     pub const TOKENS: &str = "Token introspection";
     /// The package registries.
@@ -107,6 +111,7 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
     let components = document.components.get_or_insert_default();
     let mut error = vec![
         (ErrorEnvelope::name().into_owned(), ErrorEnvelope::schema()),
+        (ExchangeError::name().into_owned(), ExchangeError::schema()),
         (Problem::name().into_owned(), Problem::schema()),
     ];
     ErrorEnvelope::schemas(&mut error);
@@ -234,7 +239,7 @@ fn security(rule: &Rule) -> Vec<SecurityRequirement> {
         let schemes = [REGISTRY_PASSWORD, EMAIL_TOKEN, ORG_TOKEN];
         security.extend(schemes.map(|name| SecurityRequirement::new(name, [""; 0])));
     }
-    if rule.authorizer {
+    if rule.authorizer || rule.own_token {
         security.extend(SCHEMES.map(|(name, ..)| SecurityRequirement::new(name, [""; 0])));
     }
     security
@@ -284,6 +289,10 @@ fn response_as(
             let description = "The number of seconds to wait before the next call.";
             response.header("Retry-After", HeaderBuilder::new().description(Some(description)).build())
         }
+        Some(ApiError::IssuerUnavailable(_)) => {
+            let description = "The number of seconds to wait, if the issuer of the ID token cannot be asked.";
+            response.header("Retry-After", HeaderBuilder::new().description(Some(description)).build())
+        }
         Some(ApiError::Unauthorized(_)) => response.header(
             "WWW-Authenticate",
             HeaderBuilder::new().description(Some("The authentication challenge.")).build(),
@@ -303,6 +312,32 @@ fn example(error: &ApiError) -> serde_json::Value {
         body["error"]["details"] = serde_json::json!([field]);
     }
     body
+}
+
+/// The errors of the exchange, with the sentence also in `message`.
+#[derive(Debug)]
+pub struct ExchangeErrors;
+
+impl IntoResponses for ExchangeErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let example = |error: &ApiError| {
+            let body = error.exchange_error(error.status_and_code().1, "01KAJ8M4R2X7Z9V5T3Q1N6P8WC");
+            serde_json::to_value(body).unwrap_or_default()
+        };
+        let described = |errors: &[&ApiError]| response_as(errors, "application/json", "ExchangeError", example);
+        let errors = [
+            ApiError::invalid("expires_in", "must be 60 to 86,400 seconds"),
+            ApiError::Unauthorized(Unauthorized::IdToken),
+            ApiError::NotTrusted,
+            ApiError::Suspended,
+            BODY_TOO_LARGE,
+            ApiError::UnsupportedMediaType,
+            ApiError::RateLimited(Duration::from_secs(30)),
+            ApiError::IssuerUnavailable(Duration::from_secs(60)),
+            ApiError::Internal,
+        ];
+        by_status(&errors).map(|(status, errors)| (status, described(&errors).into())).collect()
+    }
 }
 
 /// The errors of the registries, as problem details.
@@ -393,6 +428,40 @@ pub struct RepeatErrors;
 impl IntoResponses for RepeatErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         responses(&[ApiError::AlreadyMade("01KAJ8M4R2X7Z9V5T3Q1N6P8WC".to_owned())])
+    }
+}
+
+/// The errors of a public report of leaked tokens.
+#[derive(Debug)]
+pub struct LeakReportErrors;
+
+impl IntoResponses for LeakReportErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[
+            ApiError::invalid("tokens[3].url", "must be an https URL"),
+            REPORT_TOO_LARGE,
+            ApiError::UnsupportedMediaType,
+            ApiError::RateLimited(Duration::from_secs(30)),
+            ApiError::Unavailable,
+            ApiError::Internal,
+        ])
+    }
+}
+
+/// The errors of a signed report of leaked tokens.
+#[derive(Debug)]
+pub struct SignedReportErrors;
+
+impl IntoResponses for SignedReportErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[
+            ApiError::Malformed("The request body is not a JSON list of 1 to 1,000 objects with a `token` each."),
+            ApiError::Unauthorized(Unauthorized::Signature),
+            ApiError::NotFound,
+            REPORT_TOO_LARGE,
+            ApiError::Unavailable,
+            ApiError::Internal,
+        ])
     }
 }
 

@@ -170,6 +170,13 @@ operations! {
         scope: Some(Scope::OrgRead),
         ..PUBLIC
     };
+    /// Replace an API key with a successor.
+    ApiKeysRotate = "api-keys-rotate" => Rule {
+        roles: &[Role::Owner, Role::ApiKeyManager],
+        scope: Some(Scope::OrgWrite),
+        audited_refusal: Some("api_key.rotate"),
+        ..PUBLIC
+    };
     /// Revoke an API key.
     ApiKeysRevoke = "api-keys-revoke" => Rule {
         roles: &[Role::Owner, Role::ApiKeyManager],
@@ -182,6 +189,8 @@ operations! {
         scope: Some(Scope::AuditRead),
         ..PUBLIC
     };
+    /// Exchange an ID token of CI for a bot token.
+    BotsExchange = "bots-exchange" => PUBLIC;
     /// Read the installation log.
     InstallationsList = "installations-list" => Rule {
         roles: &[Role::Owner, Role::Manager],
@@ -239,6 +248,13 @@ operations! {
         roles: &[Role::Owner, Role::Manager, Role::TokenIssuer],
         needs_subscription: true,
         audited_refusal: Some("org_user_token.issue"),
+        ..PUBLIC
+    };
+    /// Replace an org user token with a successor.
+    OrgUserTokensRotate = "org-user-tokens-rotate" => Rule {
+        roles: &[Role::Owner, Role::Manager],
+        needs_subscription: true,
+        audited_refusal: Some("org_user_token.rotate"),
         ..PUBLIC
     };
     /// List org user tokens.

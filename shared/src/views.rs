@@ -45,6 +45,12 @@ pub struct OrgUserTokenView {
     /// `guardctl`. Present only if it was revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<String>,
+    /// The id of the token that it replaces. Present only if it was made by a rotation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<TokenId>,
+    /// The id of its successor. Present only if it was rotated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<TokenId>,
 }
 
 impl OrgUserTokenView {
@@ -61,6 +67,8 @@ impl OrgUserTokenView {
             last_used_at: token.last_used_at,
             revoked_at: token.revoked_at,
             revoked_by: token.revoked_by.map(|by| by.id),
+            replaces: token.replaces.map(|old| old.id),
+            replaced_by: token.rotated.map(|successor| successor.id),
         }
     }
 }
@@ -141,6 +149,12 @@ pub struct ApiKeyView {
     /// The bot or API key that revoked the key, or `guardctl`. Present only if it was revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<String>,
+    /// The id of the token that it replaces. Present only if it was made by a rotation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<TokenId>,
+    /// The id of its successor. Present only if it was rotated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<TokenId>,
 }
 
 impl ApiKeyView {
@@ -159,6 +173,8 @@ impl ApiKeyView {
             last_used_at: key.last_used_at,
             revoked_at: key.revoked_at,
             revoked_by: key.revoked_by.map(|by| by.id),
+            replaces: key.replaces.map(|old| old.id),
+            replaced_by: key.rotated.map(|successor| successor.id),
         }
     }
 }

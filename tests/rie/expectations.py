@@ -29,6 +29,12 @@ class Expected:
     page: bool = False
 
 
+def exchange_refused(answer, service):
+    assert_equal(set(answer.json), {"error", "message"}, "fields")
+    assert_equal(answer.json["message"], answer.json["error"]["message"], "message")
+    assert "invalid_token" in answer.header("www-authenticate"), "the challenge names no error"
+
+
 def issued(answer, service):
     body = answer.json
     keys = "id token token_prefix user_identifier status created_at created_by expires_at last_used_at"
@@ -40,6 +46,12 @@ def issued(answer, service):
     assert body["token"].startswith(body["token_prefix"].rstrip(".…*")), "token_prefix is not a prefix of the token"
     answer.secrets.append(body["token"])
     assert_equal(service.is_active(body["token"]), True, "active, for the new token")
+
+
+def rotated(answer, service):
+    replaces = answer.json.pop("replaces")
+    assert re.fullmatch(r"[0-9A-HJKMNP-TV-Z]{26}", replaces), "replaces is not an id"
+    issued(answer, service)
 
 
 def listed(answer, service):
@@ -59,6 +71,16 @@ def revoked(answer, service):
 def logged_out(answer, service):
     assert_equal(answer.json, {}, "body")
     assert_equal(service.is_active(answer.values["TOKEN"]), False, "active, for the revoked token")
+
+
+def ended(answer, service):
+    assert_equal(set(answer.json), {"message"}, "fields")
+    assert_equal(service.is_active(answer.values["TOKEN"]), False, "active, for the leaked token")
+
+
+def not_offered(answer, service):
+    assert_equal(answer.json["error"]["code"], "NOT_FOUND", "code")
+    assert_equal(service.is_active(answer.values["TOKEN"]), True, "active, for the token")
 
 
 def probed(answer, service):
@@ -139,6 +161,12 @@ def api_key_created(answer, service):
     answer.secrets.append(answer.json["key"])
     assert_equal(answer.json["created_by"], service.env["BOT_ID"], "created_by")
     assert_equal(service.introspect(answer.json["key"])["scope"], "shield:write org:read", "scope")
+
+
+def api_key_rotated(answer, service):
+    replaces = answer.json.pop("replaces")
+    assert re.fullmatch(r"[0-9A-HJKMNP-TV-Z]{26}", replaces), "replaces is not an id"
+    api_key_created(answer, service)
 
 
 def api_keys_listed(answer, service):
@@ -294,7 +322,10 @@ EXPECTED = {
     "api-keys-create": Expected(201, api_key_created),
     "api-keys-list": Expected(200, api_keys_listed),
     "api-keys-revoke": Expected(204, api_key_revoked),
+    "api-keys-rotate": Expected(201, api_key_rotated),
     "audit-log-list": Expected(200, audit_log_listed),
+    # No issuer is configured.
+    "bots-exchange": Expected(401, exchange_refused),
     "docs-not-found": Expected(404, not_found, table=False),
     "docs-openapi": Expected(200, openapi, table=False),
     "email-tokens-erase": Expected(None, nothing_due, scheduled=True),
@@ -304,6 +335,9 @@ EXPECTED = {
     "email-tokens-revoke": Expected(204, key_revoked, mail=True),
     "email-tokens-status": Expected(200, status_shown),
     "installations-list": Expected(200, installations_listed, installations=True),
+    # No URL of keys is configured.
+    "integrations-github-secret-scanning": Expected(404, not_offered, mail=True),
+    "leaks-send": Expected(None, nothing_due, mail=True, scheduled=True),
     "org-access-tokens-create": Expected(201, access_token_created),
     "org-access-tokens-delete": Expected(204, access_token_deleted),
     "org-access-tokens-list": Expected(200, access_tokens_listed),
@@ -313,6 +347,7 @@ EXPECTED = {
     "org-user-tokens-probe": Expected(200, probed),
     "org-user-tokens-revoke": Expected(204, revoked),
     "org-user-tokens-revoke-by-user": Expected(200, revoked_by_user),
+    "org-user-tokens-rotate": Expected(201, rotated),
     "registry-npm": Expected(
         302, redirected_to("https://packages.example.com/npm/@example/widgets/-/widgets-1.0.0.tgz"), installations=True
     ),
@@ -328,5 +363,7 @@ EXPECTED = {
     "sign-in-start": page("Sign in"),
     "tokens-authorize": Expected(None, authorized),
     "tokens-introspect": Expected(200, introspected),
+    "tokens-leaked": Expected(202, ended, mail=True),
+    "tokens-revoke-self": Expected(204, revoked),
     "tokens-whoami": Expected(200, principal_shown, table=False),
 }

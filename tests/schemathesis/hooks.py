@@ -28,6 +28,7 @@ EXPLAINED = {
     ("scope", "must be known scopes separated by single spaces, such as shield:read audit:read"),
     # In JSON Schema, 1.0 is an integer, as is a number with any number of digits.
     ("expected_count", "must be a non-negative integer"),
+    ("expires_in", "must be a non-negative integer"),
     # A key belongs to one request.
     ("Idempotency-Key", "was used for another request; send a new key"),
     # A code is mailed, and works once.

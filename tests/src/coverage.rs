@@ -4,6 +4,7 @@
 //! to every operation (credentials, OpenAPI document, logs, faults) iterate over this table.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -14,10 +15,13 @@ use shared::ids::{BotId, OrgId};
 use shared::permissions::{Operation, Role};
 use shared::secret::{Token, TokenKind};
 use shared::store::email_tokens::Registration;
+use shared::store::members::Authority;
 use shared::store::org_user_tokens;
 use shared::store::tokens::OrgUserToken;
 
+use crate::issuer::FakeIssuer;
 use crate::management::{AccessToken, ApiKey};
+use crate::scanner::{CURRENT, SCANNED, scanned};
 use crate::{Answer, Bot, Issued, Org, Service, operator};
 
 /// Who may call an operation.
@@ -36,6 +40,10 @@ pub enum Guard {
     Registry,
     /// The holder of any active credential, as checked by the authorizer.
     Authorizer,
+    /// The holder of any active credential, for itself.
+    Holder,
+    /// GitHub, which signs the body. No credential is sent.
+    Signed,
     /// A person with a session: a page of the console, or a step of signing in. Pages are not in the
     /// OpenAPI document, and the tests of the console call them.
     Console,
@@ -95,8 +103,24 @@ pub const COVERED: &[Covered] = &[
         201,
     ),
     covered(Operation::ApiKeysList, Guard::Manager, Method::GET, "/v1/api-keys", None, 200),
+    covered(
+        Operation::ApiKeysRotate,
+        Guard::Manager,
+        Method::POST,
+        "/v1/api-keys/{id}/rotate",
+        Some(|_| json!({"overlap": "1h", "until_first_use": true})),
+        201,
+    ),
     covered(Operation::ApiKeysRevoke, Guard::Manager, Method::DELETE, "/v1/api-keys/{id}", None, 204),
     covered(Operation::AuditLogList, Guard::Manager, Method::GET, "/v1/o/{org_id}/audit-log", None, 200),
+    covered(
+        Operation::BotsExchange,
+        Guard::None,
+        Method::POST,
+        "/bots/exchange",
+        Some(|fixtures| json!({"bot_id": fixtures.owner.id.as_str(), "id_token": fixtures.id_token()})),
+        200,
+    ),
     covered(Operation::InstallationsList, Guard::Bot, Method::GET, "/v1/o/{org_id}/guard/installations", None, 200),
     covered(Operation::RegistryNpm, Guard::Registry, Method::GET, "/npm/{package}", None, 200),
     covered(Operation::RegistryNpm, Guard::Registry, Method::GET, "/npm/{package}/-/{file}", None, 302),
@@ -145,6 +169,16 @@ pub const COVERED: &[Covered] = &[
         200,
     ),
     covered(Operation::TokensAuthorize, Guard::Gateway, Method::POST, "", None, 200),
+    covered(
+        Operation::TokensLeaked,
+        Guard::None,
+        Method::POST,
+        "/v1/tokens/leaked",
+        Some(|fixtures| json!({"tokens": [{"token": fixtures.token.token, "url": "https://example.com/a"}]})),
+        202,
+    ),
+    covered(Operation::TokensRevokeSelf, Guard::Holder, Method::DELETE, "/v1/tokens/self", None, 204),
+    covered(Operation::IntegrationsGithubSecretScanning, Guard::Signed, Method::POST, SCANNED, None, 200),
     covered(Operation::TokensWhoami, Guard::Authorizer, Method::GET, "/v1/whoami", None, 200),
     covered(
         Operation::EmailTokensRegister,
@@ -166,6 +200,7 @@ pub const COVERED: &[Covered] = &[
     ),
     covered(Operation::EmailTokensRevoke, Guard::EmailHolder, Method::DELETE, "/api/v1/tokens", None, 204),
     covered(Operation::EmailTokensErase, Guard::Schedule, Method::POST, "", None, 200),
+    covered(Operation::LeaksSend, Guard::Schedule, Method::POST, "", None, 200),
     covered(
         Operation::OrgUserTokensIssue,
         Guard::Bot,
@@ -175,6 +210,14 @@ pub const COVERED: &[Covered] = &[
         201,
     ),
     covered(Operation::OrgUserTokensList, Guard::Bot, Method::GET, "/v1/o/{org_id}/guard/org-user-tokens", None, 200),
+    covered(
+        Operation::OrgUserTokensRotate,
+        Guard::Bot,
+        Method::POST,
+        "/v1/o/{org_id}/guard/org-user-tokens/by-id/{token_id}/rotate",
+        Some(|_| json!({"overlap": "1h", "until_first_use": true})),
+        201,
+    ),
     covered(
         Operation::OrgUserTokensRevoke,
         Guard::Bot,
@@ -257,6 +300,10 @@ pub struct Fixtures {
     pub email_token: String,
     /// The email user's outstanding reset code.
     pub reset_code: String,
+    /// A bot token that acts as the owner bot.
+    pub job: String,
+    /// The issuer that a trust of the owner bot names.
+    issuer: FakeIssuer,
 }
 
 impl Fixtures {
@@ -283,7 +330,16 @@ impl Fixtures {
             panic!("expected a welcome mail, then a recovery mail");
         };
         let (email_token, reset_code) = (email_token.expose().to_owned(), code.expose());
-        Self { org, owner, token, api_key, access_token, email, email_token, reset_code }
+        let job = service.job(&owner, &[Role::Owner]).await;
+        let issuer = service.issuer.clone();
+        Self { org, owner, token, api_key, access_token, email, email_token, reset_code, job, issuer }
+    }
+
+    /// The ID token of a CI job that may act as the owner bot. Always the same job.
+    fn id_token(&self) -> String {
+        let mut claims = self.issuer.workload();
+        claims["jti"] = self.org.id.as_str().into();
+        self.issuer.sign(&claims)
     }
 }
 
@@ -315,6 +371,9 @@ impl Covered {
         let request = service.request(self.method.clone(), &path);
         match self.body {
             Some(body) => request.json(&body(fixtures)),
+            None if self.guard == Guard::Signed => {
+                service.signed(&CURRENT, &scanned(&[&fixtures.token.token]).to_string())
+            }
             None => request,
         }
     }
@@ -345,7 +404,7 @@ impl Covered {
     /// Adds a credential that has every permission.
     pub fn authorized(&self, request: RequestBuilder, fixtures: &Fixtures) -> RequestBuilder {
         match self.guard {
-            Guard::None => request,
+            Guard::None | Guard::Signed => request,
             _ => request.bearer_auth(self.credential(fixtures)),
         }
     }
@@ -354,12 +413,14 @@ impl Covered {
     pub fn consumes_fixtures(&self) -> bool {
         matches!(
             self.operation,
-            Operation::EmailTokensRegenerate
+            Operation::BotsExchange
+                | Operation::EmailTokensRegenerate
                 | Operation::EmailTokensReset
                 | Operation::EmailTokensRevoke
                 | Operation::OrgAccessTokensCreate
                 | Operation::OrgAccessTokensDelete
                 | Operation::RegistryNpmLogout
+                | Operation::TokensRevokeSelf
         )
     }
 
@@ -367,7 +428,7 @@ impl Covered {
     pub fn credential<'a>(&self, fixtures: &'a Fixtures) -> &'a str {
         match self.guard {
             Guard::EmailHolder => &fixtures.email_token,
-            Guard::Registry => &fixtures.token.token,
+            Guard::Registry | Guard::Holder => &fixtures.token.token,
             _ => &fixtures.owner.credential,
         }
     }
@@ -456,10 +517,14 @@ pub struct InvalidCredentials<'a> {
     always_refused: Vec<InvalidCredential>,
     /// A bot with each role, and one without roles.
     bots: Vec<(Option<Role>, Bot)>,
+    /// A CI job with each of these roles, and one without roles.
+    jobs: Vec<(Option<Role>, String)>,
     /// For each scope, an API key with all other scopes.
     keys: Vec<(Scope, ApiKey)>,
     /// Another organization and its owner bot.
     foreign: (Org, Bot),
+    /// A CI job that acts as that bot.
+    foreign_job: String,
     /// An organization with Guard disabled and its owner bot.
     without_guard: (Org, Bot),
     /// An organization that does not exist.
@@ -476,6 +541,13 @@ impl<'a> InvalidCredentials<'a> {
         for &role in Role::ALL {
             bots.push((Some(role), service.bot(&fixtures.org, &[role]).await));
         }
+        // They act as a bot that has every role.
+        let everything: Vec<Role> = Role::ALL.iter().copied().filter(|role| role.is_for_bots()).collect();
+        let bot = service.bot(&fixtures.org, &everything).await;
+        let mut jobs = vec![(None, service.job(&bot, &[]).await)];
+        for &role in &everything {
+            jobs.push((Some(role), service.job(&bot, &[role]).await));
+        }
         let mut keys = Vec::new();
         for &scope in Scope::ALL {
             let others = Scope::ALL.iter().copied().filter(|other| *other != scope).map(Scope::as_str);
@@ -483,14 +555,15 @@ impl<'a> InvalidCredentials<'a> {
         }
         let (foreign, without_guard) = (service.org_with_owner().await, service.org_with_owner().await);
         service.set_guard(&without_guard.0.id, false).await;
+        let foreign_job = service.job(&foreign.1, &[Role::Owner]).await;
         let unknown_org = Org { id: OrgId::new(&service.clock).unwrap() };
-        Self { fixtures, always_refused, bots, keys, foreign, without_guard, unknown_org }
+        Self { fixtures, always_refused, bots, jobs, keys, foreign, foreign_job, without_guard, unknown_org }
     }
 
     /// Every credential that this operation must refuse.
     pub fn for_operation(&self, covered: &Covered) -> Vec<InvalidCredential> {
         let (guard, rule, fixtures) = (covered.guard, covered.operation.rule(), self.fixtures);
-        if guard == Guard::None || !guard.has_route() {
+        if matches!(guard, Guard::None | Guard::Signed) || !guard.has_route() {
             return Vec::new();
         }
         let mut invalid = self.always_refused.clone();
@@ -501,9 +574,10 @@ impl<'a> InvalidCredentials<'a> {
             });
         };
         let (own, credential) = (&fixtures.org, &fixtures.owner.credential);
-        if guard != Guard::Authorizer {
+        if !matches!(guard, Guard::Authorizer | Guard::Holder) {
             for (what, token, is_wrong) in [
                 ("a bot", credential, rule.roles.is_empty()),
+                ("a bot token", &fixtures.job, rule.roles.is_empty() && !rule.registry_tokens),
                 ("an API key", &fixtures.api_key.key, rule.scope.is_none()),
                 ("an organization access token", &fixtures.access_token.token, true),
                 ("an org user token", &fixtures.token.token, !rule.registry_tokens),
@@ -519,11 +593,16 @@ impl<'a> InvalidCredentials<'a> {
             {
                 refuse(&format!("a bot with the role {role:?}"), own, &bot.credential, Refusal::Forbidden);
             }
+            for (role, job) in self.jobs.iter().filter(|(role, _)| role.is_none_or(|role| !rule.roles.contains(&role)))
+            {
+                refuse(&format!("a CI job with the role {role:?}"), own, job, Refusal::Forbidden);
+            }
             for (scope, key) in self.keys.iter().filter(|(scope, _)| rule.scope == Some(*scope)) {
                 refuse(&format!("an API key without {scope:?}"), own, &key.key, Refusal::Forbidden);
             }
             if covered.path.contains("{org_id}") {
                 refuse("another organization's bot", own, &self.foreign.1.credential, Refusal::Forbidden);
+                refuse("another organization's CI job", own, &self.foreign_job, Refusal::Forbidden);
                 refuse(OTHER_ORG, &self.foreign.0, credential, Refusal::Forbidden);
                 refuse(UNKNOWN_ORG, &self.unknown_org, credential, Refusal::Forbidden);
                 // Does not reveal whether another organization has Guard.
@@ -648,7 +727,30 @@ async fn inactive_tokens(service: &Service, fixtures: &Fixtures) -> Vec<InvalidC
     let revoked_email = answer.json()["token"].as_str().unwrap().to_owned();
     assert_eq!(service.call(Method::DELETE, "/api/v1/tokens", &revoked_email).await.status, 204);
 
+    let bot = async || service.bot(&fixtures.org, &[Role::Owner]).await;
+    let day = Duration::from_secs(24 * 60 * 60);
+    let by_removed_trust = bot().await;
+    let trust = service.trust(&by_removed_trust, &[Role::Owner]).await;
+    let (expired_job, revoked_job, untrusted_job) = (
+        service.job_by(&by_removed_trust, &trust, Duration::ZERO).await,
+        service.job_by(&by_removed_trust, &trust, day).await,
+        service.job_by(&by_removed_trust, &trust, day).await,
+    );
+    let stored = service.store.token(&revoked_job).await.unwrap().unwrap();
+    assert!(service.store.revoke_own_token(&stored, revoked_job.hash(), &operator()).await.unwrap());
+    service.remove_trust(&by_removed_trust, &trust.id).await;
+    let (deleted_bot, ended_bot) = (bot().await, bot().await);
+    let job_of_deleted = service.job(&deleted_bot, &[Role::Owner]).await;
+    assert!(service.store.delete_bot(&deleted_bot.id, &operator()).await.unwrap());
+    let ended_job = service.job(&ended_bot, &[Role::Owner]).await;
+    service.store.end_bot_tokens(Authority::Operator, &ended_bot.id, &operator()).await.unwrap();
+
     [
+        ("an expired bot token", expired_job.expose()),
+        ("a revoked bot token", revoked_job.expose()),
+        ("a bot token of a removed trust", untrusted_job.expose()),
+        ("a bot token of a deleted bot", &job_of_deleted),
+        ("a bot token that its bot's owner ended", &ended_job),
         ("a revoked org user token", revoked.expose()),
         ("an expired org user token", expired.expose()),
         ("a revoked API key", &revoked_key.key),

@@ -3,8 +3,8 @@
 use local::outbox::Mail;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::ApiError;
 use shared::email::{EmailAddress, Language};
+use shared::{ApiError, MailApp};
 
 use crate::table::text;
 use crate::{Answer, Service};
@@ -24,10 +24,14 @@ pub enum Kind {
     SignInCode,
     /// Contains no secret.
     Invitation,
+    /// Contains no secret.
+    TokensLeaked,
+    /// Contains no secret.
+    OwnTokensLeaked,
 }
 
 /// The subjects, which identify kind and language.
-const SUBJECTS: [(&str, Kind, Language); 12] = [
+const SUBJECTS: [(&str, Kind, Language); 18] = [
     ("Your guard-tokens API key", Kind::Welcome, Language::En),
     ("guard-tokensのAPIキーのお知らせ", Kind::Welcome, Language::Ja),
     ("Recover your guard-tokens API key", Kind::Recovery, Language::En),
@@ -40,6 +44,12 @@ const SUBJECTS: [(&str, Kind, Language); 12] = [
     ("guard-tokensのサインインコード", Kind::SignInCode, Language::Ja),
     ("Invitation to an organization in guard-tokens", Kind::Invitation, Language::En),
     ("guard-tokensの組織への招待", Kind::Invitation, Language::Ja),
+    ("Leaked tokens of your organization in guard-tokens", Kind::TokensLeaked, Language::En),
+    ("guard-tokensの組織のトークンが漏れています", Kind::TokensLeaked, Language::Ja),
+    ("Your guard-tokens API key was leaked", Kind::OwnTokensLeaked, Language::En),
+    ("guard-tokensのAPIキーが漏れました", Kind::OwnTokensLeaked, Language::Ja),
+    ("Your guard-tokens session was leaked", Kind::OwnTokensLeaked, Language::En),
+    ("guard-tokensのセッションが漏れました", Kind::OwnTokensLeaked, Language::Ja),
 ];
 
 /// The kind and language of a mail.
@@ -207,6 +217,16 @@ impl Service {
     /// Runs the function that erases what is due.
     pub async fn erase(&self) -> Result<(), ApiError> {
         email_tokens_erase::erase(self.app.clone()).await
+    }
+
+    /// The state of functions that send mail, for those without a route.
+    pub fn mail_app(&self) -> MailApp {
+        MailApp { app: self.app.clone(), mailer: self.mailer.clone() }
+    }
+
+    /// Runs the function that tells people about leaked tokens.
+    pub async fn tell_leaks(&self) -> Result<(), ApiError> {
+        leaks_send::send(self.mail_app()).await
     }
 
     /// Whether a token is active.

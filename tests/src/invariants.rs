@@ -22,6 +22,9 @@ const MAILS_PER_HOUR: u64 = 5;
 /// How long an idempotency key is kept, in seconds.
 const KEPT: i64 = 24 * 60 * 60;
 
+/// How long a bot token is kept after its end, in seconds.
+const ENDED_BOT_TOKEN: i64 = 14 * 24 * 60 * 60;
+
 /// TTL of audit log and installation log entries, in seconds.
 const AUDITED: i64 = 400 * 24 * 60 * 60;
 /// How long after its removal an email-verified token is erased, and how long its audit entries are
@@ -76,6 +79,8 @@ impl<'a> TokensTable<'a> {
                 (["ORG", org], "ACCESS_TOKEN_LAST_ID") => self.last_access_token(org, item),
                 (["ORG", org], place) if place.starts_with("PROJECT#") => self.project(org, place),
                 (["BOT", bot], "BOT") => self.bot(bot, item),
+                (["BOT", bot], place) if place.starts_with("TRUST#") => self.trust(bot, place, item),
+                (["ID_TOKEN", hash], "ID_TOKEN") => self.exchanged_id_token(hash, item),
                 (["SESSION", hash], "SESSION") => self.session(hash, item),
                 (["PERSON", _], "PERSON") => self.explain(item),
                 (["PERSON", person], place) if place.starts_with("ORG#") => self.member(person, item),
@@ -86,7 +91,9 @@ impl<'a> TokensTable<'a> {
                 (["EMAIL", _], place) if place.starts_with("CHANGES#") => {
                     self.counter(item, "count", 1..=u64::MAX, true)
                 }
-                (["CALLS" | "REFUSED" | "WRONG_CODES", _], _) => self.counter(item, "count", 1..=u64::MAX, true),
+                (["CALLS" | "REFUSED" | "WRONG_CODES" | "EXCHANGES_FAILED" | "EXCHANGES_REFUSED", _], _) => {
+                    self.counter(item, "count", 1..=u64::MAX, true)
+                }
                 // 0 after a mail that SES refused.
                 (["MAILS", ..], _) => self.counter(item, "count", 0..=u64::MAX, true),
                 (["SIGN_IN_CODE" | "SIGNED_IN_DEVICE", _], _) => self.expiring(item),
@@ -161,6 +168,8 @@ impl<'a> TokensTable<'a> {
             "api_key" => self.api_key(hash, token),
             "org_access" => self.org_access_token(hash, token),
             "email_verified" => self.email_token(token),
+            "bot_token" => self.bot_token(token),
+            "bot_api_key" => self.bot_api_key(hash, token),
             _ => self.found(token, "unknown kind"),
         }
     }
@@ -176,25 +185,53 @@ impl<'a> TokensTable<'a> {
         let listed = listings.map(|(pk, sk)| self.check_pointer(token, &pk, &sk, &pointer));
         self.check_lists(token, listed, &format!("ORG#{org}#USER_TOKENS#EXPIRY"), &pointer);
         let revoked = usize::from(token.get("revoked_at").is_some());
-        self.check_log(token, &format!("ORG#{org}#AUDIT"), id, &[("issue", 1), ("revoke", revoked)]);
+        let rotated = self.check_rotation(token);
+        self.check_log(token, &format!("ORG#{org}#AUDIT"), id, &[("issue", 1), ("revoke", revoked - rotated)]);
         self.require_org(token, org);
     }
 
     fn api_key(&mut self, hash: &str, key: &Value) {
         let (org, id, environment) = (text(key, "org_id"), text(key, "id"), text(key, "environment"));
-        let pointer = pointer_to(key, json!({"id": id, "environment": environment, "hash": hash}));
+        let mut pointer = pointer_to(key, json!({"id": id, "environment": environment, "hash": hash}));
+        if let Some(uncounted) = key.get("uncounted") {
+            pointer["uncounted"] = uncounted.clone();
+        }
         self.require_pointer(key, &format!("ORG#{org}#API_KEY"), id, &pointer);
         let environment = environment.to_uppercase();
         let listings = STATES.map(|state| format!("ORG#{org}#API_KEYS#{state}#{environment}"));
         let listed = listings.map(|pk| self.check_pointer(key, &pk, id, &pointer));
         self.check_lists(key, listed, &format!("ORG#{org}#API_KEYS#EXPIRY"), &pointer);
         let revoked = usize::from(key.get("revoked_at").is_some());
-        self.check_log(key, &format!("ORG#{org}#AUDIT"), id, &[("create", 1), ("revoke", revoked)]);
+        let rotated = self.check_rotation(key);
+        self.check_log(key, &format!("ORG#{org}#AUDIT"), id, &[("create", 1), ("revoke", revoked - rotated)]);
         self.require_org(key, org);
         let counter = self.items.get(&(format!("ORG#{org}").as_str(), "API_KEY_COUNT")).copied();
         if counter.is_none() {
             self.found(key, "organization has no API key counter");
         }
+    }
+
+    /// A rotated token and its successor name each other, unless the token was rotated again. Returns
+    /// 1 if the rotation itself has ended the token, so that no entry of its own says so.
+    fn check_rotation(&mut self, token: &Value) -> usize {
+        if let Some(replaces) = token.get("replaces") {
+            let old = self.items.get(&(format!("TOKEN#{}", text(replaces, "hash")).as_str(), "TOKEN")).copied();
+            if old.is_none_or(|old| old["id"] != replaces["id"] || old.get("rotated").is_none()) {
+                self.found(token, "it replaces a token that was not rotated");
+            }
+        }
+        let Some(rotated) = token.get("rotated") else { return 0 };
+        let successor = self.items.get(&(format!("TOKEN#{}", text(rotated, "hash")).as_str(), "TOKEN")).copied();
+        if successor.is_none_or(|successor| successor["id"] != rotated["id"] || successor["replaces"]["id"] != token["id"])
+        {
+            self.found(token, "its successor does not know it");
+        }
+        let is_by_rotation = |revoked_by: &Value| revoked_by["id"] != rotated["id"];
+        let log = format!("ORG#{}#AUDIT", text(token, "org_id"));
+        let entries = self.done.get(&(log.as_str(), text(token, "id"))).cloned().unwrap_or_default();
+        let revocations = entries.iter().filter(|action| action.rsplit('.').next().unwrap().starts_with("revoke")).count();
+        let ended = token.get("revoked_by").is_some_and(is_by_rotation) && revocations == 0;
+        usize::from(ended && entries.iter().any(|action| action.ends_with(".rotate")))
     }
 
     /// A token is in the listing of exactly one state, consistent with its revocation. While listed
@@ -256,6 +293,41 @@ impl<'a> TokensTable<'a> {
         }
     }
 
+    fn bot_token(&mut self, token: &Value) {
+        let (org, id) = (text(token, "org_id"), text(token, "id"));
+        let revoked = token.get("revoked_at").is_some();
+        if revoked != token.get("revoked_by").is_some() {
+            self.found(token, "revoked by nobody, or by somebody without a time");
+        }
+        let ends = Moment::parse(text(token, "expires_at")).map(Moment::epoch_seconds);
+        if token["ttl"].as_i64() != ends.map(|ends| ends + ENDED_BOT_TOKEN) {
+            self.found(token, "TTL is not 14 days after the expiry");
+        }
+        let log = format!("ORG#{org}#AUDIT");
+        self.check_log(token, &log, id, &[("exchange", 1)]);
+        let logged = self.done.get(&(log.as_str(), id)).cloned().unwrap_or_default();
+        // A leak that the organization is only told about ends nothing.
+        if revoked && !logged.iter().any(|action| ["bot_token.revoke", "bot_token.leaked"].contains(action)) {
+            self.found(token, "the log has no revocation");
+        }
+        if !revoked && logged.contains(&"bot_token.revoke") {
+            self.found(token, "the log has a revocation");
+        }
+        self.require_org(token, org);
+    }
+
+    /// The API key of a bot is one of those in the bot's item.
+    fn bot_api_key(&mut self, hash: &str, key: &Value) {
+        let bot = self.items.get(&(format!("BOT#{}", text(key, "bot_id")).as_str(), "BOT")).copied();
+        let is_held = bot.is_some_and(|bot| {
+            let keys = bot["keys"].as_array().into_iter().flatten();
+            bot["org_id"] == key["org_id"] && keys.into_iter().any(|key| key["hash"] == hash)
+        });
+        if !is_held {
+            self.found(key, "the bot does not have this API key");
+        }
+    }
+
     fn address(&mut self, hash: &str, address: &Value) {
         self.explain(address);
         match self.items.get(&(format!("TOKEN#{}", text(address, "token")).as_str(), "TOKEN")).copied() {
@@ -287,11 +359,42 @@ impl<'a> TokensTable<'a> {
         let log = format!("ORG#{org}#AUDIT");
         self.check_log(bot, &log, id, &[("create", 1), ("delete", 0)]);
         let logged = self.done.get(&(log.as_str(), id)).cloned().unwrap_or_default();
-        let changes = logged.iter().filter(|action| ["bot.rotate_key", "bot.set_roles"].contains(action)).count();
-        if bot["revision"].as_u64() != u64::try_from(changes).ok() {
-            self.found(bot, &format!("the log has {changes} changes"));
+        let count = |actions: &[&str]| logged.iter().filter(|action| actions.contains(action)).count() as u64;
+        let changes = count(&["bot.rotate_key", "bot.set_roles", "bot.end_tokens", "bot_api_key.revoke"]);
+        // A leak that the organization is only told about changes nothing.
+        let at_most = changes + count(&["bot_api_key.leaked"]);
+        if !bot["revision"].as_u64().is_some_and(|revision| (changes..=at_most).contains(&revision)) {
+            self.found(bot, &format!("the log has {changes} to {at_most} changes"));
+        }
+        if bot["token_generation"].as_u64().unwrap_or_default() != count(&["bot.end_tokens"]) {
+            self.found(bot, "the log has another number of ends of tokens");
+        }
+        let place = format!("BOT#{id}");
+        let trusts = self.items.keys().filter(|(pk, sk)| *pk == place && sk.starts_with("TRUST#")).count() as u64;
+        let counted = bot["trust_count"].as_u64().unwrap_or_default();
+        if counted != trusts || counted + count(&["bot.remove_trust"]) != count(&["bot.add_trust"]) {
+            self.found(bot, &format!("it has {trusts} trusts"));
         }
         self.require_org(bot, org);
+    }
+
+    fn trust(&mut self, bot: &str, place: &str, trust: &Value) {
+        self.explain(trust);
+        if place != format!("TRUST#{}", text(trust, "id")) || !trust["claims"].is_object() {
+            self.found(trust, "stored under another ID, or without claims");
+        }
+        if !self.items.contains_key(&(format!("BOT#{bot}").as_str(), "BOT")) {
+            self.found(trust, "bot is missing");
+        }
+    }
+
+    /// The item of an exchanged ID token holds nothing but its end.
+    fn exchanged_id_token(&mut self, hash: &str, item: &Value) {
+        self.explain(item);
+        let fields = item.as_object().map_or(0, |fields| fields.len());
+        if TokenHash::from_hex(hash).is_none() || !item["ttl"].is_i64() || fields != 3 {
+            self.found(item, "has no hash, does not expire, or says more");
+        }
     }
 
     fn session(&mut self, hash: &str, session: &Value) {
@@ -360,11 +463,13 @@ impl<'a> TokensTable<'a> {
         self.require_org(item, org);
     }
 
-    /// The counter equals the number of keys listed as active.
+    /// The counter equals the number of keys listed as active, successors in place of what they replace.
     fn api_key_count(&mut self, org: &str, count: &Value) {
         self.explain(count);
         let active = format!("ORG#{org}#API_KEYS#ACTIVE#");
-        let listed = self.items.keys().filter(|(pk, _)| pk.starts_with(&active)).count();
+        let is_counted = |item: &Value| item.get("uncounted").is_none();
+        let listed =
+            self.items.iter().filter(|((pk, _), item)| pk.starts_with(&active) && is_counted(item)).count();
         if count["active"].as_u64() != u64::try_from(listed).ok() {
             self.found(count, &format!("the counter differs from {listed} listed API keys"));
         }
@@ -548,12 +653,14 @@ fn installation(entry: &Value) -> Option<String> {
         let org = places[0].split('#').nth(1).unwrap_or_default();
         let end = format!("{}#{}", text(entry, "ecosystem").to_uppercase(), hash.unwrap_or_default() % 8);
         let (user, package) = (text(entry, "user_identifier"), text(entry, "package"));
+        // A CI job has no identifier.
+        let is_job = entry.get("subject").is_some();
         let right = [
             format!("ORG#{org}#{end}"),
-            format!("ORG#{org}#USER#{user}#{end}"),
+            if is_job { String::new() } else { format!("ORG#{org}#USER#{user}#{end}") },
             format!("ORG#{org}#PACKAGE#{package}#{end}"),
         ];
-        places == right.each_ref().map(String::as_str)
+        places == right.each_ref().map(String::as_str) && is_job == user.is_empty()
     };
     let is_sound = hash.is_some() && is_kept_long_enough && are_places_right && !text(entry, "id").is_empty();
     (!is_sound).then(|| format!("an installation is not as it must be: {entry}"))

@@ -13,10 +13,13 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use shared::oidc::{Issuer, PlainHttp};
+use shared::oidc::{Issuer, PlainHttp, Workloads};
 use shared::{Clock, Moment};
 
 use crate::upstream::{Registry, Reply};
+
+/// The audience of ID tokens.
+pub const AUDIENCE: &str = "guard.example.com";
 
 /// The path of the metadata.
 pub const METADATA: &str = "/.well-known/openid-configuration";
@@ -133,9 +136,13 @@ pub struct FakeIssuer {
 }
 
 impl FakeIssuer {
-    /// Starts an issuer.
+    /// Starts an issuer with a clock of its own.
     pub async fn start() -> Self {
-        let clock = Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap());
+        Self::start_with(Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap())).await
+    }
+
+    /// Starts an issuer with this clock.
+    pub async fn start_with(clock: Clock) -> Self {
         let issuer = Self { server: Registry::start().await, clock };
         issuer.set_metadata(issuer.metadata());
         issuer.set_keys(&[RSA.jwk("rsa"), EC.jwk("ec")]);
@@ -150,6 +157,11 @@ impl FakeIssuer {
     /// The issuer as a deployment configures it.
     pub fn issuer(&self) -> Issuer {
         Issuer::parse(self.url(), PlainHttp::OnLoopback).unwrap()
+    }
+
+    /// A deployment that allows this issuer alone, for the audience `guard.example.com`.
+    pub fn workloads(&self) -> Workloads {
+        Workloads::new([self.issuer()], vec![AUDIENCE.to_owned()], &self.clock).unwrap()
     }
 
     /// Valid metadata.
@@ -182,7 +194,7 @@ impl FakeIssuer {
     pub fn workload(&self) -> Value {
         json!({
             "iss": self.url(),
-            "aud": "guard.example.com",
+            "aud": AUDIENCE,
             "sub": "repo:acme/widgets:ref:refs/heads/main",
             "jti": "1f2e",
             "iat": self.now(),

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
+pub mod ci;
 pub mod console;
 pub mod contention;
 pub mod coverage;
@@ -18,6 +19,7 @@ pub mod log;
 pub mod mail_faults;
 pub mod management;
 pub mod paging;
+pub mod scanner;
 pub mod shell;
 pub mod table;
 pub mod upstream;
@@ -38,10 +40,12 @@ use shared::aws::dynamodb_at;
 use shared::console::{Console, SignIn};
 use shared::cost::Cost;
 use shared::domain::Plan;
+use shared::hosts::RegistryHosts;
 use shared::mail::{MailConfig, Mailer, ses_at};
-use shared::oidc::{IdentityProvider, Registration};
+use shared::oidc::{IdentityProvider, PlainHttp, Registration, Workloads};
 use shared::permissions::Role;
 use shared::registry::{PublicUrl, Registries, Settings};
+use shared::secret_scanning::ScannerKeys;
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
 use shared::store::installations::InstallationLog;
@@ -52,7 +56,9 @@ use tokio::net::TcpListener;
 
 use crate::contention::Contention;
 use crate::faults::Faults;
+use crate::issuer::FakeIssuer;
 use crate::mail_faults::Ses;
+use crate::scanner::Scanner;
 use crate::table::{INSTALLATIONS, TABLE, Table};
 
 /// Response header with the cost of a request; test services only.
@@ -77,6 +83,10 @@ pub struct Service {
     pub outbox: Outbox,
     /// Its mailer.
     pub mailer: Mailer,
+    /// The issuer that it accepts ID tokens of CI from.
+    pub issuer: FakeIssuer,
+    /// GitHub's secret scanning, whose reports it takes.
+    pub scanner: Scanner,
     http: reqwest::Client,
     /// The proxy in front of its DynamoDB, if it has one.
     faults: Option<Faults>,
@@ -169,6 +179,18 @@ impl Service {
         (service.behind(&faults), faults)
     }
 
+    /// Starts a service with a manual clock that takes no reports of GitHub's secret scanning.
+    pub async fn start_without_scanner() -> Self {
+        let dependencies = Dependencies { without_scanner: true, ..Dependencies::default() };
+        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), manual_clock(), unlimited(), None, dependencies).await
+    }
+
+    /// Starts a service with a manual clock, whose mails and pages name these hosts of the registries.
+    pub async fn start_with_registry_hosts(registry_hosts: RegistryHosts) -> Self {
+        let dependencies = Dependencies { registry_hosts, ..Dependencies::default() };
+        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), manual_clock(), unlimited(), None, dependencies).await
+    }
+
     /// Starts a service with this clock, where people sign in with this identity provider or by mail.
     pub async fn start_with_provider(provider: Registration, clock: Clock) -> Self {
         let dependencies = Dependencies { provider: Some(provider), ..Dependencies::default() };
@@ -183,6 +205,12 @@ impl Service {
         let dependencies = Dependencies { provider: Some(provider), ..Dependencies::default() };
         let service = Self::start_on(dynamodb, clock, unlimited(), Some(served), dependencies).await;
         (service.behind(&faults), faults)
+    }
+
+    /// Starts a service with this clock that accepts these issuers and audiences of CI.
+    pub async fn start_with_workloads(workloads: Workloads, clock: Clock) -> Self {
+        let dependencies = Dependencies { workloads: Some(workloads), ..Dependencies::default() };
+        Self::start_on(DynamoDb::in_memory(0).await.unwrap(), clock, unlimited(), None, dependencies).await
     }
 
     async fn start_on(
@@ -208,21 +236,29 @@ impl Service {
             reply_to: Some("support@guard-tokens.example".to_owned()),
             configuration_set: Some("guard-tokens".to_owned()),
             public_url: public_url.to_owned(),
+            registry_hosts: dependencies.registry_hosts.clone(),
         };
         let mailer = Mailer::new(ses, mail);
         let served = served.unwrap_or_else(|| store.clone());
         let served_log = served.installation_log(INSTALLATIONS);
         let app = App::new(served, clock.clone()).with_limits(limits);
-        let registries = Registries::new(dependencies.registries).unwrap();
+        let issuer = FakeIssuer::start_with(clock.clone()).await;
+        let workloads = dependencies.workloads.unwrap_or_else(|| issuer.workloads());
+        let hosts = RegistryHosts::on_this_machine(listener.local_addr().unwrap().port());
+        let registries = Registries::new(Settings { hosts, ..dependencies.registries }).unwrap();
         let sign_in = if dependencies.provider.is_some() { SignIn::Both } else { SignIn::Mail };
-        let console = Console::at(&base_url).with_sign_in(sign_in);
+        let console = Console::at(&base_url).with_sign_in(sign_in).with_registry_hosts(dependencies.registry_hosts);
         let at_base_url = |registration| IdentityProvider::new(registration, &base_url, clock.clone()).unwrap();
         let provider = dependencies.provider.map(at_base_url);
+        let scanner = Scanner::at(issuer.server.clone());
+        let scanner_keys = ScannerKeys::new(&scanner.url(), PlainHttp::OnLoopback, clock.clone()).unwrap();
         let service = local::api::Service {
+            scanner_keys: (!dependencies.without_scanner).then_some(scanner_keys),
             app: app.clone(),
             log: served_log,
             mailer: mailer.clone(),
             registries,
+            workloads,
             console,
             provider,
         };
@@ -239,6 +275,8 @@ impl Service {
             app,
             outbox,
             mailer,
+            issuer,
+            scanner,
             http,
             faults: None,
             _dynamodb: dynamodb,
@@ -362,13 +400,27 @@ struct Dependencies {
     mail_links_to_service: bool,
     /// The registries; none by default.
     registries: Settings,
+    /// The registries' own hosts that mails and pages name; none by default.
+    registry_hosts: RegistryHosts,
     /// The identity provider; none by default.
     provider: Option<Registration>,
+    /// The issuers of CI; the service's own fake one by default.
+    workloads: Option<Workloads>,
+    /// Whether it takes no reports of GitHub's secret scanning.
+    without_scanner: bool,
 }
 
 impl Default for Dependencies {
     fn default() -> Self {
-        Self { ses: None, mail_links_to_service: false, registries: no_upstreams(), provider: None }
+        Self {
+            ses: None,
+            mail_links_to_service: false,
+            registries: no_upstreams(),
+            registry_hosts: RegistryHosts::default(),
+            provider: None,
+            workloads: None,
+            without_scanner: false,
+        }
     }
 }
 
@@ -380,6 +432,7 @@ pub fn no_upstreams() -> Settings {
         pypi_file_hosts: Vec::new(),
         anonymous_access: false,
         public_url: PublicUrl::FromHostHeader("http"),
+        hosts: RegistryHosts::default(),
         timeout: Duration::from_secs(2),
     }
 }
@@ -487,7 +540,8 @@ pub fn ids(list: &Value) -> Vec<String> {
     entries.map(|entry| entry["id"].as_str().or(entry.as_str()).unwrap().to_owned()).collect()
 }
 
-fn manual_clock() -> Clock {
+/// A clock that stays at `2026-11-21T10:00:00Z` until it is advanced.
+pub fn manual_clock() -> Clock {
     Clock::manual(Moment::parse("2026-11-21T10:00:00Z").unwrap())
 }
 
@@ -512,6 +566,7 @@ pub fn unlimited() -> Limits {
         registration: RegistrationPolicy::Open,
         registration_time: Duration::ZERO,
         sign_in_time: Duration::ZERO,
+        exchange_refusal_time: Duration::ZERO,
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 use shared::app::Limits;
+use tests::ci::EXCHANGE;
 use tests::coverage::Fixtures;
 use tests::management::{ACCESS_TOKENS, API_KEYS, INTROSPECT};
 use tests::upstream::Registry;
@@ -122,6 +123,12 @@ async fn of_organizations(calls: &mut Calls, fixtures: &Fixtures) {
     let change = json!({"access_config": {"role": "operator"}});
     calls.of(owner, "org-access-tokens-update", "its role", Method::PATCH, &by_id, Some(change)).await;
     calls.of(owner, "org-access-tokens-delete", "a token", Method::DELETE, &by_id, None).await;
+
+    let claims = calls.service.new_claims();
+    let id_token = calls.service.issuer.sign(&claims);
+    let body = json!({"bot_id": fixtures.owner.id.as_str(), "id_token": id_token});
+    let exchange = calls.service.request(Method::POST, EXCHANGE).json(&body);
+    calls.call("bots-exchange", "an ID token", exchange).await;
 
     let log = fixtures.org.audit_log("?limit=10");
     calls.of(owner, "audit-log-list", "10 entries", Method::GET, &log, None).await;

@@ -34,14 +34,17 @@ pub mod sign_in;
 
 use axum::extract::FromRef;
 use http::{HeaderMap, header};
+use url::Url;
 
 use crate::app::App;
 use crate::config::{self, MissingSetting};
+use crate::hosts::RegistryHosts;
 #[cfg(feature = "mail")]
 use crate::mail::{MailApp, Mailer};
+use crate::setup::Setup;
 use crate::store::installations::InstallationLog;
 
-pub use form::{Fields, Form};
+pub use form::{Fields, Form, Nothing};
 pub use guard::{MemberWith, SignedIn};
 pub use page::{Frame, Nav, html, see_other};
 #[cfg(feature = "provider")]
@@ -68,12 +71,14 @@ pub struct Console {
     public_url: Option<String>,
     /// How people sign in.
     sign_in: SignIn,
+    /// The registries' own hosts.
+    registry_hosts: RegistryHosts,
 }
 
 impl Console {
     /// A console at this public URL, such as `https://guard.example.com`.
     pub fn at(public_url: &str) -> Self {
-        Self { public_url: Some(public_url.trim_end_matches('/').to_owned()), sign_in: SignIn::default() }
+        Self { public_url: Some(public_url.trim_end_matches('/').to_owned()), ..Self::default() }
     }
 
     /// The same console with these ways to sign in.
@@ -81,13 +86,19 @@ impl Console {
         Self { sign_in, ..self }
     }
 
-    /// Reads `PUBLIC_URL` and `SIGN_IN`, which may be missing.
+    /// The same console, in front of registries with these hosts of their own.
+    pub fn with_registry_hosts(self, registry_hosts: RegistryHosts) -> Self {
+        Self { registry_hosts, ..self }
+    }
+
+    /// Reads `PUBLIC_URL`, `SIGN_IN` and the registries' hosts, which may be missing.
     ///
     /// # Errors
     ///
     /// If `SIGN_IN` is malformed.
     pub fn from_env() -> Result<Self, MissingSetting> {
         let console = config::optional("PUBLIC_URL").map_or_else(Self::default, |url| Self::at(&url));
+        let console = console.with_registry_hosts(RegistryHosts::from_env());
         Ok(console.with_sign_in(config::parsed("SIGN_IN")?.unwrap_or_default()))
     }
 
@@ -100,6 +111,17 @@ impl Console {
     pub fn public_url(&self, headers: &HeaderMap) -> String {
         let host = || headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         self.public_url.clone().unwrap_or_else(|| format!("https://{}", host()))
+    }
+
+    /// The host of the public URL, without a port.
+    pub fn host(&self, headers: &HeaderMap) -> String {
+        let url = Url::parse(&self.public_url(headers)).ok();
+        url.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// The set-up of package managers with this token.
+    pub fn setup(&self, headers: &HeaderMap, key: &str) -> Setup {
+        Setup::new(&self.public_url(headers), &self.registry_hosts, key)
     }
 
     /// The origin of the console's pages: the public URL without its path.

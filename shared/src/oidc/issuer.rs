@@ -53,7 +53,7 @@ impl Issuer {
     }
 
     /// The issuer as a URL.
-    pub(super) fn url(&self) -> &Url {
+    pub(crate) fn url(&self) -> &Url {
         &self.url
     }
 

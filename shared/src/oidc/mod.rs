@@ -39,9 +39,11 @@ pub use self::client_secret::{ClientSecret, secrets_manager_at};
 pub use self::issuer::{Issuer, PlainHttp};
 pub use self::people::{Attempt, Callback, Client, MultiTenant, Person};
 pub use self::provider::Provider;
+#[cfg(feature = "scanning")]
+pub(crate) use self::provider::{MAX_AGE, MIN_INTERVAL, client, json, within_timeout};
 #[cfg(feature = "provider")]
 pub use self::sign_in::{CALLBACK, IdentityProvider, Registration, Unusable};
-pub use self::workloads::{Workload, Workloads};
+pub use self::workloads::{CiApp, Unconfigured, Workload, Workloads};
 
 /// How far clocks may differ: added to `exp`, subtracted from `nbf` and `iat`.
 pub const LEEWAY: Duration = Duration::from_secs(60);

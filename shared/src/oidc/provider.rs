@@ -23,11 +23,11 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_DOCUMENT: usize = 256 * 1024;
 
 /// How often the issuer is asked at most.
-const MIN_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const MIN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The age at which metadata and keys are fetched anew, so that a key that the issuer withdrew
 /// stops working. If the issuer is down, the last good ones are kept.
-const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// An issuer with what is known about it. Clones share the cache.
 #[derive(Clone)]
@@ -85,16 +85,16 @@ pub(super) enum Authentication {
 
 /// Why a request to an issuer failed. For the log.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    #[error("the issuer cannot be reached")]
+pub(crate) enum Failure {
+    #[error("the server cannot be reached")]
     Unreachable,
-    #[error("the issuer took more than {} s", TIMEOUT.as_secs())]
+    #[error("the server took more than {} s", TIMEOUT.as_secs())]
     Timeout,
-    #[error("the issuer answered with status {0}")]
+    #[error("the server answered with status {0}")]
     Status(StatusCode),
-    #[error("the issuer's document has more than {MAX_DOCUMENT} bytes")]
+    #[error("the document has more than {MAX_DOCUMENT} bytes")]
     TooLarge,
-    #[error("the issuer's document is malformed")]
+    #[error("the document is malformed")]
     Malformed,
     #[error("the metadata is another issuer's")]
     OtherIssuer,
@@ -115,14 +115,7 @@ impl Provider {
     ///
     /// If this machine has no root certificates.
     pub fn new(issuer: Issuer, clock: Clock) -> reqwest::Result<Self> {
-        let builder = reqwest::Client::builder()
-            .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Arc::new(Resolver::new(&[issuer.url().clone()])))
-            .redirect(Policy::none())
-            .referer(false)
-            // Requests are rare, and an idle connection may have died while the function was frozen.
-            .pool_max_idle_per_host(0);
-        let http = if issuer.is_local() { builder.no_proxy() } else { builder.https_only(true) }.build()?;
+        let http = client(&issuer)?;
         Ok(Self(Arc::new(Inner { issuer, http, clock, known: Mutex::default(), asked_at: Default::default() })))
     }
 
@@ -246,12 +239,24 @@ impl Provider {
     }
 }
 
-async fn within_timeout<T>(request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// The HTTP client for documents of this issuer, or at this URL.
+pub(crate) fn client(issuer: &Issuer) -> reqwest::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
+        .dns_resolver(Arc::new(Resolver::new(&[issuer.url().clone()])))
+        .redirect(Policy::none())
+        .referer(false)
+        // Requests are rare, and an idle connection may have died while the function was frozen.
+        .pool_max_idle_per_host(0);
+    if issuer.is_local() { builder.no_proxy() } else { builder.https_only(true) }.build()
+}
+
+pub(crate) async fn within_timeout<T>(request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::time::timeout(TIMEOUT, request).await.unwrap_or(Err(Failure::Timeout))
 }
 
 /// The JSON document that answers a request.
-async fn json<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Failure> {
+pub(crate) async fn json<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Failure> {
     let request = request.header("accept", "application/json");
     let mut response = request.send().await.map_err(|_| Failure::Unreachable)?;
     if response.status() != StatusCode::OK {

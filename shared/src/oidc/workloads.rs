@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use axum::extract::FromRef;
 use serde_json::{Map, Value};
+use url::Url;
 
 use super::token::Unverified;
-use super::{Issuer, Provider, Reason, Refusal};
+use super::{Issuer, PlainHttp, Provider, Reason, Refusal};
+use crate::app::App;
 use crate::clock::{Clock, Moment};
+use crate::config::{self, MissingSetting};
 use crate::secret::digest;
 
 /// The longest validity of an ID token.
@@ -26,6 +30,39 @@ pub struct Workload {
     pub replay_id: String,
     /// When the ID token expires. It is accepted for [`LEEWAY`](super::LEEWAY) longer.
     pub expires_at: Moment,
+}
+
+/// The state of the function that exchanges ID tokens of CI.
+#[derive(Debug, Clone, FromRef)]
+pub struct CiApp {
+    /// The state that every function needs.
+    pub app: App,
+    /// The issuers and audiences of CI.
+    pub workloads: Workloads,
+}
+
+impl CiApp {
+    /// Configures the state from the environment, as [`Workloads::from_env`] says.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is missing or malformed, or the issuers cannot be used.
+    pub async fn from_env() -> Result<Self, lambda_http::Error> {
+        let app = App::from_env().await?;
+        let workloads = Workloads::from_env(app.clock())?;
+        Ok(Self { app, workloads })
+    }
+}
+
+/// CI cannot sign in as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum Unconfigured {
+    /// A setting is missing or malformed.
+    #[error(transparent)]
+    Setting(#[from] MissingSetting),
+    /// This machine has no root certificates.
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
 }
 
 /// The issuers and audiences that a deployment accepts from CI.
@@ -48,6 +85,29 @@ impl Workloads {
     ) -> reqwest::Result<Self> {
         let providers = issuers.into_iter().map(|issuer| Provider::new(issuer, clock.clone()));
         Ok(Self { providers: providers.collect::<Result<_, _>>()?, audiences })
+    }
+
+    /// Reads `CI_ISSUERS` and `CI_AUDIENCES`, both separated by commas. Without issuers no ID token is
+    /// accepted. Without audiences, it is the host of `PUBLIC_URL`.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is missing or malformed, or this machine has no root certificates.
+    pub fn from_env(clock: &Clock) -> Result<Self, Unconfigured> {
+        let list = |name: &str| -> Vec<String> {
+            let text = config::optional(name).unwrap_or_default();
+            text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+        };
+        let issuers = list("CI_ISSUERS").into_iter().map(|issuer| Issuer::parse(&issuer, PlainHttp::Refused));
+        let issuers: Option<Vec<Issuer>> = issuers.collect();
+        let issuers = issuers.ok_or(MissingSetting("CI_ISSUERS"))?;
+        let mut audiences = list("CI_AUDIENCES");
+        if audiences.is_empty() && !issuers.is_empty() {
+            let public_url = Url::parse(&config::required("PUBLIC_URL")?).ok();
+            let host = public_url.as_ref().and_then(Url::host_str).ok_or(MissingSetting("PUBLIC_URL"))?;
+            audiences.push(host.to_owned());
+        }
+        Ok(Self::new(issuers, audiences, clock)?)
     }
 
     /// Verifies an ID token. Whether it was used before is the caller's to decide, by its

@@ -106,13 +106,25 @@ impl<O> RegistryHolder<O> {
 
 impl<O> RegistryUser<O> {
     /// Runs a future and updates the token's `last_used_at` concurrently.
-    pub async fn with_use_recorded<T>(&self, app: &App, answer: impl Future<Output = T>) -> T {
+    ///
+    /// # Errors
+    ///
+    /// That of the future, or 503 if this first use of a token should end the one it replaces and
+    /// could not.
+    pub async fn with_use_recorded<T>(
+        &self,
+        app: &App,
+        answer: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
         let recording = async {
-            if let Some(holder) = &self.holder {
-                app.store().record_use(holder.hash, &holder.token).await;
+            match &self.holder {
+                Some(holder) => app.store().record_use(holder.hash, &holder.token).await,
+                None => Ok(()),
             }
         };
-        futures::join!(answer, recording).0
+        let (answer, recorded) = futures::join!(answer, recording);
+        recorded?;
+        answer
     }
 }
 

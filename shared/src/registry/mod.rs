@@ -33,6 +33,7 @@ use std::time::Duration;
 use axum::extract::FromRef;
 use http::HeaderMap;
 use http::header::HOST;
+use http::request::Parts;
 use http::uri::Authority;
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -43,7 +44,9 @@ use self::upstream::Upstream;
 use crate::app::{App, InstallationsApp};
 use crate::clock::Moment;
 use crate::config::{self, MissingSetting};
+use crate::domain::Ecosystem;
 use crate::error::ApiError;
+use crate::hosts::{AtOwnHost, RegistryHosts};
 use crate::ids::OrgId;
 use crate::secret::Token;
 use crate::store::StoreError;
@@ -73,6 +76,8 @@ pub struct Settings {
     pub anonymous_access: bool,
     /// The public URL of the service.
     pub public_url: PublicUrl,
+    /// The registries' own hosts.
+    pub hosts: RegistryHosts,
     /// The timeout of a whole upstream response.
     pub timeout: Duration,
 }
@@ -80,7 +85,7 @@ pub struct Settings {
 impl Settings {
     /// Reads `NPM_UPSTREAM` or `PYPI_UPSTREAM` (each function has its own), `PYPI_FILE_HOSTS`
     /// (comma-separated), `ANONYMOUS_ACCESS` (`allow` or `deny`) and `PUBLIC_URL`, which is needed
-    /// only if the `Host` header is not the public name.
+    /// only if the `Host` header is not the public name, and the registries' hosts.
     fn from_env() -> Result<Self, MissingSetting> {
         let upstream = |name: &'static str| match config::optional(name) {
             Some(url) => Upstream::parse(&url).map(Some).ok_or(MissingSetting(name)),
@@ -102,6 +107,7 @@ impl Settings {
                 Some(url) => PublicUrl::Fixed(url.trim_end_matches('/').to_owned()),
                 None => PublicUrl::FromHostHeader("https"),
             },
+            hosts: RegistryHosts::from_env(),
         })
     }
 }
@@ -211,8 +217,21 @@ impl Registries {
         Ok(Self { settings, http, subscriptions: Arc::default() })
     }
 
+    /// The URL of a registry's root for this request, with a trailing slash: at its own host if the
+    /// request came there, else below the service's public URL.
+    ///
+    /// # Errors
+    ///
+    /// If the `Host` header is needed, and missing or invalid.
+    pub fn root_url(&self, ecosystem: Ecosystem, parts: &Parts) -> Result<String, ApiError> {
+        match parts.extensions.get::<AtOwnHost>() {
+            Some(AtOwnHost(url)) => Ok(format!("{url}/")),
+            None => Ok(format!("{}/{}/", self.base_url(&parts.headers)?, ecosystem.as_str())),
+        }
+    }
+
     /// The public URL of the service for this request, without a trailing slash.
-    pub fn base_url(&self, headers: &HeaderMap) -> Result<String, ApiError> {
+    fn base_url(&self, headers: &HeaderMap) -> Result<String, ApiError> {
         match &self.settings.public_url {
             PublicUrl::Fixed(url) => Ok(url.clone()),
             PublicUrl::FromHostHeader(scheme) => {
@@ -223,15 +242,17 @@ impl Registries {
         }
     }
 
-    /// Whether a URL has our host name, as in the `Host` header or the public URL. npm clients send
-    /// their token along on redirects within a host name, even to another port.
+    /// Whether a URL has a host name of ours: that of the `Host` header, of the public URL or of a
+    /// registry. npm clients send their token along on redirects within a host name, even to another
+    /// port.
     pub(crate) fn is_on_our_host(&self, headers: &HeaderMap, target: &Url) -> bool {
         let requested = host_header(headers).map(|host| format!("http://{host}"));
         let public = match &self.settings.public_url {
             PublicUrl::Fixed(url) => Some(url.clone()),
             PublicUrl::FromHostHeader(_) => None,
         };
-        let mut ours = requested.into_iter().chain(public).filter_map(|url| Url::parse(&url).ok());
+        let ours = requested.into_iter().chain(public).chain(self.settings.hosts.urls());
+        let mut ours = ours.filter_map(|url| Url::parse(&url).ok());
         ours.any(|ours| ours.host() == target.host())
     }
 

@@ -433,6 +433,7 @@ mod tests {
 
     use super::super::PublicUrl;
     use super::*;
+    use crate::hosts::RegistryHosts;
 
     #[test]
     fn only_plain_http_urls_are_accepted_as_upstreams() {
@@ -561,6 +562,7 @@ mod tests {
             pypi_file_hosts: Vec::new(),
             anonymous_access: false,
             public_url: PublicUrl::FromHostHeader("https"),
+            hosts: RegistryHosts::default(),
             timeout: Duration::from_secs(5),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Their states are those of org user tokens: active, expired, revoked (see
 //! [`super::org_user_tokens`]). A counter holds the number of active keys. Every transaction that
-//! adds or removes an active key also updates the counter, so it always equals the number of
+//! adds or removes an active key also updates the counter, so it always equals the number of counted
 //! pointers in the active listing:
 //!
 //! - create adds a pointer and increments the counter, if it is below the plan's limit and the plan
@@ -17,8 +17,9 @@ use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
 use super::orgs::Org;
+use super::rotation::{Found, Old, Replaces, Rotated, Rotation, Successor};
 use super::tokens::{ApiKey, StoredToken};
-use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, Transaction};
+use super::{Backoff, Committed, Condition, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::{Environment, Name, OrUnknown, Plan, Scopes, StateFilter, TokenState};
 use crate::ids::{OrgId, TokenId};
@@ -39,7 +40,17 @@ struct Pointer {
     environment: OrUnknown<Environment>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<Moment>,
+    /// As [`ApiKey::uncounted`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    uncounted: bool,
     hash: TokenHash,
+}
+
+impl ApiKey {
+    fn pointer(&self, hash: TokenHash) -> Pointer {
+        let ApiKey { id, environment, expires_at, uncounted, .. } = self.clone();
+        Pointer { id, environment, expires_at, uncounted, hash }
+    }
 }
 
 impl Pointer {
@@ -147,13 +158,11 @@ impl Store {
             last_used_at: None,
             revoked_at: None,
             revoked_by: None,
+            rotated: None,
+            replaces: None,
+            uncounted: false,
         };
-        let pointer = Pointer {
-            id: key.id.clone(),
-            environment: key.environment.clone(),
-            expires_at: key.expires_at,
-            hash: plain.hash(),
-        };
+        let pointer = key.pointer(plain.hash());
         let subject = Subject::new(ApiKey::SUBJECT, &key.id);
         let entry = Entry::done(&self.clock, caller, "api_key.create", subject.clone())?;
         let mut backoff = Backoff::new();
@@ -175,15 +184,7 @@ impl Store {
                 transaction.require_unrevoked(keys::token(by));
             }
             let counted = transaction.writes.len();
-            match plan.max_api_keys() {
-                Some(max) => transaction.update(
-                    keys::api_key_count(org),
-                    "ADD #active :one",
-                    "attribute_not_exists(#active) OR #active < :max",
-                    &[(":one", 1), (":max", max)],
-                ),
-                None => transaction.add(keys::api_key_count(org), ACTIVE, 1),
-            };
+            transaction.count_api_key(org, plan.max_api_keys());
             transaction
                 .require_where(keys::org(org), "#plan = :plan", &[(":plan", &plan)])
                 .put_new(keys::token(plain.hash()), &StoredToken::ApiKey(key.clone()))
@@ -297,10 +298,18 @@ impl Store {
     /// A transaction that moves expired keys.
     fn expired_api_keys(&self, org: &OrgId, batch: &[Pointer]) -> Transaction<'_> {
         let mut transaction = self.transaction();
-        transaction.add(keys::api_key_count(org), ACTIVE, -i64::try_from(batch.len()).unwrap_or(i64::MAX));
+        let counted = batch.iter().filter(|pointer| !pointer.uncounted).count();
+        if counted > 0 {
+            transaction.add(keys::api_key_count(org), ACTIVE, -i64::try_from(counted).unwrap_or(i64::MAX));
+        }
         for pointer in batch {
+            // A rotation may have changed what it counts.
+            let counts = if pointer.uncounted { "attribute_exists" } else { "attribute_not_exists" };
             transaction
-                .delete_existing(pointer.listed(org, TokenState::Active))
+                .delete_if(
+                    pointer.listed(org, TokenState::Active),
+                    Condition::plain(&format!("attribute_exists(pk) AND {counts}(uncounted)")),
+                )
                 .put(pointer.listed(org, TokenState::Expired), pointer);
             if let Some(expiry) = pointer.expiry(org) {
                 transaction.delete(expiry);
@@ -326,8 +335,7 @@ impl Store {
         cause: Cause<'_>,
         caller: &Caller,
     ) -> Result<bool, StoreError> {
-        let ApiKey { id, environment, expires_at, .. } = key.clone();
-        self.end_listed(&key.org_id, &Pointer { id, environment, expires_at, hash }, cause, caller).await
+        self.end_listed(&key.org_id, &key.pointer(hash), cause, caller).await
     }
 
     async fn end_listed(
@@ -339,24 +347,25 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let subject = Subject::new(ApiKey::SUBJECT, &pointer.id);
         let entry = cause.entry(&self.clock, caller, ApiKey::SUBJECT, subject)?;
-        let values = self.revocation(caller)?;
         let mut backoff = Backoff::persistent();
-        'attempts: while !self.is_revoked(pointer.hash).await? {
+        'attempts: loop {
+            let Some(StoredToken::ApiKey(key)) = self.stored_token(pointer.hash).await? else { break };
+            if key.revoked_at.is_some() {
+                break;
+            }
+            let pointer = key.pointer(pointer.hash);
             // Only an active key counts towards the plan. Its listing tells: try active first, then
             // expired.
             for state in [TokenState::Active, TokenState::Expired] {
                 let mut transaction = self.transaction();
                 transaction
                     .delete_existing(pointer.listed(org, state))
-                    .update(
-                        keys::token(pointer.hash),
-                        "SET #revoked_at = :now, #revoked_by = :by",
-                        "attribute_exists(pk) AND attribute_not_exists(#revoked_at)",
-                        &values,
-                    )
-                    .put(pointer.listed(org, TokenState::Revoked), pointer);
+                    .revoke_as_read(keys::token(pointer.hash), (pointer.expires_at, pointer.uncounted), caller)?
+                    .put(pointer.listed(org, TokenState::Revoked), &pointer);
                 if state == TokenState::Active {
-                    transaction.add(keys::api_key_count(org), ACTIVE, -1);
+                    if !pointer.uncounted {
+                        transaction.add(keys::api_key_count(org), ACTIVE, -1);
+                    }
                     if let Some(expiry) = pointer.expiry(org) {
                         transaction.delete(expiry);
                     }
@@ -368,10 +377,169 @@ impl Store {
                     None => continue 'attempts,
                 }
             }
-            // In neither listing: it was revoked in the meantime.
-            break;
+            // In neither listing, or changed: it was revoked or rotated in the meantime.
+            backoff.pause().await?;
         }
         Ok(false)
+    }
+
+    /// What a rotation of the key with this ID finds. `received_at` is when the call came in, in
+    /// milliseconds since 1970.
+    pub async fn api_key_to_rotate(
+        &self,
+        org: &OrgId,
+        id: &TokenId,
+        received_at: u64,
+    ) -> Result<Found<ApiKey>, StoreError> {
+        let pointer: Option<Pointer> = self.get(keys::api_key_by_id(org, id)).await?;
+        let Some(pointer) = pointer else { return Ok(Found::NotFound) };
+        match self.stored_token(pointer.hash).await? {
+            Some(StoredToken::ApiKey(key)) => self.to_rotate(key, pointer.hash, received_at).await,
+            _ => Ok(Found::NotFound),
+        }
+    }
+
+    /// Gives a key a successor with the same rights. `by` is the calling API key, if the caller is
+    /// one.
+    pub async fn rotate_api_key(
+        &self,
+        old: Old<ApiKey>,
+        rotation: Rotation,
+        by: Option<TokenHash>,
+        caller: &Caller,
+        once: Option<&Once>,
+    ) -> Result<Successor<ApiKey>, StoreError> {
+        let Old { token: old, hash, successor } = old;
+        let org = &old.org_id;
+        let (plan, suspended) = match self.org(org).await? {
+            Some(org) => (org.plan, org.suspended),
+            None => return Err(StoreError::Defect),
+        };
+        if suspended {
+            return Ok(match by {
+                Some(by) if self.is_revoked(by).await? => Successor::CallerRevoked,
+                _ => Successor::Suspended,
+            });
+        }
+        let now = self.clock.now();
+        let is_live = old.environment == Environment::Live;
+        let plain = Token::generate(if is_live { TokenKind::ApiKeyLive } else { TokenKind::ApiKeyTest })?;
+        let replaces = Replaces { id: old.id.clone(), hash, until_first_use: rotation.until_first_use };
+        let key = ApiKey {
+            id: TokenId::new(&self.clock)?,
+            prefix: plain.shown_prefix(),
+            created_at: now,
+            created_by: caller.actor.clone(),
+            expires_at: rotation.expires_at,
+            last_used_at: None,
+            rotated: None,
+            replaces: Some(replaces),
+            uncounted: false,
+            ..old.clone()
+        };
+        let before = old.rotated.as_ref().map_or(old.expires_at, |rotated| rotated.expires_at);
+        let end = rotation.end_of_old(now, before);
+        let rotated = Rotated { id: key.id.clone(), hash: plain.hash(), expires_at: before };
+        let subject = |id| Subject::new(ApiKey::SUBJECT, id);
+        let rotate = Entry::done(&self.clock, caller, "api_key.rotate", subject(&old.id))?
+            .with_detail(format!("replaced by {}", key.id));
+        let create = Entry::done(&self.clock, caller, "api_key.create", subject(&key.id))?
+            .with_detail(format!("replaces {}", old.id));
+        let (listed, new) = (old.pointer(hash), key.pointer(plain.hash()));
+        let mut transaction = self.transaction();
+        // First, since the first condition that fails is the answer.
+        if let Some(by) = by.filter(|by| *by != hash) {
+            transaction.require_unrevoked(keys::token(by));
+        }
+        let own = transaction.writes.len();
+        transaction.rotate(keys::token(hash), old.rotated.as_ref(), &rotated, end, caller)?;
+        match end {
+            None => {
+                transaction.delete_existing(listed.listed(org, TokenState::Active));
+                if let Some(expiry) = listed.expiry(org) {
+                    transaction.delete(expiry);
+                }
+                transaction.put(listed.listed(org, TokenState::Revoked), &listed);
+            }
+            Some(end) => {
+                let shortened = Pointer { expires_at: Some(end), uncounted: true, ..listed.clone() };
+                transaction
+                    .put(keys::api_key_by_id(org, &old.id), &shortened)
+                    .put_existing(shortened.listed(org, TokenState::Active), &shortened)
+                    .move_expiry(listed.expiry(org), keys::api_key_expiry(org, end, &old.id), &shortened);
+            }
+        }
+        if let (Some(unused), Some(rotated)) = (&successor, &old.rotated) {
+            let entry = Entry::done(&self.clock, caller, "api_key.revoke", subject(&unused.id))?
+                .with_detail("its predecessor was rotated again".to_owned());
+            transaction.revoke_unused(keys::token(rotated.hash), caller)?;
+            transaction.list_replaced_api_key_as_revoked(unused, rotated.hash).audit(org, &entry);
+        }
+        // The successor takes over what the old key or an unused successor counts. Neither counts if
+        // that successor was revoked.
+        let is_counted = !old.uncounted || successor.as_ref().is_some_and(|unused| !unused.uncounted);
+        let limit = transaction.writes.len();
+        if !is_counted {
+            transaction.count_api_key(org, plan.max_api_keys());
+        }
+        let after = transaction.writes.len();
+        transaction
+            .put_new(keys::token(plain.hash()), &StoredToken::ApiKey(key.clone()))
+            .put_new(keys::api_key_by_id(org, &key.id), &new)
+            .put_new(new.listed(org, TokenState::Active), &new);
+        if let Some(expiry) = new.expiry(org) {
+            transaction.put_new(expiry, &new);
+        }
+        transaction.audit(org, &create).audit(org, &rotate);
+        transaction.once(org, once, caller, subject(&key.id));
+        let mut backoff = Backoff::new();
+        loop {
+            let outcome = transaction.try_commit(&mut backoff).await?;
+            match outcome {
+                Some(Committed::Yes) => return Ok(Successor::Done(Box::new(key), plain)),
+                Some(Committed::No(index)) if index < own => return Ok(Successor::CallerRevoked),
+                Some(Committed::No(index)) if (limit..after).contains(&index) => {
+                    return Ok(Successor::PlanLimitReached);
+                }
+                _ => {}
+            }
+            // Whatever refused it, the same request may have been carried out meanwhile.
+            if let Some(repeat) = self.repeated(org, once, caller).await? {
+                return Ok(Successor::Repeated(repeat));
+            }
+            match self.stored_token(hash).await? {
+                Some(StoredToken::ApiKey(now)) if now.rotated != old.rotated => return Ok(Successor::Conflict),
+                _ if outcome.is_some() && by == Some(hash) => return Ok(Successor::CallerRevoked),
+                _ if outcome.is_some() => return Ok(Successor::NotFound),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Transaction<'_> {
+    /// Counts a new active key, unless that exceeds the plan's limit.
+    fn count_api_key(&mut self, org: &OrgId, max: Option<u64>) -> &mut Self {
+        match max {
+            Some(max) => self.update(
+                keys::api_key_count(org),
+                "ADD #active :one",
+                "attribute_not_exists(#active) OR #active < :max",
+                &[(":one", 1), (":max", max)],
+            ),
+            None => self.add(keys::api_key_count(org), ACTIVE, 1),
+        }
+    }
+
+    /// Moves a key that a rotation ends from the active listing to that of the revoked ones. Its
+    /// successor takes over what it counts.
+    pub(super) fn list_replaced_api_key_as_revoked(&mut self, key: &ApiKey, hash: TokenHash) -> &mut Self {
+        let pointer = key.pointer(hash);
+        self.delete_existing(pointer.listed(&key.org_id, TokenState::Active));
+        if let Some(expiry) = pointer.expiry(&key.org_id) {
+            self.delete(expiry);
+        }
+        self.put(pointer.listed(&key.org_id, TokenState::Revoked), &pointer)
     }
 }
 
@@ -398,14 +566,16 @@ mod tests {
             last_used_at: moment("2026-11-22T10:00:00Z"),
             revoked_at: moment("2026-11-23T10:00:00Z"),
             revoked_by: Some(Subject::new("api_key", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC")),
+            rotated: None,
+            replaces: None,
+            uncounted: false,
         }
     }
 
     #[test]
     fn stored_items_match_their_snapshots() {
         let hash = TokenHash::from_hex(&"ab".repeat(32)).unwrap();
-        let ApiKey { id, environment, expires_at, .. } = key();
         insta::assert_json_snapshot!("api_key", StoredToken::ApiKey(key()));
-        insta::assert_json_snapshot!("api_key_pointer", Pointer { id, environment, expires_at, hash });
+        insta::assert_json_snapshot!("api_key_pointer", key().pointer(hash));
     }
 }

@@ -42,6 +42,9 @@ use crate::email::{AddressHash, EmailAddress, Language};
 use crate::ids::OrgId;
 use crate::secret::{RandomnessUnavailable, Token, TokenHash, TokenKind};
 
+/// Maximum tokens in one report.
+pub const MAX_REPORTED: usize = 1_000;
+
 /// How long a mark lives: an organization that is told only is told once in this time.
 const MARKED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -369,6 +372,10 @@ struct Claimed {
     ttl: i64,
 }
 
+/// A notice of which only the key is read: one that cannot be read must not hide the others.
+#[derive(Deserialize)]
+struct Waiting {}
+
 /// The key of what a token or the secret of a session opens.
 fn key_of(token: &Token) -> Key {
     match token.kind() {
@@ -387,10 +394,10 @@ impl Store {
     /// was reported twice counts once.
     pub async fn report_leaks(&self, reported: &[Reported], caller: &Caller) -> Report {
         // By the key in the table, with the place that is known.
-        let mut places: BTreeMap<String, (TokenHash, Option<&Place>)> = BTreeMap::new();
+        let mut places: BTreeMap<String, (TokenHash, Option<Place>)> = BTreeMap::new();
         for Reported { token, place } in reported {
             let known = places.entry(key_of(token).pk).or_insert((token.hash(), None));
-            known.1 = known.1.or(place.as_ref());
+            known.1 = known.1.take().or_else(|| place.clone());
         }
         let (found, mut result) = self.leaked(reported).await;
         let policies = match self.leak_policies(found.values().filter_map(Leaked::org_id)).await {
@@ -401,14 +408,20 @@ impl Store {
             }
         };
         let known = reported.iter().map(|reported| found.contains_key(&key_of(&reported.token).pk)).collect();
-        let undecided = |leaked: &Leaked| leaked.org_id().is_some_and(|org| !policies.contains_key(org));
-        let to_end = found.iter().filter(|(_, leaked)| !leaked.is_revoked() && !undecided(leaked));
-        let ended = stream::iter(to_end).map(async |(pk, leaked)| {
-            let (hash, place) = places.get(pk).ok_or(StoreError::Defect)?;
-            let policy = leaked.org_id().and_then(|org| policies.get(org)).copied().unwrap_or_default();
+        let mut decided: Vec<(Leaked, LeakPolicy, TokenHash, Option<Place>)> = Vec::with_capacity(found.len());
+        for (pk, leaked) in found {
+            let policy = match leaked.org_id() {
+                None => Some(LeakPolicy::Revoke),
+                Some(org) => policies.get(org).copied(),
+            };
+            if let (Some(policy), Some((hash, place)), false) = (policy, places.get(&pk), leaked.is_revoked()) {
+                decided.push((leaked, policy, *hash, place.clone()));
+            }
+        }
+        let ended = stream::iter(decided).map(|(leaked, policy, hash, place)| async move {
             match (policy, leaked.org_id()) {
-                (LeakPolicy::TellOnly, Some(org)) => self.tell_only(leaked, org, *hash, *place, caller).await,
-                _ => self.end_leaked(leaked, *hash, *place, caller).await,
+                (LeakPolicy::TellOnly, Some(org)) => self.tell_only(&leaked, org, hash, place.as_ref(), caller).await,
+                _ => self.end_leaked(&leaked, hash, place.as_ref(), caller).await,
             }
         });
         let mut recipients = BTreeSet::new();
@@ -576,7 +589,7 @@ impl Store {
             // One notice of each: the next query starts after all of the last recipient's.
             let start = found.last().or(after).map_or_else(String::new, |last| format!("{}#~", last.as_key()));
             let sort_keys = if start.is_empty() { SortKeys::All } else { SortKeys::After(&start) };
-            let next: Vec<(String, Notice)> = self.query(Range::new(keys::LEAK_NOTICES, sort_keys), 1).await?;
+            let next: Vec<(String, Waiting)> = self.query(Range::new(keys::LEAK_NOTICES, sort_keys), 1).await?;
             let Some((sort_key, _)) = next.first() else { break };
             found.push(Recipient::of_notice(sort_key).ok_or(StoreError::Defect)?);
         }

@@ -22,6 +22,7 @@ pub mod org_user_tokens;
 pub mod orgs;
 pub mod rate_limits;
 pub mod registration;
+pub mod rotation;
 pub mod sessions;
 pub mod sign_in;
 pub mod table;

@@ -19,8 +19,9 @@ use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
 use super::members::Member;
+use super::rotation::{Found, Old, Replaces, Rotated, Rotation, Successor};
 use super::tokens::{OrgUserToken, StoredToken};
-use super::{Backoff, Committed, Range, SortKeys, Store, StoreError};
+use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::{StateFilter, TokenState, UserIdentifier, UserIdentifierPrefix};
 use crate::ids::{OrgId, TokenId};
@@ -83,6 +84,22 @@ impl Pointer {
 
     fn has_expired(&self, now: Moment) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+}
+
+impl Transaction<'_> {
+    /// Moves a token from whatever listing it is in to that of the revoked ones.
+    fn list_as_revoked(&mut self, org: &OrgId, pointer: &Pointer) -> &mut Self {
+        self.delete(pointer.listed(org, TokenState::Active)).delete(pointer.listed(org, TokenState::Expired));
+        if let Some(expiry) = pointer.expiry(org) {
+            self.delete(expiry);
+        }
+        self.put(pointer.listed(org, TokenState::Revoked), pointer)
+    }
+
+    /// As [`Self::list_as_revoked`], for a token that its successor has replaced.
+    pub(super) fn list_org_user_token_as_revoked(&mut self, token: &OrgUserToken, hash: TokenHash) {
+        self.list_as_revoked(&token.org_id, &token.pointer(hash));
     }
 }
 
@@ -211,6 +228,8 @@ impl Store {
             last_used_at: None,
             revoked_at: None,
             revoked_by: None,
+            rotated: None,
+            replaces: None,
         };
         let pointer = token.pointer(plain.hash());
         let subject = Subject::new(OrgUserToken::SUBJECT, &token.id);
@@ -379,6 +398,113 @@ impl Store {
         Ok(Some(token))
     }
 
+    /// What a rotation of the token with this ID finds. `received_at` is when the call came in, in
+    /// milliseconds since 1970.
+    pub async fn org_user_token_to_rotate(
+        &self,
+        org: &OrgId,
+        id: &TokenId,
+        received_at: u64,
+    ) -> Result<Found<OrgUserToken>, StoreError> {
+        let pointer: Option<Pointer> = self.get(keys::org_user_token_by_id(org, id)).await?;
+        let Some(pointer) = pointer else { return Ok(Found::NotFound) };
+        let Some(StoredToken::OrgUser(mut token)) = self.stored_token(pointer.hash).await? else {
+            return Ok(Found::NotFound);
+        };
+        self.note_membership(&mut token).await?;
+        self.to_rotate(token, pointer.hash, received_at).await
+    }
+
+    /// Gives a token a successor for the same user and membership.
+    pub async fn rotate_org_user_token(
+        &self,
+        old: Old<OrgUserToken>,
+        rotation: Rotation,
+        caller: &Caller,
+        once: Option<&Once>,
+    ) -> Result<Successor<OrgUserToken>, StoreError> {
+        let Old { token: old, hash, successor } = old;
+        let now = self.clock.now();
+        let plain = Token::generate(TokenKind::OrgUser)?;
+        let replaces = Replaces { id: old.id.clone(), hash, until_first_use: rotation.until_first_use };
+        let token = OrgUserToken {
+            id: TokenId::new(&self.clock)?,
+            token_prefix: plain.shown_prefix(),
+            created_at: now,
+            created_by: caller.actor.clone(),
+            expires_at: rotation.expires_at,
+            last_used_at: None,
+            rotated: None,
+            replaces: Some(replaces),
+            ..old.clone()
+        };
+        let before = old.rotated.as_ref().map_or(old.expires_at, |rotated| rotated.expires_at);
+        let rotated = Rotated { id: token.id.clone(), hash: plain.hash(), expires_at: before };
+        let (org, subject) = (&old.org_id, Subject::new(OrgUserToken::SUBJECT, &token.id));
+        let rotate =
+            Entry::done(&self.clock, caller, "org_user_token.rotate", Subject::new(OrgUserToken::SUBJECT, &old.id))?
+                .with_detail(format!("replaced by {}", token.id));
+        let issue = Entry::done(&self.clock, caller, "org_user_token.issue", subject.clone())?
+            .with_detail(format!("replaces {}", old.id));
+        let (listed, new) = (old.pointer(hash), token.pointer(plain.hash()));
+        let mut transaction = self.transaction();
+        let end = rotation.end_of_old(now, before);
+        transaction.rotate(keys::token(hash), old.rotated.as_ref(), &rotated, end, caller)?;
+        match end {
+            None => {
+                transaction.list_as_revoked(org, &listed);
+            }
+            Some(end) => {
+                let shortened = Pointer { expires_at: Some(end), ..listed.clone() };
+                transaction
+                    .put(keys::org_user_token_by_id(org, &old.id), &shortened)
+                    .put_existing(shortened.listed(org, TokenState::Active), &shortened)
+                    .move_expiry(listed.expiry(org), keys::org_user_token_expiry(org, end, &old.id), &shortened);
+            }
+        }
+        if let (Some(unused), Some(rotated)) = (&successor, &old.rotated) {
+            let entry = Entry::done(
+                &self.clock,
+                caller,
+                "org_user_token.revoke",
+                Subject::new(OrgUserToken::SUBJECT, &unused.id),
+            )?
+            .with_detail("its predecessor was rotated again".to_owned());
+            transaction.revoke_unused(keys::token(rotated.hash), caller)?;
+            transaction.list_as_revoked(org, &unused.pointer(rotated.hash)).audit(org, &entry);
+        }
+        transaction
+            .put_new(keys::token(plain.hash()), &StoredToken::OrgUser(token.clone()))
+            .put_new(keys::org_user_token_by_id(org, &token.id), &new)
+            .put_new(new.listed(org, TokenState::Active), &new);
+        if let Some(expiry) = new.expiry(org) {
+            transaction.put_new(expiry, &new);
+        }
+        transaction.audit(org, &issue).audit(org, &rotate);
+        let key = transaction.once(org, once, caller, subject);
+        let mut backoff = Backoff::new();
+        loop {
+            match transaction.try_commit(&mut backoff).await? {
+                Some(Committed::Yes) => return Ok(Successor::Done(Box::new(token), plain)),
+                Some(Committed::No(index)) if Some(index) == key => {
+                    let repeated = self.repeated(org, once, caller).await?;
+                    return repeated.map(Successor::Repeated).ok_or(StoreError::Unavailable);
+                }
+                // Another call may have changed it meanwhile.
+                outcome => match self.stored_token(hash).await? {
+                    Some(StoredToken::OrgUser(now)) if now.rotated != old.rotated => {
+                        return Ok(match self.repeated(org, once, caller).await? {
+                            Some(repeat) => Successor::Repeated(repeat),
+                            None => Successor::Conflict,
+                        });
+                    }
+                    _ if outcome.is_some() => return Ok(Successor::NotFound),
+                    _ => {}
+                },
+            }
+        }
+    }
+
     /// Revokes a token of this organization by ID. Idempotent; false if there is no such token.
     pub async fn revoke_org_user_token(&self, org: &OrgId, id: &TokenId, caller: &Caller) -> Result<bool, StoreError> {
         let pointer: Option<Pointer> = self.get(keys::org_user_token_by_id(org, id)).await?;
@@ -411,30 +537,24 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let subject = Subject::new(OrgUserToken::SUBJECT, &pointer.id);
         let entry = cause.entry(&self.clock, caller, OrgUserToken::SUBJECT, subject)?;
-        let values = self.revocation(caller)?;
+        let mut pointer = pointer.clone();
         let mut backoff = Backoff::persistent();
         loop {
             let mut transaction = self.transaction();
             transaction
-                .update(
-                    keys::token(pointer.hash),
-                    "SET #revoked_at = :now, #revoked_by = :by",
-                    "attribute_exists(pk) AND attribute_not_exists(#revoked_at)",
-                    &values,
-                )
-                .delete(pointer.listed(org, TokenState::Active))
-                .delete(pointer.listed(org, TokenState::Expired))
-                .put(pointer.listed(org, TokenState::Revoked), pointer);
-            if let Some(expiry) = pointer.expiry(org) {
-                transaction.delete(expiry);
+                .revoke_as_read(keys::token(pointer.hash), (pointer.expires_at, false), caller)?
+                .list_as_revoked(org, &pointer)
+                .audit(org, &entry)
+                .tell(cause, pointer.hash, &Recipient::Org(org.clone()), None, &entry);
+            if transaction.try_commit(&mut backoff).await? == Some(Committed::Yes) {
+                return Ok(true);
             }
-            transaction.audit(org, &entry).tell(cause, pointer.hash, &Recipient::Org(org.clone()), None, &entry);
-            match transaction.try_commit(&mut backoff).await? {
-                Some(Committed::Yes) => return Ok(true),
-                // It is already revoked: `revoked_at` stays unchanged.
-                Some(Committed::No(_)) => return Ok(false),
-                None if self.is_revoked(pointer.hash).await? => return Ok(false),
-                None => {}
+            // Another call conflicts, has revoked it (`revoked_at` stays unchanged), or has rotated it.
+            match self.stored_token(pointer.hash).await? {
+                Some(StoredToken::OrgUser(token)) if token.revoked_at.is_none() => {
+                    pointer = token.pointer(pointer.hash);
+                }
+                _ => return Ok(false),
             }
         }
     }
@@ -517,6 +637,8 @@ mod tests {
             last_used_at: moment("2026-11-22T10:00:00Z"),
             revoked_at: moment("2026-11-23T10:00:00Z"),
             revoked_by: Some(Subject::new("operator", "guardctl")),
+            rotated: None,
+            replaces: None,
         }
     }
 

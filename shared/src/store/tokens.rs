@@ -9,6 +9,7 @@ use strum::IntoStaticStr;
 
 use super::audit::{Caller, Subject};
 use super::bot_tokens::Acting;
+use super::rotation::{Replaces, Rotated};
 use super::{Store, StoreError, keys};
 use crate::clock::Moment;
 use crate::domain::{AccessRole, Environment, Held, Name, OrUnknown, ProjectId, Scope, TokenState, UserIdentifier};
@@ -97,6 +98,15 @@ pub struct ApiKey {
     /// Who revoked it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<Subject>,
+    /// Its successor, if it was rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated: Option<Rotated>,
+    /// What it replaces, if it is a successor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Replaces>,
+    /// Whether it no longer counts towards the plan's limit, since its successor does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncounted: bool,
 }
 
 impl ApiKey {
@@ -318,6 +328,12 @@ pub struct OrgUserToken {
     /// Who revoked it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<Subject>,
+    /// Its successor, if it was rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated: Option<Rotated>,
+    /// What it replaces, if it is a successor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Replaces>,
 }
 
 impl OrgUserToken {
@@ -419,6 +435,15 @@ impl StoredToken {
         }
     }
 
+    /// What it replaces, if it is a successor.
+    pub fn replaces(&self) -> Option<&Replaces> {
+        match self {
+            StoredToken::ApiKey(key) => key.replaces.as_ref(),
+            StoredToken::OrgUser(token) => token.replaces.as_ref(),
+            StoredToken::Bot(_) | StoredToken::EmailVerified(_) | StoredToken::OrgAccess(_) => None,
+        }
+    }
+
     /// When it was last used. Bot tokens live for a day at most and do not keep it.
     pub fn last_used_at(&self) -> Option<Moment> {
         match self {
@@ -432,13 +457,22 @@ impl StoredToken {
 }
 
 impl Store {
-    /// Updates `last_used_at`, at most once a minute per token. It never moves the time back, never
-    /// recreates a deleted token, and never fails the request.
-    pub async fn record_use(&self, hash: TokenHash, token: &StoredToken) {
+    /// Updates `last_used_at`, at most once a minute per token. It never moves the time back, and
+    /// never recreates a deleted token.
+    ///
+    /// # Errors
+    ///
+    /// Only at the first use of a successor that ends what it replaces. The request then fails too;
+    /// other uses are answered whether they are recorded or not.
+    pub async fn record_use(&self, hash: TokenHash, token: &StoredToken) -> Result<(), StoreError> {
+        let is_first_of_successor = token.last_used_at().is_none() && token.replaces().is_some();
+        if is_first_of_successor && self.record_first_use(hash, token).await? {
+            return Ok(());
+        }
         let now = self.clock.now();
         let minute_ago = now.minus(MINUTE);
         if matches!(token, StoredToken::Bot(_)) || token.last_used_at().is_some_and(|last| last > minute_ago) {
-            return;
+            return Ok(());
         }
         let values = [(":now", now), (":minute_ago", minute_ago)];
         let recording = self.update(
@@ -450,6 +484,7 @@ impl Store {
         if !matches!(tokio::time::timeout(RECORD_TIMEOUT, recording).await, Ok(Ok(_))) {
             tracing::warn!("last_used_at was not updated");
         }
+        Ok(())
     }
 
     /// Whether the token with this hash is already revoked. A read is cheaper than a write that

@@ -29,6 +29,7 @@ fn coverage_table_matches_the_permission_table() {
         assert_eq!(*guard == Guard::EmailHolder, rule.email_tokens, "{}", operation.name());
         assert_eq!(*guard == Guard::Registry, rule.registry_tokens, "{}", operation.name());
         assert_eq!(*guard == Guard::Authorizer, rule.authorizer, "{}", operation.name());
+        assert_eq!(*guard == Guard::Holder, rule.own_token, "{}", operation.name());
     }
 }
 
@@ -87,6 +88,13 @@ async fn every_permitted_role_and_scope_succeeds() {
         for role in rule.roles {
             credentials.push((role.as_str(), service.bot(&fixtures.org, &[*role]).await.credential));
         }
+        if !rule.roles.is_empty() {
+            // They act as a bot with several roles.
+            let bot = service.bot(&fixtures.org, rule.roles).await;
+            for role in rule.roles {
+                credentials.push((role.as_str(), service.job(&bot, &[*role]).await));
+            }
+        }
         if let Some(scope) = rule.scope {
             // A key can only grant scopes that it has itself.
             let scopes = [scope.as_str(), Scope::FleetRead.as_str()];
@@ -113,6 +121,7 @@ async fn authorizer_accepts_every_active_credential() {
             &fixtures.access_token.token,
             &fixtures.token.token,
             &fixtures.email_token,
+            &fixtures.job,
             &service.bot(&fixtures.org, &[]).await.credential,
         ] {
             let answer = service.send(covered.request(&service, &fixtures).bearer_auth(credential)).await;
@@ -133,6 +142,7 @@ async fn authorization_scheme_is_case_insensitive_on_every_operation() {
         for covered in first.into_iter().chain(last) {
             let credential = match covered.guard {
                 Guard::EmailHolder => &email_token,
+                Guard::Holder => &fixtures.token.token,
                 _ => &fixtures.owner.credential,
             };
             let request =

@@ -8,7 +8,7 @@ use reqwest::{Method, header};
 use serde_json::{Map, Value, json};
 use shared::permissions::Operation;
 use shared::secret::TokenKind;
-use tests::coverage::{Covered, Fixtures, answered, routed, unknown_token};
+use tests::coverage::{Covered, Fixtures, Guard, answered, routed, unknown_token};
 use tests::{Answer, Service};
 
 /// A secret that responses must not echo.
@@ -101,13 +101,15 @@ fn assert_400_without_secret(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn bodies_over_16_384_bytes_are_413() {
+async fn bodies_over_their_limit_are_413() {
     for_each_operation_with_body(async |call| {
         let good = call.good().to_string();
-        for size in [16_384, 16_385, 100_000] {
+        // Reports of leaked tokens are longer.
+        let limit = if call.covered.operation == Operation::TokensLeaked { 1_048_576 } else { 16_384 };
+        for size in [limit, limit + 1, limit + 100_000] {
             let padded = format!("{good}{}", " ".repeat(size - good.len()));
             let answer = call.send(padded.clone()).await;
-            if size == 16_384 {
+            if size == limit {
                 call.assert_success(&answer);
                 let call = call.with_fresh_fixtures().await;
                 let good = call.good().to_string();
@@ -320,7 +322,8 @@ async fn unknown_query_parameters_are_refused_and_not_echoed() {
     let service = Service::start().await;
     let fixtures = Fixtures::create(&service).await;
     let token = unknown_token(TokenKind::OrgUser);
-    for covered in answered() {
+    // GitHub may add some.
+    for covered in answered().filter(|covered| covered.guard != Guard::Signed) {
         for (query, field) in [
             ("debug=1".to_owned(), "debug"),
             ("token=".to_owned(), "token"),

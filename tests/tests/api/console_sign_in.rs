@@ -666,8 +666,10 @@ fn deployed(service: &Service, sign_in: SignIn) -> BTreeMap<String, axum::Router
         log: service.installation_log.clone(),
         mailer: service.mailer.clone(),
         registries: Registries::new(no_upstreams()).unwrap(),
+        workloads: service.issuer.workloads(),
         console: Console::at("https://guard.example.com").with_sign_in(sign_in),
         provider: None,
+        scanner_keys: None,
     })
 }
 

@@ -10,8 +10,11 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::cost::Cost;
+use shared::domain::LeakPolicy;
 use shared::permissions::Role;
+use shared::secret::TokenKind;
 use tests::console::issued_token;
+use tests::coverage::{Fixtures, unknown_token};
 use tests::{Answer, Bot, Issued, Org, Service};
 
 /// The read of the bot.
@@ -306,7 +309,7 @@ async fn authentication_makes_two_parallel_reads() {
 }
 
 #[tokio::test]
-async fn npm_logout_costs_as_much_as_revoking() {
+async fn npm_logout_costs_one_read_and_the_revocation() {
     let service = Service::start().await;
     let (org, owner) = service.org_with_owner().await;
     let logout = async |token: &str| {
@@ -314,10 +317,56 @@ async fn npm_logout_costs_as_much_as_revoking() {
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.cost()
     };
-    // The token, its pointer, the token again; the token, three listings, the entry.
-    assert_eq!(logout(&service.issue(&org, &owner, "alice").await.token).await, cost(4, 3.0, 4.0 * WRITE + AUDIT));
+    // The token; the token, three listings, the entry.
+    assert_eq!(logout(&service.issue(&org, &owner, "alice").await.token).await, cost(2, 1.0, 4.0 * WRITE + AUDIT));
     // The token; address, token and pointer, the entry.
     assert_eq!(logout(&service.email_token("alice@example.com").await).await, cost(2, 1.0, 3.0 * WRITE + AUDIT));
+}
+
+#[tokio::test]
+async fn own_revocation_costs_what_its_kind_does() {
+    let service = Service::start_with_manual_clock().await;
+    let fixtures = Fixtures::create(&service).await;
+    let bot = service.bot(&fixtures.org, &[]).await;
+    for (credential, expected) in [
+        // The token; the token, three listings, the entry.
+        (&fixtures.token.token, cost(2, 1.0, 4.0 * WRITE + AUDIT)),
+        // The key twice; the key, two listings, the counter, the entry.
+        (&fixtures.api_key.key, cost(3, 2.0, 4.0 * WRITE + AUDIT)),
+        // The token twice and its pointer; token, pointer, name, the counter, the entry.
+        (&fixtures.access_token.token, cost(4, 3.0, 4.0 * WRITE + AUDIT)),
+        // The token, its bot and its trust; the token, the entry.
+        (&fixtures.job, cost(4, 3.0, WRITE + AUDIT)),
+        // The bot twice; the bot, the key's item, the entry.
+        (&bot.credential, cost(3, 2.0, 2.0 * WRITE + AUDIT)),
+        // The token; address, token and pointer, the entry.
+        (&fixtures.email_token, cost(2, 1.0, 3.0 * WRITE + AUDIT)),
+    ] {
+        let answer = service.call(Method::DELETE, "/v1/tokens/self", credential).await;
+        assert_eq!(answer.status, 204, "{}", answer.text);
+        assert_eq!(answer.cost(), expected);
+    }
+}
+
+#[tokio::test]
+async fn report_of_a_leak_costs_two_counters_and_what_it_ends() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, owner) = service.org_with_owner().await;
+    service.set_leaks(&org.id, &["security@example.com"], LeakPolicy::Revoke).await;
+    let report = async |token: &str| {
+        let body = json!({"tokens": [{"token": token, "url": "https://example.com/"}]});
+        let answer = service.send(service.request(Method::POST, "/v1/tokens/leaked").json(&body)).await;
+        assert_eq!(answer.status, 202, "{}", answer.text);
+        answer.cost()
+    };
+    // One counter: it is not well-formed.
+    assert_eq!(report("x").await, cost(1, 0.0, 1.0));
+    // Two counters and one look.
+    assert_eq!(report(&unknown_token(TokenKind::OrgUser)).await, cost(3, 0.0, 2.0));
+    let token = service.issue(&org, &owner, "alice").await.token;
+    // The token and the organization; as a revocation, the mark and the notice. Then the claim of the
+    // hour; the notices, the organization again and the contact's language; the notice is deleted.
+    assert_eq!(report(&token).await, cost(10, 5.0, 2.0 + 6.0 * WRITE + AUDIT + 2.0 * WRITE));
 }
 
 #[tokio::test]
@@ -333,6 +382,7 @@ async fn page_costs_three_reads_beside_what_it_shows() {
     assert_eq!(owner.submit(&org.page("my-tokens/issue"), &[("expiry", "never")]).await.status, 200);
     let own = format!("?user_identifier={}", owner.person.email.expose());
     let own = service.listed_ids(&org, &bot, &own).await.remove(0);
+    let trust = service.trust(&bot, &[]).await.id;
     for (path, calls, read) in [
         // Counters of 14 days in eight shards, in two batches; what is due and the active tokens; the log.
         ("", 5, 59.0),
@@ -359,7 +409,11 @@ async fn page_costs_three_reads_beside_what_it_shows() {
         (&format!("access-tokens/{access_token}/delete"), 2, 2.0),
         ("bots", 2, 2.0),
         ("bots/add", 0, 0.0),
-        (&format!("bots/{}", bot.id), 1, 1.0),
+        // The bot and its trusts.
+        (&format!("bots/{}", bot.id), 2, 2.0),
+        (&format!("bots/{}/trusts/add", bot.id), 1, 1.0),
+        (&format!("bots/{}/trusts/{trust}/remove", bot.id), 2, 2.0),
+        (&format!("bots/{}/end-tokens", bot.id), 1, 1.0),
         (&format!("bots/{}/delete", bot.id), 1, 1.0),
         ("members", 2, 2.0),
         ("members/invite", 0, 0.0),

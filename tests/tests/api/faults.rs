@@ -188,9 +188,22 @@ impl Setup {
         let done = match covered.operation {
             Operation::OrgUserTokensIssue | Operation::OrgAccessTokensCreate => counts(&said("token")).await,
             Operation::ApiKeysCreate => counts(&said("key")).await,
-            Operation::OrgUserTokensRevoke | Operation::OrgUserTokensRevokeByUser | Operation::RegistryNpmLogout => {
-                !counts(&fixtures.token.token).await
+            // The use of the successor ends the old one.
+            Operation::OrgUserTokensRotate => {
+                let is_active = counts(&fixtures.token.token).await && counts(&said("token")).await;
+                is_active && !counts(&fixtures.token.token).await
             }
+            Operation::ApiKeysRotate => {
+                let is_active = counts(&fixtures.api_key.key).await && counts(&said("key")).await;
+                is_active && !counts(&fixtures.api_key.key).await
+            }
+            Operation::BotsExchange => counts(&said("access_token")).await,
+            Operation::IntegrationsGithubSecretScanning
+            | Operation::OrgUserTokensRevoke
+            | Operation::OrgUserTokensRevokeByUser
+            | Operation::RegistryNpmLogout
+            | Operation::TokensLeaked
+            | Operation::TokensRevokeSelf => !counts(&fixtures.token.token).await,
             Operation::ApiKeysRevoke => !counts(&fixtures.api_key.key).await,
             Operation::OrgAccessTokensDelete => !counts(&fixtures.access_token.token).await,
             Operation::OrgAccessTokensUpdate => {
@@ -245,7 +258,15 @@ impl Setup {
                     "{what}"
                 );
             }
-            Operation::RegistryNpmLogout => {
+            // The token ends by itself, and the job gets another one.
+            Operation::BotsExchange => {
+                let entries = service.table.audit_entries(&fixtures.org.id).await;
+                let exchanged = entries.iter().filter(|entry| entry["action"] == "bot.exchange");
+                // One by the fixtures.
+                assert_eq!(exchanged.count(), 2, "{what}");
+                assert!(!service.exchanged(&fixtures.owner).await.is_empty(), "{what}");
+            }
+            Operation::RegistryNpmLogout | Operation::TokensRevokeSelf => {
                 assert_eq!(service.whoami(&fixtures.token.token).await.status, 401, "{what}");
             }
             Operation::OrgAccessTokensDelete => {
@@ -271,11 +292,16 @@ fn refused_once_done(case: Case) -> Option<u16> {
     match case.covered.operation {
         // The repeat names the token whose plaintext was lost.
         _ if case.once => Some(409),
+        // An ID token is exchanged once.
+        Operation::BotsExchange => Some(401),
         // The name belongs to the token whose plaintext was lost; delete that one.
         Operation::OrgAccessTokensCreate => Some(400),
         Operation::OrgAccessTokensDelete => Some(404),
         // The token is revoked, so it no longer authenticates.
-        Operation::EmailTokensRegenerate | Operation::EmailTokensRevoke | Operation::RegistryNpmLogout => Some(401),
+        Operation::EmailTokensRegenerate
+        | Operation::EmailTokensRevoke
+        | Operation::RegistryNpmLogout
+        | Operation::TokensRevokeSelf => Some(401),
         // A code can be used once.
         Operation::EmailTokensReset => Some(400),
         _ => None,

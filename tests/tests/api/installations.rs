@@ -23,7 +23,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The columns of the log.
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "time",
     "ecosystem",
     "package",
@@ -36,6 +36,7 @@ const COLUMNS: [&str; 12] = [
     "command",
     "session",
     "source_ip",
+    "subject",
 ];
 
 /// A download by npm in the given session.
@@ -111,19 +112,29 @@ async fn entry_records_user_package_and_client() {
     service.clock.advance(SECOND);
     let bare = Download { client: None, client_version: None, source_ip: None, ..without_session("Flask_SQLAlchemy") };
     log(&service, &org, &bare).await;
+    service.clock.advance(SECOND);
+    let job = "repo:acme/widgets:ref:refs/heads/main".to_owned();
+    let in_ci = Download { user_identifier: None, subject: Some(job), ..download("@example/right-pad", "", "ci") };
+    log(&service, &org, &in_ci).await;
     let expected = json!({
         "installations": [
+            {
+                "time": "2026-11-21T10:00:02Z", "ecosystem": "npm", "package": "@example/right-pad", "version": "1.3.0",
+                "file": "right-pad-1.3.0.tgz", "user_identifier": null,
+                "token_id": "01KAJ8M4R2X7Z9V5T3Q1N6P8WC", "client": "npm", "client_version": "11.6.2", "command": "ci",
+                "session": "ci", "source_ip": "203.0.113.7", "subject": "repo:acme/widgets:ref:refs/heads/main",
+            },
             {
                 "time": "2026-11-21T10:00:01Z", "ecosystem": "pypi", "package": "flask-sqlalchemy", "version": "1.3.0",
                 "file": "Flask_SQLAlchemy-2.0-py3-none-any.whl", "user_identifier": "alice-laptop",
                 "token_id": "01KAJ8M4R2X7Z9V5T3Q1N6P8WC", "client": null, "client_version": null, "command": null,
-                "session": null, "source_ip": null,
+                "session": null, "source_ip": null, "subject": null,
             },
             {
                 "time": "2026-11-21T10:00:00Z", "ecosystem": "npm", "package": "@example/left-pad", "version": "1.3.0",
                 "file": "left-pad-1.3.0.tgz", "user_identifier": "alice-laptop",
                 "token_id": "01KAJ8M4R2X7Z9V5T3Q1N6P8WC", "client": "npm", "client_version": "11.6.2", "command": "ci",
-                "session": "8c1f3e0d52a9b764", "source_ip": "203.0.113.7",
+                "session": "8c1f3e0d52a9b764", "source_ip": "203.0.113.7", "subject": null,
             },
         ],
         "next_cursor": null,

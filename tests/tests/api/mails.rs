@@ -4,7 +4,7 @@ use local::outbox::Mail;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::email::{EmailAddress, Language};
-use shared::mail;
+use shared::mail::{self, Leak};
 use shared::permissions::Role;
 use shared::secret::MailedCode;
 use tests::Service;
@@ -26,6 +26,7 @@ struct Mails {
     sign_in_code: Mail,
     invitation: Mail,
     operators_invitation: Mail,
+    leaked: [(&'static str, Mail); 5],
     key: String,
     code: String,
     to_sign_in: String,
@@ -55,6 +56,7 @@ impl Mails {
         let invitation = send(service, address, language, &invitation).await;
         let by_operator = mail::Mail::Invitation { organization: "Acme", inviter: None, roles: &roles[..1] };
         let operators_invitation = send(service, address, language, &by_operator).await;
+        let leaked = leaked(service, address, language).await;
         assert!(is_token(&key) && is_code(&code) && is_code(&to_sign_in));
         Self {
             welcome,
@@ -65,6 +67,7 @@ impl Mails {
             sign_in_code,
             invitation,
             operators_invitation,
+            leaked,
             key,
             code,
             to_sign_in,
@@ -78,7 +81,8 @@ impl Mails {
             ("invitation", &self.invitation),
             ("invitation_by_operator", &self.operators_invitation),
         ];
-        [self.about_keys().as_slice(), &console].concat()
+        let leaked: Vec<_> = self.leaked.iter().map(|(name, mail)| (*name, mail)).collect();
+        [self.about_keys().as_slice(), &console, &leaked].concat()
     }
 
     fn about_keys(&self) -> [(&'static str, &Mail); 5] {
@@ -95,6 +99,36 @@ impl Mails {
     fn redacted(&self, text: &str) -> String {
         text.replace(&self.key, "[KEY]").replace(&self.code, "[CODE]").replace(&self.to_sign_in, "[CODE]")
     }
+}
+
+/// One mail of each kind about leaked tokens.
+async fn leaked(service: &Service, address: &str, language: &str) -> [(&'static str, Mail); 5] {
+    let leak = |kind: &str, number: u8, place: Option<&str>, ended| Leak {
+        kind: kind.to_owned(),
+        id: format!("01KAJ8M4R2X7Z9V5T3Q1N6P8{number:02}"),
+        place: place.map(str::to_owned),
+        at: service.clock.now(),
+        ended,
+    };
+    let place = Some("github.com/acme/widgets/blob/main/.npmrc");
+    let revoked = [leak("org_user_token", 1, place, true), leak("bot_api_key", 2, None, true)];
+    let told = [leak("api_key", 3, Some("paste.example/&amp;<b>"), false)];
+    let both: Vec<Leak> = told.iter().chain(&revoked).cloned().cycle().take(23).collect();
+    let [key, session] = ["email_token", "session"].map(|kind| leak(kind, 4, place, true));
+    let of_org = |leaks| mail::Mail::TokensLeaked { organization: "Acme & Co.", leaks };
+    let own = |leaks| mail::Mail::OwnTokensLeaked { leaks };
+    let key_and_session = [key, session];
+    let mut sent = Vec::new();
+    for (name, mail) in [
+        ("tokens_leaked_and_revoked", of_org(&revoked)),
+        ("tokens_leaked_tell_only", of_org(&told)),
+        ("tokens_leaked_many", of_org(&both)),
+        ("own_tokens_leaked_key", own(&key_and_session[..1])),
+        ("own_tokens_leaked_session", own(&key_and_session[1..])),
+    ] {
+        sent.push((name, send(service, address, language, &mail).await));
+    }
+    sent.try_into().unwrap()
 }
 
 /// Sends a mail that no operation sends by itself.

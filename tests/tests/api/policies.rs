@@ -10,9 +10,13 @@ use futures::future::join;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::app::Limits;
+use shared::domain::LeakPolicy;
 use shared::permissions::{Operation, Role};
+use shared::store::bot_tokens::REFUSALS_PER_HOUR;
 use shared::store::erasures::DELAY;
 use shared::store::mail_limits::MailLimits;
+use tests::ci::EXCHANGE;
+use tests::console::person;
 use tests::coverage::{COVERED, Fixtures, Guard, documented};
 use tests::dynamodb_rules::attributes;
 use tests::faults::{Call, Fault, Faults};
@@ -32,6 +36,9 @@ const ATTRIBUTES: &str = "dynamodb:Attributes";
 
 /// Functions that erase source addresses in addresses' audit logs, and let their entries end earlier.
 const ERASERS: [&str; 1] = ["EmailTokensErase"];
+
+/// Functions that count in an entry of an organization's audit log.
+const COUNTERS: [&str; 1] = ["BotsExchange"];
 
 /// Limits of mails that are counted and never reached.
 fn plenty() -> MailLimits {
@@ -341,6 +348,14 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
             let call = service.send(request().bearer_auth(&fixtures.api_key.key));
             recorder.record(covered.operation, covered.success, call).await;
         }
+        // A CI job acts as the bot.
+        if matches!(covered.guard, Guard::Bot | Guard::Manager | Guard::Authorizer | Guard::Registry)
+            && covered.operation != Operation::RegistryNpmLogout
+        {
+            let fixtures = Fixtures::create(service).await;
+            let call = service.send(covered.request(service, &fixtures).bearer_auth(&fixtures.job));
+            recorder.record(covered.operation, covered.success, call).await;
+        }
         // Downloads with an email-verified token are counted.
         if covered.guard == Guard::Registry && covered.method == Method::GET {
             let call = service.send(request().bearer_auth(&fixtures.email_token));
@@ -349,6 +364,8 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
         if covered.operation.rule().audited_refusal.is_some() {
             let bot = service.bot(&fixtures.org, &[]).await;
             recorder.record(covered.operation, 403, service.send(request().bearer_auth(&bot.credential))).await;
+            let job = service.job(&service.bot(&fixtures.org, &[Role::Owner]).await, &[]).await;
+            recorder.record(covered.operation, 403, service.send(request().bearer_auth(&job))).await;
             let fixtures = Fixtures::create(service).await;
             recorder.record(covered.operation, covered.success, covered.call_once(service, &fixtures)).await;
         }
@@ -356,16 +373,66 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
     record_expiries(&mut recorder, service).await;
     record_mails(&mut recorder, service).await;
     record_projects(&mut recorder, service).await;
+    record_rotations(&mut recorder, service).await;
     record_sign_in_with_provider(&mut recorder).await;
     policies_pages::record(&mut recorder, service).await;
     record_logouts(&mut recorder, service).await;
+    record_leaks(&mut recorder, service).await;
+    record_own_revocations(&mut recorder, service).await;
     record_first_counts(&mut recorder, service).await;
+    record_exchanges(&mut recorder, service).await;
     record_cuts(&mut recorder, service).await;
     record_erasures(&mut recorder, service).await;
     let fixtures = Fixtures::create(service).await;
     let log = fixtures.org.audit_log("?action=api_key.create");
     recorder.record(Operation::AuditLogList, 200, service.call(Method::GET, &log, &fixtures.owner.credential)).await;
     recorder.recorded
+}
+
+/// Rotations of every kind, and the listings that settle what a first use has ended.
+async fn record_rotations(recorder: &mut Recorder, service: &Service) {
+    let rotate = COVERED
+        .iter()
+        .filter(|covered| matches!(covered.operation, Operation::OrgUserTokensRotate | Operation::ApiKeysRotate));
+    for covered in rotate {
+        let list = match covered.operation {
+            Operation::ApiKeysRotate => Operation::ApiKeysList,
+            _ => Operation::OrgUserTokensList,
+        };
+        let list = COVERED.iter().find(|covered| covered.operation == list).unwrap();
+        let fixtures = Fixtures::create(service).await;
+        let owner = &fixtures.owner.credential;
+        let path = covered.path_with(&fixtures);
+        for body in [json!({"overlap": "1h"}), json!({"until_first_use": true})] {
+            recorder.record(covered.operation, 201, service.post(&path, owner, &body)).await;
+        }
+        let body = json!({"until_first_use": true});
+        let again = recorder.record(covered.operation, 201, service.post(&path, owner, &body)).await.json();
+        let successor = again["token"].as_str().or(again["key"].as_str()).unwrap();
+        assert_eq!(service.whoami(successor).await.status, 200);
+        recorder.record(list.operation, 200, list.call(service, &fixtures)).await;
+        // At once, the old one expiring and not.
+        for expires_at in [json!("2099-12-31T23:59:59Z"), json!(null)] {
+            let id = again["id"].as_str().unwrap();
+            let path = path.replace(&fixtures.token.id, id).replace(&fixtures.api_key.id, id);
+            let body = json!({"expires_at": expires_at, "overlap": "7d"});
+            let next = recorder.record(covered.operation, 201, service.post(&path, owner, &body)).await.json();
+            let path = path.replace(id, next["id"].as_str().unwrap());
+            recorder.record(covered.operation, 201, service.post(&path, owner, &json!({}))).await;
+        }
+    }
+    // An API key as the caller, in its overlap too, and a successor whose slot was freed.
+    let fixtures = Fixtures::create(service).await;
+    let (key, owner) = (&fixtures.api_key, &fixtures.owner.credential);
+    let path = format!("/v1/api-keys/{}/rotate", key.id);
+    let body = json!({"until_first_use": true});
+    let next = recorder.record(Operation::ApiKeysRotate, 201, service.post(&path, &key.key, &body)).await.json();
+    recorder.record(Operation::ApiKeysRotate, 201, service.post(&path, &key.key, &body)).await;
+    let create = json!({"name": "ci", "environment": "live", "scopes": ["org:read"]});
+    recorder.record(Operation::ApiKeysCreate, 201, service.post("/v1/api-keys", &key.key, &create)).await;
+    let next = format!("/v1/api-keys/{}", next["id"].as_str().unwrap());
+    recorder.record(Operation::ApiKeysRevoke, 204, service.call(Method::DELETE, &next, owner)).await;
+    recorder.record(Operation::ApiKeysRotate, 201, service.post(&path, owner, &body)).await;
 }
 
 /// Listings and the creation of API keys move what has expired.
@@ -446,10 +513,84 @@ async fn record_logouts(recorder: &mut Recorder, service: &Service) {
     let fixtures = Fixtures::create(service).await;
     let expires_at = service.clock.now().plus(Duration::from_secs(60)).to_string();
     let expiring = service.issue_until(&fixtures.org, &fixtures.owner, "alice", &expires_at).await;
-    for token in [&fixtures.token.token, &expiring.token, &fixtures.email_token] {
+    for token in [&fixtures.token.token, &expiring.token, &fixtures.email_token, &fixtures.job] {
         let path = format!("/npm/-/user/token/{token}");
         recorder.record(Operation::RegistryNpmLogout, 200, service.call(Method::DELETE, &path, token)).await;
     }
+}
+
+/// A credential of every kind, some of which expire, in an organization that has no counter of access
+/// tokens yet. The last one has no organization.
+async fn every_credential(service: &Service) -> (Fixtures, Vec<String>) {
+    let fixtures = Fixtures::create(service).await;
+    let expires_at = service.clock.now().plus(Duration::from_secs(60)).to_string();
+    let user = service.issue_until(&fixtures.org, &fixtures.owner, "alice", &expires_at).await;
+    let key = json!({"name": "ci", "environment": "live", "scopes": ["org:read"], "expires_at": expires_at});
+    let key = service.api_key_with(&fixtures.owner.credential, &key).await;
+    let bot = service.bot(&fixtures.org, &[]).await;
+    service.table.delete(&format!("ORG#{}", fixtures.org.id), "ACCESS_TOKEN_COUNT").await;
+    let credentials = [
+        &fixtures.token.token,
+        &user.token,
+        &key.key,
+        &fixtures.access_token.token,
+        &fixtures.job,
+        &bot.credential,
+        &fixtures.email_token,
+    ];
+    let credentials = credentials.map(String::clone).to_vec();
+    (fixtures, credentials)
+}
+
+/// Everything leaks, also a session, and somebody is told or cannot be.
+async fn record_leaks(recorder: &mut Recorder, service: &Service) {
+    for (mail, leaked) in
+        [(None, LeakPolicy::Revoke), (Some(MailFault::Rejected), LeakPolicy::Revoke), (None, LeakPolicy::TellOnly)]
+    {
+        for operation in [Operation::TokensLeaked, Operation::IntegrationsGithubSecretScanning] {
+            let (fixtures, mut credentials) = every_credential(service).await;
+            service.set_leaks(&fixtures.org.id, &["security@example.com"], leaked).await;
+            let session = service.store.start_session(&person(&fixtures.email), None, &operator()).await.unwrap();
+            credentials.push(session.1.expose().to_owned());
+            let tokens: Vec<&str> = credentials.iter().map(String::as_str).collect();
+            if let Some(fault) = mail {
+                recorder.ses.fail(fault);
+            }
+            if operation == Operation::TokensLeaked {
+                let tokens: Vec<Value> =
+                    tokens.iter().map(|token| json!({"token": token, "url": "https://example.com/"})).collect();
+                let request = service.request(Method::POST, "/v1/tokens/leaked").json(&json!({"tokens": tokens}));
+                recorder.record(operation, 202, service.send(request)).await;
+            } else {
+                recorder.record(operation, 200, service.scan(&tokens)).await;
+            }
+            recorder.ses.recover();
+        }
+    }
+}
+
+/// Every credential revokes itself.
+async fn record_own_revocations(recorder: &mut Recorder, service: &Service) {
+    let (_, credentials) = every_credential(service).await;
+    for credential in credentials {
+        let call = service.call(Method::DELETE, "/v1/tokens/self", &credential);
+        recorder.record(Operation::TokensRevokeSelf, 204, call).await;
+    }
+}
+
+/// Exchanges that fail, and more workloads that are refused than the audit log names.
+async fn record_exchanges(recorder: &mut Recorder, service: &Service) {
+    let fixtures = Fixtures::create(service).await;
+    let bad = json!({"bot_id": fixtures.owner.id.as_str(), "id_token": "a.b.c"});
+    recorder.record(Operation::BotsExchange, 401, service.exchange(&bad)).await;
+    for workload in 0..=REFUSALS_PER_HOUR + 1 {
+        let mut claims = service.new_claims();
+        claims["repository_owner_id"] = json!("0");
+        claims["sub"] = workload.to_string().into();
+        recorder.record(Operation::BotsExchange, 403, service.exchange_claims(&fixtures.owner, &claims)).await;
+    }
+    let call = service.post(EXCHANGE, &fixtures.job, &bad);
+    recorder.record(Operation::BotsExchange, 403, call).await;
 }
 
 /// A removed token with usage, whose log takes more than one step.
@@ -596,10 +737,15 @@ fn writes_to_other_partitions_are_denied(recorded: &BTreeMap<String, BTreeSet<Ac
         }
         for audit in ["ORG#OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC#AUDIT", "DEPLOYMENT#AUDIT", "EMAIL#ab01#AUDIT"] {
             let may_erase = ERASERS.contains(&function.as_str()) && audit.starts_with("EMAIL#");
+            let may_count = COUNTERS.contains(&function.as_str()) && audit.starts_with("ORG#");
             for action in ["UpdateItem", "DeleteItem"] {
-                for attributes in [&["pk", "sk", "source_ip", "ttl"][..], &["pk", "sk", "actor"], &[]] {
+                for attributes in
+                    [&["pk", "sk", "source_ip", "ttl"][..], &["pk", "sk", "count"], &["pk", "sk", "actor"], &[]]
+                {
                     let access = Access::write(action, &[audit], attributes);
-                    let expected = may_erase && action == "UpdateItem" && attributes.contains(&"source_ip");
+                    let is_its =
+                        may_erase && attributes.contains(&"source_ip") || may_count && attributes.contains(&"count");
+                    let expected = action == "UpdateItem" && is_its;
                     assert_eq!(
                         policies.allow(function, &access),
                         expected,
@@ -612,7 +758,7 @@ fn writes_to_other_partitions_are_denied(recorded: &BTreeMap<String, BTreeSet<Ac
             let denies: Vec<_> =
                 denies.filter(|deny| deny.applies_to(&Access::write("UpdateItem", &[audit], &[]))).collect();
             let writes = accesses.iter().any(|access| access.is_write() && access.resource == TOKENS_TABLE);
-            assert_eq!(denies.is_empty(), may_erase || !writes, "{function} {audit}");
+            assert_eq!(denies.is_empty(), may_erase || may_count || !writes, "{function} {audit}");
         }
     }
     assert!(denied > 500, "{denied}");

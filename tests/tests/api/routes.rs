@@ -9,6 +9,7 @@ use local::api::{self, deployed};
 use reqwest::Method;
 use shared::App;
 use shared::console::Console;
+use shared::hosts::RegistryHosts;
 use shared::mail::{MailConfig, Mailer, ses_at};
 use shared::registry::Registries;
 use tests::coverage::{COVERED, Fixtures, routed};
@@ -182,14 +183,17 @@ async fn every_function_refuses_paths_and_methods_as_the_whole_service_does() {
         reply_to: None,
         configuration_set: None,
         public_url: "https://guard.example.com".to_owned(),
+        registry_hosts: RegistryHosts::default(),
     };
     let parts = api::Service {
         app: App::new(service.store.clone(), service.clock.clone()),
         log: service.installation_log.clone(),
         mailer: Mailer::new(ses_at(&service.base_url), mail),
         registries: Registries::new(no_upstreams()).unwrap(),
+        workloads: service.issuer.workloads(),
         console: Console::at(&service.base_url),
         provider: None,
+        scanner_keys: None,
     };
     let (functions, whole, routes) = (deployed(parts.clone()), api::router(parts), Route::all());
     let mut paths = BTreeSet::new();

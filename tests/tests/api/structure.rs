@@ -394,7 +394,8 @@ fn every_metric_filter_matches_a_logged_message() {
     for folder in folders().values() {
         code += &read(format!("{folder}/src/lib.rs"));
     }
-    for module in ["auth.rs", "console/guard.rs", "mail.rs", "registry/download.rs", "store/mail_limits.rs"] {
+    for module in ["auth.rs", "console/guard.rs", "leaks.rs", "mail.rs", "registry/download.rs", "store/mail_limits.rs"]
+    {
         code += &read(format!("shared/src/{module}"));
     }
     let access_log = resources("AWS::Serverless::HttpApi")["HttpApi"]["AccessLogSettings"]["Format"].clone();
@@ -459,6 +460,7 @@ fn functions_send_mail_from_the_configured_address_alone() {
         "EmailTokensRegister",
         "EmailTokensReset",
         "EmailTokensRevoke",
+        "LeaksSend",
         "SignInCode",
     ];
     assert_eq!(senders, BTreeSet::from(expected.map(str::to_owned)));

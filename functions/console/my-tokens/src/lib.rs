@@ -225,7 +225,7 @@ async fn issue(
         identifier: token.user_identifier.as_str(),
         token: plain.expose(),
         expires_at: text(token.expires_at),
-        setup: Setup::new(&console.public_url(&headers), plain.expose()),
+        setup: console.setup(&headers, plain.expose()),
         page,
     };
     html(StatusCode::OK, &issued)

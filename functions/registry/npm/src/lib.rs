@@ -209,7 +209,7 @@ impl Npm<'_> {
         rewrite: impl FnOnce(&Places<'_>, &str) -> serde_json::Result<Vec<Edit>>,
     ) -> Result<Response, ApiError> {
         let upstream = self.upstream()?;
-        let root = format!("{}/npm/", self.0.app.registries.base_url(&self.0.parts.headers)?);
+        let root = self.0.app.registries.root_url(Ecosystem::Npm, self.0.parts)?;
         // The upstream may send one tag for abbreviated and full metadata.
         let variant = Variant::of(&[&root, upstream.as_str(), accept]);
         let rewrite = |Document { content_type, body, .. }: Document| {

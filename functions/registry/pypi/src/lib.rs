@@ -112,7 +112,7 @@ struct ProjectPage {
 )]
 async fn project(pypi: &Pypi<'_>, project: &Project) -> Result<Response, ApiError> {
     let (settings, headers) = (&pypi.0.app.registries.settings, &pypi.0.parts.headers);
-    let root = format!("{}/pypi/files/", pypi.0.app.registries.base_url(headers)?);
+    let root = format!("{}files/", pypi.0.app.registries.root_url(Ecosystem::Pypi, pypi.0.parts)?);
     let upstream = pypi.upstream()?;
     // The upstream may send one tag for HTML and JSON.
     let variant = Variant::of(&[&root, &settings.pypi_file_hosts.join(","), upstream.as_str(), wanted(headers)]);

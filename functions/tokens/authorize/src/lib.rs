@@ -49,7 +49,7 @@ pub async fn handle(app: App, event: Event) -> Result<Decision, ApiError> {
 pub async fn authorize(app: &App, headers: &HeaderMap) -> Result<PrincipalView, ApiError> {
     let principal = auth::authenticate(app, headers).await?;
     if let Principal::Holder(holder) = &principal {
-        app.store().record_use(holder.hash, &holder.token).await;
+        app.store().record_use(holder.hash, &holder.token).await?;
     }
     Ok(PrincipalView::from(&principal))
 }

@@ -134,7 +134,7 @@ async fn introspect(
     let stored = auth::active(app.store().token(plain).await?, app.clock().now());
     let own = stored.filter(|token| token.org_id() == Some(&caller.bot.org_id));
     let Some(token) = own else { return Ok(Json(inactive())) };
-    app.store().record_use(plain.hash(), &token).await;
+    app.store().record_use(plain.hash(), &token).await?;
     let about = about(&token, &caller.bot.org_id, permitted(&request, &token));
     Ok(Json(Introspected { active: true, about: Some(about) }))
 }

@@ -1,0 +1,362 @@
+//! Rotation: a token gets a successor with the same rights, and ends later, so that a lost answer
+//! strands nobody.
+//!
+//! ```text
+//!   rotate                    overlap over, or first use of the successor
+//!   old ──▶ old + successor ─────────────────────────────────────────────▶ successor
+//!                  │ rotate the old one again, while the successor is unused
+//!                  └──▶ old + another successor; the first one is revoked
+//! ```
+//!
+//! The old token keeps [`Rotated`], the successor [`Replaces`]. The end of the overlap is the old
+//! token's expiry. If the overlap lasts until the successor's first use, that use is one transaction
+//! with the end of the old token and of those that it replaces itself, and is written before the
+//! request is answered: a client that saw the successor work never sees the old one work again.
+//! API keys count towards the plan's limit once: the successor does, the old key no longer.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::audit::{Caller, Entry, Subject};
+use super::idempotency::Repeat;
+use super::keys::{self, Key};
+use super::tokens::{ApiKey, OrgUserToken, StoredToken};
+use super::{Backoff, Committed, Condition, Store, StoreError, Transaction};
+use crate::clock::Moment;
+use crate::domain::TokenState;
+use crate::ids::TokenId;
+use crate::secret::{Token, TokenHash};
+
+/// The longest overlap, and its length where it ends at the successor's first use.
+pub const MAX_OVERLAP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The most tokens that one first use ends. Longer chains take 20 rotations of unused tokens within
+/// a week; what is beyond ends with its overlap.
+const MAX_ANCESTORS: usize = 20;
+
+/// That a token was rotated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotated {
+    /// Its successor.
+    pub id: TokenId,
+    /// The hash of the successor.
+    pub hash: TokenHash,
+    /// When it expired before it was rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Moment>,
+}
+
+/// What a successor replaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaces {
+    /// The old token.
+    pub id: TokenId,
+    /// The hash of the old token.
+    pub hash: TokenHash,
+    /// Whether the old token ends at the successor's first use.
+    pub until_first_use: bool,
+}
+
+/// How a token is rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// How long the old token stays active. Zero ends it at once.
+    pub overlap: Duration,
+    /// Whether the old token also ends at the successor's first use.
+    pub until_first_use: bool,
+    /// When the successor expires.
+    pub expires_at: Option<Moment>,
+}
+
+impl Rotation {
+    /// When the old token ends, which expired at `before` until now. `None` if at once.
+    pub(super) fn end_of_old(&self, now: Moment, before: Option<Moment>) -> Option<Moment> {
+        let end = now.plus(self.overlap);
+        (!self.overlap.is_zero()).then(|| before.map_or(end, |before| before.min(end)))
+    }
+}
+
+impl Transaction<'_> {
+    /// Notes a successor at a token that was rotated as `before` says. The token ends at `end`, or
+    /// without it at once.
+    pub(super) fn rotate(
+        &mut self,
+        key: Key,
+        before: Option<&Rotated>,
+        rotated: &Rotated,
+        end: Option<Moment>,
+        caller: &Caller,
+    ) -> Result<&mut Self, StoreError> {
+        let value = |value| serde_json::to_value(value).map_err(|_| StoreError::Defect);
+        let mut values = vec![(":rotated", value(rotated)?)];
+        let change = match end {
+            Some(end) => {
+                values.push((":end", end.to_string().into()));
+                "SET #rotated = :rotated, #expires_at = :end"
+            }
+            None => {
+                values.extend(self.store.revocation(caller)?);
+                "SET #rotated = :rotated, #revoked_at = :now, #revoked_by = :by"
+            }
+        };
+        let is_as_read = match before {
+            Some(before) => {
+                values.push((":before", value(before)?));
+                "attribute_not_exists(#revoked_at) AND #rotated = :before"
+            }
+            None => "attribute_exists(pk) AND attribute_not_exists(#revoked_at) AND attribute_not_exists(#rotated)",
+        };
+        Ok(self.update(key, change, is_as_read, &values))
+    }
+
+    /// Revokes a token whose pointers are those of a token with this expiry, counted or not. A rotation
+    /// changes both.
+    pub(super) fn revoke_as_read(
+        &mut self,
+        key: Key,
+        (expires_at, uncounted): (Option<Moment>, bool),
+        caller: &Caller,
+    ) -> Result<&mut Self, StoreError> {
+        let mut values = self.store.revocation(caller)?.to_vec();
+        let expiry = match expires_at {
+            Some(expires_at) => {
+                values.push((":expires_at", expires_at.to_string().into()));
+                "#expires_at = :expires_at"
+            }
+            None => "attribute_not_exists(#expires_at)",
+        };
+        let counts = if uncounted { "attribute_exists(#uncounted)" } else { "attribute_not_exists(#uncounted)" };
+        let is_as_read =
+            format!("attribute_exists(pk) AND attribute_not_exists(#revoked_at) AND {expiry} AND {counts}");
+        Ok(self.update(key, "SET #revoked_at = :now, #revoked_by = :by", &is_as_read, &values))
+    }
+
+    /// Revokes a successor that was never used.
+    pub(super) fn revoke_unused(&mut self, key: Key, caller: &Caller) -> Result<&mut Self, StoreError> {
+        Ok(self.update(
+            key,
+            "SET #revoked_at = :now, #revoked_by = :by",
+            "attribute_exists(pk) AND attribute_not_exists(#revoked_at) AND attribute_not_exists(#last_used_at)",
+            &self.store.revocation(caller)?,
+        ))
+    }
+
+    /// Replaces an item that must exist.
+    pub(super) fn put_existing<T: Serialize>(&mut self, key: Key, body: &T) -> &mut Self {
+        self.put_if(key, body, Some(Condition::plain("attribute_exists(pk)")))
+    }
+
+    /// Moves a token to another place in the expiry order.
+    pub(super) fn move_expiry<T: Serialize>(&mut self, from: Option<Key>, to: Key, pointer: &T) -> &mut Self {
+        // One item may be written once in a transaction.
+        if let Some(from) = from.filter(|from| *from != to) {
+            self.delete(from);
+        }
+        self.put(to, pointer)
+    }
+}
+
+/// A token that may be rotated, as it was read.
+#[derive(Debug, Clone)]
+pub struct Old<T> {
+    /// The token.
+    pub token: T,
+    pub(super) hash: TokenHash,
+    /// Its successor, which is active and unused.
+    pub(super) successor: Option<T>,
+}
+
+/// What was found under an ID that is to be rotated.
+#[derive(Debug, Clone)]
+pub enum Found<T> {
+    /// It may be rotated.
+    Old(Box<Old<T>>),
+    /// There is no such active token, or its successor was used.
+    NotFound,
+    /// Another call has rotated it since this one came in.
+    Conflict,
+}
+
+/// The result of a rotation.
+#[derive(Debug)]
+pub enum Successor<T> {
+    /// The successor. The plain token is returned only here.
+    Done(Box<T>, Token),
+    /// The token is no longer active.
+    NotFound,
+    /// Another call has rotated it in the meantime.
+    Conflict,
+    /// The API key that made the call was revoked in the meantime.
+    CallerRevoked,
+    /// The organization is suspended.
+    Suspended,
+    /// The plan's limit of active keys is reached.
+    PlanLimitReached,
+    /// The idempotency key was used before.
+    Repeated(Repeat),
+}
+
+/// A kind of token that can be rotated.
+pub(super) trait Rotatable: Clone + Sized {
+    /// This kind of token, if it is one.
+    fn of(token: StoredToken) -> Option<Self>;
+    fn state_at(&self, now: Moment) -> TokenState;
+    fn rotated(&self) -> Option<&Rotated>;
+    fn last_used_at(&self) -> Option<Moment>;
+}
+
+impl Rotatable for OrgUserToken {
+    fn of(token: StoredToken) -> Option<Self> {
+        match token {
+            StoredToken::OrgUser(token) => Some(token),
+            _ => None,
+        }
+    }
+
+    fn state_at(&self, now: Moment) -> TokenState {
+        self.state(now)
+    }
+
+    fn rotated(&self) -> Option<&Rotated> {
+        self.rotated.as_ref()
+    }
+
+    fn last_used_at(&self) -> Option<Moment> {
+        self.last_used_at
+    }
+}
+
+impl Rotatable for ApiKey {
+    fn of(token: StoredToken) -> Option<Self> {
+        match token {
+            StoredToken::ApiKey(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    fn state_at(&self, now: Moment) -> TokenState {
+        self.state(now)
+    }
+
+    fn rotated(&self) -> Option<&Rotated> {
+        self.rotated.as_ref()
+    }
+
+    fn last_used_at(&self) -> Option<Moment> {
+        self.last_used_at
+    }
+}
+
+impl Store {
+    /// What a rotation finds. `received_at` is when the call came in, in milliseconds since 1970.
+    pub(super) async fn to_rotate<T: Rotatable>(
+        &self,
+        token: T,
+        hash: TokenHash,
+        received_at: u64,
+    ) -> Result<Found<T>, StoreError> {
+        let now = self.clock.now();
+        let successor = match token.rotated() {
+            // This call was on its way when the other one rotated the token.
+            Some(rotated) if rotated.id.milliseconds() > received_at => return Ok(Found::Conflict),
+            Some(rotated) => self.stored_token(rotated.hash).await?.and_then(T::of),
+            None => None,
+        };
+        if token.state_at(now) != TokenState::Active
+            || successor.as_ref().is_some_and(|successor| successor.last_used_at().is_some())
+        {
+            return Ok(Found::NotFound);
+        }
+        let successor = successor.filter(|successor| successor.state_at(now) == TokenState::Active);
+        Ok(Found::Old(Box::new(Old { token, hash, successor })))
+    }
+
+    /// Records the first use of a successor, and ends what it replaces. False if nothing is to be
+    /// ended: then the use is like any other.
+    ///
+    /// # Errors
+    ///
+    /// If the old tokens could not be ended: the request must not be answered.
+    pub(super) async fn record_first_use(&self, hash: TokenHash, token: &StoredToken) -> Result<bool, StoreError> {
+        let mut backoff = Backoff::persistent();
+        let mut last = token.clone();
+        loop {
+            let ancestors = self.ancestors(&last).await?;
+            if ancestors.is_empty() {
+                return Ok(false);
+            }
+            let by = Subject::new(last.kind_name(), last.id());
+            let caller = Caller { actor: by, source_ip: None, request_id: String::new(), workload: None };
+            let mut transaction = self.transaction();
+            transaction.update(
+                keys::token(hash),
+                "SET #last_used_at = :now",
+                "attribute_exists(pk) AND attribute_not_exists(#last_used_at)",
+                &[(":now", self.clock.now())],
+            );
+            for (hash, ancestor) in &ancestors {
+                self.end_replaced(&mut transaction, *hash, ancestor, &caller)?;
+            }
+            match transaction.try_commit(&mut backoff).await? {
+                Some(Committed::Yes) => return Ok(true),
+                Some(Committed::No(_)) | None => match self.stored_token(hash).await? {
+                    // Another request was first, and has ended them.
+                    Some(now) if now.last_used_at().is_some() => return Ok(true),
+                    // An old token has changed: read them again.
+                    Some(now) => last = now,
+                    None => return Ok(false),
+                },
+            }
+            backoff.pause().await?;
+        }
+    }
+
+    /// The active tokens that a first use of this one ends: its predecessors as far as they wait
+    /// for it.
+    async fn ancestors(&self, token: &StoredToken) -> Result<Vec<(TokenHash, StoredToken)>, StoreError> {
+        let now = self.clock.now();
+        let mut ancestors: Vec<(TokenHash, StoredToken)> = Vec::new();
+        let mut next = token.replaces().cloned();
+        while let Some(Replaces { hash, until_first_use, .. }) = next {
+            if ancestors.len() == MAX_ANCESTORS {
+                break;
+            }
+            let Some(ancestor) = self.stored_token(hash).await? else { break };
+            // What was used has ended those before it.
+            next = ancestor.replaces().cloned().filter(|_| ancestor.last_used_at().is_none());
+            if until_first_use && ancestor.is_active(now) {
+                ancestors.push((hash, ancestor));
+            }
+        }
+        Ok(ancestors)
+    }
+
+    fn end_replaced(
+        &self,
+        transaction: &mut Transaction<'_>,
+        hash: TokenHash,
+        token: &StoredToken,
+        caller: &Caller,
+    ) -> Result<(), StoreError> {
+        let kind = token.kind_name();
+        let entry = Entry::done(&self.clock, caller, &format!("{kind}.revoke"), Subject::new(kind, token.id()))?
+            .with_detail("first use of its successor".to_owned());
+        let org = match token {
+            StoredToken::OrgUser(token) => {
+                transaction.revoke_as_read(keys::token(hash), (token.expires_at, false), caller)?;
+                transaction.list_org_user_token_as_revoked(token, hash);
+                &token.org_id
+            }
+            StoredToken::ApiKey(key) => {
+                transaction.revoke_as_read(keys::token(hash), (key.expires_at, key.uncounted), caller)?;
+                transaction.list_replaced_api_key_as_revoked(key, hash);
+                &key.org_id
+            }
+            // Other kinds have no successors.
+            _ => return Err(StoreError::Defect),
+        };
+        transaction.audit(org, &entry);
+        Ok(())
+    }
+}
