@@ -61,13 +61,10 @@ async fn main() {
     let arguments = Arguments::parse();
     let upstream = Upstream::start(arguments.packages).await;
     let database = Guard::start(&arguments.guard, &["--memory"]).await;
-    let dynamodb = DynamoDb::start(database.dynamodb(), Duration::from_millis(arguments.latency), arguments.throttled);
-    let dynamodb = dynamodb.await;
-    let guard = Guard::start(
-        &arguments.guard,
-        &["--dynamodb", &dynamodb.url, "--npm-upstream", &upstream.url, "--pypi-upstream", &upstream.url],
-    );
-    let guard = guard.await;
+    let latency = Duration::from_millis(arguments.latency);
+    let dynamodb = DynamoDb::start(database.dynamodb(), latency, arguments.throttled).await;
+    let options = ["--dynamodb", &dynamodb.url, "--npm-upstream", &upstream.url, "--pypi-upstream", &upstream.url];
+    let guard = Guard::start(&arguments.guard, &options).await;
     let tokens = database.tokens(arguments.clients).await;
 
     let direct = Target { npm: upstream.url.clone(), tokens: None };
