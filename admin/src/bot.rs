@@ -1,4 +1,5 @@
-//! The `bot` commands. Creating a bot or rotating its key prints the API key, once.
+//! The `bot` commands, without those of its trusts. Creating a bot or rotating its key prints the API
+//! key, once.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,11 +10,13 @@ use shared::ids::{BotId, OrgId};
 use shared::permissions::Role;
 use shared::secret::{ShownOnce, Token};
 use shared::store::bots::StoredBot;
+use shared::store::members::Authority;
+use shared::store::trusts::BotTokensEnded;
 
 use crate::cli::BotCommand;
 use crate::failure::Failure;
 use crate::operator::Operator;
-use crate::output;
+use crate::{output, trust};
 
 /// Runs a `bot` command.
 pub async fn run(command: BotCommand, operator: &Operator) -> Result<(), Failure> {
@@ -55,6 +58,16 @@ pub async fn run(command: BotCommand, operator: &Operator) -> Result<(), Failure
             }
             let deleted = BotView { previous_key_expires_at: None, ..BotView::new(deleted, operator.now()) };
             operator.answer(&Deleted { deleted })
+        }
+        BotCommand::Trust(command) => trust::run(command, operator).await,
+        BotCommand::EndTokens { bot } => {
+            let found = operator.bot(&bot).await?;
+            match store.end_bot_tokens(Authority::Operator, &bot, caller).await? {
+                BotTokensEnded::Done => {
+                    operator.answer(&TokensEnded { tokens_ended: BotView::new(found, operator.now()) })
+                }
+                BotTokensEnded::NotFound | BotTokensEnded::CallerChanged => Err(Failure::NoSuchBot(bot)),
+            }
         }
     }
 }
@@ -134,6 +147,18 @@ struct Deleted {
 impl fmt::Display for Deleted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.deleted.write(f, "Deleted bot")
+    }
+}
+
+/// A bot whose tokens of CI jobs were just ended.
+#[derive(Serialize)]
+struct TokensEnded {
+    tokens_ended: BotView,
+}
+
+impl fmt::Display for TokensEnded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tokens_ended.write(f, "Ended all job tokens of bot")
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::io;
 
-use shared::ids::{BotId, MemberId, OrgId};
+use shared::ids::{BotId, MemberId, OrgId, TrustId};
+use shared::permissions::Role;
 use shared::store::StoreError;
+use shared::trust::MAX_TRUSTS;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -12,6 +14,12 @@ pub enum Failure {
     NoSuchOrg(OrgId),
     /// No bot has this ID.
     NoSuchBot(BotId),
+    /// The bot has no trust with this ID.
+    NoSuchTrust(BotId, TrustId),
+    /// A trust cannot give a role that the bot does not have.
+    RoleNotHeld(BotId, Role),
+    /// The bot has as many trusts as it may have.
+    TooManyTrusts(BotId),
     /// The organization has no member or invitation with this ID.
     NoSuchMember(OrgId, MemberId),
     /// This is an invitation, which has no sessions, and whose roles come with the invitation.
@@ -43,6 +51,14 @@ impl Failure {
         match self {
             Failure::NoSuchOrg(org) => format!("organization {org} not found in table {table}"),
             Failure::NoSuchBot(bot) => format!("bot {bot} not found in table {table}"),
+            Failure::NoSuchTrust(bot, trust) => format!("bot {bot} has no trust {trust}"),
+            Failure::RoleNotHeld(bot, role) => format!(
+                "bot {bot} does not have the role {}: a trust can only give roles that the bot has",
+                role.as_str()
+            ),
+            Failure::TooManyTrusts(bot) => {
+                format!("bot {bot} has {MAX_TRUSTS} trusts, which is the limit: remove one that is not needed")
+            }
             Failure::NoSuchMember(org, member) => format!("organization {org} has no member {member}"),
             Failure::OnlyInvited(org, member) => format!(
                 "{member} is an invitation to organization {org} that nobody has accepted yet: to change it, invite the \

@@ -29,7 +29,8 @@ use crate::mail::{Leak, Mail, MailApp, MailError};
 use crate::person::Person;
 use crate::store::StoreError;
 use crate::store::audit::Caller;
-use crate::store::leaks::{PendingNotice, Recipient, Report, Reported};
+use crate::store::leak_reports::{Report, Reported};
+use crate::store::leaks::{PendingNotice, Recipient};
 use crate::store::mail_limits::CountedMail;
 
 /// Notices in one mail, of which it lists only some. What is left is in the next hour's.

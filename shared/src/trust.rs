@@ -64,18 +64,56 @@ pub struct Wanted {
     pub may_mint_longer: bool,
 }
 
-/// Why a trust cannot be made: the field, and what is wrong with it.
+/// Why a trust cannot be made: the field, and the rule that it breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{field}` {message}")]
+#[error("`{field}` {rule}")]
 pub struct InvalidTrust {
     /// The field, such as `claims.repository`.
     pub field: String,
     /// What is expected.
-    pub message: &'static str,
+    pub rule: TrustRule,
 }
 
-fn invalid(field: impl Into<String>, message: &'static str) -> InvalidTrust {
-    InvalidTrust { field: field.into(), message }
+/// A rule of the parts of a trust. As text, it follows the name of the part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TrustRule {
+    /// The issuer is a URL.
+    #[error("must be a URL, such as https://token.actions.githubusercontent.com")]
+    Url,
+    /// Texts are short and printable.
+    #[error("must have 1 to 255 characters, none of them a control character")]
+    Text,
+    /// Names of claims are short and visible.
+    #[error("must have 1 to 255 visible ASCII characters")]
+    Name,
+    /// Values end in a wildcard of whole segments, if in one at all.
+    #[error("may contain `*` only at the end, after `/` or `:`")]
+    Wildcard,
+    /// IDs have no wildcard.
+    #[error("must be an exact value")]
+    Exact,
+    /// Each claim is given once.
+    #[error("must be given once")]
+    Once,
+    /// There are few claims.
+    #[error("must be at most 10")]
+    Few,
+    /// One claim identifies the job's owner.
+    #[error(
+        "must contain the exact value of `repository_owner_id`, `repository_id`, `enterprise_id`, `project_id`, \
+         `namespace_id` or `sub`: names can be taken by somebody else"
+    )]
+    Identity,
+    /// A repository is not named without an ID.
+    #[error("needs `repository_owner_id` or `repository_id` beside it: a name can be taken by somebody else")]
+    IdBeside,
+    /// Some roles are for people only.
+    #[error("must be roles of bots")]
+    Roles,
+}
+
+fn invalid(field: impl Into<String>, rule: TrustRule) -> InvalidTrust {
+    InvalidTrust { field: field.into(), rule }
 }
 
 impl TryFrom<Wanted> for NewTrust {
@@ -85,46 +123,39 @@ impl TryFrom<Wanted> for NewTrust {
         let Wanted { issuer, audience, claims: given, subject_claim, mut roles, may_mint_longer } = wanted;
         let is_url = Url::parse(&issuer).is_ok_and(|url| matches!(url.scheme(), "https" | "http") && url.has_host());
         if !is_url || !is_text(&issuer) {
-            return Err(invalid("issuer", "must be a URL, such as https://token.actions.githubusercontent.com"));
+            return Err(invalid("issuer", TrustRule::Url));
         }
         if !is_text(&audience) {
-            return Err(invalid("audience", "must have 1 to 255 characters, none of them a control character"));
+            return Err(invalid("audience", TrustRule::Text));
         }
         let mut claims = BTreeMap::new();
         for (name, value) in given {
             let field = format!("claims.{name}");
             if !is_claim_name(&name) {
-                return Err(invalid("claims", "must have names of 1 to 255 visible ASCII characters"));
+                return Err(invalid("claims", TrustRule::Name));
             }
-            check_value(&name, &value).map_err(|message| invalid(&field, message))?;
+            check_value(&name, &value).map_err(|rule| invalid(&field, rule))?;
             if claims.insert(name, value).is_some() {
-                return Err(invalid(field, "must be given once"));
+                return Err(invalid(field, TrustRule::Once));
             }
         }
         if claims.len() > MAX_CLAIMS {
-            return Err(invalid("claims", "must be at most 10"));
+            return Err(invalid("claims", TrustRule::Few));
         }
         let is_exact = |name: &&str| claims.get(*name).is_some_and(|value| !is_prefix(value));
         if !IDENTITY_CLAIMS.iter().any(|name| is_exact(&name)) {
-            return Err(invalid(
-                "claims",
-                "must contain the exact value of `repository_owner_id`, `repository_id`, `enterprise_id`, `project_id`, \
-                 `namespace_id` or `sub`: names can be taken by somebody else",
-            ));
+            return Err(invalid("claims", TrustRule::Identity));
         }
         let has_id = ["repository_owner_id", "repository_id"].iter().any(|name| claims.contains_key(*name));
         if claims.contains_key("repository") && !has_id {
-            return Err(invalid(
-                "claims.repository",
-                "needs `repository_owner_id` or `repository_id` beside it: a name can be taken by somebody else",
-            ));
+            return Err(invalid("claims.repository", TrustRule::IdBeside));
         }
         let subject_claim = subject_claim.unwrap_or_else(|| SUBJECT.to_owned());
         if !is_claim_name(&subject_claim) {
-            return Err(invalid("subject_claim", "must have 1 to 255 visible ASCII characters"));
+            return Err(invalid("subject_claim", TrustRule::Name));
         }
         if roles.iter().any(|role| !role.is_for_bots()) {
-            return Err(invalid("roles", "must be roles of bots"));
+            return Err(invalid("roles", TrustRule::Roles));
         }
         roles.sort_unstable();
         roles.dedup();
@@ -155,17 +186,17 @@ fn is_claim_name(name: &str) -> bool {
     is_text(name) && name.bytes().all(|c| c.is_ascii_graphic())
 }
 
-fn check_value(name: &str, value: &str) -> Result<(), &'static str> {
+fn check_value(name: &str, value: &str) -> Result<(), TrustRule> {
     if !is_text(value) {
-        return Err("must have 1 to 255 characters, none of them a control character");
+        return Err(TrustRule::Text);
     }
     let exact = value.strip_suffix('*').filter(|prefix| prefix.ends_with(['/', ':']));
     if exact.unwrap_or(value).contains('*') {
-        return Err("may contain `*` only at the end, after `/` or `:`");
+        return Err(TrustRule::Wildcard);
     }
     let is_id = IDENTITY_CLAIMS.contains(&name) && name != SUBJECT;
     if exact.is_some() && is_id {
-        return Err("must be an exact value");
+        return Err(TrustRule::Exact);
     }
     Ok(())
 }

@@ -246,6 +246,29 @@ test('added bot issues a token with its shown credential', async () => {
   await page.context().close();
 });
 
+test('trust is added with a preset and removed without script', async () => {
+  const page = await open({ javaScriptEnabled: false });
+  await page.getByRole('link', { name: 'Bots', exact: true }).click();
+  await page.locator('main table a').first().click();
+  await page.getByRole('link', { name: 'Add Trust' }).click();
+  await page.getByRole('link', { name: 'GitLab CI/CD' }).click();
+  assert.equal(await page.getByLabel('Issuer').inputValue(), 'https://gitlab.com');
+  await page.getByLabel('Branch or tag').fill('main');
+  await page.getByRole('button', { name: 'Add' }).click();
+  await page.getByText('Enter the ID of the group or of the project.').waitFor();
+  await page.getByLabel('Group ID').fill('9970');
+  await page.getByLabel('Branch or tag').fill('refs/heads/main');
+  await page.getByRole('button', { name: 'Add' }).click();
+  await page.getByText('The trust was added.').waitFor();
+  await page.getByText('namespace_id=9970').waitFor();
+  await page.getByRole('link', { name: 'Remove the trust in https://gitlab.com' }).click();
+  await page.getByText('signed out at their next request').waitFor();
+  await page.getByRole('button', { name: 'Remove' }).click();
+  await page.getByText('The trust was removed.').waitFor();
+  assert.equal(await page.getByText('namespace_id=9970').count(), 0);
+  await page.context().close();
+});
+
 test('invited person signs in by mail, accepts, and is removed while looking at a page', async () => {
   const page = await open();
   await page.getByRole('link', { name: 'Members', exact: true }).click();

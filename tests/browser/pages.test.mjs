@@ -61,6 +61,12 @@ before(async () => {
   const members = await (await chrome.newContext({ storageState: state })).newPage();
   await members.goto(`${running.base}${base}/members`);
   const member = new URL(await members.locator('main table a').first().getAttribute('href'), running.base).pathname;
+  await members.goto(`${running.base}${base}/bots/${bot}/trusts/add`);
+  await members.getByLabel('Owner ID').fill('1342004');
+  await members.getByLabel('Branch or tag').fill('refs/heads/main');
+  await members.getByRole('button', { name: 'Add' }).click();
+  const removal = members.locator('main table a.danger').first();
+  const trust = new URL(await removal.getAttribute('href'), running.base).pathname;
   await members.goto(`${running.base}${base}/projects`);
   await members.getByLabel('Project ID').fill('prd-greenhouse');
   await members.getByRole('button', { name: /Add/ }).click();
@@ -93,6 +99,11 @@ before(async () => {
     bots: `${base}/bots`,
     'bot-add': `${base}/bots/add`,
     bot: `${base}/bots/${bot}`,
+    'trust-add': `${base}/bots/${bot}/trusts/add`,
+    'trust-add-gitlab': `${base}/bots/${bot}/trusts/add?preset=gitlab`,
+    'trust-add-any': `${base}/bots/${bot}/trusts/add?preset=any`,
+    'trust-remove': trust,
+    'bot-end-tokens': `${base}/bots/${bot}/end-tokens`,
     'bot-delete': `${base}/bots/${bot}/delete`,
     members: `${base}/members`,
     'member-invite': `${base}/members/invite`,
@@ -172,6 +183,7 @@ async function lookAtAll(lang, scheme, script, width, problems) {
     await page.locator('#name').fill(combination);
     await page.locator('[name=role]').first().check();
   });
+  await submit('trust-add-any', 'trust-add-errors', async () => {});
   await context.close();
 
   const nobody = await (await contextOf(script, options)).newPage();

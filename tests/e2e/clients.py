@@ -13,7 +13,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 from fixtures import APP, NPM_CLOSURE, PYPI_CLOSURE, PYPI_PACKAGES, File
 from tools import Tools
@@ -61,6 +60,15 @@ class Outcome:
 
     def __str__(self) -> str:
         return f"$ {self.command}\n{self.output}\nexit code {self.code}"
+
+
+class OwnHost(str):
+    """The URL of a host that belongs to one registry, which stands at its root."""
+
+
+def root_url(base: str, registry: str) -> str:
+    """The URL of the registry's root below `base`, with a trailing slash."""
+    return f"{base}/" if isinstance(base, OwnHost) else f"{base}/{registry}/"
 
 
 class Client:
@@ -212,8 +220,9 @@ class NpmClient(Client):
                 self._remove(path)
 
     def _npmrc(self, base: str, *settings: str) -> None:
-        at = f"//{urlsplit(base).netloc}/npm/"
-        lines = [f"registry={base}/npm/", *(f"{at}:{setting}" for setting in settings)]
+        registry = root_url(base, "npm")
+        at = registry.removeprefix("http:")
+        lines = [f"registry={registry}", *(f"{at}:{setting}" for setting in settings)]
         (self.home / ".npmrc").write_text("\n".join(lines) + "\n")
 
     def configure(self, base: str, token: str | None) -> None:
@@ -362,7 +371,7 @@ class YarnBerry(NpmClient):
         self._yarnrc(base, [f'npmAuthIdent: "{user}:{token}"'])
 
     def _yarnrc(self, base: str, credential: list[str]) -> None:
-        lines = [f'npmRegistryServer: "{base}/npm/"']
+        lines = [f'npmRegistryServer: "{root_url(base, "npm")}"']
         if credential:
             lines += ["npmAlwaysAuth: true", *credential]
         (self.project / ".yarnrc.yml").write_text("\n".join(lines) + "\n")
@@ -402,7 +411,8 @@ class Bun(NpmClient):
         self._bunfig(base, f', username = "{user}", password = "{token}"')
 
     def _bunfig(self, base: str, credential: str) -> None:
-        (self.project / "bunfig.toml").write_text(f'[install]\nregistry = {{ url = "{base}/npm/"{credential} }}\n')
+        registry = root_url(base, "npm")
+        (self.project / "bunfig.toml").write_text(f'[install]\nregistry = {{ url = "{registry}"{credential} }}\n')
 
     def install(self) -> Outcome:
         return self.run("install")
@@ -416,8 +426,8 @@ class Bun(NpmClient):
 
 def index_url(base: str, token: str | None, user: str = "token") -> str:
     """The index's URL, with the credential in it."""
-    scheme, rest = base.split("://")
-    return f"{scheme}://{user}:{token}@{rest}/pypi/simple/" if token else f"{base}/pypi/simple/"
+    scheme, rest = f"{root_url(base, 'pypi')}simple/".split("://")
+    return f"{scheme}://{user}:{token}@{rest}" if token else f"{scheme}://{rest}"
 
 
 class PypiClient(Client):
@@ -563,7 +573,8 @@ class Poetry(PypiClient):
     def configure(self, base: str, token: str | None) -> None:
         project = self.project / "pyproject.toml"
         text = project.read_text().split("[[tool.poetry.source]]")[0]
-        source = f'[[tool.poetry.source]]\nname = "takumi-guard"\nurl = "{base}/pypi/simple/"\npriority = "primary"\n'
+        index = index_url(base, None)
+        source = f'[[tool.poetry.source]]\nname = "takumi-guard"\nurl = "{index}"\npriority = "primary"\n'
         project.write_text(text + source)
         folder = self.home / ".config/pypoetry"
         folder.mkdir(parents=True, exist_ok=True)

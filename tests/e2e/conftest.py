@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from clients import Client
+from clients import Client, OwnHost
 from gateway import DECODED, ENCODED, HICCUPS, Exchange, Proxy
 from service import Service
 from tools import Tools
@@ -141,6 +141,19 @@ def fronts(service: Service) -> Iterator[dict[str, str]]:
 def base(request: pytest.FixtureRequest, fronts: dict[str, str]) -> str:
     """The base URL for each way to reach us."""
     return fronts[request.param]
+
+
+@pytest.fixture(scope="session")
+def own_hosts(service: Service) -> Iterator[dict[str, OwnHost]]:
+    """The registries' own hosts. Not every machine resolves `npm.localhost`: proxies stand in for
+    the names."""
+    port = service.url.rpartition(":")[2]
+    proxies = {
+        name: Proxy(service.url, ENCODED, renames=True, known_as=f"{name}.localhost:{port}") for name in ("npm", "pypi")
+    }
+    yield {name: OwnHost(proxy.url) for name, proxy in proxies.items()}
+    for proxy in proxies.values():
+        proxy.stop()
 
 
 @pytest.fixture

@@ -137,7 +137,8 @@ DECODED = Behaviour(rename=API_GATEWAY_RENAMES, target=decoded_once)
 
 class Proxy(Server):
     """Forwards every request to `base` with its original `Host`, and records it. With `renames`,
-    the server behind sees its own name instead, and clients see only the proxy's."""
+    the server behind sees its own name instead, or the name `known_as`, and clients see only the
+    proxy's."""
 
     def __init__(
         self,
@@ -146,8 +147,10 @@ class Proxy(Server):
         address: str = "127.0.0.1",
         name: str | None = None,
         renames: bool = False,
+        known_as: str | None = None,
     ):
         self.behind = urlsplit(base)
+        self.known_as = known_as or self.behind.netloc
         self.behaviour = behaviour
         self.renames = renames
         self.name = name or address
@@ -190,7 +193,7 @@ class ProxyHandler(Handler):
                 omitted |= {"accept-encoding"}
             if self.server.renames:
                 omitted |= {"host"}
-                behind.putheader("Host", self.server.behind.netloc)
+                behind.putheader("Host", self.server.known_as)
             for name, value in self.headers.items():
                 if name.lower() not in omitted:
                     behind.putheader(name, value)
@@ -202,7 +205,7 @@ class ProxyHandler(Handler):
             if behaviour.body:
                 body = behaviour.body(body)
             if self.server.renames:
-                body = body.replace(self.server.behind.geturl().encode(), self.server.url.encode())
+                body = body.replace(f"http://{self.server.known_as}".encode(), self.server.url.encode())
         except OSError as error:
             self.answer(
                 502, [("Content-Type", "text/plain")], f"the proxy cannot reach the server: {error}".encode(), sent

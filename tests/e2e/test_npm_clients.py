@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from clients import NPM_CLIENTS, Npm, NpmBefore
+from clients import NPM_CLIENTS, Npm, NpmBefore, OwnHost
 from conftest import contains_token
 from fixtures import APP, PLAIN, SCOPED
 from flows import MakeClient, Person, assert_installed, assert_logged, life_of_a_token
@@ -19,6 +19,22 @@ def test_token_installs_until_revoked_and_a_new_token_installs_again(
     service: Service, base: str, make_client: MakeClient, kind: type[Any], person: Person
 ) -> None:
     life_of_a_token(service, base, make_client, kind, person)
+
+
+@each_client
+def test_registry_at_its_own_host_installs_and_is_logged(
+    service: Service, own_hosts: dict[str, OwnHost], make_client: MakeClient, kind: type[Any], person: Person
+) -> None:
+    client = make_client(kind)
+    client.require()
+    alice = service.issue(person("alice"))
+    client.configure(own_hosts["npm"], alice.token)
+    client.install().ok()
+    assert_installed(client)
+    assert_logged(service, alice, client, client.logged_commands[0])
+    client.forget()
+    client.install_locked().ok()
+    assert_installed(client)
 
 
 @each_client
@@ -78,6 +94,21 @@ def test_npm_ping_whoami_and_view_succeed(
     client.run("ping").ok().says("PONG")
     client.run("whoami").ok().says(person("alice"))
     client.run("view", SCOPED, "versions").ok().says("1.1.0")
+
+
+def test_npm_ping_whoami_view_and_logout_work_at_the_registrys_own_host(
+    service: Service, own_hosts: dict[str, OwnHost], make_client: MakeClient, person: Person
+) -> None:
+    client = make_client(Npm)
+    client.require()
+    token = service.issue(person("alice"))
+    client.configure(own_hosts["npm"], token.token)
+    client.install().ok()
+    client.run("ping").ok().says("PONG")
+    client.run("whoami").ok().says(person("alice"))
+    client.run("view", SCOPED, "versions").ok().says("1.1.0")
+    client.run("logout").says("The token is revoked")
+    assert call(f"{own_hosts['npm']}/-/whoami", token.token).status == 401
 
 
 @pytest.mark.parametrize(

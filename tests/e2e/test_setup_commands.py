@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clients import CLIENTS, Bun, Client, Npm, NpmBefore, Pip, Pnpm, Poetry, Uv, YarnBerry, YarnClassic
+from clients import CLIENTS, Bun, Client, Npm, NpmBefore, OwnHost, Pip, Pnpm, Poetry, Uv, YarnBerry, YarnClassic
 from flows import MakeClient, assert_installed, assert_refused
 from service import KEY, Service, call
 
@@ -190,14 +190,18 @@ REFERENCES = {
 }
 
 
+@pytest.mark.parametrize("place", ["at paths", "at hosts of their own"])
 @pytest.mark.parametrize("name", REFERENCES)
 def test_documented_configuration_installs_and_finds_the_key(
-    service: Service, make_client: MakeClient, name: str, email: str
+    service: Service, own_hosts: dict[str, OwnHost], make_client: MakeClient, name: str, place: str, email: str
 ) -> None:
     reference = REFERENCES[name]
     key = Mail(service.register(email)["text"]).key
     scheme, mark, host = service.url.partition("://")
     hosts = {"scheme": scheme + mark, "host": host, "npm": f"{host}/npm", "pypi": f"{host}/pypi"}
+    if place == "at hosts of their own":
+        hosts |= {registry: url.partition("://")[2] for registry, url in own_hosts.items()}
+        hosts["host"] = hosts[reference.kind.ecosystem]
     client = make_client(reference.kind)
     client.require()
     configuration = reference.configuration.format(**hosts).replace(PLACEHOLDER, key)

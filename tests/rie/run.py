@@ -312,6 +312,42 @@ def run_metadata(emulator, bins, service, folder):
         upstream.shutdown()
 
 
+def run_at_registry_hosts(emulator, bins, service, folder):
+    """Sends the events of the functions that serve the registries' own hosts as API Gateway sends
+    them from there. Only the domain name in the event counts, not what a caller says. Returns the
+    number of functions."""
+    hosts = {"NPM_HOST": "npm.example.com", "PYPI_HOST": "pypi.example.com"}
+    functions = {
+        "registry-npm": ("npm.example.com", "/npm"),
+        "registry-npm-logout": ("npm.example.com", "/npm"),
+        "registry-pypi": ("pypi.example.com", "/pypi"),
+        "email-tokens-status": ("pypi.example.com", ""),
+    }
+
+    def answer(name, host, cut, domain):
+        event, values = new_event(name, service)
+        context = event["requestContext"]
+        event["rawPath"] = context["http"]["path"] = event["rawPath"].removeprefix(cut)
+        event["routeKey"] = context["routeKey"] = "$default"
+        event["headers"] |= {"host": host, "x-forwarded-host": host}
+        context["domainName"] = domain
+        log = folder / f"{name}-at-{domain}.log"
+        raw = invoke(emulator, bins / name, event, environment(name, EXPECTED[name], service) | hosts, log)
+        return kind_of(EXPECTED[name])(raw, event, values)
+
+    for name, (host, cut) in functions.items():
+        answer(name, host, cut, host).check(EXPECTED[name], service)
+        if cut:
+            # A forged header leads nowhere, and neither does the other registry's host.
+            other = next(each for each in hosts.values() if each != host)
+            for domain in ("api.example.com", other):
+                assert_equal(answer(name, host, cut, domain).status, 404, f"status of {name} at {domain}")
+    # A function that is no part of a registry's host serves nothing there.
+    status = answer("tokens-introspect", "npm.example.com", "", "npm.example.com").status
+    assert_equal(status, 404, "status of tokens-introspect at npm.example.com")
+    return len(functions)
+
+
 def run_odd_events(emulator, bins, service, folder):
     """Sends rare and malformed events to one process, which must serve the next event. Returns
     their number."""
@@ -438,6 +474,13 @@ def main():
                 except Exception as error:
                     print("FAIL  registry-npm: metadata, with and without compression", flush=True)
                     failures.append(f"registry-npm: {type(error).__name__}: {error}")
+            if "registry-npm" in runnable:
+                try:
+                    count = run_at_registry_hosts(emulator, bins, service, Path(folder))
+                    print(f"ok    {count} functions at the registries' own hosts", flush=True)
+                except Exception as error:
+                    print("FAIL  functions at the registries' own hosts", flush=True)
+                    failures.append(f"registries' own hosts: {type(error).__name__}: {error}")
             if "tokens-introspect" in runnable:
                 try:
                     count = run_odd_events(emulator, bins, service, Path(folder))

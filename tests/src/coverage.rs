@@ -174,7 +174,7 @@ pub const COVERED: &[Covered] = &[
         Guard::None,
         Method::POST,
         "/v1/tokens/leaked",
-        Some(|fixtures| json!({"tokens": [{"token": fixtures.token.token, "url": "https://example.com/a"}]})),
+        Some(|fixtures| json!({"tokens": [{"token": fixtures.leaked, "url": "https://example.com/a"}]})),
         202,
     ),
     covered(Operation::TokensRevokeSelf, Guard::Holder, Method::DELETE, "/v1/tokens/self", None, 204),
@@ -302,6 +302,8 @@ pub struct Fixtures {
     pub reset_code: String,
     /// A bot token that acts as the owner bot.
     pub job: String,
+    /// Another org user token, which is reported as leaked.
+    pub leaked: String,
     /// The issuer that a trust of the owner bot names.
     issuer: FakeIssuer,
 }
@@ -318,6 +320,8 @@ impl Fixtures {
             token: plain.expose().to_owned(),
             user_identifier: token.user_identifier.as_str().to_owned(),
         };
+        let leaked = "leaked-laptop".to_owned().try_into().unwrap();
+        let leaked = issue(service, &org, leaked, None).await.1.expose().to_owned();
         let api_key = service.api_key(&owner.credential, &all_scopes()).await;
         let access_token = service.access_token(&owner, &json!({"name": "device"})).await;
         let email = format!("{}@example.com", org.id.as_str().to_lowercase());
@@ -332,7 +336,7 @@ impl Fixtures {
         let (email_token, reset_code) = (email_token.expose().to_owned(), code.expose());
         let job = service.job(&owner, &[Role::Owner]).await;
         let issuer = service.issuer.clone();
-        Self { org, owner, token, api_key, access_token, email, email_token, reset_code, job, issuer }
+        Self { org, owner, token, api_key, access_token, email, email_token, reset_code, job, leaked, issuer }
     }
 
     /// The ID token of a CI job that may act as the owner bot. Always the same job.
@@ -371,9 +375,7 @@ impl Covered {
         let request = service.request(self.method.clone(), &path);
         match self.body {
             Some(body) => request.json(&body(fixtures)),
-            None if self.guard == Guard::Signed => {
-                service.signed(&CURRENT, &scanned(&[&fixtures.token.token]).to_string())
-            }
+            None if self.guard == Guard::Signed => service.signed(&CURRENT, &scanned(&[&fixtures.leaked]).to_string()),
             None => request,
         }
     }
@@ -541,12 +543,12 @@ impl<'a> InvalidCredentials<'a> {
         for &role in Role::ALL {
             bots.push((Some(role), service.bot(&fixtures.org, &[role]).await));
         }
-        // They act as a bot that has every role.
+        // Each acts as a bot that has every role.
         let everything: Vec<Role> = Role::ALL.iter().copied().filter(|role| role.is_for_bots()).collect();
-        let bot = service.bot(&fixtures.org, &everything).await;
-        let mut jobs = vec![(None, service.job(&bot, &[]).await)];
+        let job = async |roles: &[Role]| service.job(&service.bot(&fixtures.org, &everything).await, roles).await;
+        let mut jobs = vec![(None, job(&[]).await)];
         for &role in &everything {
-            jobs.push((Some(role), service.job(&bot, &[role]).await));
+            jobs.push((Some(role), job(&[role]).await));
         }
         let mut keys = Vec::new();
         for &scope in Scope::ALL {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use shared::Moment;
 use shared::domain::Name;
 use shared::email::EmailAddress;
+use shared::ids::{AuditId, OrgId};
 use shared::secret::{Token, TokenHash};
 
 use crate::table::text;
@@ -21,6 +22,9 @@ const MAILS_PER_HOUR: u64 = 5;
 
 /// How long an idempotency key is kept, in seconds.
 const KEPT: i64 = 24 * 60 * 60;
+
+/// How long a notice about a leaked token is kept, in seconds.
+const NOTICE: i64 = 30 * 24 * 60 * 60;
 
 /// How long a bot token is kept after its end, in seconds.
 const ENDED_BOT_TOKEN: i64 = 14 * 24 * 60 * 60;
@@ -60,7 +64,9 @@ struct TokensTable<'a> {
 impl<'a> TokensTable<'a> {
     fn new(items: &'a [Value], copied: &'a BTreeSet<String>) -> Self {
         let mut done: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-        for entry in items.iter().filter(|item| item["outcome"] == "done") {
+        // Leaks that an organization is told about only change nothing.
+        let is_told_only = |item: &Value| text(item, "detail").starts_with("not revoked, told only");
+        for entry in items.iter().filter(|item| item["outcome"] == "done" && !is_told_only(item)) {
             let id = text(&entry["target"], "id");
             done.entry((text(entry, "pk"), id)).or_default().push(text(entry, "action"));
         }
@@ -91,9 +97,11 @@ impl<'a> TokensTable<'a> {
                 (["EMAIL", _], place) if place.starts_with("CHANGES#") => {
                     self.counter(item, "count", 1..=u64::MAX, true)
                 }
-                (["CALLS" | "REFUSED" | "WRONG_CODES" | "EXCHANGES_FAILED" | "EXCHANGES_REFUSED", _], _) => {
-                    self.counter(item, "count", 1..=u64::MAX, true)
-                }
+                (["CALLS" | "REFUSED" | "WRONG_CODES" | "EXCHANGES_FAILED" | "EXCHANGES_REFUSED", _], _)
+                | (["LEAK_REPORTS" | "LEAKED_TOKENS", _], _) => self.counter(item, "count", 1..=u64::MAX, true),
+                (["LEAKED", hash], "LEAKED") => self.only_end(TokenHash::from_hex(hash).is_some(), item),
+                (["LEAK_MAIL", kind, id], "LEAK_MAIL") => self.only_end(is_recipient(kind, id), item),
+                (["LEAK_NOTICES"], place) => self.leak_notice(item, place),
                 // 0 after a mail that SES refused.
                 (["MAILS", ..], _) => self.counter(item, "count", 0..=u64::MAX, true),
                 (["SIGN_IN_CODE" | "SIGNED_IN_DEVICE", _], _) => self.expiring(item),
@@ -150,9 +158,11 @@ impl<'a> TokensTable<'a> {
         }
         let logged = self.done.get(&(log, id)).cloned().unwrap_or_default();
         for (expected_action, times) in expected_actions {
-            // `revoke` matches `revoke` and `revoke_by_user`.
-            let found =
-                logged.iter().filter(|action| action.rsplit('.').next().unwrap().starts_with(expected_action)).count();
+            let is_expected = |action: &&&str| match *expected_action {
+                "revoke" => is_revocation(action),
+                other => action.ends_with(&format!(".{other}")),
+            };
+            let found = logged.iter().filter(is_expected).count();
             if found != *times {
                 self.found(owner, &format!("the log has {found} entries of {expected_action}, expected {times}"));
             }
@@ -222,14 +232,15 @@ impl<'a> TokensTable<'a> {
         }
         let Some(rotated) = token.get("rotated") else { return 0 };
         let successor = self.items.get(&(format!("TOKEN#{}", text(rotated, "hash")).as_str(), "TOKEN")).copied();
-        if successor.is_none_or(|successor| successor["id"] != rotated["id"] || successor["replaces"]["id"] != token["id"])
+        if successor
+            .is_none_or(|successor| successor["id"] != rotated["id"] || successor["replaces"]["id"] != token["id"])
         {
             self.found(token, "its successor does not know it");
         }
         let is_by_rotation = |revoked_by: &Value| revoked_by["id"] != rotated["id"];
         let log = format!("ORG#{}#AUDIT", text(token, "org_id"));
         let entries = self.done.get(&(log.as_str(), text(token, "id"))).cloned().unwrap_or_default();
-        let revocations = entries.iter().filter(|action| action.rsplit('.').next().unwrap().starts_with("revoke")).count();
+        let revocations = entries.iter().filter(|action| is_revocation(action)).count();
         let ended = token.get("revoked_by").is_some_and(is_by_rotation) && revocations == 0;
         usize::from(ended && entries.iter().any(|action| action.ends_with(".rotate")))
     }
@@ -306,7 +317,6 @@ impl<'a> TokensTable<'a> {
         let log = format!("ORG#{org}#AUDIT");
         self.check_log(token, &log, id, &[("exchange", 1)]);
         let logged = self.done.get(&(log.as_str(), id)).cloned().unwrap_or_default();
-        // A leak that the organization is only told about ends nothing.
         if revoked && !logged.iter().any(|action| ["bot_token.revoke", "bot_token.leaked"].contains(action)) {
             self.found(token, "the log has no revocation");
         }
@@ -360,11 +370,10 @@ impl<'a> TokensTable<'a> {
         self.check_log(bot, &log, id, &[("create", 1), ("delete", 0)]);
         let logged = self.done.get(&(log.as_str(), id)).cloned().unwrap_or_default();
         let count = |actions: &[&str]| logged.iter().filter(|action| actions.contains(action)).count() as u64;
-        let changes = count(&["bot.rotate_key", "bot.set_roles", "bot.end_tokens", "bot_api_key.revoke"]);
-        // A leak that the organization is only told about changes nothing.
-        let at_most = changes + count(&["bot_api_key.leaked"]);
-        if !bot["revision"].as_u64().is_some_and(|revision| (changes..=at_most).contains(&revision)) {
-            self.found(bot, &format!("the log has {changes} to {at_most} changes"));
+        let of_keys = ["bot.rotate_key", "bot_api_key.revoke", "bot_api_key.leaked"];
+        let changes = count(&["bot.set_roles", "bot.end_tokens"]) + count(&of_keys);
+        if bot["revision"].as_u64() != Some(changes) {
+            self.found(bot, &format!("the log has {changes} changes"));
         }
         if bot["token_generation"].as_u64().unwrap_or_default() != count(&["bot.end_tokens"]) {
             self.found(bot, "the log has another number of ends of tokens");
@@ -468,8 +477,7 @@ impl<'a> TokensTable<'a> {
         self.explain(count);
         let active = format!("ORG#{org}#API_KEYS#ACTIVE#");
         let is_counted = |item: &Value| item.get("uncounted").is_none();
-        let listed =
-            self.items.iter().filter(|((pk, _), item)| pk.starts_with(&active) && is_counted(item)).count();
+        let listed = self.items.iter().filter(|((pk, _), item)| pk.starts_with(&active) && is_counted(item)).count();
         if count["active"].as_u64() != u64::try_from(listed).ok() {
             self.found(count, &format!("the counter differs from {listed} listed API keys"));
         }
@@ -536,10 +544,13 @@ impl<'a> TokensTable<'a> {
             let at = Moment::parse(text(entry, "at")).map_or(0, Moment::epoch_seconds);
             let verb = text(entry, "action").rsplit('.').next().unwrap_or_default();
             let makes = ["issue", "create", "rotate_key"].contains(&verb);
-            let is_its = entry["target"] == *made && entry["actor"]["id"] == actor && entry["outcome"] == "done";
+            // The target of a new trust is its bot.
+            let is_trust = verb == "add_trust" && made["kind"] == "trust" && entry["detail"] == made["id"];
+            let is_made = makes && entry["target"] == *made || is_trust;
+            let is_its = is_made && entry["actor"]["id"] == actor && entry["outcome"] == "done";
             // The two are dated one after the other.
             let ends = key["ttl"].as_i64().unwrap_or_default() - at - KEPT;
-            text(entry, "pk") == log && makes && is_its && (0..=1).contains(&ends)
+            text(entry, "pk") == log && is_its && (0..=1).contains(&ends)
         });
         if of_its_making.count() == 0 {
             self.found(key, "does not name what its caller made");
@@ -553,6 +564,32 @@ impl<'a> TokensTable<'a> {
         let browser = text(item, "pk").split('#').next_back().unwrap_or_default();
         if !is_hash(browser) || !is_hash(text(item, "sk")) || !item["ttl"].is_i64() {
             self.found(item, "has no hashes or does not expire");
+        }
+    }
+
+    /// An item that holds nothing but its end.
+    fn only_end(&mut self, is_key: bool, item: &Value) {
+        self.explain(item);
+        if !is_key || !item["ttl"].is_i64() || item.as_object().unwrap().len() != 3 {
+            self.found(item, "wrong key, or more than an end");
+        }
+    }
+
+    /// A notice is stored under its recipient, and only a person's holds an address.
+    fn leak_notice(&mut self, notice: &Value, place: &str) {
+        self.explain(notice);
+        let parts: Vec<&str> = place.split('#').collect();
+        let is_key =
+            matches!(parts[..], [kind, id, entry] if is_recipient(kind, id) && AuditId::parse(entry).is_some());
+        let at = Moment::parse(text(notice, "at")).map_or(0, Moment::epoch_seconds);
+        if !is_key || notice["ttl"] != json!(at + NOTICE) {
+            self.found(notice, "wrong key or end");
+        }
+        if notice.get("contact").is_some() != place.starts_with("ADDRESS#") || notice["ended"].as_bool().is_none() {
+            self.found(notice, "contact of an organization, none of a person, or no outcome");
+        }
+        if text(notice, "place").contains(['?', '#', '@']) {
+            self.found(notice, "place with more than host and path");
         }
     }
 
@@ -601,8 +638,12 @@ impl<'a> TokensTable<'a> {
                 continue;
             };
             let count = |action: &str| logged.iter().filter(|logged| **logged == action).count();
+            let deletions = match deleted {
+                "org_access_token.delete" => logged.iter().filter(|action| is_revocation(action)).count(),
+                deleted => count(deleted),
+            };
             let is_there = self.items.contains_key(&(place.0.as_str(), place.1.as_str()));
-            if (count(made), count(deleted)) != (1, usize::from(!is_there)) {
+            if (count(made), deletions) != (1, usize::from(!is_there)) {
                 self.findings.push(format!("{log}: {id} exists: {is_there}, but the log has {logged:?}"));
             }
         }
@@ -626,6 +667,21 @@ impl<'a> TokensTable<'a> {
             _ => {}
         }
     }
+}
+
+/// Whether this is a recipient of notices about leaked tokens.
+fn is_recipient(kind: &str, id: &str) -> bool {
+    match kind {
+        "ORG" => OrgId::parse(id).is_some(),
+        "ADDRESS" => TokenHash::from_hex(id).is_some(),
+        _ => false,
+    }
+}
+
+/// Whether an action revokes or deletes a token: `revoke`, `revoke_by_user`, `delete` or `leaked`.
+fn is_revocation(action: &str) -> bool {
+    let verb = action.rsplit('.').next().unwrap_or_default();
+    verb.starts_with("revoke") || verb == "leaked" || verb == "delete"
 }
 
 fn is_owner(member: &Value) -> bool {

@@ -16,9 +16,11 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 use shared::app::Limits;
+use shared::domain::LeakPolicy;
 use tests::ci::EXCHANGE;
 use tests::coverage::Fixtures;
 use tests::management::{ACCESS_TOKENS, API_KEYS, INTROSPECT};
+use tests::scanner::{CURRENT, scanned};
 use tests::upstream::Registry;
 use tests::{Answer, Service};
 
@@ -41,6 +43,7 @@ async fn calls(size: usize) -> Vec<Value> {
     let mut calls = Calls { service, found: Vec::new() };
     let fixtures = fill(&calls.service, size).await;
     of_organizations(&mut calls, &fixtures).await;
+    of_leaks(&mut calls, &fixtures).await;
     of_registries(&mut calls, &fixtures).await;
     of_people(&mut calls, &fixtures).await;
     calls.found
@@ -132,6 +135,20 @@ async fn of_organizations(calls: &mut Calls, fixtures: &Fixtures) {
 
     let log = fixtures.org.audit_log("?limit=10");
     calls.of(owner, "audit-log-list", "10 entries", Method::GET, &log, None).await;
+}
+
+async fn of_leaks(calls: &mut Calls, fixtures: &Fixtures) {
+    let (org, owner) = (&fixtures.org, &fixtures.owner);
+    calls.service.set_leaks(&org.id, &["security@example.com"], LeakPolicy::Revoke).await;
+    let leaked = calls.service.issue(org, owner, "somebody").await.token;
+    let body = json!({"tokens": [{"token": leaked, "url": "https://example.com/"}]});
+    let report = calls.service.request(Method::POST, "/v1/tokens/leaked").json(&body);
+    calls.call("tokens-leaked", "a token, and a mail", report).await;
+    let leaked = calls.service.issue(org, owner, "somebody").await.token;
+    let report = calls.service.signed(&CURRENT, &scanned(&[&leaked]).to_string());
+    calls.call("integrations-github-secret-scanning", "a token", report).await;
+    let own = calls.service.issue(org, owner, "somebody").await.token;
+    calls.of(&own, "tokens-revoke-self", "a token", Method::DELETE, "/v1/tokens/self", None).await;
 }
 
 async fn of_registries(calls: &mut Calls, fixtures: &Fixtures) {

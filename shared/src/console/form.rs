@@ -34,6 +34,10 @@ impl<T> Form<T> {
     }
 }
 
+/// The fields of a form that is only a button.
+#[derive(Debug, Deserialize)]
+pub struct Nothing {}
+
 #[derive(Deserialize)]
 struct Proof {
     #[serde(default)]

@@ -179,6 +179,11 @@ impl<O: Guarded> MemberWith<O> {
     /// Answers a form that was sent before: nothing is made again, and the page says what was. `list`
     /// is the page that lists it, such as `api-keys`.
     pub fn made(&self, repeat: &Repeat, here: Nav, list: &str) -> Result<Response, ApiError> {
+        self.sent_before(self.m().already_sent_text, repeat, here, list)
+    }
+
+    /// As [`Self::made`], with a text of its own: not everything that is made has a secret.
+    pub fn sent_before(&self, text: &str, repeat: &Repeat, here: Nav, list: &str) -> Result<Response, ApiError> {
         let m = self.m();
         let page = self.frame(m.already_sent, here)?;
         let detail = match repeat {
@@ -186,7 +191,7 @@ impl<O: Guarded> MemberWith<O> {
             Repeat::OtherRequest => String::new(),
         };
         let href = format!("{}/{list}", page.base());
-        let (text, link) = (m.already_sent_text, m.see_what_was_made);
+        let link = m.see_what_was_made;
         let (status, request_id) = (StatusCode::CONFLICT, self.caller.request_id.as_str());
         html(status, &AlreadyMade { page, status: status.as_u16(), text, detail, request_id, href, link })
     }

@@ -7,6 +7,7 @@ use crate::domain::{OrUnknown, Scope, TokenState, UserIdentifier};
 use crate::email::Language;
 use crate::error::ApiError;
 use crate::permissions::Role;
+use crate::trust::TrustRule;
 
 /// Defines the texts without values: a field each.
 macro_rules! messages {
@@ -329,6 +330,67 @@ messages! {
     delete_bot_text: "Its API keys stop working immediately. The tokens it issued stay valid.", "ボットのAPIキーはただちに使えなくなります。ボットが発行したトークンは引き続き有効です。";
     bot_deleted: "The bot was deleted.", "ボットを削除しました。";
 
+    // Trusts of bots
+    trusts: "CI trusts", "CIの信頼設定";
+    trusts_lead: "CI jobs that a trust admits act as this bot without a stored secret: they exchange the identity token of their CI service for a token that ends soon.", "信頼設定に一致するCIのジョブは、シークレットを保存せずに、このボットとして動作できます。CIサービスのIDトークンを、短時間で失効するトークンと交換します。";
+    no_trusts: "This bot trusts no CI jobs.", "このボットが信頼するCIのジョブはありません。";
+    add_trust: "Add Trust", "信頼設定を追加";
+    add_trust_lead: "A job must match everything that you enter here.", "ここに入力した条件のすべてに一致するジョブだけが対象になります。";
+    trust: "Trust", "信頼設定";
+    trust_presets: "CI services", "CIサービス";
+    trust_preset_any: "Any issuer", "その他の発行者";
+    issuer: "Issuer", "発行者";
+    issuer_hint: "The URL that the job's token has as iss, to the last character.", "ジョブのトークンのissと完全に一致するURLです。";
+    gitlab_issuer_hint: "The URL of your GitLab, without a slash at the end.", "お使いのGitLabのURLです。末尾のスラッシュは不要です。";
+    audience: "Audience", "オーディエンス";
+    audience_hint: "What the job asks its token for. It must be one that this service accepts.", "ジョブがトークンの発行時に指定する値です。このサービスが受け付けるものを入力してください。";
+    claims: "Claims", "クレーム";
+    claims_hint: "One a line, as name=value. A value may end in /* or :*. At least one must identify the owner exactly: repository_owner_id, repository_id, enterprise_id, project_id, namespace_id or sub.", "1行に1つ、name=valueの形式で入力します。値の末尾には /* または :* を使えます。repository_owner_id、repository_id、enterprise_id、project_id、namespace_id、subのうち、少なくとも1つを正確な値で指定してください。";
+    claims_line_rule: "Enter each claim on a line of its own, as name=value.", "クレームは1行に1つ、name=valueの形式で入力してください。";
+    subject_claim: "Claim that names the workload", "ワークロード名のクレーム";
+    subject_claim_hint: "Its value is shown in the installation log and the audit log. Usually sub.", "このクレームの値が、インストール履歴と監査ログに表示されます。通常はsubです。";
+    github_owner_id: "Owner ID", "オーナーID";
+    github_owner_id_hint: "The number of the organization or user, which no one else can take: gh api users/NAME --jq .id", "組織またはユーザーの番号です。名前と違い、ほかの人が取得することはありません：gh api users/NAME --jq .id";
+    github_repository_id: "Repository ID (optional)", "リポジトリID（任意）";
+    github_repository_id_hint: "Empty: every repository of the owner. gh api repos/OWNER/NAME --jq .id", "空欄の場合は、オーナーのすべてのリポジトリが対象です。gh api repos/OWNER/NAME --jq .id";
+    github_repository: "Repository name (optional)", "リポジトリ名（任意）";
+    github_repository_hint: "Such as acme/widgets, or acme/*.", "例：acme/widgets、acme/*";
+    git_ref: "Branch or tag (optional)", "ブランチまたはタグ（任意）";
+    git_ref_hint: "Such as refs/heads/main, or refs/tags/*. Empty: all of them, and pull requests.", "例：refs/heads/main、refs/tags/*。空欄の場合は、プルリクエストを含むすべてが対象です。";
+    git_ref_rule: "Enter a full name, which begins with refs/heads/ or refs/tags/.", "refs/heads/ または refs/tags/ で始まる完全な名前を入力してください。";
+    ci_environment: "Environment (optional)", "環境（任意）";
+    ci_environment_hint: "Only jobs that deploy to it, such as production.", "この環境にデプロイするジョブだけが対象になります（例：production）。";
+    gitlab_namespace_id: "Group ID", "グループID";
+    gitlab_namespace_id_hint: "The number of the group or user that the project is directly in. Empty if there is a project ID.", "プロジェクトが直接属するグループまたはユーザーの番号です。プロジェクトIDを入力する場合は、空欄でも構いません。";
+    gitlab_project_id: "Project ID", "プロジェクトID";
+    gitlab_project_id_hint: "Empty: every project of the group.", "空欄の場合は、グループのすべてのプロジェクトが対象です。";
+    ci_id_rule: "Enter the number.", "番号を入力してください。";
+    github_id_missing: "Enter the ID of the owner. A name can be taken by somebody else.", "オーナーIDを入力してください。名前だけでは、ほかの人に取得されるおそれがあります。";
+    gitlab_id_missing: "Enter the ID of the group or of the project. A name can be taken by somebody else.", "グループIDまたはプロジェクトIDを入力してください。名前だけでは、ほかの人に取得されるおそれがあります。";
+    trust_roles_hint: "What jobs may do with the API. Without a role they only install packages through Guard.", "ジョブがAPIでできることです。ロールを選ばない場合は、Guardを通したパッケージのインストールだけができます。";
+    role_not_held: "The bot does not have a role that you selected. Select again.", "選択したロールの中に、ボットに付与されていないものがあります。選び直してください。";
+    registries_only: "Registries only", "レジストリのみ";
+    may_mint_longer: "Jobs may create what outlives their token", "トークンの期限を超えるものの作成を許可する";
+    may_mint_longer_hint: "Without this, tokens and keys that a job creates must end with the job's own token.", "許可しない場合、ジョブが作成するトークンやキーの有効期限は、ジョブ自身のトークンの期限までになります。";
+    added: "Added", "追加日時";
+    trust_added: "The trust was added.", "信頼設定を追加しました。";
+    trust_removed: "The trust was removed. Jobs that use it are signed out at their next request.", "信頼設定を削除しました。使用中のジョブは、次のリクエストから認証されなくなります。";
+    remove_trust: "Remove trust", "信頼設定の削除";
+    remove_trust_text: "Jobs that use it are signed out at their next request. To let them in again, add a new trust.", "使用中のジョブは、次のリクエストから認証されなくなります。再び許可するには、新しい信頼設定を追加してください。";
+    end_tokens: "End all job tokens", "ジョブのトークンをすべて失効";
+    end_tokens_text: "All jobs that act as this bot are signed out at their next request. Jobs that a trust admits can get new tokens at once.", "このボットとして動作しているすべてのジョブが、次のリクエストから認証されなくなります。信頼設定に一致するジョブは、すぐに新しいトークンを取得できます。";
+    tokens_ended: "All job tokens of the bot were ended.", "ボットのジョブのトークンをすべて失効させました。";
+    trust_sent_text: "Nothing was added a second time. To add another trust, open its form again.", "2つ目は追加されていません。別の信頼設定を追加する場合は、フォームを開き直してください。";
+    trust_url_rule: "Enter a URL, such as https://ci.example.com.", "URLを入力してください（例：https://ci.example.com）。";
+    trust_text_rule: "Enter 1 to 255 characters, without control characters.", "1〜255文字で入力してください。制御文字は使えません。";
+    trust_name_rule: "A claim's name has 1 to 255 visible ASCII characters.", "クレームの名前には、1〜255文字の半角の英数字と記号だけを使えます。";
+    trust_wildcard_rule: "Use * only at the end, after / or :.", "* は、末尾の / または : の直後でだけ使えます。";
+    trust_exact_rule: "Enter the exact value, without *.", "* を使わずに、正確な値を入力してください。";
+    trust_once_rule: "Enter this claim once.", "このクレームは1回だけ入力してください。";
+    trust_few_rule: "Enter at most 10 claims.", "クレームは10個まで入力できます。";
+    trust_identity_rule: "Enter the exact value of repository_owner_id, repository_id, enterprise_id, project_id, namespace_id or sub. Names can be taken by somebody else.", "repository_owner_id、repository_id、enterprise_id、project_id、namespace_id、subのいずれかを、正確な値で入力してください。名前だけでは、ほかの人に取得されるおそれがあります。";
+    trust_id_beside_rule: "Enter repository_owner_id or repository_id beside it. A name can be taken by somebody else.", "repository_owner_idまたはrepository_idも入力してください。名前だけでは、ほかの人に取得されるおそれがあります。";
+
     // Members
     members_lead: "Members sign in to this console. What they may do depends on their roles.", "メンバーはこのコンソールにサインインできます。できる操作はロールで決まります。";
     invite_member: "Invite Member", "メンバーを招待";
@@ -470,6 +532,11 @@ messages_with_values! {
     plan_usage(active, limit): "{active} of {limit} keys in use", "{limit}個中{active}個のキーを使用中";
     plan_usage_unlimited(active): "{active} keys in use, without limit", "{active}個のキーを使用中（上限なし）";
     plan(name): "{name} plan", "{name}プラン";
+    too_many_trusts(limit): "The bot has as many trusts as it may have: {limit}. Remove one that is not needed.", "信頼設定の数の上限（{limit}個）に達しています。不要なものを削除してください。";
+    workload_is(claim): "Workload: {claim}", "ワークロード：{claim}";
+    remove_trust_in(issuer): "Remove the trust in {issuer}", "{issuer}の信頼設定を削除";
+    claim_error(claim, error): "{claim}: {error}", "{claim}：{error}";
+    entry_count(count): "{count} times", "{count}回";
     old_key_ends(at): "The old API key ends at {at}.", "古いAPIキーは{at}に使えなくなります。";
     invitation_to(organization): "Join {organization}?", "{organization}に参加しますか？";
     invitation_ends(at): "Invitation ends {at}", "招待の期限：{at}";
@@ -520,6 +587,22 @@ impl Messages {
             self.user_identifier_length
         } else {
             self.user_identifier_characters
+        }
+    }
+
+    /// What a part of a trust must be.
+    pub fn trust_rule(&self, rule: TrustRule) -> &'static str {
+        match rule {
+            TrustRule::Url => self.trust_url_rule,
+            TrustRule::Text => self.trust_text_rule,
+            TrustRule::Name => self.trust_name_rule,
+            TrustRule::Wildcard => self.trust_wildcard_rule,
+            TrustRule::Exact => self.trust_exact_rule,
+            TrustRule::Once => self.trust_once_rule,
+            TrustRule::Few => self.trust_few_rule,
+            TrustRule::Identity => self.trust_identity_rule,
+            TrustRule::IdBeside => self.trust_id_beside_rule,
+            TrustRule::Roles => self.role_not_held,
         }
     }
 

@@ -264,6 +264,14 @@ pub struct Confirm {
     pub typed: Option<Typed>,
 }
 
+impl Confirm {
+    /// Asks with a button of this text, or back to this path.
+    pub fn new(page: Frame, text: &str, facts: Vec<Fact>, submit: &str, cancel: String) -> Self {
+        let (text, submit) = (text.to_owned(), submit.to_owned());
+        Self { page, text, facts, submit, cancel, error: String::new(), typed: None }
+    }
+}
+
 /// A fact on a page: a label and a value.
 #[derive(Debug, Clone)]
 pub struct Fact {

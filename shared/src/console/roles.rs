@@ -2,6 +2,7 @@
 
 use super::form::Fields;
 use super::messages::Messages;
+use crate::domain::Held;
 use crate::permissions::Role;
 
 /// The field that an error belongs to.
@@ -57,10 +58,38 @@ pub fn parse(
     Some(offered.into_iter().filter(is_chosen).collect())
 }
 
+/// As [`parse`], but it may be none, and these are what somebody else has.
+pub fn parse_some_of(chosen: &[String], held: &Held<Role>, m: &Messages, errors: &mut Fields) -> Option<Vec<Role>> {
+    let is_held = |name: &String| Role::parse(name).is_some_and(|role| held.contains(role));
+    if !chosen.iter().all(is_held) {
+        errors.add(FIELD, m.role_not_held);
+        return None;
+    }
+    let is_chosen = |role: &Role| chosen.iter().any(|name| name == role.as_str());
+    Some(Role::ALL.iter().copied().filter(is_chosen).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::console::messages::EN;
+    use crate::domain::OrUnknown;
+
+    #[test]
+    fn only_held_roles_are_parsed_and_none_is_enough() {
+        let held = [Role::Manager, Role::Owner].into_iter().map(OrUnknown::Known).collect();
+        let parse = |chosen: &[&str]| {
+            let chosen: Vec<String> = chosen.iter().map(|name| (*name).to_owned()).collect();
+            let mut errors = Fields::default();
+            (parse_some_of(&chosen, &held, &EN, &mut errors), errors.of(FIELD).to_owned())
+        };
+        assert_eq!(parse(&[]), (Some(vec![]), String::new()));
+        let two = ["organization/takumi_manager", "organization/owner", "organization/owner"];
+        assert_eq!(parse(&two), (Some(vec![Role::Owner, Role::Manager]), String::new()));
+        for bad in [&["organization/api_key_manager"][..], &["organization/owner", "owner"], &[""]] {
+            assert_eq!(parse(bad), (None, EN.role_not_held.to_owned()), "{bad:?}");
+        }
+    }
 
     #[test]
     fn only_offered_roles_are_parsed() {

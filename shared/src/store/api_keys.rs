@@ -16,6 +16,7 @@ use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
+use super::members::Authority;
 use super::orgs::Org;
 use super::rotation::{Found, Old, Replaces, Rotated, Rotation, Successor};
 use super::tokens::{ApiKey, StoredToken};
@@ -137,7 +138,7 @@ impl Store {
         &self,
         org: &OrgId,
         new: NewApiKey,
-        by: Option<TokenHash>,
+        by: Option<&(ApiKey, TokenHash)>,
         caller: &Caller,
         once: Option<&Once>,
     ) -> Result<Created, StoreError> {
@@ -161,6 +162,7 @@ impl Store {
             rotated: None,
             replaces: None,
             uncounted: false,
+            superseded: false,
         };
         let pointer = key.pointer(plain.hash());
         let subject = Subject::new(ApiKey::SUBJECT, &key.id);
@@ -173,7 +175,7 @@ impl Store {
             if suspended || is_full {
                 // A revoked caller learns nothing about the plan.
                 break match by {
-                    Some(by) if self.is_revoked(by).await? => return Ok(Created::CallerRevoked),
+                    Some((_, by)) if self.is_revoked(*by).await? => return Ok(Created::CallerRevoked),
                     _ if suspended => Some(Created::Suspended),
                     _ => Some(Created::PlanLimitReached),
                 };
@@ -181,7 +183,7 @@ impl Store {
             let mut transaction = self.transaction();
             // First, since the first condition that fails is the answer.
             if let Some(by) = by {
-                transaction.require_unrevoked(keys::token(by));
+                transaction.require_api_key(by);
             }
             let counted = transaction.writes.len();
             transaction.count_api_key(org, plan.max_api_keys());
@@ -240,9 +242,15 @@ impl Store {
             after = pointers.last().map(|pointer| pointer.id.to_string());
             let now = self.clock.now();
             for token in self.stored_tokens(pointers.iter().map(|pointer| pointer.hash)).await? {
-                if let StoredToken::ApiKey(key) = token
-                    && listing.states.states().contains(&key.state(now))
-                {
+                let StoredToken::ApiKey(mut key) = token else { continue };
+                if key.state(now) == TokenState::Active && self.is_superseded(key.rotated.as_ref()).await? {
+                    key.superseded = true;
+                    let hash = pointers.iter().find(|pointer| pointer.id == key.id).map(|pointer| pointer.hash);
+                    if let Some(hash) = hash {
+                        self.settle_superseded(hash, &StoredToken::ApiKey(key.clone())).await?;
+                    }
+                }
+                if listing.states.states().contains(&key.state(now)) {
                     page.keys.push(key);
                 }
             }
@@ -405,7 +413,8 @@ impl Store {
         &self,
         old: Old<ApiKey>,
         rotation: Rotation,
-        by: Option<TokenHash>,
+        by: Option<&(ApiKey, TokenHash)>,
+        authority: Authority<'_>,
         caller: &Caller,
         once: Option<&Once>,
     ) -> Result<Successor<ApiKey>, StoreError> {
@@ -417,7 +426,7 @@ impl Store {
         };
         if suspended {
             return Ok(match by {
-                Some(by) if self.is_revoked(by).await? => Successor::CallerRevoked,
+                Some((_, by)) if self.is_revoked(*by).await? => Successor::CallerRevoked,
                 _ => Successor::Suspended,
             });
         }
@@ -435,11 +444,17 @@ impl Store {
             rotated: None,
             replaces: Some(replaces),
             uncounted: false,
+            superseded: false,
             ..old.clone()
         };
         let before = old.rotated.as_ref().map_or(old.expires_at, |rotated| rotated.expires_at);
         let end = rotation.end_of_old(now, before);
-        let rotated = Rotated { id: key.id.clone(), hash: plain.hash(), expires_at: before };
+        let rotated = Rotated {
+            id: key.id.clone(),
+            hash: plain.hash(),
+            expires_at: before,
+            until_first_use: rotation.until_first_use,
+        };
         let subject = |id| Subject::new(ApiKey::SUBJECT, id);
         let rotate = Entry::done(&self.clock, caller, "api_key.rotate", subject(&old.id))?
             .with_detail(format!("replaced by {}", key.id));
@@ -448,11 +463,12 @@ impl Store {
         let (listed, new) = (old.pointer(hash), key.pointer(plain.hash()));
         let mut transaction = self.transaction();
         // First, since the first condition that fails is the answer.
-        if let Some(by) = by.filter(|by| *by != hash) {
-            transaction.require_unrevoked(keys::token(by));
+        let own_checks = transaction.require_authority(authority);
+        if let Some(by) = by.filter(|(_, by)| *by != hash) {
+            transaction.require_api_key(by);
         }
         let own = transaction.writes.len();
-        transaction.rotate(keys::token(hash), old.rotated.as_ref(), &rotated, end, caller)?;
+        transaction.rotate(keys::token(hash), old.rotated.as_ref(), &rotated, end, true, caller)?;
         match end {
             None => {
                 transaction.delete_existing(listed.listed(org, TokenState::Active));
@@ -497,6 +513,7 @@ impl Store {
             let outcome = transaction.try_commit(&mut backoff).await?;
             match outcome {
                 Some(Committed::Yes) => return Ok(Successor::Done(Box::new(key), plain)),
+                Some(Committed::No(index)) if index < own_checks => return Ok(Successor::CallerChanged),
                 Some(Committed::No(index)) if index < own => return Ok(Successor::CallerRevoked),
                 Some(Committed::No(index)) if (limit..after).contains(&index) => {
                     return Ok(Successor::PlanLimitReached);
@@ -509,7 +526,7 @@ impl Store {
             }
             match self.stored_token(hash).await? {
                 Some(StoredToken::ApiKey(now)) if now.rotated != old.rotated => return Ok(Successor::Conflict),
-                _ if outcome.is_some() && by == Some(hash) => return Ok(Successor::CallerRevoked),
+                _ if outcome.is_some() && by.is_some_and(|(_, by)| *by == hash) => return Ok(Successor::CallerRevoked),
                 _ if outcome.is_some() => return Ok(Successor::NotFound),
                 _ => {}
             }
@@ -518,6 +535,15 @@ impl Store {
 }
 
 impl Transaction<'_> {
+    /// Requires that this API key, which makes the call, was not revoked, nor its successor used.
+    fn require_api_key(&mut self, (key, hash): &(ApiKey, TokenHash)) -> &mut Self {
+        self.require_unrevoked(keys::token(*hash));
+        match key.rotated.as_ref().filter(|rotated| rotated.until_first_use) {
+            Some(rotated) => self.require_unused(keys::token(rotated.hash)),
+            None => self,
+        }
+    }
+
     /// Counts a new active key, unless that exceeds the plan's limit.
     fn count_api_key(&mut self, org: &OrgId, max: Option<u64>) -> &mut Self {
         match max {
@@ -569,6 +595,7 @@ mod tests {
             rotated: None,
             replaces: None,
             uncounted: false,
+            superseded: false,
         }
     }
 

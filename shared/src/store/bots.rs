@@ -532,6 +532,11 @@ mod tests {
     }
 
     #[test]
+    fn item_of_an_api_key_matches_its_snapshot() {
+        insta::assert_json_snapshot!(bot(vec![]).key_item());
+    }
+
+    #[test]
     fn unknown_role_grants_nothing() {
         let roles = bot(vec![]).roles();
         assert!(Role::ALL.iter().all(|role| roles.contains(role) == (*role == Role::Owner)));

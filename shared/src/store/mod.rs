@@ -14,6 +14,7 @@ pub mod erasures;
 pub mod idempotency;
 pub mod installations;
 pub mod keys;
+pub mod leak_reports;
 pub mod leaks;
 pub mod mail_limits;
 pub mod members;
@@ -418,6 +419,13 @@ impl Transaction<'_> {
         let condition = "attribute_exists(pk) AND attribute_not_exists(revoked_at)";
         let check = ConditionCheck::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
         let check = check.condition_expression(condition).build().ok();
+        self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
+    }
+
+    /// Requires that this token was never used.
+    fn require_unused(&mut self, key: Key) -> &mut Self {
+        let check = ConditionCheck::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
+        let check = check.condition_expression("attribute_not_exists(last_used_at)").build().ok();
         self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
     }
 

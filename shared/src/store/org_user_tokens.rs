@@ -18,7 +18,7 @@ use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
-use super::members::Member;
+use super::members::{Authority, Member};
 use super::rotation::{Found, Old, Replaces, Rotated, Rotation, Successor};
 use super::tokens::{OrgUserToken, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, Transaction};
@@ -230,6 +230,7 @@ impl Store {
             revoked_by: None,
             rotated: None,
             replaces: None,
+            superseded: false,
         };
         let pointer = token.pointer(plain.hash());
         let subject = Subject::new(OrgUserToken::SUBJECT, &token.id);
@@ -357,6 +358,14 @@ impl Store {
             let members = self.current_members(org, found.iter().filter_map(|token| token.bound_to.as_ref())).await?;
             for token in found {
                 token.member_left = token.bound_to.as_ref().is_some_and(|own| !members.contains(&own.member));
+                if token.state(now) == TokenState::Active && self.is_superseded(token.rotated.as_ref()).await? {
+                    token.superseded = true;
+                    let hash =
+                        chunk.iter().find(|(_, pointer)| pointer.id == token.id).map(|(_, pointer)| pointer.hash);
+                    if let Some(hash) = hash {
+                        self.settle_superseded(hash, &StoredToken::OrgUser(token.clone())).await?;
+                    }
+                }
             }
         }
         tokens.retain(|token| states.states().contains(&token.state(now)));
@@ -420,6 +429,7 @@ impl Store {
         &self,
         old: Old<OrgUserToken>,
         rotation: Rotation,
+        authority: Authority<'_>,
         caller: &Caller,
         once: Option<&Once>,
     ) -> Result<Successor<OrgUserToken>, StoreError> {
@@ -436,10 +446,16 @@ impl Store {
             last_used_at: None,
             rotated: None,
             replaces: Some(replaces),
+            superseded: false,
             ..old.clone()
         };
         let before = old.rotated.as_ref().map_or(old.expires_at, |rotated| rotated.expires_at);
-        let rotated = Rotated { id: token.id.clone(), hash: plain.hash(), expires_at: before };
+        let rotated = Rotated {
+            id: token.id.clone(),
+            hash: plain.hash(),
+            expires_at: before,
+            until_first_use: rotation.until_first_use,
+        };
         let (org, subject) = (&old.org_id, Subject::new(OrgUserToken::SUBJECT, &token.id));
         let rotate =
             Entry::done(&self.clock, caller, "org_user_token.rotate", Subject::new(OrgUserToken::SUBJECT, &old.id))?
@@ -448,8 +464,10 @@ impl Store {
             .with_detail(format!("replaces {}", old.id));
         let (listed, new) = (old.pointer(hash), token.pointer(plain.hash()));
         let mut transaction = self.transaction();
+        // First, so that a caller who was cut off learns nothing from the other conditions.
+        let own_checks = transaction.require_authority(authority);
         let end = rotation.end_of_old(now, before);
-        transaction.rotate(keys::token(hash), old.rotated.as_ref(), &rotated, end, caller)?;
+        transaction.rotate(keys::token(hash), old.rotated.as_ref(), &rotated, end, false, caller)?;
         match end {
             None => {
                 transaction.list_as_revoked(org, &listed);
@@ -486,6 +504,7 @@ impl Store {
         loop {
             match transaction.try_commit(&mut backoff).await? {
                 Some(Committed::Yes) => return Ok(Successor::Done(Box::new(token), plain)),
+                Some(Committed::No(index)) if index < own_checks => return Ok(Successor::CallerChanged),
                 Some(Committed::No(index)) if Some(index) == key => {
                     let repeated = self.repeated(org, once, caller).await?;
                     return repeated.map(Successor::Repeated).ok_or(StoreError::Unavailable);
@@ -639,6 +658,7 @@ mod tests {
             revoked_by: Some(Subject::new("operator", "guardctl")),
             rotated: None,
             replaces: None,
+            superseded: false,
         }
     }
 

@@ -9,10 +9,11 @@
 //! ```
 //!
 //! The old token keeps [`Rotated`], the successor [`Replaces`]. The end of the overlap is the old
-//! token's expiry. If the overlap lasts until the successor's first use, that use is one transaction
-//! with the end of the old token and of those that it replaces itself, and is written before the
-//! request is answered: a client that saw the successor work never sees the old one work again.
-//! API keys count towards the plan's limit once: the successor does, the old key no longer.
+//! token's expiry. If the overlap lasts until the successor's first use, each use of the old token
+//! reads whether the successor was used, and the successor's first use is written before it is
+//! answered: a client that saw the successor work never sees the old token work again. The next
+//! listing revokes the old token, so that it shows why it ended. API keys count towards the plan's
+//! limit once: the successor does, the old key no longer.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::audit::{Caller, Entry, Subject};
 use super::idempotency::Repeat;
 use super::keys::{self, Key};
 use super::tokens::{ApiKey, OrgUserToken, StoredToken};
-use super::{Backoff, Committed, Condition, Store, StoreError, Transaction};
+use super::{Condition, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::TokenState;
 use crate::ids::TokenId;
@@ -31,9 +32,8 @@ use crate::secret::{Token, TokenHash};
 /// The longest overlap, and its length where it ends at the successor's first use.
 pub const MAX_OVERLAP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// The most tokens that one first use ends. Longer chains take 20 rotations of unused tokens within
-/// a week; what is beyond ends with its overlap.
-const MAX_ANCESTORS: usize = 20;
+/// The longest chain of unused successors that is followed.
+const MAX_CHAIN: usize = 20;
 
 /// That a token was rotated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,9 @@ pub struct Rotated {
     /// When it expired before it was rotated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Moment>,
+    /// Whether it also ends at the successor's first use.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub until_first_use: bool,
 }
 
 /// What a successor replaces.
@@ -79,18 +82,24 @@ impl Rotation {
 
 impl Transaction<'_> {
     /// Notes a successor at a token that was rotated as `before` says. The token ends at `end`, or
-    /// without it at once.
+    /// without it at once. `is_counted` if a plan limits tokens of this kind: then it no longer counts.
     pub(super) fn rotate(
         &mut self,
         key: Key,
         before: Option<&Rotated>,
         rotated: &Rotated,
         end: Option<Moment>,
+        is_counted: bool,
         caller: &Caller,
     ) -> Result<&mut Self, StoreError> {
         let value = |value| serde_json::to_value(value).map_err(|_| StoreError::Defect);
         let mut values = vec![(":rotated", value(rotated)?)];
         let change = match end {
+            Some(end) if is_counted => {
+                values.push((":end", end.to_string().into()));
+                values.push((":true", true.into()));
+                "SET #rotated = :rotated, #expires_at = :end, #uncounted = :true"
+            }
             Some(end) => {
                 values.push((":end", end.to_string().into()));
                 "SET #rotated = :rotated, #expires_at = :end"
@@ -167,6 +176,13 @@ pub struct Old<T> {
     pub(super) successor: Option<T>,
 }
 
+impl<T: Rotatable> Old<T> {
+    /// When it expired before it was rotated, and its successor expires unless that is given.
+    pub fn expires_at(&self) -> Option<Moment> {
+        self.token.rotated().map_or_else(|| self.token.expires_at(), |rotated| rotated.expires_at)
+    }
+}
+
 /// What was found under an ID that is to be rotated.
 #[derive(Debug, Clone)]
 pub enum Found<T> {
@@ -189,6 +205,8 @@ pub enum Successor<T> {
     Conflict,
     /// The API key that made the call was revoked in the meantime.
     CallerRevoked,
+    /// The rights of the bot that made the call changed in the meantime.
+    CallerChanged,
     /// The organization is suspended.
     Suspended,
     /// The plan's limit of active keys is reached.
@@ -198,11 +216,16 @@ pub enum Successor<T> {
 }
 
 /// A kind of token that can be rotated.
-pub(super) trait Rotatable: Clone + Sized {
+pub trait Rotatable: Clone + Sized {
     /// This kind of token, if it is one.
     fn of(token: StoredToken) -> Option<Self>;
+    /// Its state at this time.
     fn state_at(&self, now: Moment) -> TokenState;
+    /// Its successor, if it was rotated.
     fn rotated(&self) -> Option<&Rotated>;
+    /// When it expires.
+    fn expires_at(&self) -> Option<Moment>;
+    /// When it was last used.
     fn last_used_at(&self) -> Option<Moment>;
 }
 
@@ -220,6 +243,10 @@ impl Rotatable for OrgUserToken {
 
     fn rotated(&self) -> Option<&Rotated> {
         self.rotated.as_ref()
+    }
+
+    fn expires_at(&self) -> Option<Moment> {
+        self.expires_at
     }
 
     fn last_used_at(&self) -> Option<Moment> {
@@ -243,6 +270,10 @@ impl Rotatable for ApiKey {
         self.rotated.as_ref()
     }
 
+    fn expires_at(&self) -> Option<Moment> {
+        self.expires_at
+    }
+
     fn last_used_at(&self) -> Option<Moment> {
         self.last_used_at
     }
@@ -264,6 +295,7 @@ impl Store {
             None => None,
         };
         if token.state_at(now) != TokenState::Active
+            || self.is_superseded(token.rotated()).await?
             || successor.as_ref().is_some_and(|successor| successor.last_used_at().is_some())
         {
             return Ok(Found::NotFound);
@@ -272,91 +304,58 @@ impl Store {
         Ok(Found::Old(Box::new(Old { token, hash, successor })))
     }
 
-    /// Records the first use of a successor, and ends what it replaces. False if nothing is to be
-    /// ended: then the use is like any other.
+    /// Finds out whether a token has ended because its successor was used. One more read, and one
+    /// for each unused successor that was rotated itself.
+    pub(super) async fn is_superseded(&self, rotated: Option<&Rotated>) -> Result<bool, StoreError> {
+        let mut next = rotated.filter(|rotated| rotated.until_first_use).cloned();
+        for _ in 0..MAX_CHAIN {
+            let Some(rotated) = next else { return Ok(false) };
+            let Some(successor) = self.stored_token(rotated.hash).await? else { return Ok(false) };
+            if successor.last_used_at().is_some() {
+                return Ok(true);
+            }
+            next = successor.rotated().cloned();
+        }
+        // Nobody rotates that often without a use: end it.
+        Ok(true)
+    }
+
+    /// Records the first use of a successor. This ends what it replaces.
     ///
     /// # Errors
     ///
-    /// If the old tokens could not be ended: the request must not be answered.
-    pub(super) async fn record_first_use(&self, hash: TokenHash, token: &StoredToken) -> Result<bool, StoreError> {
-        let mut backoff = Backoff::persistent();
-        let mut last = token.clone();
-        loop {
-            let ancestors = self.ancestors(&last).await?;
-            if ancestors.is_empty() {
-                return Ok(false);
-            }
-            let by = Subject::new(last.kind_name(), last.id());
-            let caller = Caller { actor: by, source_ip: None, request_id: String::new(), workload: None };
-            let mut transaction = self.transaction();
-            transaction.update(
-                keys::token(hash),
-                "SET #last_used_at = :now",
-                "attribute_exists(pk) AND attribute_not_exists(#last_used_at)",
-                &[(":now", self.clock.now())],
-            );
-            for (hash, ancestor) in &ancestors {
-                self.end_replaced(&mut transaction, *hash, ancestor, &caller)?;
-            }
-            match transaction.try_commit(&mut backoff).await? {
-                Some(Committed::Yes) => return Ok(true),
-                Some(Committed::No(_)) | None => match self.stored_token(hash).await? {
-                    // Another request was first, and has ended them.
-                    Some(now) if now.last_used_at().is_some() => return Ok(true),
-                    // An old token has changed: read them again.
-                    Some(now) => last = now,
-                    None => return Ok(false),
-                },
-            }
-            backoff.pause().await?;
-        }
+    /// If it could not be recorded: the request must not be answered.
+    pub(super) async fn record_first_use(&self, hash: TokenHash) -> Result<(), StoreError> {
+        let values = [(":now", self.clock.now())];
+        let is_unused = "attribute_exists(pk) AND attribute_not_exists(#last_used_at)";
+        // If another request was first, it has recorded it.
+        self.update(keys::token(hash), "SET #last_used_at = :now", is_unused, &values).await.map(|_| ())
     }
 
-    /// The active tokens that a first use of this one ends: its predecessors as far as they wait
-    /// for it.
-    async fn ancestors(&self, token: &StoredToken) -> Result<Vec<(TokenHash, StoredToken)>, StoreError> {
-        let now = self.clock.now();
-        let mut ancestors: Vec<(TokenHash, StoredToken)> = Vec::new();
-        let mut next = token.replaces().cloned();
-        while let Some(Replaces { hash, until_first_use, .. }) = next {
-            if ancestors.len() == MAX_ANCESTORS {
-                break;
-            }
-            let Some(ancestor) = self.stored_token(hash).await? else { break };
-            // What was used has ended those before it.
-            next = ancestor.replaces().cloned().filter(|_| ancestor.last_used_at().is_none());
-            if until_first_use && ancestor.is_active(now) {
-                ancestors.push((hash, ancestor));
-            }
-        }
-        Ok(ancestors)
-    }
-
-    fn end_replaced(
-        &self,
-        transaction: &mut Transaction<'_>,
-        hash: TokenHash,
-        token: &StoredToken,
-        caller: &Caller,
-    ) -> Result<(), StoreError> {
+    /// Revokes a token whose successor was used, so that listings tell.
+    pub(super) async fn settle_superseded(&self, hash: TokenHash, token: &StoredToken) -> Result<(), StoreError> {
+        let Some(Rotated { id, .. }) = token.rotated() else { return Ok(()) };
         let kind = token.kind_name();
-        let entry = Entry::done(&self.clock, caller, &format!("{kind}.revoke"), Subject::new(kind, token.id()))?
-            .with_detail("first use of its successor".to_owned());
+        let by = Subject::new(kind, id);
+        let caller = Caller { actor: by, source_ip: None, request_id: String::new(), workload: None };
+        let entry = Entry::done(&self.clock, &caller, &format!("{kind}.revoke"), Subject::new(kind, token.id()))?
+            .with_detail("its successor was used".to_owned());
+        let mut transaction = self.transaction();
         let org = match token {
             StoredToken::OrgUser(token) => {
-                transaction.revoke_as_read(keys::token(hash), (token.expires_at, false), caller)?;
+                transaction.revoke_as_read(keys::token(hash), (token.expires_at, false), &caller)?;
                 transaction.list_org_user_token_as_revoked(token, hash);
                 &token.org_id
             }
             StoredToken::ApiKey(key) => {
-                transaction.revoke_as_read(keys::token(hash), (key.expires_at, key.uncounted), caller)?;
+                transaction.revoke_as_read(keys::token(hash), (key.expires_at, key.uncounted), &caller)?;
                 transaction.list_replaced_api_key_as_revoked(key, hash);
                 &key.org_id
             }
             // Other kinds have no successors.
-            _ => return Err(StoreError::Defect),
+            _ => return Ok(()),
         };
-        transaction.audit(org, &entry);
-        Ok(())
+        // If another call has changed it meanwhile, the next listing settles it.
+        transaction.audit(org, &entry).commit().await.map(|_| ())
     }
 }

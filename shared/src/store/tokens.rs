@@ -107,6 +107,10 @@ pub struct ApiKey {
     /// Whether it no longer counts towards the plan's limit, since its successor does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub uncounted: bool,
+    /// Whether its successor's first use has ended it. Not stored: found out by every read that
+    /// decides whether the token is active.
+    #[serde(skip)]
+    pub superseded: bool,
 }
 
 impl ApiKey {
@@ -115,7 +119,31 @@ impl ApiKey {
 
     /// Its state at this time.
     pub fn state(&self, now: Moment) -> TokenState {
-        state(self.revoked_at, self.expires_at, now)
+        match state(self.revoked_at, self.expires_at, now) {
+            TokenState::Active if self.superseded => TokenState::Revoked,
+            state => state,
+        }
+    }
+
+    /// How a key with these rights exceeds this one, which is to create it, if it does.
+    pub fn exceeded_by(
+        &self,
+        scopes: &Held<Scope>,
+        environment: &OrUnknown<Environment>,
+        expires_at: Option<Moment>,
+    ) -> Option<&'static str> {
+        if !scopes.as_slice().iter().all(|scope| self.scopes.as_slice().contains(scope)) {
+            return Some(
+                "An API key cannot grant `scopes` that it does not hold itself. Remove them, or create the key with a bot.",
+            );
+        }
+        if self.environment != Environment::Live && *environment == Environment::Live {
+            return Some(
+                "An API key with the `environment` test cannot create a live key. Use a live key, or create a test key.",
+            );
+        }
+        let outlives = self.expires_at.is_some_and(|end| expires_at.is_none_or(|expires_at| expires_at > end));
+        outlives.then_some("An API key cannot create a key that outlives it. Set `expires_at` no later than its own.")
     }
 }
 
@@ -334,6 +362,10 @@ pub struct OrgUserToken {
     /// What it replaces, if it is a successor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<Replaces>,
+    /// Whether its successor's first use has ended it. Not stored: found out by every read that
+    /// decides whether the token is active.
+    #[serde(skip)]
+    pub superseded: bool,
 }
 
 impl OrgUserToken {
@@ -343,7 +375,7 @@ impl OrgUserToken {
     /// Its state at this time.
     pub fn state(&self, now: Moment) -> TokenState {
         match state(self.revoked_at, self.expires_at, now) {
-            TokenState::Active if self.member_left => TokenState::Revoked,
+            TokenState::Active if self.member_left || self.superseded => TokenState::Revoked,
             state => state,
         }
     }
@@ -435,6 +467,15 @@ impl StoredToken {
         }
     }
 
+    /// Its successor, if it was rotated.
+    pub fn rotated(&self) -> Option<&Rotated> {
+        match self {
+            StoredToken::ApiKey(key) => key.rotated.as_ref(),
+            StoredToken::OrgUser(token) => token.rotated.as_ref(),
+            StoredToken::Bot(_) | StoredToken::EmailVerified(_) | StoredToken::OrgAccess(_) => None,
+        }
+    }
+
     /// What it replaces, if it is a successor.
     pub fn replaces(&self) -> Option<&Replaces> {
         match self {
@@ -465,9 +506,9 @@ impl Store {
     /// Only at the first use of a successor that ends what it replaces. The request then fails too;
     /// other uses are answered whether they are recorded or not.
     pub async fn record_use(&self, hash: TokenHash, token: &StoredToken) -> Result<(), StoreError> {
-        let is_first_of_successor = token.last_used_at().is_none() && token.replaces().is_some();
-        if is_first_of_successor && self.record_first_use(hash, token).await? {
-            return Ok(());
+        let ends_another = token.replaces().is_some_and(|old| old.until_first_use);
+        if ends_another && token.last_used_at().is_none() {
+            return self.record_first_use(hash).await;
         }
         let now = self.clock.now();
         let minute_ago = now.minus(MINUTE);
@@ -505,11 +546,16 @@ impl Store {
     }
 
     /// Reads a token with one strongly consistent read, and then what else decides whether it is
-    /// active: the membership that an org user token is bound to, or bot and trust of a bot token.
+    /// active: the membership that an org user token is bound to, the successor of a rotated token, or
+    /// bot and trust of a bot token.
     pub async fn token(&self, token: &Token) -> Result<Option<StoredToken>, StoreError> {
         let mut stored = self.stored_token(token.hash()).await?;
         match &mut stored {
-            Some(StoredToken::OrgUser(token)) => self.note_membership(token).await?,
+            Some(StoredToken::ApiKey(key)) => key.superseded = self.is_superseded(key.rotated.as_ref()).await?,
+            Some(StoredToken::OrgUser(token)) => {
+                token.superseded = self.is_superseded(token.rotated.as_ref()).await?;
+                self.note_membership(token).await?;
+            }
             Some(StoredToken::Bot(token)) => self.note_acting(token).await?,
             _ => {}
         }

@@ -6,6 +6,7 @@
 
 use super::audit::{Caller, Entry, Subject};
 use super::bots::StoredBot;
+use super::idempotency::{Once, Repeat};
 use super::keys;
 use super::members::Authority;
 use super::{Committed, Range, SortKeys, Store, StoreError};
@@ -26,6 +27,8 @@ pub enum TrustAdded {
     LimitReached,
     /// The caller's own rights changed in the meantime, so nothing was done.
     CallerChanged,
+    /// The idempotency key was used before.
+    Repeated(Repeat),
 }
 
 /// The result of removing a trust of a bot, or of ending its tokens.
@@ -60,6 +63,7 @@ impl Store {
         bot: &BotId,
         new: NewTrust,
         caller: &Caller,
+        once: Option<&Once>,
     ) -> Result<TrustAdded, StoreError> {
         let Some(stored) = self.bot(bot).await? else { return Ok(TrustAdded::NotFound) };
         let held = stored.roles();
@@ -71,6 +75,9 @@ impl Store {
             .with_detail(trust.id.to_string());
         let mut transaction = self.transaction().persistent();
         let own_checks = transaction.require_authority(authority);
+        // Before the bot: a repeat is one even if the limit was reached since.
+        let made = Subject::new(Trust::SUBJECT, &trust.id);
+        let key_used = transaction.once(&stored.org_id, once, caller, made);
         transaction.update(
             keys::bot(bot),
             "ADD #trust_count :one",
@@ -81,6 +88,10 @@ impl Store {
         match transaction.commit().await? {
             Committed::Yes => Ok(TrustAdded::Done(Box::new(trust))),
             Committed::No(index) if index < own_checks => Ok(TrustAdded::CallerChanged),
+            Committed::No(index) if Some(index) == key_used => {
+                let repeat = self.repeated(&stored.org_id, once, caller).await?;
+                repeat.map(TrustAdded::Repeated).ok_or(StoreError::Unavailable)
+            }
             Committed::No(_) => Ok(match self.bot(bot).await? {
                 Some(_) => TrustAdded::LimitReached,
                 None => TrustAdded::NotFound,

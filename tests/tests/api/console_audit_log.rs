@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use shared::permissions::Role;
+use shared::store::audit::Caller;
+use shared::store::bot_tokens::REFUSALS_PER_HOUR;
 use tests::console::{Visitor, unescaped};
 use tests::{Bot, Org, Service, operator};
 
@@ -116,6 +118,27 @@ async fn day_that_is_none_is_an_error_beside_its_field() {
     }
 }
 
+/// Refusals of exchanges share an entry.
+#[tokio::test]
+async fn job_detail_and_count_of_an_entry_are_shown_where_present() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, bot, visitor) = page(&service).await;
+    let plain = visitor.get(&org.page("audit-log")).await;
+    assert!(!plain.text.contains("Workload:") && !plain.text.contains(" times"), "{}", plain.text);
+    for n in 0..REFUSALS_PER_HOUR + 3 {
+        let workload = Some(format!("repo:acme/widgets-{n}"));
+        let (why, caller) = ("claim repository_owner_id".to_owned(), Caller { workload, ..operator() });
+        service.store.record_refused_exchange(&org.id, &bot.id, why, &caller).await.unwrap();
+    }
+    let shown = visitor.get(&org.page("audit-log?action=bot.exchange&limit=100")).await;
+    for text in ["Workload: repo:acme/widgets-0<", ">claim repository_owner_id<", ">3 times<"] {
+        assert!(shown.text.contains(text), "{text}: {}", shown.text);
+    }
+    let request = visitor.request(Method::GET, &org.page("audit-log?action=bot.exchange&limit=100"));
+    let request = request.header("accept-language", "ja");
+    assert!(service.send(request).await.text.contains(">3回<"));
+}
+
 #[tokio::test]
 async fn stored_text_is_escaped() {
     let service = Service::start_with_manual_clock().await;
@@ -123,6 +146,12 @@ async fn stored_text_is_escaped() {
     service.store.add_project(&org.id, "<script>alert(1)</script>", &operator()).await.unwrap();
     let answer = visitor.get(&org.page("audit-log")).await;
     assert!(!answer.text.contains("<script>alert") && answer.text.contains("&#60;script&#62;alert"), "{}", answer.text);
+    let (_, bot) = service.org_with_owner().await;
+    let (why, workload) = ("<i>why</i>".to_owned(), Some("<i>job</i>".to_owned()));
+    let caller = Caller { workload, ..operator() };
+    service.store.record_refused_exchange(&org.id, &bot.id, why, &caller).await.unwrap();
+    let answer = visitor.get(&org.page("audit-log?action=bot.exchange")).await;
+    assert!(!answer.text.contains("<i>") && answer.text.contains("&#60;i&#62;job&#60;/i&#62;"), "{}", answer.text);
 }
 
 #[tokio::test]

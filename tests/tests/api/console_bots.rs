@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use reqwest::Method;
-use shared::ids::BotId;
+use shared::ids::{BotId, TrustId};
 use shared::permissions::Role;
 use shared::store::members::{Authority, MemberChange};
 use tests::console::{Submission, Visitor};
@@ -262,7 +262,7 @@ async fn bot_is_deleted_after_confirmation() {
 }
 
 /// Every page and form of one bot.
-fn requests_about(org: &Org, bot: &BotId) -> Vec<Submission> {
+fn requests_about(org: &Org, bot: &BotId, trust: &TrustId) -> Vec<Submission> {
     let page = |rest: &str| org.page(&format!("bots/{bot}{rest}"));
     vec![
         (Method::GET, page(""), vec![]),
@@ -270,6 +270,12 @@ fn requests_about(org: &Org, bot: &BotId) -> Vec<Submission> {
         (Method::POST, page("/roles"), vec![MANAGER]),
         (Method::POST, page("/rotate"), vec![("overlap", "24h")]),
         (Method::POST, page("/delete"), vec![]),
+        (Method::GET, page("/trusts/add"), vec![]),
+        (Method::POST, page("/trusts/add"), vec![("audience", "guard.example.com"), ("repository_owner_id", "1")]),
+        (Method::GET, page(&format!("/trusts/{trust}/remove")), vec![]),
+        (Method::POST, page(&format!("/trusts/{trust}/remove")), vec![]),
+        (Method::GET, page("/end-tokens"), vec![]),
+        (Method::POST, page("/end-tokens"), vec![]),
     ]
 }
 
@@ -282,10 +288,11 @@ async fn bot_of_another_organization_is_not_found() {
     let service = Service::start_with_manual_clock().await;
     let (org, owner, _) = page_and_bot(&service).await;
     let (other, _, foreign) = page_and_bot(&service).await;
+    let trust = service.trust(&foreign, &[]).await.id;
     let before = service.table.items().await;
     let unknown = BotId::parse("BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap();
-    let here = requests_about(&org, &foreign.id).into_iter().chain(requests_about(&org, &unknown));
-    for (method, path, fields) in here.chain(requests_about(&other, &foreign.id)) {
+    let here = requests_about(&org, &foreign.id, &trust).into_iter().chain(requests_about(&org, &unknown, &trust));
+    for (method, path, fields) in here.chain(requests_about(&other, &foreign.id, &trust)) {
         let answer = send(&owner, &method, &path, &fields).await;
         assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text);
     }
@@ -299,7 +306,8 @@ async fn bot_of_another_organization_is_not_found() {
 async fn only_owners_see_and_use_the_page() {
     let service = Service::start_with_manual_clock().await;
     let (org, _, bot) = page_and_bot(&service).await;
-    let mut requests = requests_about(&org, &bot.id);
+    let trust = service.trust(&bot, &[]).await.id;
+    let mut requests = requests_about(&org, &bot.id, &trust);
     requests.extend([
         (Method::GET, org.page("bots"), vec![]),
         (Method::GET, org.page("bots/add"), vec![]),
@@ -316,6 +324,7 @@ async fn only_owners_see_and_use_the_page() {
     }
     let bots = service.store.bots(&org.id).await.unwrap();
     assert_eq!((bots.len(), bots[0].revision), (1, 0));
+    assert_eq!(service.store.trusts(&bot.id).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -323,11 +332,14 @@ async fn forms_without_the_sessions_own_token_are_refused() {
     let service = Service::start_with_manual_clock().await;
     let (org, owner, bot) = page_and_bot(&service).await;
     let other = service.member(&org, &[Role::Owner]).await;
+    let trust = service.trust(&bot, &[]).await.id;
     let before = service.table.items().await;
-    let requests = requests_about(&org, &bot.id).into_iter().filter(|(method, ..)| *method == Method::POST);
+    let requests = requests_about(&org, &bot.id, &trust).into_iter().filter(|(method, ..)| *method == Method::POST);
     for (_, path, fields) in requests.chain([(Method::POST, org.page("bots/add"), vec![("name", "ci"), MANAGER])]) {
         let answer = owner.submit_with(&other.form_token(), &path, &fields).await;
         assert_eq!(answer.status, 403, "{path}: {}", answer.text);
+        let token = owner.form_token();
+        let fields = [&[("form_token", token.as_str())], &fields[..]].concat();
         let cross_site = owner.request(Method::POST, &path).header("origin", "https://evil.example").form(&fields);
         assert_eq!(service.send(cross_site).await.status, 403, "{path}");
     }

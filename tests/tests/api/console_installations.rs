@@ -110,6 +110,41 @@ async fn tokens_and_their_installations_lead_to_each_other() {
     assert!(back.text.contains(&token.id) && back.text.contains("alice+laptop"), "{}", back.text);
 }
 
+/// A CI job has no user identifier.
+#[tokio::test]
+async fn job_is_shown_in_place_of_a_person_and_leads_to_the_bots() {
+    let service = Service::start_with_manual_clock().await;
+    let org = service.org().await;
+    let job = "repo:acme/<b>widgets</b>:ref:refs/heads/main";
+    log(&service, &org, Ecosystem::Npm, "left-pad", "alice+laptop", ALICE).await;
+    let download = Download {
+        ecosystem: Ecosystem::Npm,
+        package: "other".to_owned(),
+        version: "1.0.0".to_owned(),
+        file: "other-1.0.0.tgz".to_owned(),
+        user_identifier: None,
+        subject: Some(job.to_owned()),
+        token_id: TokenId::parse(HER_OTHER).unwrap(),
+        client: None,
+        client_version: None,
+        command: None,
+        session: None,
+        source_ip: None,
+    };
+    assert_eq!(service.installation_log.record(Some(&org.id), &download).await.unwrap(), Recorded::New);
+    let owner = service.member(&org, &[Role::Owner]).await;
+    let page = owner.get(&org.page("installations")).await;
+    assert!(!page.text.contains("<b>"), "{}", page.text);
+    let link = format!("<a href=\"{}\">{job}</a>", org.page("bots"));
+    assert!(unescaped(&page.text).contains(&link), "{link}: {}", page.text);
+    assert_eq!(page.text.matches(&format!("href=\"{}?", org.page("tokens"))).count(), 1, "{}", page.text);
+    assert_eq!(owner.get(&org.page("bots")).await.status, 200);
+    // Others may not open that page.
+    let manager = service.member(&org, &[Role::Manager]).await;
+    let page = manager.get(&org.page("installations")).await;
+    assert!(unescaped(&page.text).contains(job) && !page.text.contains(&org.page("bots")), "{}", page.text);
+}
+
 #[tokio::test]
 async fn pages_follow_each_other_with_the_same_filters() {
     let service = Service::start_with_manual_clock().await;

@@ -362,7 +362,7 @@ async fn report_of_a_leak_costs_two_counters_and_what_it_ends() {
     // One counter: it is not well-formed.
     assert_eq!(report("x").await, cost(1, 0.0, 1.0));
     // Two counters and one look.
-    assert_eq!(report(&unknown_token(TokenKind::OrgUser)).await, cost(3, 0.0, 2.0));
+    assert_eq!(report(&unknown_token(TokenKind::OrgUser)).await, cost(3, 1.0, 2.0));
     let token = service.issue(&org, &owner, "alice").await.token;
     // The token and the organization; as a revocation, the mark and the notice. Then the claim of the
     // hour; the notices, the organization again and the contact's language; the notice is deleted.
@@ -449,4 +449,32 @@ async fn token_of_a_member_costs_one_look_at_the_membership() {
         assert_eq!(service.whoami(&token).await.status, 200);
         assert_eq!(service.whoami(&token).await.cost(), cost(reads, f64::from(reads), 0.0));
     }
+}
+
+#[tokio::test]
+async fn exchange_costs_three_reads_and_the_token() {
+    let service = Service::start_with_manual_clock().await;
+    let (_, owner) = service.org_with_owner().await;
+    service.trust(&owner, &[Role::Owner]).await;
+    // Bot, trusts and organization; the ID token, the token and the audit entry.
+    let claims = service.new_claims();
+    let answer = service.exchange_claims(&owner, &claims).await;
+    assert_eq!(answer.cost(), cost(4, 3.0, 2.0 * WRITE + AUDIT), "{}", answer.text);
+    let bad = service.exchange(&json!({"bot_id": owner.id.as_str(), "id_token": "a.b.c"})).await;
+    assert_eq!(bad.cost(), cost(1, 0.0, 1.0));
+    let mut untrusted = service.new_claims();
+    untrusted["repository_owner_id"] = json!("124");
+    for expected in [cost(6, 2.0, 3.0 + AUDIT), cost(4, 2.0, 2.0)] {
+        assert_eq!(service.exchange_claims(&owner, &untrusted).await.cost(), expected);
+    }
+}
+
+#[tokio::test]
+async fn bot_token_costs_two_more_reads_than_its_bot() {
+    let service = Service::start_with_manual_clock().await;
+    let (_, owner) = service.org_with_owner().await;
+    let job = service.job(&owner, &[Role::Owner]).await;
+    let whoami = async |credential: &str| service.whoami(credential).await.cost();
+    assert_eq!(whoami(&owner.credential).await, cost(1, AUTH, 0.0));
+    assert_eq!(whoami(&job).await, cost(3, AUTH + 2.0, 0.0));
 }

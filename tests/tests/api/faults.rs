@@ -198,11 +198,10 @@ impl Setup {
                 is_active && !counts(&fixtures.api_key.key).await
             }
             Operation::BotsExchange => counts(&said("access_token")).await,
-            Operation::IntegrationsGithubSecretScanning
-            | Operation::OrgUserTokensRevoke
+            Operation::IntegrationsGithubSecretScanning | Operation::TokensLeaked => !counts(&fixtures.leaked).await,
+            Operation::OrgUserTokensRevoke
             | Operation::OrgUserTokensRevokeByUser
             | Operation::RegistryNpmLogout
-            | Operation::TokensLeaked
             | Operation::TokensRevokeSelf => !counts(&fixtures.token.token).await,
             Operation::ApiKeysRevoke => !counts(&fixtures.api_key.key).await,
             Operation::OrgAccessTokensDelete => !counts(&fixtures.access_token.token).await,

@@ -257,8 +257,10 @@ async fn unknown_fields_query_and_places_do_not_keep_a_token_from_being_ended() 
         let mut entry = entry;
         entry["token"] = token.as_str().into();
         let body = json!([entry]).to_string();
-        let request = service.signed(&CURRENT, &body).query(&[("delivery", "1")]);
-        let answer = service.send(request).await;
+        let (client, request) = service.signed(&CURRENT, &body).build_split();
+        let mut request = request.unwrap();
+        request.url_mut().set_query(Some("delivery=1"));
+        let answer = service.send(RequestBuilder::from_parts(client, request)).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         assert!(!is_active(&service, &token).await, "{body}");
     }

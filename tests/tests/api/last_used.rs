@@ -163,10 +163,10 @@ async fn slow_clocks_never_move_last_used_at_back() {
         let store = Store::new(faults.client(), TABLE, clock);
         for token in tokens.all().map(|token| Token::parse(token).unwrap()) {
             let stored = store.token(&token).await.unwrap().unwrap();
-            store.record_use(token.hash(), &stored).await;
+            store.record_use(token.hash(), &stored).await.unwrap();
             let mut unused = serde_json::to_value(&stored).unwrap();
             unused.as_object_mut().unwrap().remove("last_used_at");
-            store.record_use(token.hash(), &serde_json::from_value(unused).unwrap()).await;
+            store.record_use(token.hash(), &serde_json::from_value(unused).unwrap()).await.unwrap();
         }
     }
     assert_eq!(tokens.last_used(&service).await, [(); 4].map(|()| at(600)));
@@ -189,7 +189,7 @@ async fn late_use_does_not_restore_a_deleted_token() {
     assert_eq!(service.call(Method::DELETE, "/api/v1/tokens", &person).await.status, 204);
     let before = service.table.items().await;
     for (token, stored) in uses {
-        service.store.record_use(token.hash(), &stored).await;
+        service.store.record_use(token.hash(), &stored).await.unwrap();
         assert!(service.store.token(&token).await.unwrap().is_none());
     }
     assert_eq!(service.table.items().await, before);

@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use shared::app::Limits;
 use shared::domain::LeakPolicy;
 use shared::permissions::{Operation, Role};
+use shared::secret::Token;
 use shared::store::bot_tokens::REFUSALS_PER_HOUR;
 use shared::store::erasures::DELAY;
+use shared::store::leaks::Reported;
 use shared::store::mail_limits::MailLimits;
 use tests::ci::EXCHANGE;
 use tests::console::person;
@@ -383,6 +385,7 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
     record_exchanges(&mut recorder, service).await;
     record_cuts(&mut recorder, service).await;
     record_erasures(&mut recorder, service).await;
+    record_pending_notices(&mut recorder, service).await;
     let fixtures = Fixtures::create(service).await;
     let log = fixtures.org.audit_log("?action=api_key.create");
     recorder.record(Operation::AuditLogList, 200, service.call(Method::GET, &log, &fixtures.owner.credential)).await;
@@ -605,6 +608,20 @@ async fn record_erasures(recorder: &mut Recorder, service: &Service) {
     recorder.record(Operation::EmailTokensRevoke, 204, service.revoke_email_token(&token)).await;
     service.clock.advance(DELAY);
     recorder.record_erasure(service).await;
+}
+
+/// A run that tells of leaked tokens: mails that SES refuses, then accepts.
+async fn record_pending_notices(recorder: &mut Recorder, service: &Service) {
+    let fixtures = Fixtures::create(service).await;
+    service.set_leaks(&fixtures.org.id, &["security@example.com"], LeakPolicy::Revoke).await;
+    let reported = Reported { token: Token::parse(&fixtures.token.token).unwrap(), place: None };
+    assert_eq!(service.store.report_leaks(&[reported], &operator()).await.known, [true]);
+    recorder.faults.arm(0, &[], None);
+    recorder.ses.fail(MailFault::Rejected);
+    service.tell_leaks().await.unwrap();
+    assert!(recorder.ses.recover() > 0);
+    service.tell_leaks().await.unwrap();
+    recorder.extend(Operation::LeaksSend);
 }
 
 /// Organizations of earlier versions have no counter of access tokens yet: the first change starts it.

@@ -21,21 +21,32 @@ use shared::permissions::Role;
 use shared::secret::{MailedCode, Token};
 use shared::store::erasures::DELAY;
 use shared::store::installations::{Download, Recorded};
+use shared::store::leak_reports::Reported;
+use shared::store::leaks::Place;
 use shared::store::mail_limits::{MailLimits, Recipient};
 use shared::store::members::{Accepted, Authority, Listed, MemberChange};
 use shared::store::org_user_tokens::Issued;
 use shared::store::registration::RegistrationPolicy;
+use tests::ci::WORKLOAD;
 use tests::management::{ACCESS_TOKENS, API_KEYS, INTROSPECT};
 use tests::table::{INSTALLATIONS, TABLE, text};
 use tests::{Answer, Bot, Org, Service, operator};
+
+/// Where a token was found.
+const PLACE: &str = "https://github.com/octocat/hello/blob/main/.npmrc#L1";
 
 /// The fixture of the version in work.
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 39] = [
+const KINDS: [(&str, &str, &str); 49] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
+    ("trust", "BOT#*", "TRUST#*"),
+    ("exchanged_id_token", "ID_TOKEN#*", "ID_TOKEN"),
+    ("failed_exchanges_from", "EXCHANGES_FAILED#*", "*"),
+    ("refused_exchanges", "EXCHANGES_REFUSED#*", "*#*"),
+    ("all_refused_exchanges", "EXCHANGES_REFUSED#*", "*"),
     ("org_in_directory", "ORGS", "*"),
     ("org", "ORG#*", "ORG"),
     ("org_bot", "ORG#*", "BOT#*"),
@@ -71,6 +82,11 @@ const KINDS: [(&str, &str, &str); 39] = [
     ("mails", "MAILS*", "*"),
     ("email_token_by_id", "EMAIL_TOKEN#*", "EMAIL_TOKEN"),
     ("org_access_token_count", "ORG#*", "ACCESS_TOKEN_COUNT"),
+    ("leak_reports_from", "LEAK_REPORTS#*", "*"),
+    ("leaked_tokens_from", "LEAKED_TOKENS#*", "*"),
+    ("leak_mark", "LEAKED#*", "LEAKED"),
+    ("leak_notice", "LEAK_NOTICES", "*"),
+    ("leak_mail", "LEAK_MAIL#*", "LEAK_MAIL"),
     ("usage_on", "USAGE#*", "*"),
     ("erasure", "ERASURES", "*"),
 ];
@@ -169,10 +185,22 @@ impl Fixture {
         let identifier = UserIdentifier::try_from("frank-laptop".to_owned()).unwrap();
         let own = service.store.issue_own_org_user_token(&member, identifier, None, &operator(), None).await.unwrap();
         let Issued::Done(_, own) = own else { panic!("{own:?}") };
+        service.trust(&owner, &[Role::Owner]).await;
+        let job = service.exchanged(&owner).await;
+        let mut untrusted = service.new_claims();
+        untrusted["repository_owner_id"] = json!("124");
+        assert_eq!(service.exchange_claims(&owner, &untrusted).await.status, 403);
         let browser = Token::parse(&user.token).unwrap().hash();
         let sign_in_code = service.store.issue_sign_in_code(carol.hash(), browser).await.unwrap();
         service.store.remember_device(browser, carol.hash()).await.unwrap();
         service.store.count_wrong_code(source).await.unwrap().unwrap();
+        let leaked = service.person("frank@example.com").obtain_token().await;
+        let leaked = Reported { token: Token::parse(&leaked).unwrap(), place: Place::try_from(PLACE.to_owned()).ok() };
+        let report = service.store.report_leaks(&[leaked], &operator()).await;
+        let told = report.recipients.first().unwrap();
+        let _ = service.store.claim_leak_mail(told).await.unwrap().unwrap();
+        service.store.count_leak_report(source).await.unwrap().unwrap();
+        service.store.count_leaked_tokens(source, 1).await.unwrap().unwrap();
         let policy: RegistrationPolicy = "example.com".parse().unwrap();
         service.store.set_registration(Some(&policy), &operator()).await.unwrap();
         let token_id = TokenId::parse(&email_token_id).unwrap();
@@ -204,8 +232,11 @@ impl Fixture {
             source_ip: None,
             ..download.clone()
         };
+        let by_job = Download { user_identifier: None, subject: Some(WORKLOAD.to_owned()), ..bare.clone() };
         let anonymous = Download { user_identifier: Some("a***@example.com".to_owned()), token_id, ..download.clone() };
-        for (org, download) in [(Some(&org.id), download), (Some(&org.id), bare), (None, anonymous)] {
+        for (org, download) in
+            [(Some(&org.id), download), (Some(&org.id), bare), (Some(&org.id), by_job), (None, anonymous)]
+        {
             assert_eq!(service.installation_log.record(org, &download).await.unwrap(), Recorded::New);
         }
 
@@ -218,6 +249,7 @@ impl Fixture {
             ("access_token", &access.token),
             ("api_key", &api_key.key),
             ("email_token", &email_token),
+            ("job", &job),
             ("manager", &manager.credential),
             ("other_email_token", &other_email_token),
             ("own_user", &own.expose().to_owned()),
@@ -443,6 +475,19 @@ async fn works(name: &str) {
     }
 
     let (store, operator) = (&service.store, &operator());
+    // The first version has no trusts, and nothing that leaked.
+    if fixture.credentials.contains_key("job") {
+        let recipients = store.leak_recipients(None, 10).await.unwrap();
+        let notices = store.leak_notices(&recipients[0], 10).await.unwrap();
+        assert_eq!((recipients.len(), notices.len()), (1, 1));
+        assert!(notices[0].notice.contact.is_some() && notices[0].notice.place.is_some());
+        store.leaks_told(&notices).await.unwrap();
+    }
+    if let Some(job) = fixture.credentials.get("job") {
+        assert_eq!(store.trusts(&owner.id).await.unwrap().len(), 1);
+        store.end_bot_tokens(Authority::Operator, &owner.id, operator).await.unwrap();
+        assert_status(&service.whoami(&job.concat()).await, 401);
+    }
     assert_eq!(store.orgs().await.unwrap().len(), 1);
     assert_eq!(store.bots(&org.id).await.unwrap().len(), 2);
     assert_eq!(store.projects(&org.id).await.unwrap(), ["coldroom", "greenhouse"]);

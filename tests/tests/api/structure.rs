@@ -266,6 +266,76 @@ fn resources(kind: &str) -> BTreeMap<String, Value> {
     found.map(|(name, resource)| (name.clone(), resource["Properties"].clone())).collect()
 }
 
+#[test]
+fn registry_hosts_have_routes_of_their_registry_and_of_email_tokens_alone() {
+    let apis = resources("AWS::ApiGatewayV2::Api");
+    assert_eq!(apis.keys().collect::<Vec<_>>(), ["NpmApi", "PypiApi"]);
+    let email_tokens = COVERED.iter().filter(|covered| covered.path.starts_with("/api/v1/tokens"));
+    let common: BTreeMap<(String, String), String> = email_tokens
+        .map(|covered| {
+            ((covered.method.to_string(), covered.path.to_owned()), in_pascal_case(covered.operation.name()))
+        })
+        .chain([(("ANY".to_owned(), "/api/v1/{proxy+}".to_owned()), "DocsNotFound".to_owned())])
+        .collect();
+    let mut called = BTreeSet::new();
+    for (api, registry) in [("NpmApi", "RegistryNpm"), ("PypiApi", "RegistryPypi")] {
+        let mut expected = common.clone();
+        expected.insert(("ANY".to_owned(), "$default".to_owned()), registry.to_owned());
+        if registry == "RegistryNpm" {
+            let logout = ("DELETE".to_owned(), "/-/user/token/{token}".to_owned());
+            expected.insert(logout, "RegistryNpmLogout".to_owned());
+        }
+        // Without another name there is no way around the host.
+        assert_eq!(apis[api]["DisableExecuteApiEndpoint"], true, "{api}");
+        let mut found = BTreeMap::new();
+        for (path, methods) in apis[api]["Body"]["paths"].as_object().unwrap() {
+            for (method, route) in methods.as_object().unwrap() {
+                let method = if method == "x-amazon-apigateway-any-method" { "any" } else { method };
+                assert_eq!(route.get("isDefaultRoute").is_some(), path == "$default", "{api} {path}");
+                let integration = &route["x-amazon-apigateway-integration"];
+                assert_eq!(integration["payloadFormatVersion"], "2.0", "{api} {path}");
+                assert_eq!(integration["credentials"], "RegistryHostsRole.Arn", "{api} {path}");
+                let (_, function) = text(integration, "uri").split_once("/functions/${").unwrap();
+                let function = function.strip_suffix(".Arn}/invocations").unwrap();
+                found.insert((method.to_uppercase(), path.clone()), function.to_owned());
+            }
+        }
+        assert_eq!(found, expected, "{api}");
+        called.extend(found.into_values());
+    }
+    let role = &resources("AWS::IAM::Role")["RegistryHostsRole"]["Policies"][0]["PolicyDocument"]["Statement"];
+    assert_eq!((role.as_array().unwrap().len(), &role[0]["Action"]), (1, &json!("lambda:InvokeFunction")));
+    let allowed = role[0]["Resource"].as_array().unwrap().iter().map(|arn| arn.as_str().unwrap().to_owned());
+    assert_eq!(allowed.collect::<BTreeSet<_>>(), called.iter().map(|name| format!("{name}.Arn")).collect());
+}
+
+#[test]
+fn registry_hosts_exist_only_where_they_are_set_and_are_run_like_the_service() {
+    let template: Value = serde_saphyr::from_str(&read("template.yaml")).unwrap();
+    let service = resources("AWS::Serverless::HttpApi")["HttpApi"].clone();
+    for registry in ["Npm", "Pypi"] {
+        let of = |suffix: &str| template["Resources"][format!("{registry}{suffix}")].clone();
+        for suffix in ["Api", "ApiStage", "Domain", "ApiMapping"] {
+            assert_eq!(of(suffix)["Condition"], format!("Has{registry}Host"), "{registry}{suffix}");
+        }
+        let stage = &of("ApiStage")["Properties"];
+        assert_eq!(stage["AccessLogSettings"], service["AccessLogSettings"], "{registry}");
+        assert_eq!(stage["DefaultRouteSettings"], service["DefaultRouteSettings"], "{registry}");
+        let domain = &of("Domain")["Properties"];
+        assert_eq!(domain["DomainName"], format!("{registry}Host"));
+        assert_eq!(domain["DomainNameConfigurations"][0]["SecurityPolicy"], "TLS_1_2");
+        // What the functions compare the event's domain name with.
+        let variable = format!("{}_HOST", registry.to_uppercase());
+        let variables = &template["Globals"]["Function"]["Environment"]["Variables"];
+        assert_eq!(variables[&variable], format!("{registry}Host"));
+        assert_eq!(template["Parameters"][format!("{registry}Host")]["Default"], "");
+    }
+    assert_eq!(template["Resources"]["RegistryHostsRole"]["Condition"], "HasRegistryHosts");
+    let count = template["Resources"].as_object().unwrap().values();
+    let count = count.filter(|resource| text(resource, "Type").starts_with("AWS::ApiGatewayV2::")).count();
+    assert_eq!(count, 8);
+}
+
 /// The folders of `functions/` and the functions of each, as the template names them. An alarm takes
 /// ten functions: those of a larger folder are in several groups, such as `Console` and `Console2`.
 fn groups() -> BTreeMap<String, Vec<String>> {
@@ -336,7 +406,9 @@ fn every_function_is_in_the_two_alarms_of_its_folder() {
 #[test]
 fn every_function_and_every_alarm_is_on_the_dashboard() {
     let dashboard = resources("AWS::CloudWatch::Dashboard")["Dashboard"]["DashboardBody"].clone();
-    let body = dashboard[0].as_str().unwrap();
+    // Alarms of a condition are on it if the condition holds.
+    let of_audit_events = dashboard[1]["AuditEventsAlarms"][1].as_str().unwrap();
+    let body = dashboard[0].as_str().unwrap().replace("${AuditEventsAlarms}", of_audit_events);
     let list = &dashboard[1]["Functions"];
     // Between two names: one metric ends and the next, which differs in the name alone, begins.
     assert_eq!(list[0], "\"], [\"...\", \"");
@@ -430,8 +502,11 @@ fn use_of_inactive_tokens_is_counted_wherever_tokens_are_accepted() {
     let counted: BTreeSet<String> = counted.map(|filter| text(filter, "LogGroupName").to_owned()).collect();
     let accepting = Operation::ALL.iter().filter(|operation| {
         let rule = operation.rule();
-        let checks = matches!(operation, Operation::TokensAuthorize | Operation::TokensIntrospect);
-        checks || rule.scope.is_some() || rule.email_tokens || rule.registry_tokens
+        // The last one refuses bot tokens.
+        let checks =
+            matches!(operation, Operation::TokensAuthorize | Operation::TokensIntrospect | Operation::BotsExchange);
+        let bots = !rule.roles.is_empty() && !rule.console;
+        checks || bots || rule.own_token || rule.scope.is_some() || rule.email_tokens || rule.registry_tokens
     });
     let expected = accepting.map(|operation| format!("{}Logs", in_pascal_case(operation.name()))).collect();
     assert_eq!(counted, expected);
@@ -460,8 +535,10 @@ fn functions_send_mail_from_the_configured_address_alone() {
         "EmailTokensRegister",
         "EmailTokensReset",
         "EmailTokensRevoke",
+        "IntegrationsGithubSecretScanning",
         "LeaksSend",
         "SignInCode",
+        "TokensLeaked",
     ];
     assert_eq!(senders, BTreeSet::from(expected.map(str::to_owned)));
 }

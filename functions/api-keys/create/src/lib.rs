@@ -80,12 +80,13 @@ async fn create(
     let Request { name, environment, scopes, expires_at } = request;
     let expires_at = in_the_future(expires_at, app.clock().now())?;
     let new = NewApiKey { name, environment, scopes, expires_at };
-    if let Some(more) = manager.api_key.as_ref().and_then(|(own, _)| exceeds(&new, own)) {
+    let exceeds = |own: &ApiKey| own.exceeded_by(&new.scopes.clone().into(), &new.environment.into(), new.expires_at);
+    if let Some(more) = manager.api_key.as_ref().and_then(|(own, _)| exceeds(own)) {
         manager.record_refusal(&app).await?;
         return Err(ApiError::Exceeds(more));
     }
     manager.check_lifetime(&app, expires_at).await?;
-    let by = manager.api_key.as_ref().map(|(_, hash)| *hash);
+    let by = manager.api_key.as_ref();
     let once = once.as_ref();
     match app.store().create_api_key(&manager.org_id, new, by, &manager.caller, once).await? {
         Created::Done(key, plain) => {
@@ -105,20 +106,4 @@ async fn create(
             Err(ApiError::PlanLimitReached)
         }
     }
-}
-
-/// How the new key exceeds the key that creates it, if it does.
-fn exceeds(new: &NewApiKey, own: &ApiKey) -> Option<&'static str> {
-    if !own.scopes.cover(&new.scopes) {
-        return Some(
-            "An API key cannot grant `scopes` that it does not hold itself. Remove them, or create the key with a bot.",
-        );
-    }
-    if own.environment != Environment::Live && new.environment == Environment::Live {
-        return Some(
-            "An API key with the `environment` test cannot create a live key. Use a live key, or create a test key.",
-        );
-    }
-    let outlives = own.expires_at.is_some_and(|end| new.expires_at.is_none_or(|expires_at| expires_at > end));
-    outlives.then_some("An API key cannot create a key that outlives it. Set `expires_at` no later than its own.")
 }

@@ -116,6 +116,9 @@ struct Row {
     outcome: String,
     outcome_label: String,
     source_ip: String,
+    workload: String,
+    detail: String,
+    count: String,
 }
 
 impl Row {
@@ -135,6 +138,9 @@ impl Row {
             outcome_label: label.to_owned(),
             outcome: entry.outcome.known().map_or("plain", Into::into).to_owned(),
             source_ip: entry.source_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            workload: entry.workload.unwrap_or_default(),
+            detail: entry.detail.unwrap_or_default(),
+            count: entry.count.map(|count| m.entry_count(count)).unwrap_or_default(),
         }
     }
 }

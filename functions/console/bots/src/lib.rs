@@ -1,5 +1,7 @@
 //! `/console/o/{org_id}/bots`: bots of the organization: list, add, change roles, rotate the key,
-//! delete.
+//! trust CI jobs, end their tokens, delete.
+
+mod trusts;
 
 use std::time::Duration;
 
@@ -9,16 +11,19 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
+use shared::console::messages::Messages;
 use shared::console::page::{Confirm, Fact};
 use shared::console::roles::{self, OfferedRole};
-use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, html, see_other};
+use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, Nothing, html, see_other};
 use shared::domain::Name;
 use shared::ids::BotId;
 use shared::permissions::{ConsoleBots, Role};
 use shared::secret::Token;
 use shared::store::bots::{BotChange, Keyed, StoredBot};
-use shared::{ApiError, App, ConsoleApp, Moment};
+use shared::{ApiError, App, ConsoleApp};
 use utoipa_axum::router::OpenApiRouter;
+
+use crate::trusts::TrustRow;
 
 /// The routes of this function.
 pub fn routes() -> OpenApiRouter<ConsoleApp> {
@@ -29,6 +34,7 @@ pub fn routes() -> OpenApiRouter<ConsoleApp> {
         .route("/console/o/{org_id}/bots/{bot_id}/roles", post(set_roles))
         .route("/console/o/{org_id}/bots/{bot_id}/rotate", post(rotate))
         .route("/console/o/{org_id}/bots/{bot_id}/delete", get(ask).post(delete))
+        .merge(trusts::routes())
 }
 
 /// What somebody is told whose own roles changed while the form was under way.
@@ -183,6 +189,7 @@ struct BotPage {
     roles_error: String,
     error: &'static str,
     message: &'static str,
+    trusts: Vec<TrustRow>,
 }
 
 struct BotFacts {
@@ -194,12 +201,15 @@ struct BotFacts {
 }
 
 impl BotPage {
-    fn new(
+    async fn new(
+        app: &App,
         caller: &MemberWith<ConsoleBots>,
         bot: StoredBot,
         roles: Vec<OfferedRole>,
-        now: Moment,
     ) -> Result<Self, ApiError> {
+        let now = app.clock().now();
+        let trusts = app.store().trusts(&bot.id).await?;
+        let trusts = trusts.into_iter().map(|trust| TrustRow::new(trust, caller.m())).collect();
         let page = caller.frame(&bot.name, Nav::Bots)?;
         let ends = bot.keys.iter().filter_map(|key| key.expires_at).filter(|ends| now < *ends).max();
         let bot = BotFacts {
@@ -208,7 +218,7 @@ impl BotPage {
             created_at: bot.created_at.to_string(),
             old_key: ends.map(|ends| page.m.old_key_ends(ends)).unwrap_or_default(),
         };
-        Ok(Self { base: page.base(), page, bot, roles, roles_error: String::new(), error: "", message: "" })
+        Ok(Self { base: page.base(), page, bot, roles, roles_error: String::new(), error: "", message: "", trusts })
     }
 }
 
@@ -218,9 +228,25 @@ async fn stored(app: &App, caller: &MemberWith<ConsoleBots>, id: &str) -> Result
     app.store().bot(&id).await?.filter(|bot| bot.org_id == caller.org.id).ok_or(ApiError::NotFound)
 }
 
+/// What was done last, by the name of a parameter.
 #[derive(Deserialize)]
 struct BotShown {
     changed: Option<String>,
+    trust_added: Option<String>,
+    trust_removed: Option<String>,
+    tokens_ended: Option<String>,
+}
+
+impl BotShown {
+    fn message(&self, m: &Messages) -> &'static str {
+        let done = [
+            (&self.changed, m.roles_changed),
+            (&self.trust_added, m.trust_added),
+            (&self.trust_removed, m.trust_removed),
+            (&self.tokens_ended, m.tokens_ended),
+        ];
+        done.into_iter().find_map(|(done, message)| done.as_ref().map(|_| message)).unwrap_or_default()
+    }
 }
 
 async fn look(
@@ -232,9 +258,8 @@ async fn look(
     let bot = stored(&app, &caller, &id).await?;
     let (m, held) = (caller.m(), bot.roles());
     let offered = roles::offered(m, roles::for_bots(), |role| held.contains(role));
-    let page = BotPage::new(&caller, bot, offered, app.clock().now())?;
-    let message = if shown.changed.is_some() { m.roles_changed } else { "" };
-    html(StatusCode::OK, &BotPage { message, ..page })
+    let page = BotPage::new(&app, &caller, bot, offered).await?;
+    html(StatusCode::OK, &BotPage { message: shown.message(m), ..page })
 }
 
 #[derive(Deserialize)]
@@ -254,7 +279,7 @@ async fn set_roles(
     let Some(roles) = roles::parse(&form.fields.role, roles::for_bots(), m, &mut errors) else {
         let chosen = |role: Role| form.fields.role.iter().any(|name| name == role.as_str());
         let offered = roles::offered(m, roles::for_bots(), chosen);
-        let page = BotPage::new(&caller, bot, offered, app.clock().now())?;
+        let page = BotPage::new(&app, &caller, bot, offered).await?;
         let roles_error = errors.of(roles::FIELD).to_owned();
         return html(StatusCode::BAD_REQUEST, &BotPage { roles_error, error: m.nothing_was_saved, ..page });
     };
@@ -313,20 +338,10 @@ async fn ask(
     let page = caller.frame(caller.m().delete_bot, Nav::Bots)?;
     let m = page.m;
     let roles: Vec<String> = bot.roles().as_slice().iter().map(|role| m.role_label(role)).collect();
-    let confirm = Confirm {
-        text: m.delete_bot_text.to_owned(),
-        facts: vec![Fact::new(m.name, &bot.name), Fact::new(m.bot_id, &bot.id), Fact::new(m.roles, roles.join(", "))],
-        submit: m.delete.to_owned(),
-        cancel: format!("{}/bots/{}", page.base(), bot.id),
-        error: String::new(),
-        typed: None,
-        page,
-    };
-    html(StatusCode::OK, &confirm)
+    let facts = vec![Fact::new(m.name, &bot.name), Fact::new(m.bot_id, &bot.id), Fact::new(m.roles, roles.join(", "))];
+    let cancel = format!("{}/bots/{}", page.base(), bot.id);
+    html(StatusCode::OK, &Confirm::new(page, m.delete_bot_text, facts, m.delete, cancel))
 }
-
-#[derive(Deserialize)]
-struct Nothing {}
 
 async fn delete(
     State(app): State<App>,

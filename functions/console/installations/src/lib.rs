@@ -13,7 +13,7 @@ use shared::console::{Console, Fields, Frame, MemberWith, Nav, html};
 use shared::domain::{Ecosystem, UserIdentifier};
 use shared::ids::{OrgId, TokenId};
 use shared::installation_search::{Filters, InstallationView, PackageName, Page};
-use shared::permissions::InstallationsList;
+use shared::permissions::{InstallationsList, Operation};
 use shared::store::installations::InstallationLog;
 use shared::{ApiError, ConsoleInstallationsApp, Limit, Query};
 use utoipa_axum::router::OpenApiRouter;
@@ -136,14 +136,15 @@ struct Row {
 }
 
 impl Row {
-    fn new(entry: InstallationView, base: &str, m: &Messages) -> Self {
+    /// `bots` is the page of bots, or an empty text for members who may not open it.
+    fn new(entry: InstallationView, base: &str, bots: &str, m: &Messages) -> Self {
         let client = [entry.client, entry.client_version].into_iter().flatten().collect::<Vec<_>>().join(" ");
         let (identifier, token_href) = match (entry.user_identifier, entry.subject) {
             (Some(user), _) => {
                 let tokens = link(&format!("{base}/tokens"), &[("state", "all"), ("prefix", &user)]);
                 (user, tokens)
             }
-            (None, job) => (job.unwrap_or_default(), format!("{base}/bots")),
+            (None, job) => (job.unwrap_or_default(), bots.to_owned()),
         };
         Self {
             time: entry.time.to_string(),
@@ -184,11 +185,12 @@ async fn list(
     let page = caller.frame(m.installations, Nav::Installations)?;
     let base = page.base();
     let path = format!("{base}/installations");
+    let bots = if caller.may(Operation::ConsoleBots) { format!("{base}/bots") } else { String::new() };
     let cursor = shown.cursor.as_deref().unwrap_or_default();
     html(
         status,
         &ListPage {
-            installations: found.installations.into_iter().map(|entry| Row::new(entry, &base, m)).collect(),
+            installations: found.installations.into_iter().map(|entry| Row::new(entry, &base, &bots, m)).collect(),
             filtered: shown.is_filtered(),
             refusal: if is_refused { m.installations_need_guard } else { "" },
             csv: shown.link(&format!("{path}.csv"), cursor),

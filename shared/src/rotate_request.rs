@@ -1,0 +1,112 @@
+//! The request body of rotations.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
+
+use crate::clock::Moment;
+use crate::error::ApiError;
+use crate::extract::in_the_future;
+use crate::store::rotation::{MAX_OVERLAP, Rotation};
+
+/// How to rotate a token. All fields are optional.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RotateToken)]
+pub struct RotateRequest {
+    /// How long the old token stays active: a number with `s`, `m`, `h` or `d`, at most `7d`. By
+    /// default it ends at once, or after 7 days if `until_first_use` is true.
+    overlap: Option<Overlap>,
+    /// Whether the old token also ends at the first use of the new one.
+    #[serde(default)]
+    until_first_use: bool,
+    /// When the new token expires. Must be in the future; null means never. By default when the old
+    /// one expired.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Moment>, example = "2099-12-31T23:59:59Z")]
+    expires_at: Option<Option<Moment>>,
+}
+
+/// Tells null from an omitted field.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Moment>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl RotateRequest {
+    /// The rotation of a token that expires at this time.
+    ///
+    /// # Errors
+    ///
+    /// 400 if `expires_at` is not in the future.
+    pub fn of(&self, expires_at: Option<Moment>, now: Moment) -> Result<Rotation, ApiError> {
+        let default = if self.until_first_use { MAX_OVERLAP } else { Duration::ZERO };
+        Ok(Rotation {
+            overlap: self.overlap.map_or(default, |overlap| overlap.0),
+            until_first_use: self.until_first_use,
+            expires_at: match self.expires_at {
+                Some(given) => in_the_future(given, now)?,
+                None => expires_at,
+            },
+        })
+    }
+}
+
+/// A time such as `24h`: a number with `s`, `m`, `h` or `d`, at most 7 days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, pattern = "^[0-9]{1,6}[smhd]$", example = "24h")]
+pub struct Overlap(Duration);
+
+impl TryFrom<String> for Overlap {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let split = text.len().checked_sub(1).and_then(|at| text.split_at_checked(at));
+        let (number, unit) = split.unwrap_or_default();
+        let is_number = (1..=6).contains(&number.len()) && number.bytes().all(|c| c.is_ascii_digit());
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 60 * 60,
+            "d" => 24 * 60 * 60,
+            _ => 0,
+        };
+        let number = number.parse::<u64>().ok().filter(|_| is_number && seconds > 0);
+        let overlap = number.map(|number| Duration::from_secs(number * seconds));
+        overlap
+            .filter(|overlap| *overlap <= MAX_OVERLAP)
+            .map(Self)
+            .ok_or("must be a number with `s`, `m`, `h` or `d`, such as `24h`, and at most `7d`")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlap_is_a_number_with_a_unit_and_at_most_seven_days() {
+        for (text, seconds) in
+            [("0s", 0), ("90s", 90), ("5m", 300), ("24h", 86_400), ("7d", 604_800), ("168h", 604_800)]
+        {
+            assert_eq!(Overlap::try_from(text.to_owned()), Ok(Overlap(Duration::from_secs(seconds))), "{text}");
+        }
+        for text in ["", "h", "7", "8d", "169h", "-1h", "+1h", "1.5h", "1 h", "1w", "1H", "1hh", "９h", "9999999s", "é"]
+        {
+            assert!(Overlap::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn omitted_expiry_is_the_old_one_and_null_is_none() {
+        let now = Moment::parse("2026-11-21T10:00:00Z").unwrap();
+        let old = Moment::parse("2026-12-21T10:00:00Z");
+        let of = |body: &str| serde_json::from_str::<RotateRequest>(body).unwrap().of(old, now);
+        assert_eq!(of("{}").unwrap(), Rotation { overlap: Duration::ZERO, until_first_use: false, expires_at: old });
+        assert_eq!(of(r#"{"expires_at":null}"#).unwrap().expires_at, None);
+        assert_eq!(of(r#"{"until_first_use":true}"#).unwrap().overlap, MAX_OVERLAP);
+        assert_eq!(of(r#"{"until_first_use":true,"overlap":"1h"}"#).unwrap().overlap, Duration::from_secs(3_600));
+        assert!(of(r#"{"expires_at":"2026-11-21T10:00:00Z"}"#).is_err());
+    }
+}
