@@ -15,7 +15,7 @@ use shared::trust::{Trust, Wanted};
 
 use crate::coverage::unknown_token;
 use crate::issuer::AUDIENCE;
-use crate::{Answer, Bot, Service, operator};
+use crate::{Answer, Bot, Org, Service, operator};
 
 /// The path of the exchange.
 pub const EXCHANGE: &str = "/bots/exchange";
@@ -83,6 +83,14 @@ impl Service {
     /// Exchanges an ID token with these claims for a token of this bot.
     pub async fn exchange_claims(&self, bot: &Bot, claims: &Value) -> Answer {
         self.exchange(&json!({"bot_id": bot.id.as_str(), "id_token": self.issuer.sign(claims)})).await
+    }
+
+    /// The audit entry of the request with this answer.
+    pub async fn entry_of(&self, org: &Org, answer: &Answer) -> Value {
+        let mut entries = self.table.audit_entries(&org.id).await;
+        entries.retain(|entry| entry["request_id"] == answer.header("x-request-id"));
+        assert_eq!(entries.len(), 1, "{entries:?}");
+        entries.remove(0)
     }
 
     /// The claims of a job, with an ID of their own.

@@ -38,7 +38,7 @@ impl Recorder {
     fn add(&mut self, covered: &Covered, principal: Option<&str>, answer: Answer) {
         if !answer.text.is_empty() && answer.status.is_success() {
             let body = answer.json();
-            for field in ["token", "key"] {
+            for field in ["token", "key", "access_token"] {
                 // The masked token of a list is not a secret.
                 if let Some(secret) = body[field].as_str().filter(|secret| Token::parse(secret).is_some()) {
                     self.secret(secret);
@@ -64,7 +64,7 @@ impl Recorder {
         let credentials =
             [&fixtures.owner.credential, &fixtures.token.token, &fixtures.api_key.key, &fixtures.access_token.token];
         credentials.into_iter().for_each(|secret| self.secret(secret));
-        [&fixtures.email_token, &fixtures.reset_code, &fixtures.email, &fixtures.token.user_identifier]
+        [&fixtures.job, &fixtures.email_token, &fixtures.reset_code, &fixtures.email, &fixtures.token.user_identifier]
             .into_iter()
             .for_each(|secret| self.secret(secret));
         self.secret(&fixtures.reset_code.replace('-', ""));
@@ -86,11 +86,15 @@ async fn each_request_logs_one_line_without_secrets() {
     failing_table(&service, &faults, &mut recorder).await;
     installation_log(&service, &mut recorder).await;
     registries(&mut recorder).await;
+    exchanges(&service, &mut recorder).await;
     recorder.secrets.extend(["bobby-laptop", "carol-laptop", "Authorization", "Bearer "].map(str::to_owned));
     recorder.secrets.extend(service.outbox.mails().into_iter().map(|mail| mail.to));
 
     let log = log.text();
     check_lines(&recorder, &log);
+    for why in ["repository_owner_id", "the signature is wrong"] {
+        assert!(log.contains(why), "the log does not say why an exchange was refused: {why}");
+    }
     for secret in &recorder.secrets {
         if let Some(line) = log.lines().find(|line| line.contains(secret.as_str())) {
             panic!("{secret} is in the log: {line}");
@@ -108,7 +112,8 @@ async fn installation_log(service: &Service, recorder: &mut Recorder) {
         package: SECRET.to_owned(),
         version: SECRET.to_owned(),
         file: SECRET.to_owned(),
-        user_identifier: SECRET.to_owned(),
+        user_identifier: said(),
+        subject: said(),
         token_id: TokenId::parse(&fixtures.token.id).unwrap(),
         client: said(),
         client_version: said(),
@@ -126,6 +131,30 @@ async fn installation_log(service: &Service, recorder: &mut Recorder) {
         assert!(answer.text.contains(SECRET), "{}", answer.text);
         recorder.add(covered, Some(fixtures.owner.id.as_str()), answer);
     }
+}
+
+/// Exchanges that are refused, with the secret in every claim.
+async fn exchanges(service: &Service, recorder: &mut Recorder) {
+    let fixtures = Fixtures::create(service).await;
+    recorder.add_fixtures(&fixtures);
+    let covered = routed().find(|covered| covered.operation == Operation::BotsExchange).unwrap();
+    let mut claims = service.new_claims();
+    for name in ["sub", "jti", "repository_owner_id", "ref"] {
+        claims[name] = SECRET.into();
+    }
+    let id_token = service.issuer.sign(&claims);
+    let (message, signature) = id_token.rsplit_once('.').unwrap();
+    for part in [message, signature] {
+        recorder.secret(part);
+    }
+    for id_token in [&id_token, &format!("{message}.AAAA")] {
+        let body = json!({"bot_id": fixtures.owner.id.as_str(), "id_token": id_token});
+        let answer = service.exchange(&body).await;
+        assert!(!answer.text.contains(SECRET) && !answer.status.is_success(), "{}", answer.text);
+        recorder.add(covered, None, answer);
+    }
+    // What every job of the fixtures claims.
+    recorder.secret("acme/widgets");
 }
 
 /// Downloads and failures at the registries, with secrets in everything that a package manager

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot be set up has failed.
 
+mod ci;
 mod tour;
 
 use std::fs;

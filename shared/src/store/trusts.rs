@@ -143,3 +143,26 @@ fn ended(committed: Committed, own_checks: usize) -> BotTokensEnded {
         Committed::No(_) => BotTokensEnded::NotFound,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+    use crate::trust::Wanted;
+
+    #[test]
+    fn stored_item_matches_its_snapshot() {
+        let claims = [("repository_owner_id", "123"), ("ref", "refs/heads/main")];
+        let wanted = Wanted {
+            issuer: "https://token.actions.githubusercontent.com".to_owned(),
+            audience: "guard.example.com".to_owned(),
+            claims: claims.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            roles: vec![Role::Owner],
+            ..Wanted::default()
+        };
+        let id = TrustId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap();
+        let created_at = Moment::parse("2026-11-21T10:00:00Z").unwrap();
+        let trust = NewTrust::try_from(wanted).unwrap().stored(id, created_at, Subject::new("operator", "guardctl"));
+        insta::assert_json_snapshot!(trust);
+    }
+}

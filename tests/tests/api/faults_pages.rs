@@ -1,5 +1,5 @@
-//! Injects every fault of DynamoDB at every call of two forms that make something with a secret, and
-//! of a page. The answer is a page that says so, without a secret and with nothing half done; the
+//! Injects every fault of DynamoDB at every call of two forms that make something with a secret, of one
+//! that makes something without, and of a page. The answer is a page that says so, without a secret and with nothing half done; the
 //! same form again makes one thing in all.
 
 use futures::future::join_all;
@@ -15,19 +15,39 @@ struct Page {
     path: &'static str,
     /// The fields of the form; `None` for a page.
     form: Option<&'static [(&'static str, &'static str)]>,
+    /// Whether the form makes a secret, which a repeat does not show.
+    is_secret: bool,
 }
 
-const PAGES: [Page; 3] = [
-    Page { path: "tokens/issue", form: Some(&[("user_identifier", "alice"), ("expiry", "30")]) },
-    Page { path: "bots/add", form: Some(&[("name", "ci"), ("role", "organization/takumi_manager")]) },
-    Page { path: "tokens", form: None },
+const PAGES: [Page; 4] = [
+    Page { path: "tokens/issue", form: Some(&[("user_identifier", "alice"), ("expiry", "30")]), is_secret: true },
+    Page { path: "bots/add", form: Some(&[("name", "ci"), ("role", "organization/takumi_manager")]), is_secret: true },
+    Page {
+        path: "bots/{bot}/trusts/add",
+        form: Some(&[("audience", "guard.example.com"), ("repository_owner_id", "1")]),
+        is_secret: false,
+    },
+    Page { path: "tokens", form: None, is_secret: false },
 ];
 
 impl Page {
+    /// What the page answers, and the form once more after it made something.
+    fn answers(self) -> (u16, u16) {
+        match (self.form, self.is_secret) {
+            (None, _) => (200, 200),
+            (Some(_), true) => (200, 409),
+            (Some(_), false) => (303, 303),
+        }
+    }
+
     /// How many things its form has made.
     async fn made(self, service: &Service, org: &Org) -> usize {
         let partition = match self.path {
             "bots/add" => return service.store.bots(&org.id).await.unwrap().len(),
+            "bots/{bot}/trusts/add" => {
+                let bots = service.store.bots(&org.id).await.unwrap();
+                return service.store.trusts(&bots[0].id).await.unwrap().len();
+            }
             _ => format!("ORG#{}#USER_TOKEN", org.id),
         };
         let items = service.table.items().await;
@@ -43,30 +63,35 @@ struct Setup<'a> {
 }
 
 impl<'a> Setup<'a> {
-    async fn owner(&self) -> (Org, Visitor<'a>) {
+    /// An owner, and the path of the page.
+    async fn owner(&self) -> (Org, Visitor<'a>, String) {
         let org = self.service.org().await;
         let owner = self.service.member(&org, &[Role::Owner]).await;
-        (org, owner)
+        let path = match self.page.path.contains("{bot}") {
+            true => self.page.path.replace("{bot}", self.service.bot(&org, &[Role::Owner]).await.id.as_str()),
+            false => self.page.path.to_owned(),
+        };
+        let path = org.page(&path);
+        (org, owner, path)
     }
 
     /// The calls that the page makes without faults.
     async fn calls(&self) -> Vec<String> {
-        let (org, owner) = self.owner().await;
-        let path = org.page(self.page.path);
+        let (_, owner, path) = self.owner().await;
         self.faults.arm(0, &[], None);
         let answer = match self.page.form {
             Some(fields) => owner.submit(&path, fields).await,
             None => owner.get(&path).await,
         };
-        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!(answer.status, self.page.answers().0, "{}", answer.text);
         self.faults.disarm()
     }
 
     /// Injects a fault: once, or into all calls from there on.
     async fn inject(&self, place: usize, fault: Fault, permanent: bool) {
         let what = format!("{} {place} {fault:?} permanent: {permanent}", self.page.path);
-        let (org, owner) = self.owner().await;
-        let (path, token) = (org.page(self.page.path), owner.form_token());
+        let (org, owner, path) = self.owner().await;
+        let ((first, repeated), token) = (self.page.answers(), owner.form_token());
         let send = async || match self.page.form {
             Some(fields) => owner.submit_with(&token, &path, fields).await,
             None => owner.get(&path).await,
@@ -78,17 +103,18 @@ impl<'a> Setup<'a> {
         let answer = send().await;
         let calls = self.faults.disarm();
         assert!(calls.len() > place, "{what}: the fault was never reached");
-        assert!(answer.header("content-type").starts_with("text/html"), "{what}: {}", answer.text);
         let status = answer.status.as_u16();
-        assert!(status == 200 || permanent && status == 503, "{what}: {status} {}", answer.text);
+        let is_page = status == 303 || answer.header("content-type").starts_with("text/html");
+        assert!(is_page, "{what}: {}", answer.text);
+        assert!(status == first || permanent && status == 503, "{what}: {status} {}", answer.text);
         assert_eq!(self.service.table.findings(), Vec::<String>::new(), "{what}");
         if self.page.form.is_none() {
             assert_eq!(send().await.status, 200, "{what}, then repeated");
             return;
         }
         let made = self.page.made(self.service, &org).await;
-        if status == 200 {
-            assert!(secret_on(&answer) && made == 1, "{what}: {made} {}", answer.text);
+        if status == first {
+            assert!(secret_on(&answer) == self.page.is_secret && made == 1, "{what}: {made} {}", answer.text);
         } else {
             let committed = calls[..place].iter().any(|call| call == "TransactWriteItems");
             let is_made = committed || fault.takes_effect() && calls[place] == "TransactWriteItems";
@@ -96,8 +122,8 @@ impl<'a> Setup<'a> {
         }
         // Repeated, it makes what was not made, and says what was.
         let again = send().await;
-        assert_eq!(again.status, if made == 1 { 409 } else { 200 }, "{what}, then repeated: {}", again.text);
-        assert_eq!(secret_on(&again), made == 0, "{what}, then repeated: {}", again.text);
+        assert_eq!(again.status, if made == 1 { repeated } else { first }, "{what}, then repeated: {}", again.text);
+        assert_eq!(secret_on(&again), self.page.is_secret && made == 0, "{what}, then repeated: {}", again.text);
         assert_eq!(self.page.made(self.service, &org).await, 1, "{what}, then repeated");
         assert_eq!(self.service.table.findings(), Vec::<String>::new(), "{what}, then repeated");
     }

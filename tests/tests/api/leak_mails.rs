@@ -437,4 +437,5 @@ async fn recipient_who_cannot_be_told_does_not_keep_the_others_waiting() {
     assert!(service.tell_leaks().await.is_err());
     assert_eq!(listing(&mails_to(&service, SECURITY), &token), [0]);
     assert_eq!(notices(&service).await, 1);
+    service.table.skip_final_check();
 }

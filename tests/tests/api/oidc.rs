@@ -102,7 +102,7 @@ async fn replay_id_is_the_jti_or_the_signed_part_of_the_token() {
 }
 
 /// Hostile tokens, each with the reason for which it is refused.
-fn hostile(issuer: &FakeIssuer) -> Vec<(String, String, Reason)> {
+pub(crate) fn hostile(issuer: &FakeIssuer) -> Vec<(String, String, Reason)> {
     let claims = issuer.workload();
     let now = issuer.now();
     let rs256 = json!({"alg": "RS256", "typ": "JWT", "kid": "rsa"});

@@ -15,7 +15,7 @@ use shared::permissions::{Operation, Role};
 use shared::secret::Token;
 use shared::store::bot_tokens::REFUSALS_PER_HOUR;
 use shared::store::erasures::DELAY;
-use shared::store::leaks::Reported;
+use shared::store::leak_reports::Reported;
 use shared::store::mail_limits::MailLimits;
 use tests::ci::EXCHANGE;
 use tests::console::person;
@@ -431,7 +431,8 @@ async fn record_rotations(recorder: &mut Recorder, service: &Service) {
     let body = json!({"until_first_use": true});
     let next = recorder.record(Operation::ApiKeysRotate, 201, service.post(&path, &key.key, &body)).await.json();
     recorder.record(Operation::ApiKeysRotate, 201, service.post(&path, &key.key, &body)).await;
-    let create = json!({"name": "ci", "environment": "live", "scopes": ["org:read"]});
+    let expires_at = service.clock.now().plus(Duration::from_secs(60)).to_string();
+    let create = json!({"name": "ci", "environment": "live", "scopes": ["org:read"], "expires_at": expires_at});
     recorder.record(Operation::ApiKeysCreate, 201, service.post("/v1/api-keys", &key.key, &create)).await;
     let next = format!("/v1/api-keys/{}", next["id"].as_str().unwrap());
     recorder.record(Operation::ApiKeysRevoke, 204, service.call(Method::DELETE, &next, owner)).await;

@@ -294,6 +294,19 @@ impl<'a> Pages<'a> {
                 self.recorder.record(operation, expected, call).await;
             }
         }
+        let fields = [("audience", "guard.example.com"), ("repository_owner_id", "1")];
+        let (token, add) = (owner.form_token(), format!("{path}/trusts/add"));
+        self.get(operation, &owner, &add).await;
+        for _ in 0..2 {
+            self.recorder.record(operation, 303, owner.submit_with(&token, &add, &fields)).await;
+        }
+        self.submit(operation, 303, &owner, &add, &fields).await;
+        let remove = path_on(&self.get(operation, &owner, &path).await, &path, "/remove");
+        self.get(operation, &owner, &remove).await;
+        self.submit(operation, 303, &owner, &remove, &[]).await;
+        self.get(operation, &owner, &format!("{path}/end-tokens")).await;
+        self.submit(operation, 303, &owner, &format!("{path}/end-tokens"), &[]).await;
+        // With a trust.
         self.submit(operation, 303, &owner, &format!("{path}/delete"), &[]).await;
     }
 

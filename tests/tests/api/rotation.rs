@@ -425,6 +425,11 @@ async fn api_key_rotates_only_what_it_may_create() {
     rotate(&weak.plain, &all.id, json!({})).await.assert_error(403, "FORBIDDEN");
     let same = rotate(&weak.plain, &weak.id, json!({"until_first_use": true})).await;
     assert_eq!(same.status, 201, "{}", same.text);
+    // It lost the answer, and may do so again; it creates nothing else that outlives its overlap.
+    let again = rotate(&weak.plain, &weak.id, json!({"until_first_use": true})).await;
+    assert_eq!(again.status, 201, "{}", again.text);
+    let forever = json!({"name": "ci", "environment": "test", "scopes": ["org:read"]});
+    service.post(API_KEYS, &weak.plain, &forever).await.assert_error(403, "FORBIDDEN");
     let stronger = rotate(&all.key, &weak.id, json!({"until_first_use": true})).await;
     assert_eq!(stronger.status, 201, "{}", stronger.text);
     let brief = json!({

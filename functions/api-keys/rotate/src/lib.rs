@@ -76,8 +76,12 @@ async fn rotate(
         };
         let rotation = request.of(old.expires_at(), now)?;
         manager.check_lifetime(&app, rotation.expires_at).await?;
-        let exceeds =
-            |(own, _): &(ApiKey, _)| own.exceeded_by(&old.token.scopes, &old.token.environment, rotation.expires_at);
+        let exceeds = |(own, _): &(ApiKey, _)| {
+            // A key that has rotated itself and lost the answer may do so again.
+            let is_itself = own.id == old.token.id;
+            let own = ApiKey { expires_at: if is_itself { old.expires_at() } else { own.expires_at }, ..own.clone() };
+            own.exceeded_by(&old.token.scopes, &old.token.environment, rotation.expires_at)
+        };
         if let Some(more) = manager.api_key.as_ref().and_then(exceeds) {
             manager.record_refusal(&app).await?;
             return Err(ApiError::Exceeds(more));

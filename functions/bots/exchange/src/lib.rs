@@ -93,7 +93,7 @@ async fn exchange(
     let workload = match workloads.verify(request.id_token.expose_secret()).await {
         Ok(workload) => workload,
         Err(Refusal::Invalid(reason)) => {
-            tracing::info!(%reason, "an ID token of CI is not accepted");
+            log_refusal(&origin, None, &reason.to_string());
             return failed(&app, &origin, BAD_ID_TOKEN).await;
         }
         Err(Refusal::Unavailable { retry_after }) => return Err(ApiError::IssuerUnavailable(retry_after)),
@@ -132,7 +132,7 @@ async fn exchange_for(
     // Both also for a bot that does not exist.
     let (bot, trusts) = tokio::try_join!(store.bot(id), store.trusts(id))?;
     let Some(bot) = bot else {
-        tracing::info!("an ID token of CI names no bot");
+        log_refusal(origin, None, "there is no such bot");
         return failed(app, origin, ApiError::NotTrusted).await;
     };
     let caller = |workload| Caller {
@@ -151,7 +151,7 @@ async fn exchange_for(
     let (trust, subject) = match admitted {
         Ok(admitted) => admitted,
         Err((why, error)) => {
-            tracing::info!(bot = %bot.id, why, "a bot does not trust a CI job");
+            log_refusal(origin, Some(&bot.id), &why);
             let refused: Result<ShownOnce, ApiError> = failed(app, origin, error.clone()).await;
             // Beyond the limit nothing is recorded, as for every refusal.
             if !matches!(refused, Err(ApiError::RateLimited(_))) {
@@ -167,10 +167,23 @@ async fn exchange_for(
     match store.exchange(&bot, trust, id_token, expires_at, &caller(subject)).await? {
         Exchanged::Done(_, token) => Ok(ShownOnce(token)),
         Exchanged::Replayed => {
-            tracing::info!(bot = %bot.id, "an ID token of CI was exchanged before");
+            log_refusal(origin, Some(&bot.id), "the ID token was exchanged before");
             failed(app, origin, BAD_ID_TOKEN).await
         }
     }
+}
+
+/// Logs why an exchange is refused, which the caller is not told: a sentence, or the name of the claim
+/// that does not match. Never what the caller sent.
+fn log_refusal(origin: &Origin, bot: Option<&BotId>, why: &str) {
+    // The crates of functions have no log of their own.
+    tracing::info!(
+        target: "shared::exchange",
+        request_id = origin.request_id,
+        bot = bot.map(BotId::as_str),
+        why,
+        "an exchange was refused"
+    );
 }
 
 /// Counts a failed exchange.
