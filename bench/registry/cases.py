@@ -25,6 +25,8 @@ FAR_ROUNDS = 100
 FILE_ROUNDS = 300
 
 GZIP = {"Accept-Encoding": "gzip"}
+# What makes our service fetch and rewrite a document that it keeps. verdaccio ignores it.
+RELOAD = {"Cache-Control": "no-cache"}
 # The `Accept` headers that npm sends.
 ACCEPT = {ABBREVIATED: f"{ABBREVIATED}; q=1.0, application/json; q=0.8, */*", FULL: FULL}
 NPM = {"User-Agent": "npm/12.2.0 node/v24.19.0 linux x64 workspaces/false", "npm-command": "install"}
@@ -85,21 +87,23 @@ def files_of(project: str) -> Callable[[Way], Sequence[str]]:
     return places
 
 
-def metadata(size: str, kind: str, unchanged: bool = False, far: str = "") -> Case:
-    """A case for npm metadata."""
+def metadata(size: str, kind: str, unchanged: bool = False, far: str = "", reload: bool = False) -> Case:
+    """A case for npm metadata. With `reload`, our service uses nothing that it keeps."""
     package = f"{far}bench-{size}"
-    name = f"{'abbreviated' if kind == ABBREVIATED else 'full'}, {size}" + (", unchanged" if unchanged else "")
+    name = f"{'abbreviated' if kind == ABBREVIATED else 'full'}, {size}"
+    name += (", unchanged" if unchanged else "") + (", nothing kept" if reload else "")
     rounds = FAR_ROUNDS if far else ROUNDS[size]
-    headers = NPM | GZIP | {"Accept": ACCEPT[kind]}
+    headers = NPM | GZIP | {"Accept": ACCEPT[kind]} | (RELOAD if reload else {})
     return Case(
         name, rounds, "npm", below("npm", package), headers, npm_metadata(package, NPM_VERSIONS[size]), unchanged
     )
 
 
-def page(size: str, kind: str, unchanged: bool = False) -> Case:
-    """A case for the page of a Python project."""
-    name = f"{'JSON' if kind == SIMPLE_JSON else 'HTML'}, {size}" + (", unchanged" if unchanged else "")
-    headers = PIP | GZIP | {"Accept": kind}
+def page(size: str, kind: str, unchanged: bool = False, reload: bool = False) -> Case:
+    """A case for the page of a Python project. With `reload`, our service uses nothing that it keeps."""
+    name = f"{'JSON' if kind == SIMPLE_JSON else 'HTML'}, {size}"
+    name += (", unchanged" if unchanged else "") + (", nothing kept" if reload else "")
+    headers = PIP | GZIP | {"Accept": kind} | (RELOAD if reload else {})
     return Case(
         name, ROUNDS[size], "pypi", below("pypi", f"bench-{size}/"), headers, pypi_page(PYPI_FILES[size]), unchanged
     )
@@ -126,10 +130,12 @@ CASES: dict[str, list[Case]] = {
         *(metadata(size, ABBREVIATED) for size in ROUNDS),
         *(metadata(size, FULL) for size in ROUNDS),
         *(metadata(size, ABBREVIATED, unchanged=True) for size in ROUNDS),
+        *(metadata(size, FULL, reload=True) for size in ROUNDS),
     ],
     "Python project pages": [
         *(page(size, kind) for kind in (SIMPLE_JSON, SIMPLE_HTML) for size in PYPI_FILES),
         page("medium", SIMPLE_JSON, unchanged=True),
+        *(page("medium", kind, reload=True) for kind in (SIMPLE_JSON, SIMPLE_HTML)),
     ],
     "Files": [npm_file("100k"), npm_file("5m"), pypi_file()],
     f"With an upstream that answers after {FAR_MILLISECONDS} ms": [

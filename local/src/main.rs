@@ -155,8 +155,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         upstreams::settings(arguments.npm_upstream.as_deref(), arguments.pypi_upstream.as_deref(), address.port())
             .await?;
     let packages = upstreams::shown(&upstreams);
-    let registries =
-        Registries::new(upstreams).context("no trusted root certificates found for upstream registries")?;
+    let registries = Registries::new(upstreams).context("cannot set up TLS to upstream registries")?;
     let embedded = match &arguments.dynamodb {
         Some(_) => None,
         None if memory => Some(DynamoDb::in_memory(arguments.dynamodb_port).await?.sweeping()),
@@ -278,7 +277,7 @@ fn workloads(arguments: &Arguments, address: SocketAddr) -> Result<Workloads> {
         true => vec![address.ip().to_string()],
         false => arguments.ci_audience.clone(),
     };
-    Workloads::new(issuers, audiences, &Clock::System).context("no trusted root certificates found for issuers")
+    Workloads::new(issuers, audiences, &Clock::System).context("cannot set up TLS to issuers")
 }
 
 /// Variables that do not depend on the store: endpoints, table names and SDK settings.

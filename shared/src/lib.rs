@@ -70,6 +70,8 @@ pub mod secret;
 pub mod secret_scanning;
 pub mod setup;
 pub mod store;
+#[cfg(any(feature = "oidc", feature = "registry"))]
+pub mod tls;
 pub mod trust;
 pub mod views;
 

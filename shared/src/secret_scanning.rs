@@ -192,7 +192,7 @@ impl ScannerKeys {
     ///
     /// # Errors
     ///
-    /// If the URL is not acceptable, or this machine has no root certificates.
+    /// If the URL is not acceptable, or a certificate that the environment names is malformed.
     pub fn new(url: &str, plain_http: PlainHttp, clock: Clock) -> Result<Self, UnusableUrl> {
         let url = Issuer::parse(url, plain_http).ok_or(UnusableUrl)?;
         let http = client(&url).map_err(|_| UnusableUrl)?;

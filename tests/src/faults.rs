@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition};
@@ -145,6 +145,12 @@ struct Plan {
     faults: Vec<Fault>,
     /// Fault for all further calls.
     then: Option<Fault>,
+    /// Which calls to count and to fault, if not all.
+    only: Option<fn(&Call) -> bool>,
+    /// Those since the plan was set.
+    concerned: usize,
+    /// How long each call takes.
+    latency: Duration,
     /// Calls since the plan was set.
     seen: Vec<Call>,
 }
@@ -156,12 +162,40 @@ pub struct Call {
     pub operation: String,
     /// The body of the request.
     pub request: Value,
+    /// When it arrived.
+    arrived: Instant,
+    /// When it was answered.
+    answered: Option<Instant>,
+}
+
+impl Call {
+    /// Whether it concerns this table.
+    pub fn is_of(&self, table: &str) -> bool {
+        self.request["TableName"] == table
+    }
+}
+
+/// How many of these calls came one after the other: the longest sequence in which each was sent
+/// after the one before it was answered.
+pub fn in_sequence(calls: &[Call]) -> usize {
+    let mut ordered: Vec<_> = calls.iter().filter_map(|call| Some((call.answered?, call.arrived))).collect();
+    ordered.sort();
+    let mut last: Option<Instant> = None;
+    let follows = |(answered, arrived)| {
+        let follows = last.is_none_or(|last| arrived >= last);
+        last = if follows { Some(answered) } else { last };
+        follows
+    };
+    ordered.into_iter().map(follows).filter(|follows| *follows).count()
 }
 
 impl Plan {
     fn next(&mut self, operation: &str, request: Value) -> Option<Fault> {
-        self.seen.push(Call { operation: operation.to_owned(), request });
-        let behind = self.seen.len().checked_sub(self.passing + 1)?;
+        let call = Call { operation: operation.to_owned(), request, arrived: Instant::now(), answered: None };
+        let concerns = self.only.is_none_or(|only| only(&call));
+        self.seen.push(call);
+        self.concerned += usize::from(concerns);
+        let behind = self.concerned.checked_sub(self.passing + 1).filter(|_| concerns)?;
         self.faults.get(behind).copied().or(self.then).filter(|fault| fault.can_affect(operation))
     }
 }
@@ -222,12 +256,29 @@ impl Faults {
     pub fn arm(&self, passing: usize, faults: &[Fault], then: Option<Fault>) {
         // A held call that was given up has left its permit.
         self.gate.forget_permits(usize::MAX);
-        *self.lock() = Plan { passing, faults: faults.to_vec(), then, seen: Vec::new() };
+        *self.lock() = Plan { passing, faults: faults.to_vec(), then, ..Plan::default() };
+    }
+
+    /// Like [`Faults::arm`], for these calls only: all others pass.
+    pub fn arm_where(&self, only: fn(&Call) -> bool, faults: &[Fault], then: Option<Fault>) {
+        self.arm(0, faults, then);
+        self.lock().only = Some(only);
+    }
+
+    /// Lets all calls pass, each after this time.
+    pub fn slow_down(&self, latency: Duration) {
+        self.arm(0, &[], None);
+        self.lock().latency = latency;
     }
 
     /// Lets all calls pass again. Returns the operations called since [`Faults::arm`].
     pub fn disarm(&self) -> Vec<String> {
         self.take_calls().into_iter().map(|call| call.operation).collect()
+    }
+
+    /// The calls since [`Faults::arm`].
+    pub fn calls(&self) -> Vec<Call> {
+        self.lock().seen.clone()
     }
 
     /// Like [`Faults::disarm`], with the requests.
@@ -276,7 +327,11 @@ async fn answer(State(faults): State<Faults>, request: Request) -> Response {
         faults.broken.lock().unwrap_or_else(PoisonError::into_inner).extend(violations);
         return (StatusCode::BAD_REQUEST, body.to_string()).into_response();
     }
-    let fault = faults.lock().next(&operation, request);
+    let (fault, place, latency) = {
+        let mut plan = faults.lock();
+        (plan.next(&operation, request), plan.seen.len() - 1, plan.latency)
+    };
+    tokio::time::sleep(latency).await;
     let (status, answer) = match fault {
         None => faults.forward(parts.headers, body).await,
         Some(Fault::WaitForAnother) => {
@@ -330,6 +385,9 @@ async fn answer(State(faults): State<Faults>, request: Request) -> Response {
             }
         }
     };
+    if let Some(call) = faults.lock().seen.get_mut(place) {
+        call.answered = Some(Instant::now());
+    }
     (status, [("content-type", "application/x-amz-json-1.0")], Body::from(answer.to_string())).into_response()
 }
 

@@ -41,10 +41,12 @@ use shared::console::{Console, SignIn};
 use shared::cost::Cost;
 use shared::domain::Plan;
 use shared::hosts::RegistryHosts;
+use shared::ids::TokenId;
 use shared::mail::{MailConfig, Mailer, ses_at};
 use shared::oidc::{IdentityProvider, PlainHttp, Registration, Workloads};
 use shared::permissions::Role;
 use shared::registry::{PublicUrl, Registries, Settings};
+use shared::secret::TokenHash;
 use shared::secret_scanning::ScannerKeys;
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
@@ -60,6 +62,12 @@ use crate::issuer::FakeIssuer;
 use crate::mail_faults::Ses;
 use crate::scanner::Scanner;
 use crate::table::{INSTALLATIONS, TABLE, Table};
+
+/// A hash that stands for that of a token with this ID.
+pub fn hash_for(token: &TokenId) -> TokenHash {
+    let digits: String = token.as_str().bytes().map(|byte| format!("{byte:02x}")).collect();
+    TokenHash::from_hex(&format!("{digits:0>64}")).unwrap()
+}
 
 /// Response header with the cost of a request; test services only.
 const COST: &str = "x-test-cost";

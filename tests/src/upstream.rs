@@ -244,9 +244,14 @@ async fn answer(State(registry): State<Registry>, request: Request) -> Response 
         inner.replies.get(&path).cloned().unwrap_or_else(|| Reply::status(404))
     };
     tokio::time::sleep(reply.delay).await;
-    let tag = reply.headers.iter().find(|(name, _)| name == "etag").map(|(_, tag)| tag.as_str());
-    let known = parts.headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
-    let is_known = tag.is_some() && tag == known;
+    let sent = |wanted: &str| reply.headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let asked = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let is_known = reply.status == 200
+        && match (asked(header::IF_NONE_MATCH), sent("etag")) {
+            (Some(known), Some(tag)) => known.split(", ").any(|known| known == tag),
+            (Some(_), None) => false,
+            (None, _) => sent("last-modified").is_some_and(|date| asked(header::IF_MODIFIED_SINCE) == Some(date)),
+        };
     let status = if is_known { StatusCode::NOT_MODIFIED } else { StatusCode::from_u16(reply.status).unwrap() };
     let mut response = (status, Body::from(if is_known { Vec::new() } else { reply.body })).into_response();
     for (name, value) in reply.headers {

@@ -20,7 +20,7 @@ use tests::faults::{Fault, Faults};
 use tests::log::Log;
 use tests::table::text;
 use tests::upstream::{Registry, Reply};
-use tests::{Answer, Service, no_upstreams};
+use tests::{Answer, Service, hash_for, no_upstreams};
 use tracing_subscriber::filter::LevelFilter;
 
 /// A secret that must not be logged, sent in unusual places.
@@ -122,7 +122,10 @@ async fn installation_log(service: &Service, recorder: &mut Recorder) {
         source_ip: None,
     };
     for recorded in [Recorded::New, Recorded::Repeated] {
-        assert_eq!(service.installation_log.record(Some(&fixtures.org.id), &download).await, Ok(recorded));
+        assert_eq!(
+            service.installation_log.record(Some(&fixtures.org.id), hash_for(&download.token_id), &download).await,
+            Ok(recorded)
+        );
     }
     let covered = routed().find(|covered| covered.operation == Operation::InstallationsList).unwrap();
     for query in [format!("?package={SECRET}"), format!("?user_identifier={SECRET}")] {

@@ -15,6 +15,7 @@ use super::token::{Claims, Unverified};
 use super::{Issuer, Reason, Refusal};
 use crate::clock::{Clock, Moment};
 use crate::resolver::Resolver;
+use crate::tls::{self, ClientError};
 
 /// The timeout of all requests together that one call makes.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -113,8 +114,8 @@ impl Provider {
     ///
     /// # Errors
     ///
-    /// If this machine has no root certificates.
-    pub fn new(issuer: Issuer, clock: Clock) -> reqwest::Result<Self> {
+    /// If a certificate that the environment names is malformed.
+    pub fn new(issuer: Issuer, clock: Clock) -> Result<Self, ClientError> {
         let http = client(&issuer)?;
         Ok(Self(Arc::new(Inner { issuer, http, clock, known: Mutex::default(), asked_at: Default::default() })))
     }
@@ -240,15 +241,16 @@ impl Provider {
 }
 
 /// The HTTP client for documents of this issuer, or at this URL.
-pub(crate) fn client(issuer: &Issuer) -> reqwest::Result<reqwest::Client> {
+pub(crate) fn client(issuer: &Issuer) -> Result<reqwest::Client, ClientError> {
     let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls::from_env()?)
         .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
         .dns_resolver(Arc::new(Resolver::new(&[issuer.url().clone()])))
         .redirect(Policy::none())
         .referer(false)
         // Requests are rare, and an idle connection may have died while the function was frozen.
         .pool_max_idle_per_host(0);
-    if issuer.is_local() { builder.no_proxy() } else { builder.https_only(true) }.build()
+    Ok(if issuer.is_local() { builder.no_proxy() } else { builder.https_only(true) }.build()?)
 }
 
 pub(crate) async fn within_timeout<T>(request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::config::{self, MissingSetting};
+use crate::tls::ClientError;
 
 /// The path that the provider sends browsers back to.
 pub const CALLBACK: &str = "/console/sign-in/callback";
@@ -38,9 +39,9 @@ pub enum Unusable {
     /// This service's public URL is malformed.
     #[error("the public URL is malformed")]
     PublicUrl(#[from] url::ParseError),
-    /// This machine has no root certificates.
+    /// Its HTTP client cannot be set up.
     #[error(transparent)]
-    Http(#[from] reqwest::Error),
+    Http(#[from] ClientError),
 }
 
 /// An identity provider that people sign in with. Clones share what is known about it.

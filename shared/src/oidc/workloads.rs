@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::clock::{Clock, Moment};
 use crate::config::{self, MissingSetting};
 use crate::secret::digest;
+use crate::tls::ClientError;
 
 /// The longest validity of an ID token.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -60,9 +61,9 @@ pub enum Unconfigured {
     /// A setting is missing or malformed.
     #[error(transparent)]
     Setting(#[from] MissingSetting),
-    /// This machine has no root certificates.
+    /// The HTTP client of an issuer cannot be set up.
     #[error(transparent)]
-    Http(#[from] reqwest::Error),
+    Http(#[from] ClientError),
 }
 
 /// The issuers and audiences that a deployment accepts from CI.
@@ -77,12 +78,12 @@ impl Workloads {
     ///
     /// # Errors
     ///
-    /// If this machine has no root certificates.
+    /// If a certificate that the environment names is malformed.
     pub fn new(
         issuers: impl IntoIterator<Item = Issuer>,
         audiences: Vec<String>,
         clock: &Clock,
-    ) -> reqwest::Result<Self> {
+    ) -> Result<Self, ClientError> {
         let providers = issuers.into_iter().map(|issuer| Provider::new(issuer, clock.clone()));
         Ok(Self { providers: providers.collect::<Result<_, _>>()?, audiences })
     }
@@ -92,7 +93,7 @@ impl Workloads {
     ///
     /// # Errors
     ///
-    /// If a setting is missing or malformed, or this machine has no root certificates.
+    /// If a setting is missing or malformed.
     pub fn from_env(clock: &Clock) -> Result<Self, Unconfigured> {
         let list = |name: &str| -> Vec<String> {
             let text = config::optional(name).unwrap_or_default();

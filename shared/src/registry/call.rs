@@ -5,10 +5,12 @@ use http::request::Parts;
 use url::Url;
 
 use super::download::{self, PackageFile};
-use super::metadata::{self, Variant};
+use super::kept::{Kept, Key};
+use super::metadata::{self, Unmodified, Variant};
 use super::splice::Spliced;
 use super::upstream::{Document, Fetched};
 use super::{RegistryApp, RegistryUser};
+use crate::accept;
 use crate::error::ApiError;
 
 /// An authenticated registry request.
@@ -24,7 +26,8 @@ pub struct Call<'a, O> {
 
 impl<O> Call<'_, O> {
     /// Answers with the upstream's document at this URL after `rewrite`, or with 304 if the
-    /// caller's copy is current. `rewrite` returns the content type and the new body.
+    /// caller's copy is current. `rewrite` returns the content type and the new body. The answer is
+    /// kept: if the upstream says that it is current, it goes out as it is.
     ///
     /// # Errors
     ///
@@ -36,15 +39,30 @@ impl<O> Call<'_, O> {
         variant: Variant,
         rewrite: impl FnOnce(Document) -> Result<(&'static str, Spliced), ApiError>,
     ) -> Result<Response, ApiError> {
-        let headers = &self.parts.headers;
-        match self.app.registries.fetch(url, accept, variant.cached(headers).upstream_tags()).await? {
-            Fetched::NotModified(etag) => Ok(metadata::not_modified(variant, etag.as_ref())),
-            Fetched::Document(document) => {
-                let etag = document.etag.clone();
-                let (content_type, body) = rewrite(document)?;
-                metadata::answer(headers, variant, etag, content_type, body)
-            }
+        let (headers, registries) = (&self.parts.headers, &self.app.registries);
+        let cached = variant.cached(headers);
+        let key = Key::new(&url, accept, &variant, accept::accepts_gzip(headers));
+        let kept = if metadata::wants_reload(headers) { None } else { registries.kept.get(&key) };
+        let kept = kept.as_deref();
+        let document = match registries.fetch(url.clone(), accept, cached.condition(kept)).await? {
+            Fetched::Document(document) => document,
+            Fetched::NotModified(etag, place) => match (cached.unmodified(kept, etag.as_ref(), &place), kept) {
+                (Unmodified::Callers(etag), _) => return Ok(metadata::not_modified(&variant, etag.as_ref())),
+                (Unmodified::Kept, Some(kept)) => return Ok(kept.encoded.response(&variant)),
+                _ => registries.fetch_document(url, accept).await?,
+            },
+        };
+        let (etag, validator, url) = (document.etag.clone(), document.validator.clone(), document.url.clone());
+        let (content_type, body) = rewrite(document)?;
+        let encoded = match metadata::encoded(headers, &variant, etag, content_type, body)? {
+            Ok(encoded) => encoded,
+            Err(etag) => return Ok(metadata::not_modified(&variant, Some(&etag))),
+        };
+        let response = encoded.response(&variant);
+        if let Some(validator) = validator {
+            registries.kept.keep(key, Kept { url, validator, encoded });
         }
+        Ok(response)
     }
 
     /// Redirects to a file of a package, and records the download in the installation log.

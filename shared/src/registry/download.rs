@@ -1,8 +1,9 @@
 //! Redirects to files at the upstream registry, and records downloads in the installation log.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::response::{IntoResponse, Response};
+use futures::future::OptionFuture;
 use http::header::{LOCATION, RANGE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -10,13 +11,15 @@ use url::Url;
 
 use super::client::Client;
 use super::upstream::is_plain_http_url;
-use super::{RegistryApp, RegistryUser, holder_name};
+use super::{RegistryApp, RegistryUser, credential_in, holder_name};
+use crate::auth::Credential;
 use crate::domain::Ecosystem;
 use crate::error::ApiError;
 use crate::observe::Origin;
 use crate::principal::Holder;
+use crate::secret::TokenHash;
 use crate::store::StoreError;
-use crate::store::installations::{Download, Recorded};
+use crate::store::installations::{Attempt, Download, InstallationLog, Place, Recorded};
 use crate::store::tokens::StoredToken;
 
 /// How long recording a download may delay the response.
@@ -35,6 +38,54 @@ pub struct PackageFile {
     pub name: String,
 }
 
+/// A download that is being logged: begun while its token was read, and finished once it is let in.
+#[derive(Debug)]
+pub(super) struct Logging {
+    client: Client,
+    /// The place of its entry; `None` if it is already logged.
+    place: Option<Place>,
+    /// How much longer the response may be delayed.
+    left: Duration,
+}
+
+/// What [`Logging`] begins with.
+#[derive(Debug)]
+pub(super) struct Begun<'a> {
+    token: TokenHash,
+    client: Client,
+    file: &'a PackageFile,
+}
+
+impl<'a> Begun<'a> {
+    /// A request for a file. `None` if it is not logged, or can only be refused.
+    pub fn of(parts: &Parts, file: &'a PackageFile) -> Option<Self> {
+        let Ok(Credential::Token(token)) = credential_in(&parts.headers) else { return None };
+        let client = Client::from_headers(&parts.headers);
+        is_download(&parts.method, &parts.headers).then(|| Self { token: token.hash(), client, file })
+    }
+
+    /// Looks up whether it is already logged. It runs beside `guard`, so that the answer waits for
+    /// the slower of them; what `guard` refuses is refused at once.
+    pub async fn beside<T>(
+        self,
+        log: &InstallationLog,
+        guard: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<(T, Option<Logging>), ApiError> {
+        let Self { token, client, file } = self;
+        let [name, command, session] = [&client.name, &client.command, &client.session].map(Option::as_deref);
+        let PackageFile { ecosystem, package, name: file, .. } = file;
+        let attempt = Attempt { token, ecosystem: *ecosystem, package, file, client: name, command, session };
+        let guard = async { Ok::<_, ApiError>((guard.await?, Instant::now())) };
+        let look_up = async { Ok(tokio::time::timeout(RECORD_TIMEOUT, log.look_up(attempt)).await) };
+        let ((guarded, since), place) = futures::try_join!(guard, look_up)?;
+        let logging = match place {
+            Ok(Ok(place)) => Some(Logging { client, place, left: RECORD_TIMEOUT.saturating_sub(since.elapsed()) }),
+            _ => None,
+        };
+        Ok((guarded, logging))
+    }
+}
+
 /// Redirects to a file of a package, and records the download. A failure to record is only logged.
 ///
 /// # Errors
@@ -51,9 +102,11 @@ pub(super) async fn redirect_to_file<O>(
     if let Some(holder) = &user.holder
         && is_download(&parts.method, &parts.headers)
     {
-        let client = Client::from_headers(&parts.headers);
-        let recording = tokio::time::timeout(RECORD_TIMEOUT, record(app, holder, &user.origin, client, file));
-        if !matches!(recording.await, Ok(Ok(()))) {
+        let recording = OptionFuture::from(user.logging.as_ref().map(|logging| {
+            let recording = record(app, holder, &user.origin, logging, file);
+            tokio::time::timeout(logging.left, recording)
+        }));
+        if !matches!(recording.await, Some(Ok(Ok(())))) {
             // A metric filter in template.yaml matches this message.
             tracing::error!(principal = holder.token.id(), "a download was not logged");
         }
@@ -111,9 +164,10 @@ async fn record(
     app: &RegistryApp,
     holder: &Holder,
     origin: &Origin,
-    client: Client,
+    logging: &Logging,
     file: PackageFile,
 ) -> Result<(), StoreError> {
+    let Logging { client, place: Some(place), .. } = logging else { return Ok(()) };
     let (org, token_id) = match &holder.token {
         StoredToken::Bot(token) => (Some(&token.org_id), &token.id),
         StoredToken::OrgUser(token) => (Some(&token.org_id), &token.id),
@@ -124,6 +178,7 @@ async fn record(
     let name = holder_name(&app.app, &holder.token).await?;
     let is_job = matches!(holder.token, StoredToken::Bot(_));
     let (user_identifier, subject) = if is_job { (None, Some(name)) } else { (Some(name), None) };
+    let client = client.clone();
     let download = Download {
         ecosystem: file.ecosystem,
         package: file.package,
@@ -138,12 +193,14 @@ async fn record(
         session: client.session,
         source_ip: origin.source_ip,
     };
-    let recorded = app.log.record(org, &download).await?;
     // Org user tokens have no counters: their organization's log has every download.
-    let is_counted = recorded == Recorded::New && org.is_none();
-    if is_counted && app.app.store().count_download(token_id, file.ecosystem).await.is_err() {
-        tracing::warn!(principal = holder.token.id(), "a download was not counted");
-    }
+    let count = async |count| {
+        let store = app.app.store();
+        if org.is_none() && store.count_downloads(token_id, file.ecosystem, count).await.is_err() {
+            tracing::warn!(principal = holder.token.id(), "a download was not counted");
+        }
+    };
+    let _: Recorded = app.log.write(org, place.clone(), &download, count).await?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 
 use super::RegistryApp;
+use super::download::{Begun, Logging, PackageFile};
 use crate::app::App;
 use crate::auth::{Credential, principal_of, revoke_own};
 use crate::error::{ApiError, Unauthorized};
@@ -29,6 +30,8 @@ pub struct RegistryUser<O> {
     pub holder: Option<Holder>,
     /// The origin of the request.
     pub origin: Origin,
+    /// The download to be logged, if it is one.
+    pub(super) logging: Option<Logging>,
     operation: PhantomData<O>,
 }
 
@@ -39,7 +42,7 @@ impl<O: Guarded> FromRequestParts<RegistryApp> for RegistryUser<O> {
         let RegistryApp { app, registries, .. } = state;
         if registries.settings.anonymous_access && credential_in(&parts.headers).is_err_and(counts_as_none) {
             let origin = Origin::from_request_parts(parts, state).await?;
-            return Ok(Self { holder: None, origin, operation: PhantomData });
+            return Ok(Self { holder: None, origin, logging: None, operation: PhantomData });
         }
         let RegistryHolder { holder, origin, operation } = RegistryHolder::from_request_parts(parts, state).await?;
         if let Some(org) = holder.token.org_id()
@@ -47,7 +50,7 @@ impl<O: Guarded> FromRequestParts<RegistryApp> for RegistryUser<O> {
         {
             return Err(ApiError::SubscriptionRequired);
         }
-        Ok(Self { holder: Some(holder), origin, operation })
+        Ok(Self { holder: Some(holder), origin, logging: None, operation })
     }
 }
 
@@ -101,6 +104,22 @@ impl<O> RegistryHolder<O> {
     /// 401 if the token was revoked or replaced in the meantime.
     pub async fn revoke_token(self, app: &App) -> Result<(), ApiError> {
         revoke_own(app, &Principal::Holder(Box::new(self.holder)), self.origin).await
+    }
+}
+
+impl<O: Guarded> RegistryUser<O> {
+    /// The caller of a request, which may be for this file. The file's entry in the installation log
+    /// is looked up meanwhile; nothing is written before the caller is let in.
+    ///
+    /// # Errors
+    ///
+    /// Those of the guard.
+    pub async fn let_in(parts: &mut Parts, state: &RegistryApp, file: Option<&PackageFile>) -> Result<Self, ApiError> {
+        let Some(begun) = file.and_then(|file| Begun::of(parts, file)) else {
+            return Self::from_request_parts(parts, state).await;
+        };
+        let (user, logging) = begun.beside(&state.log, Self::from_request_parts(parts, state)).await?;
+        Ok(Self { logging, ..user })
     }
 }
 

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`upstream`] | upstream URLs and requests to them; a caller's credential is never forwarded |
 //! | [`metadata`] | metadata responses: compression, entity tags, Lambda's size limit |
+//! | `kept` | metadata that is kept in memory while the upstream says that it is current |
 //! | `reason` | why an upstream refuses, cleaned for people to read |
 //! | [`splice`] | replacement of strings in JSON without changing any other byte |
 //! | [`client`] | detection of the package manager and its command |
@@ -20,6 +21,7 @@ mod call;
 pub mod client;
 pub mod download;
 mod guard;
+mod kept;
 pub mod metadata;
 mod reason;
 pub mod splice;
@@ -36,10 +38,12 @@ use http::header::HOST;
 use http::request::Parts;
 use http::uri::Authority;
 use percent_encoding::percent_decode_str;
+use rustls::ClientConfig;
 use url::Url;
 
 pub use self::call::Call;
 pub use self::guard::{RegistryHolder, RegistryUser, credential_in};
+use self::kept::Keeping;
 use self::upstream::Upstream;
 use crate::app::{App, InstallationsApp};
 use crate::clock::Moment;
@@ -52,6 +56,7 @@ use crate::secret::Token;
 use crate::store::StoreError;
 use crate::store::installations::InstallationLog;
 use crate::store::tokens::StoredToken;
+use crate::tls::{self, ClientError};
 
 /// How long an organization's subscription is cached. Tokens are never cached.
 const SUBSCRIPTION_TTL: Duration = Duration::from_secs(60);
@@ -137,7 +142,7 @@ impl RegistryApp {
     ///
     /// # Errors
     ///
-    /// If a setting is missing or malformed, or this machine has no root certificates.
+    /// If a setting is missing or malformed.
     pub async fn from_env() -> Result<Self, lambda_http::Error> {
         let registries = Registries::new(Settings::from_env()?)?;
         let InstallationsApp { app, log } = InstallationsApp::from_env().await?;
@@ -150,6 +155,8 @@ impl RegistryApp {
 pub struct Registries {
     /// The settings.
     pub settings: Settings,
+    tls: ClientConfig,
+    kept: Arc<Keeping>,
     http: Arc<Mutex<Http>>,
     subscriptions: Arc<Mutex<HashMap<OrgId, (bool, Moment)>>>,
 }
@@ -210,11 +217,12 @@ impl Registries {
     ///
     /// # Errors
     ///
-    /// If this machine has no root certificates.
-    pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
-        let http = Http { client: upstream::client(&settings)?, generation: 0 };
+    /// If a certificate that the environment names is malformed.
+    pub fn new(settings: Settings) -> Result<Self, ClientError> {
+        let tls = tls::from_env()?;
+        let http = Http { client: upstream::client(&settings, &tls)?, generation: 0 };
         let http = Arc::new(Mutex::new(http));
-        Ok(Self { settings, http, subscriptions: Arc::default() })
+        Ok(Self { settings, tls, kept: Arc::new(Keeping::from_env()), http, subscriptions: Arc::default() })
     }
 
     /// The URL of a registry's root for this request, with a trailing slash: at its own host if the
@@ -283,7 +291,7 @@ impl Registries {
     fn renewed_http(&self, generation: u64) -> reqwest::Result<reqwest::Client> {
         let mut http = self.http.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if http.generation == generation {
-            *http = Http { client: upstream::client(&self.settings)?, generation: generation + 1 };
+            *http = Http { client: upstream::client(&self.settings, &self.tls)?, generation: generation + 1 };
         }
         Ok(http.client.clone())
     }

@@ -4,14 +4,20 @@
 //! The result is never assembled: it is compressed piece by piece, so that a document of a hundred
 //! megabytes is in memory only once.
 
+use std::borrow::Cow;
 use std::iter;
 use std::ops::Range;
 
 use serde_json::value::RawValue;
 
 /// The value of a JSON string; `None` for other types.
-pub fn string_value(raw: &RawValue) -> Option<String> {
-    serde_json::from_str(raw.get()).ok()
+pub fn string_value(raw: &RawValue) -> Option<Cow<'_, str>> {
+    // It is valid JSON, so that a string without a backslash is its own value.
+    let plain = raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    match plain.filter(|text| !text.contains('\\')) {
+        Some(plain) => Some(Cow::Borrowed(plain)),
+        None => serde_json::from_str(raw.get()).ok().map(Cow::Owned),
+    }
 }
 
 /// A replaced part of a document.

@@ -14,14 +14,16 @@ use axum::body::Bytes;
 use flate2::read::MultiGzDecoder;
 use futures::FutureExt;
 use futures::future::select_ok;
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Response};
+use rustls::ClientConfig;
 use tower::{Layer, Service};
 use url::{Position, Url};
 
+use super::kept::Validator;
 use super::{Http, Registries, Settings, TOKEN_IN_BODY, reason};
 use crate::aws::IDLE_TIMEOUT;
 use crate::error::ApiError;
@@ -117,11 +119,12 @@ pub fn is_plain_http_url(url: &Url) -> bool {
 ///
 /// # Errors
 ///
-/// If this machine has no root certificates.
-pub(super) fn client(settings: &Settings) -> reqwest::Result<Client> {
+/// If it cannot be set up.
+pub(super) fn client(settings: &Settings, tls: &ClientConfig) -> reqwest::Result<Client> {
     let upstreams = [&settings.npm, &settings.pypi].into_iter().flatten().map(|upstream| upstream.0.clone());
     let resolver = Resolver::new(&upstreams.collect::<Vec<_>>());
     Client::builder()
+        .tls_backend_preconfigured(tls.clone())
         .user_agent(concat!("guard-tokens/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(settings.timeout)
@@ -192,10 +195,19 @@ fn may_follow(first: &Url, next: &Url) -> bool {
 /// An upstream's response.
 #[derive(Debug)]
 pub enum Fetched {
-    /// The caller's copy is current; it has this entity tag.
-    NotModified(Option<HeaderValue>),
+    /// A copy is current; it has this entity tag, and is the document at this URL after redirects.
+    NotModified(Option<HeaderValue>, Url),
     /// The document.
     Document(Document),
+}
+
+/// On what condition an upstream sends a document rather than 304.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// That it has none of these entity tags.
+    NoneMatch(HeaderValue),
+    /// That it was modified after this date.
+    ModifiedSince(HeaderValue),
 }
 
 /// A document from an upstream.
@@ -207,13 +219,15 @@ pub struct Document {
     pub content_type: String,
     /// The entity tag.
     pub etag: Option<HeaderValue>,
+    /// What tells it from later versions, if it may be kept.
+    pub validator: Option<Validator>,
     /// The body.
     pub body: Vec<u8>,
 }
 
 impl Registries {
     /// Fetches a document from an upstream. Of the caller's headers, only the entity tags of its
-    /// copies are forwarded.
+    /// copies are forwarded, in the condition.
     ///
     /// # Errors
     ///
@@ -224,18 +238,21 @@ impl Registries {
         &self,
         url: Url,
         accept: &'static str,
-        cached: Option<HeaderValue>,
+        condition: Option<Condition>,
     ) -> Result<Fetched, ApiError> {
-        let mut request = self.http().client.get(url).header(ACCEPT, accept);
-        if let Some(etag) = &cached {
-            request = request.header(IF_NONE_MATCH, etag);
-        }
+        let request = self.http().client.get(url).header(ACCEPT, accept);
+        let is_conditional = condition.is_some();
+        let request = match condition {
+            Some(Condition::NoneMatch(tags)) => request.header(IF_NONE_MATCH, tags),
+            Some(Condition::ModifiedSince(date)) => request.header(IF_MODIFIED_SINCE, date),
+            None => request,
+        };
         let response = self.send(request).await.map_err(failure)?;
         match response.status() {
             StatusCode::OK => Ok(Fetched::Document(document(response).await?)),
             // A 304 to an unconditional request is an error.
-            StatusCode::NOT_MODIFIED if cached.is_some() => {
-                Ok(Fetched::NotModified(response.headers().get(ETAG).cloned()))
+            StatusCode::NOT_MODIFIED if is_conditional => {
+                Ok(Fetched::NotModified(response.headers().get(ETAG).cloned(), response.url().clone()))
             }
             _ => Err(refusal(response, Request::Metadata).await),
         }
@@ -249,7 +266,7 @@ impl Registries {
     pub async fn fetch_document(&self, url: Url, accept: &'static str) -> Result<Document, ApiError> {
         match self.fetch(url, accept, None).await? {
             Fetched::Document(document) => Ok(document),
-            Fetched::NotModified(_) => Err(ApiError::BadGateway(UNEXPECTED)),
+            Fetched::NotModified(..) => Err(ApiError::BadGateway(UNEXPECTED)),
         }
     }
 
@@ -359,7 +376,7 @@ async fn document(mut response: Response) -> Result<Document, ApiError> {
     let headers = response.headers();
     let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let (etag, url) = (headers.get(ETAG).cloned(), response.url().clone());
+    let (etag, validator, url) = (headers.get(ETAG).cloned(), Validator::of(headers), response.url().clone());
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failure)? {
         if body.len() + chunk.len() > MAX_DOCUMENT {
@@ -367,7 +384,7 @@ async fn document(mut response: Response) -> Result<Document, ApiError> {
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Document { url, content_type, etag, body })
+    Ok(Document { url, content_type, etag, validator, body })
 }
 
 /// Our error for an upstream's error response.
@@ -434,6 +451,7 @@ mod tests {
     use super::super::PublicUrl;
     use super::*;
     use crate::hosts::RegistryHosts;
+    use crate::tls;
 
     #[test]
     fn only_plain_http_urls_are_accepted_as_upstreams() {
@@ -581,7 +599,7 @@ mod tests {
         });
         let (public, local) = ("https://packages.example.com/", format!("http://localhost:{port}/"));
         let connects = async |settings: Settings, host: &str| {
-            let client = client(&settings).unwrap();
+            let client = client(&settings, &tls::from_env().unwrap()).unwrap();
             let error = client.get(format!("http://{host}:{port}/")).send().await.unwrap_err();
             !error.is_connect()
         };

@@ -5,7 +5,8 @@
 //!
 //! The key of an entry is a hash of token, package, file, client, command and run. A retry therefore
 //! hits the existing entry and is not logged again. The session that the client sends identifies
-//! its run; without a session, the minute does. The client's version is not part of the key.
+//! its run; without a session, the minute does. The client's version is not part of the key. The
+//! token is in it by its own hash, so that the entry is looked up while the token is being read.
 //!
 //! Lists do not use that key. Three indexes list an organization's entries by ID, which sorts by
 //! time:
@@ -25,7 +26,8 @@
 //! Beside each new entry of an organization, a counter of the day and ecosystem is incremented, for
 //! the overview. Counters have as many shards as the lists. They are not in a transaction with the
 //! entry: transactions on one item conflict, and one install downloads a thousand files. An entry is
-//! counted at most once, because the request is not repeated; one that fails leaves it uncounted.
+//! counted at most once, because the request is not repeated; one that fails leaves it uncounted. If
+//! another call writes the same entry between look-up and write, the count is taken back.
 //!
 //! # Cost
 //!
@@ -33,8 +35,8 @@
 //! |---|---|
 //! | new entry with three index entries | 4 write units, or 1 for an email-verified token; the same again per additional KB |
 //! | counter of an organization's new entry | 1 write unit |
-//! | retry | 1 write unit |
-//! | either of them without a session | 1 additional read unit |
+//! | retry | none; 1 write unit if it comes at the same time |
+//! | either of them | 1 additional read unit, or 2 without a session |
 //! | page | half a read unit per partition and 4 KB: 4 to 8 for a short page, 8 to 12 for 50 entries, regardless of the log's size |
 //! | counters of 14 days | half a read unit per day and shard: 56 |
 
@@ -49,7 +51,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, KeysAndAttributes, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
 };
-use futures::future::try_join_all;
+use futures::future::{OptionFuture, try_join_all};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -60,6 +62,7 @@ use crate::clock::{Clock, Moment};
 use crate::cost::{self, Units};
 use crate::domain::Ecosystem;
 use crate::ids::{InstallationId, OrgId, TokenId};
+use crate::secret::TokenHash;
 
 /// How long entries are kept.
 pub const RETENTION: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -125,8 +128,6 @@ impl Download {
     /// The download as logged: client input is truncated, so that a typical entry stays below 1 KB,
     /// and stripped of control characters.
     fn logged(&self) -> Self {
-        let reported =
-            |text: &Option<String>| text.as_deref().map(|text| truncated(text, 64)).filter(|text| !text.is_empty());
         Self {
             ecosystem: self.ecosystem,
             package: truncated(&self.ecosystem.normalized(&self.package), 255),
@@ -135,22 +136,50 @@ impl Download {
             user_identifier: self.user_identifier.as_deref().map(|user| truncated(user, 255)),
             token_id: self.token_id.clone(),
             subject: self.subject.as_deref().map(|subject| truncated(subject, 255)),
-            client: reported(&self.client),
-            client_version: reported(&self.client_version),
-            command: reported(&self.command),
-            session: reported(&self.session),
+            client: reported(self.client.as_deref()),
+            client_version: reported(self.client_version.as_deref()),
+            command: reported(self.command.as_deref()),
+            session: reported(self.session.as_deref()),
             source_ip: self.source_ip,
         }
     }
 
+    /// What identifies it, if it is made with this token.
+    pub fn attempt(&self, token: TokenHash) -> Attempt<'_> {
+        let Self { ecosystem, package, file, client, command, session, .. } = self;
+        let [client, command, session] = [client, command, session].map(Option::as_deref);
+        Attempt { token, ecosystem: *ecosystem, package, file, client, command, session }
+    }
+}
+
+/// What identifies a download, apart from its time. It is known before the token is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// The token.
+    pub token: TokenHash,
+    /// The ecosystem of the package.
+    pub ecosystem: Ecosystem,
+    /// The package.
+    pub package: &'a str,
+    /// The file.
+    pub file: &'a str,
+    /// The client as it reports itself.
+    pub client: Option<&'a str>,
+    /// The reported client command.
+    pub command: Option<&'a str>,
+    /// The reported session.
+    pub session: Option<&'a str>,
+}
+
+impl Attempt<'_> {
     /// The hash of token, package, file, client, command and run that identifies an entry.
     fn hash(&self, run: [&str; 2]) -> Hash {
-        let Self { ecosystem, token_id, client, command, .. } = self;
-        let package = ecosystem.normalized(&self.package);
-        let [client, command] = [client, command].map(|text| text.as_deref().unwrap_or_default());
-        let file = [token_id.as_str(), ecosystem.as_str(), &package, &self.file];
+        let package = truncated(&self.ecosystem.normalized(self.package), 255);
+        let [client, command] = [self.client, self.command].map(|text| reported(text).unwrap_or_default());
+        let token = self.token.to_hex();
+        let file = [&token, self.ecosystem.as_str(), &package, &truncated(self.file, 255)];
         let mut hasher = Sha256::new();
-        for part in file.into_iter().chain([client, command]).chain(run) {
+        for part in file.into_iter().chain([client.as_str(), &command]).chain(run) {
             // The length prefix distinguishes ("ab", "c") from ("a", "bc").
             hasher.update((part.len() as u64).to_be_bytes());
             hasher.update(part.as_bytes());
@@ -159,6 +188,19 @@ impl Download {
         hash.copy_from_slice(&hasher.finalize()[..16]);
         Hash(u128::from_be_bytes(hash))
     }
+}
+
+/// The place of a new entry. Where it is decides whether a download is one that is already logged.
+#[derive(Debug, Clone)]
+pub struct Place {
+    id: InstallationId,
+    time: Moment,
+    hash: Hash,
+}
+
+/// What a client reports about itself, as logged.
+fn reported(text: Option<&str>) -> Option<String> {
+    text.map(|text| truncated(text, 64)).filter(|text| !text.is_empty())
 }
 
 /// Truncates a text to this many bytes and removes control characters.
@@ -174,7 +216,7 @@ fn truncated(text: &str, most: usize) -> String {
 }
 
 /// The collision-resistant hash that identifies an entry.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Hash(u128);
 
 impl Hash {
@@ -399,39 +441,80 @@ impl InstallationLog {
         table::create(&self.client, &self.table, (PK, None), &indexes).await
     }
 
-    /// Logs a download with a token of this organization, or of none. The same file with the same
+    /// The place of a download's entry; `None` if it is already logged. The same file with the same
     /// token, client and command in the same session, or without a session in the same minute, is
-    /// logged once, even with concurrent calls. Without a session, two calls within milliseconds around a full minute
-    /// may both be logged.
-    pub async fn record(&self, org: Option<&OrgId>, download: &Download) -> Result<Recorded, StoreError> {
+    /// one download. Without a session, two calls within milliseconds around a full minute may both
+    /// be logged.
+    ///
+    /// Nothing is written, so the token need not be known to be active. A read that fails leaves a
+    /// retry to [`Self::write`], which finds it unless it crosses a full minute.
+    pub async fn look_up(&self, attempt: Attempt<'_>) -> Result<Option<Place>, StoreError> {
         let id = InstallationId::new(&self.clock)?;
         let (now, time) = (id.milliseconds(), self.clock.now());
-        let download = download.logged();
-        let hash = match &download.session {
-            Some(session) => download.hash(["session", session]),
+        let (hash, previous) = match reported(attempt.session) {
+            Some(session) => (attempt.hash(["session", &session]), None),
             None => {
                 let minute = now / WINDOW;
-                let in_minute = |minute: u64| download.hash(["minute", &minute.to_string()]);
-                let last = self.entry_id(in_minute(minute.saturating_sub(1))).await?;
-                if last.is_some_and(|id| now.saturating_sub(id.milliseconds()) < WINDOW) {
-                    return Ok(Recorded::Repeated);
-                }
-                in_minute(minute)
+                let in_minute = |minute: u64| attempt.hash(["minute", &minute.to_string()]);
+                (in_minute(minute), Some(in_minute(minute.saturating_sub(1))))
             }
         };
-        let installation = Installation { id, time, download };
-        let item = serde_dynamo::to_item(stored(org, hash, &installation)).map_err(|_| StoreError::Defect)?;
+        let previous = OptionFuture::from(previous.map(|previous| self.entry(previous)));
+        let (same, previous) = futures::join!(self.entry(hash), previous);
+        let is_kept = |entry: Installation| entry.time.plus(RETENTION) > time;
+        let is_recent = |entry: Installation| now.saturating_sub(entry.id.milliseconds()) < WINDOW;
+        let is_logged =
+            same.ok().flatten().is_some_and(is_kept) || previous.and_then(Result::ok).flatten().is_some_and(is_recent);
+        Ok((!is_logged).then_some(Place { id, time, hash }))
+    }
+
+    /// Logs a download with a token of this organization, or of none, at a place that was looked up,
+    /// unless another call has taken it since. `count` counts the download elsewhere: it runs beside
+    /// the write with 1, and with -1 if there was nothing to count.
+    pub async fn write<F: Future<Output = ()>>(
+        &self,
+        org: Option<&OrgId>,
+        place: Place,
+        download: &Download,
+        count: impl Fn(i64) -> F,
+    ) -> Result<Recorded, StoreError> {
+        let Place { id, time, hash } = place;
+        let installation = Installation { id, time, download: download.logged() };
+        let counted =
+            async |number| futures::join!(self.count(org, hash.shard(), &installation, number), count(number));
+        let (recorded, _) = futures::join!(self.put(org, hash, &installation), counted(1));
+        if recorded == Ok(Recorded::Repeated) {
+            counted(-1).await;
+        }
+        recorded
+    }
+
+    /// Looks a download up and logs it: [`Self::look_up`] and [`Self::write`].
+    pub async fn record(
+        &self,
+        org: Option<&OrgId>,
+        token: TokenHash,
+        download: &Download,
+    ) -> Result<Recorded, StoreError> {
+        match self.look_up(download.attempt(token)).await? {
+            Some(place) => self.write(org, place, download, async |_| ()).await,
+            None => Ok(Recorded::Repeated),
+        }
+    }
+
+    /// Writes an entry, unless there is one.
+    async fn put(&self, org: Option<&OrgId>, hash: Hash, installation: &Installation) -> Result<Recorded, StoreError> {
+        let item = serde_dynamo::to_item(stored(org, hash, installation)).map_err(|_| StoreError::Defect)?;
         let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
         // Expired entries are overwritten, even if TTL has not deleted them yet.
         let request = request.condition_expression("attribute_not_exists(pk) OR #ttl <= :now");
         let request = request.expression_attribute_names("#ttl", TTL);
-        let now = AttributeValue::N(time.epoch_seconds().to_string());
+        let now = AttributeValue::N(installation.time.epoch_seconds().to_string());
         let request = request.expression_attribute_values(":now", now);
         let request = request.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         let error = match request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await {
             Ok(output) => {
                 cost::add(Units::Write, output.consumed_capacity.as_slice());
-                self.count_new(org, hash.shard(), &installation).await;
                 return Ok(Recorded::New);
             }
             Err(error) => error,
@@ -442,18 +525,16 @@ impl InstallationLog {
         cost::add(Units::Write, &[]);
         // If a response was lost, the SDK's retry finds the entry of the first attempt.
         let there = failed.item.clone().map(read_item::<Installation>).transpose()?;
-        if there.is_none_or(|there| there.id != installation.id) {
-            return Ok(Recorded::Repeated);
-        }
-        self.count_new(org, hash.shard(), &installation).await;
-        Ok(Recorded::New)
+        let is_own = there.is_some_and(|there| there.id == installation.id);
+        Ok(if is_own { Recorded::New } else { Recorded::Repeated })
     }
 
-    /// Counts a new entry of an organization. An entry that is not counted is still logged.
-    async fn count_new(&self, org: Option<&OrgId>, shard: u8, entry: &Installation) {
+    /// Adds a number to the counter of an organization's entries. An entry that is not counted is
+    /// still logged.
+    async fn count(&self, org: Option<&OrgId>, shard: u8, entry: &Installation, added: i64) {
         let Some(org) = org else { return };
         let number = |number: i64| AttributeValue::N(number.to_string());
-        let one_of = |ecosystem| number(i64::from(entry.download.ecosystem == ecosystem));
+        let one_of = |ecosystem| number(if entry.download.ecosystem == ecosystem { added } else { 0 });
         let request = self
             .client
             .update_item()
@@ -522,13 +603,13 @@ impl InstallationLog {
         Ok(found)
     }
 
-    /// The ID of an entry, if it exists.
-    async fn entry_id(&self, hash: Hash) -> Result<Option<InstallationId>, StoreError> {
+    /// The entry at this place, if there is one.
+    async fn entry(&self, hash: Hash) -> Result<Option<Installation>, StoreError> {
         let request = self.client.get_item().table_name(&self.table).key(PK, AttributeValue::S(hash.pk()));
         let request = request.consistent_read(true).return_consumed_capacity(ReturnConsumedCapacity::Total);
         let output = request.send().await.map_err(failure)?;
         cost::add(Units::Read, output.consumed_capacity.as_slice());
-        Ok(output.item.map(read_item::<Installation>).transpose()?.map(|entry| entry.id))
+        output.item.map(read_item::<Installation>).transpose()
     }
 
     /// Reads an organization's log, newest first. Indexes are eventually consistent: entries appear
@@ -642,9 +723,13 @@ mod tests {
         }
     }
 
+    fn token() -> TokenHash {
+        TokenHash::of_text("a token")
+    }
+
     fn org_and_personal_items(download: &Download) -> [serde_json::Value; 2] {
         let time = Moment::parse("2026-11-21T10:00:00Z").unwrap();
-        let hash = download.hash(["session", "8c1f3e0d52a9b764"]);
+        let hash = download.attempt(token()).hash(["session", "8c1f3e0d52a9b764"]);
         let id = InstallationId::parse("01M7YRRTBV0A12JNPMJ0EEKCFW").unwrap();
         let installation = Installation { id, time, download: download.logged() };
         let org = OrgId::parse("OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap();
@@ -707,16 +792,18 @@ mod tests {
             Download { package: "@example/left".to_owned(), ..one.clone() },
             Download { package: "@example/left-padl".to_owned(), file: "eft-pad-1.3.0.tgz".to_owned(), ..one.clone() },
             Download { file: "left-pad-1.3.1.tgz".to_owned(), ..one.clone() },
-            Download { token_id: TokenId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WD").unwrap(), ..one.clone() },
             Download { client: Some("pnpm".to_owned()), ..one.clone() },
             Download { command: Some("install".to_owned()), ..one.clone() },
             Download { command: None, ..one.clone() },
         ];
-        let hash = |download: &Download| download.hash(["session", "1"]).pk();
+        let hash = |download: &Download| download.attempt(token()).hash(["session", "1"]).pk();
         for other in &others {
             assert_ne!(hash(other), hash(&one), "{other:?}");
         }
-        assert_ne!(one.hash(["session", "1"]).pk(), one.hash(["minute", "1"]).pk());
+        let other = one.attempt(TokenHash::of_text("other"));
+        assert_ne!(other.hash(["session", "1"]).pk(), hash(&one));
+        let run = |kind| one.attempt(token()).hash([kind, "1"]).pk();
+        assert_ne!(run("session"), run("minute"));
         let same =
             Download { version: "2".to_owned(), client_version: Some("12".to_owned()), source_ip: None, ..one.clone() };
         assert_eq!(hash(&same), hash(&one));

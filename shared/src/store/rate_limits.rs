@@ -78,7 +78,9 @@ impl Store {
         let now = self.clock.now().epoch_seconds();
         let end = (now / MINUTE + 1) * MINUTE;
         let key = keys::leaked_tokens_from(&network(source), now / MINUTE);
-        let counted = self.add_up_to(key, COUNT, tokens, Some(end), Some(LEAKED_TOKENS_PER_MINUTE)).await?;
+        let counted = self
+            .add_up_to(key, COUNT, tokens.try_into().unwrap_or(i64::MAX), Some(end), Some(LEAKED_TOKENS_PER_MINUTE))
+            .await?;
         Ok(counted.map(|_| ()).ok_or(Duration::from_secs(u64::try_from(end - now).unwrap_or(1))))
     }
 
@@ -118,13 +120,13 @@ impl Store {
         self.add_up_to(key, counter, 1, end, max).await
     }
 
-    /// Like [`Self::count_up_to`], for several at once. `None` if the counter would exceed its
-    /// maximum.
-    async fn add_up_to(
+    /// Like [`Self::count_up_to`], for several at once, or to take some off. `None` if the counter
+    /// would exceed its maximum.
+    pub(super) async fn add_up_to(
         &self,
         key: Key,
         counter: &str,
-        amount: u64,
+        amount: i64,
         end: Option<i64>,
         max: Option<u64>,
     ) -> Result<Option<u64>, StoreError> {
@@ -148,7 +150,7 @@ impl Store {
         if let Some(max) = max {
             request = request
                 .condition_expression("attribute_not_exists(#count) OR #count < :max")
-                .expression_attribute_values(":max", number(&max.saturating_add(1).saturating_sub(amount)));
+                .expression_attribute_values(":max", number(&max.saturating_add(1).saturating_add_signed(-amount)));
         }
         let output = match request.send().await {
             Ok(output) => output,

@@ -67,11 +67,17 @@ impl Store {
     /// Counts a download for the day and in total. It uses no transaction: one install downloads a
     /// thousand files, and transactions on the same items would conflict.
     pub async fn count_download(&self, token: &TokenId, ecosystem: Ecosystem) -> Result<(), StoreError> {
+        self.count_downloads(token, ecosystem, 1).await
+    }
+
+    /// Like [`Self::count_download`], for several, or to take one back.
+    pub async fn count_downloads(&self, token: &TokenId, ecosystem: Ecosystem, count: i64) -> Result<(), StoreError> {
         let now = self.clock.now();
         // A day's counter expires once it is no longer reported.
         let end = now.plus(DAY * (DAYS + 1)).epoch_seconds();
-        let today = self.count(keys::usage_on(token, &now.date()), ecosystem.as_str(), Some(end));
-        let total = self.count(keys::usage_on(token, USAGE_TOTAL), ecosystem.as_str(), None);
+        let add = |day: &str, end| self.add_up_to(keys::usage_on(token, day), ecosystem.as_str(), count, end, None);
+        let (today, total) = (now.date(), USAGE_TOTAL);
+        let (today, total) = (add(&today, Some(end)), add(total, None));
         try_join(today, total).await.map(|_| ())
     }
 

@@ -9,7 +9,7 @@ use shared::ids::TokenId;
 use shared::permissions::Role;
 use shared::store::installations::{Download, Recorded};
 use tests::console::{Visitor, unescaped};
-use tests::{Bot, Org, Service};
+use tests::{Bot, Org, Service, hash_for};
 
 const ALICE: &str = "01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
 const HER_OTHER: &str = "01KAJ8M4R2X7Z9V5T3Q1N6P8WD";
@@ -29,7 +29,10 @@ async fn log(service: &Service, org: &Org, ecosystem: Ecosystem, package: &str, 
         session: Some(format!("{package}-{identifier}-{token}")),
         source_ip: Some(IpAddr::from([203, 0, 113, 7])),
     };
-    assert_eq!(service.installation_log.record(Some(&org.id), &download).await.unwrap(), Recorded::New);
+    assert_eq!(
+        service.installation_log.record(Some(&org.id), hash_for(&download.token_id), &download).await.unwrap(),
+        Recorded::New
+    );
     service.clock.advance(Duration::from_secs(1));
 }
 
@@ -131,7 +134,10 @@ async fn job_is_shown_in_place_of_a_person_and_leads_to_the_bots() {
         session: None,
         source_ip: None,
     };
-    assert_eq!(service.installation_log.record(Some(&org.id), &download).await.unwrap(), Recorded::New);
+    assert_eq!(
+        service.installation_log.record(Some(&org.id), hash_for(&download.token_id), &download).await.unwrap(),
+        Recorded::New
+    );
     let owner = service.member(&org, &[Role::Owner]).await;
     let page = owner.get(&org.page("installations")).await;
     assert!(!page.text.contains("<b>"), "{}", page.text);

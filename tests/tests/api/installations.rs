@@ -17,7 +17,7 @@ use tests::coverage::all_scopes;
 use tests::faults::Fault;
 use tests::paging::List;
 use tests::table::text;
-use tests::{Bot, Org, Service};
+use tests::{Bot, Org, Service, hash_for};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -65,7 +65,7 @@ fn without_session(package: &str) -> Download {
 }
 
 async fn record(service: &Service, org: &Org, download: &Download) -> Recorded {
-    service.installation_log.record(Some(&org.id), download).await.unwrap()
+    service.installation_log.record(Some(&org.id), hash_for(&download.token_id), download).await.unwrap()
 }
 
 /// Logs a download and asserts that it is new.
@@ -451,7 +451,7 @@ async fn email_token_downloads_are_in_no_organization_log() {
     let service = Service::start_with_manual_clock().await;
     let (org, owner) = service.org_with_owner().await;
     let of_a_person = download("left-pad", "a***@example.com", "run-1");
-    let recorded = service.installation_log.record(None, &of_a_person).await.unwrap();
+    let recorded = service.installation_log.record(None, hash_for(&of_a_person.token_id), &of_a_person).await.unwrap();
     assert_eq!(recorded, Recorded::New);
     for query in ["", "?package=left-pad", "?ecosystem=npm"] {
         let page = service.installations(&org, &owner.credential, query).await;
@@ -592,13 +592,14 @@ async fn lost_answer_on_write_is_not_reported_as_repeated() {
     let (org, owner) = service.org_with_owner().await;
     let log = shared::store::Store::new(faults.client(), tests::table::TABLE, service.clock.clone())
         .installation_log(tests::table::INSTALLATIONS);
-    let record = async |download: Download| log.record(Some(&org.id), &download).await;
-    faults.arm(0, &[Fault::LostAfter], None);
+    let record = async |download: Download| log.record(Some(&org.id), hash_for(&download.token_id), &download).await;
+    let writes = |call: &tests::faults::Call| call.operation == "PutItem";
+    faults.arm_where(writes, &[Fault::LostAfter], None);
     assert_eq!(record(download("left-pad", "alice", "run-1")).await, Ok(Recorded::New));
-    faults.arm(1, &[Fault::LostAfter], None);
+    faults.arm_where(writes, &[Fault::LostAfter], None);
     assert_eq!(record(without_session("flask")).await, Ok(Recorded::New));
     // Throttled temporarily, then permanently.
-    faults.arm(0, &[Fault::NoCapacity, Fault::ServerError], None);
+    faults.arm_where(writes, &[Fault::NoCapacity, Fault::ServerError], None);
     assert_eq!(record(download("left-pad", "alice", "run-2")).await, Ok(Recorded::New));
     faults.arm(0, &[], Some(Fault::NoCapacity));
     assert!(record(download("left-pad", "alice", "run-3")).await.is_err());
@@ -686,17 +687,17 @@ async fn entry_costs_one_write_plus_one_per_index_and_one_of_its_counter() {
     let service = Service::start_with_manual_clock().await;
     let (org, _) = service.org_with_owner().await;
     let cost = async |org: Option<&OrgId>, download: Download| {
-        let (recorded, cost) = metered(service.installation_log.record(org, &download)).await;
+        let token = hash_for(&download.token_id);
+        let (recorded, cost) = metered(service.installation_log.record(org, token, &download)).await;
         (recorded.unwrap(), cost)
     };
     let of = |calls, read, write| Cost { read, write, calls };
     let own = download("left-pad", "alice", "run-1");
-    assert_eq!(cost(Some(&org.id), own.clone()).await, (Recorded::New, of(2, 0.0, 5.0)));
-    // DynamoDB bills a failed conditional write but does not report its units.
-    assert_eq!(cost(Some(&org.id), own).await, (Recorded::Repeated, of(1, 0.0, 0.0)));
-    assert_eq!(cost(None, download("left-pad", "a***@x.com", "2")).await, (Recorded::New, of(1, 0.0, 1.0)));
+    assert_eq!(cost(Some(&org.id), own.clone()).await, (Recorded::New, of(3, 1.0, 5.0)));
+    assert_eq!(cost(Some(&org.id), own).await, (Recorded::Repeated, of(1, 1.0, 0.0)));
+    assert_eq!(cost(None, download("left-pad", "a***@x.com", "2")).await, (Recorded::New, of(2, 1.0, 1.0)));
     let (recorded, new) = cost(Some(&org.id), without_session("flask")).await;
-    assert_eq!((recorded, new.calls, new.write), (Recorded::New, 3, 5.0));
+    assert_eq!((recorded, new.calls, new.write), (Recorded::New, 4, 5.0));
     service.clock.advance(SECOND * 59);
     let (recorded, repeated) = cost(Some(&org.id), without_session("flask")).await;
     assert_eq!((recorded, repeated.write), (Recorded::Repeated, 0.0));

@@ -1,14 +1,16 @@
 //! Rules that apply to both registries: who may install, their errors, and what they log.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::registry::{PublicUrl, Settings};
 use tests::coverage::{COVERED, Fixtures, Guard, InvalidCredential, InvalidCredentials, Refusal};
-use tests::faults::Fault;
+use tests::faults::{Call, Fault, Faults, in_sequence};
+use tests::table::INSTALLATIONS;
 use tests::upstream::{Registry, Reply};
 use tests::{Answer, Service, no_upstreams};
 
@@ -275,20 +277,123 @@ async fn log_failure_neither_fails_nor_delays_a_download() {
     let bearer = format!("Bearer {}", fixtures.token.token);
     // Token and organization are read first; later calls may fail.
     assert_eq!(get(&service, NPM, &bearer).await.status, 200);
-    for fault in [Fault::ServerError, Fault::LostAfter, Fault::Hang] {
-        service.clock.advance(Duration::from_secs(120));
-        faults.arm(2, &[], Some(fault));
-        assert_eq!(get(&service, TARBALL, &bearer).await.status, 302, "{fault:?}");
-        let mut calls = faults.disarm();
-        if fault == Fault::Hang {
-            // A hanging update of `last_used_at` or the log is abandoned before the SDK retries it.
-            calls.sort();
-            assert_eq!(calls, ["GetItem", "GetItem", "GetItem", "UpdateItem"]);
+    let log: fn(&Call) -> bool = |call| call.is_of(INSTALLATIONS);
+    let all_but_reads_of_tokens: fn(&Call) -> bool = |call| call.is_of(INSTALLATIONS) || call.operation != "GetItem";
+    for only in [log, all_but_reads_of_tokens] {
+        for fault in [Fault::ServerError, Fault::LostAfter, Fault::Hang] {
+            service.clock.advance(Duration::from_secs(120));
+            faults.arm_where(only, &[], Some(fault));
+            let started = Instant::now();
+            assert_eq!(get(&service, TARBALL, &bearer).await.status, 302, "{fault:?}");
+            assert!(started.elapsed() < Duration::from_millis(1_100), "{fault:?}: {:?}", started.elapsed());
+            let mut calls = faults.disarm();
+            if fault == Fault::Hang {
+                // A hanging update of `last_used_at` or the log is abandoned before the SDK retries it.
+                calls.sort();
+                assert_eq!(calls, ["GetItem", "GetItem", "GetItem", "GetItem", "UpdateItem"]);
+            }
         }
     }
     // Authentication is never skipped.
     faults.arm(0, &[], Some(Fault::ServerError));
     assert_problem(&get(&service, TARBALL, &bearer).await, 503, "SERVICE_UNAVAILABLE");
+}
+
+/// How many DynamoDB calls of a download of this file come one after the other.
+async fn round_trips(service: &Service, faults: &Faults, path: &str, token: &str, session: Option<&str>) -> usize {
+    let request = service.request(Method::GET, path).header("authorization", basic("token", token));
+    let request = session.iter().fold(request, |request, session| request.header("npm-session", *session));
+    faults.slow_down(Duration::from_millis(150));
+    assert_eq!(service.send(request).await.status, 302);
+    in_sequence(&faults.take_calls())
+}
+
+#[tokio::test]
+async fn download_takes_one_round_of_reads_and_one_of_writes() {
+    let registry = Registry::with_widgets().await;
+    let (service, faults) = Service::start_with_registries_and_faults(registry.settings()).await;
+    let fixtures = Fixtures::create(&service).await;
+    let (user, person) = (&fixtures.token.token, &fixtures.email_token);
+    // In the first minute also the organization's subscription, which only the token names.
+    assert_eq!(round_trips(&service, &faults, TARBALL, user, None).await, 3);
+    assert_eq!(round_trips(&service, &faults, WHEEL, user, None).await, 2);
+    assert_eq!(round_trips(&service, &faults, TARBALL, user, Some("a1")).await, 2);
+    // A retry writes nothing.
+    assert_eq!(round_trips(&service, &faults, TARBALL, user, Some("a1")).await, 1);
+    // The address is logged masked, and only the token names it.
+    assert_eq!(round_trips(&service, &faults, TARBALL, person, None).await, 3);
+    assert_eq!(round_trips(&service, &faults, TARBALL, person, None).await, 1);
+    assert_eq!(service.table.installations().await.len(), 4);
+}
+
+#[tokio::test]
+async fn download_is_answered_after_its_entry_is_written_and_written_after_its_token_is_read() {
+    let registry = Registry::with_widgets().await;
+    let (service, faults) = Service::start_with_registries_and_faults(registry.settings()).await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    assert_eq!(get(&service, NPM, &bearer).await.status, 200);
+    let waits = Duration::from_millis(200);
+    // Neither is answered before what it waits for.
+    for (only, written) in [
+        ((|call| call.operation == "PutItem") as fn(&Call) -> bool, true),
+        (|call| call.operation == "GetItem" && !call.is_of(INSTALLATIONS), false),
+    ] {
+        let wheel = WHEEL.replace("1.0", if written { "1.1" } else { "1.2" });
+        faults.arm_where(only, &[Fault::Held], None);
+        let mut download = std::pin::pin!(get(&service, &wheel, &bearer));
+        assert!(tokio::time::timeout(waits, &mut download).await.is_err(), "answered too early");
+        let calls = faults.calls();
+        assert_eq!(calls.iter().any(|call| call.operation == "PutItem"), written, "{calls:?}");
+        let beside = calls.iter().filter(|call| call.operation == "UpdateItem").count();
+        assert_eq!(beside, usize::from(written), "the counter is not written beside the entry: {calls:?}");
+        faults.release();
+        assert_eq!(download.await.status, 302);
+    }
+    assert_eq!(service.table.installations().await.len(), 2);
+}
+
+#[tokio::test]
+async fn refused_download_writes_nothing() {
+    let registry = Registry::with_widgets().await;
+    let (service, faults) = Service::start_with_registries_and_faults(registry.settings()).await;
+    let fixtures = Fixtures::create(&service).await;
+    let revoked = fixtures.token.token.clone();
+    service.revoke(&fixtures.org, &fixtures.owner, &fixtures.token).await;
+    for token in [&revoked, &fixtures.access_token.token] {
+        faults.arm(0, &[], None);
+        let answer = get(&service, TARBALL, &basic("token", token)).await;
+        assert!([401, 403].contains(&answer.status.as_u16()), "{}", answer.text);
+        assert!(faults.disarm().iter().all(|call| call == "GetItem"));
+    }
+    // It is refused at once, even while the log hangs.
+    faults.arm_where(|call| call.is_of(INSTALLATIONS), &[], Some(Fault::Hang));
+    let started = Instant::now();
+    assert_problem(&get(&service, TARBALL, &basic("token", &revoked)).await, 401, "UNAUTHORIZED");
+    assert!(started.elapsed() < Duration::from_millis(400), "{:?}", started.elapsed());
+    faults.disarm();
+    assert!(service.table.installations().await.is_empty());
+}
+
+#[tokio::test]
+async fn retries_at_once_are_logged_and_counted_once() {
+    let registry = Registry::with_widgets().await;
+    let (service, faults) = Service::start_with_registries_and_faults(registry.settings()).await;
+    let fixtures = Fixtures::create(&service).await;
+    // All look the entry up before one writes it.
+    faults.slow_down(Duration::from_millis(60));
+    for token in [&fixtures.token.token, &fixtures.email_token] {
+        let authorization = basic("token", token);
+        let answers = join_all((0..4).map(|_| get(&service, TARBALL, &authorization))).await;
+        assert!(answers.iter().all(|answer| answer.status == 302));
+    }
+    let calls = faults.take_calls();
+    let written = |call: &&Call| call.operation == "PutItem";
+    assert!(calls.iter().filter(written).count() > 2, "no two calls were at the same place");
+    assert_eq!(service.table.installations().await.len(), 2);
+    let days = service.installation_log.by_day(&fixtures.org.id).await.unwrap();
+    assert_eq!(days.iter().map(|day| day.npm).sum::<u64>(), 1);
+    assert_eq!(service.status(&fixtures.email_token).await.json()["usage"]["total"], 1);
 }
 
 #[tokio::test]
@@ -527,7 +632,9 @@ async fn token_in_the_path_never_reaches_the_upstream() {
     let tag = get(&service, NPM, &bearer).await.header("etag").replace("\"7", &format!("\"7-{token}"));
     let request = service.request(Method::GET, NPM).header("authorization", &bearer).header("if-none-match", tag);
     assert_eq!(service.send(request).await.status, 200);
-    assert!(registry.take_requests().iter().all(|request| !request.headers.contains_key("if-none-match")));
+    let requests = registry.take_requests();
+    let tags: Vec<_> = requests.iter().filter_map(|request| request.headers.get("if-none-match")).collect();
+    assert_eq!(tags, ["\"7\""], "only what is kept is asked about");
 }
 
 #[tokio::test]
@@ -593,13 +700,13 @@ async fn metadata_costs_one_read_and_download_one_log_entry() {
     // The first use updates `last_used_at` and reads the organization.
     assert_eq!(cost(NPM).await, (2.0, 1.0));
     assert_eq!(cost(NPM).await, (1.0, 0.0));
-    // A read to detect retries, the entry in the table and three indexes, and the count of the day.
-    assert_eq!(cost(TARBALL).await, (2.0, 5.0));
+    // Two reads to detect retries, the entry in the table and three indexes, and the count of the day.
+    assert_eq!(cost(TARBALL).await, (3.0, 5.0));
     // A retry writes nothing.
-    assert_eq!(cost(TARBALL).await, (2.0, 0.0));
+    assert_eq!(cost(TARBALL).await, (3.0, 0.0));
     let session = service.request(Method::GET, WHEEL).header("authorization", &bearer).header("npm-session", "a1");
     let cost = service.send(session).await.cost();
-    assert_eq!((cost.read, cost.write), (1.0, 5.0));
+    assert_eq!((cost.read, cost.write), (2.0, 5.0));
     for (token, units) in [(&fixtures.token.token, (3.0, 14.0)), (&fixtures.email_token, (1.0, 12.0))] {
         let cost = service.call(Method::DELETE, &format!("/npm/-/user/token/{token}"), token).await.cost();
         assert_eq!((cost.read, cost.write), units);

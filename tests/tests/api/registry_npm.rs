@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use reqwest::Method;
+use futures::future::join_all;
+use reqwest::{Method, header};
 use serde_json::{Value, json};
 use shared::registry::{PublicUrl, Settings, UPSTREAM_TIMEOUT};
 use tests::coverage::Fixtures;
@@ -160,6 +161,172 @@ async fn unchanged_metadata_is_304() {
     let answer = setup.get_with("/npm/plain", &[("if-modified-since", "Sat, 21 Nov 2026 10:00:00 GMT")]).await;
     assert_eq!((answer.status.as_u16(), answer.header("last-modified")), (200, ""));
     assert!(!setup.registry.take_one_request().headers.contains_key("if-modified-since"));
+}
+
+/// Stubs metadata of this text, with these headers.
+fn stub(setup: &Setup, text: &str, headers: &[(&str, &str)]) {
+    let body = json!({"name": "widgets", "said": text.repeat(500), "versions": {}}).to_string();
+    let reply =
+        headers.iter().fold(Reply::ok("application/json", body), |reply, (name, value)| reply.with_header(name, value));
+    setup.registry.stub("/npm/widgets", reply);
+}
+
+/// The text of metadata that [`stub`] has set.
+fn said(answer: &Answer) -> String {
+    assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (200, "private, no-cache"), "{}", answer.text);
+    answer.json()["said"].as_str().unwrap()[..3].to_owned()
+}
+
+/// The condition of the one request that the upstream has received.
+fn condition(setup: &Setup) -> Option<String> {
+    let headers = setup.registry.take_one_request().headers;
+    let value = |name| headers.get(name).map(|value: &header::HeaderValue| value.to_str().unwrap().to_owned());
+    value("if-none-match").or(value("if-modified-since"))
+}
+
+#[tokio::test]
+async fn metadata_is_kept_for_as_long_as_the_upstream_says_that_it_is_current() {
+    let old = "Sat, 21 Nov 2026 10:00:00 GMT";
+    let [dated, tagged] =
+        [[("last-modified", old), ("date", "Sat, 21 Nov 2026 10:01:00 GMT")], [("etag", "\"1\""), ("x-other", "")]];
+    for (headers, asked) in [(&tagged, "\"1\""), (&dated, old)] {
+        let setup = Setup::start().await;
+        stub(&setup, "old", headers);
+        let first = setup.get("/npm/widgets").await;
+        assert_eq!((said(&first), condition(&setup)), ("old".to_owned(), None));
+        // That it is ours which goes out shows an upstream that forgets to tell of a change.
+        stub(&setup, "new", headers);
+        for _ in 0..2 {
+            let again = setup.get("/npm/widgets").await;
+            assert_eq!((said(&again), again.header("etag")), ("old".to_owned(), first.header("etag")));
+            assert_eq!(condition(&setup).as_deref(), Some(asked), "the upstream is asked each time");
+        }
+        // The caller's own copy.
+        let unchanged = setup.get_with("/npm/widgets", &[("if-none-match", first.header("etag"))]).await;
+        assert_eq!((unchanged.status.as_u16(), unchanged.header("etag")), (304, first.header("etag")));
+        assert_eq!(condition(&setup).as_deref(), Some(asked));
+        // A copy of another version, beside ours.
+        let tag = first.header("etag").replace("W/\"", "W/\"x");
+        assert_eq!(said(&setup.get_with("/npm/widgets", &[("if-none-match", &tag)]).await), "old");
+        setup.registry.take_requests();
+        // Whoever wants no copy gets none.
+        assert_eq!(said(&setup.get_with("/npm/widgets", &[("cache-control", "max-age=0, no-cache")]).await), "new");
+        assert_eq!(condition(&setup), None);
+        assert_eq!(said(&setup.get("/npm/widgets").await), "new");
+        setup.registry.take_requests();
+        // A change is in the very next answer.
+        stub(&setup, "now", &[("etag", "\"2\"")]);
+        assert_eq!(said(&setup.get("/npm/widgets").await), "now");
+        assert_eq!(condition(&setup).as_deref(), Some(asked));
+        assert_eq!(said(&setup.get("/npm/widgets").await), "now");
+        assert_eq!(condition(&setup).as_deref(), Some("\"2\""));
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_nothing_tells_from_its_next_version_is_not_kept() {
+    let setup = Setup::start().await;
+    let (at_ten, a_second_later) = ("Sat, 21 Nov 2026 10:00:00 GMT", "Sat, 21 Nov 2026 10:00:01 GMT");
+    for headers in [
+        vec![],
+        vec![("etag", "1")],
+        vec![("etag", "\"1\""), ("cache-control", "no-store")],
+        vec![("last-modified", at_ten), ("date", a_second_later)],
+    ] {
+        for text in ["one", "two", "six"] {
+            stub(&setup, text, &headers);
+            assert_eq!(said(&setup.get("/npm/widgets").await), text, "{headers:?}");
+            assert_eq!(condition(&setup), None, "{headers:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn kept_metadata_is_one_base_urls_and_one_encodings() {
+    let setup = Setup::start().await;
+    setup.has("widgets", &[("1.0.0", "widgets/-/widgets-1.0.0.tgz")]);
+    let hosts = ["a.example.com", "b.example.com", "a.example.com:8443"];
+    for round in 0..3 {
+        for host in hosts {
+            for accept in ["application/json", ABBREVIATED] {
+                for coding in ["gzip", "identity"] {
+                    let headers = [("host", host), ("accept", accept), ("accept-encoding", coding)];
+                    let answer = setup.get_with("/npm/widgets", &headers).await;
+                    let place = format!("http://{host}/npm/widgets/-/widgets-1.0.0.tgz");
+                    assert_eq!(answer.json()["versions"]["1.0.0"]["dist"]["tarball"], place);
+                    assert_eq!(condition(&setup).is_some(), round > 0, "{headers:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_304_about_kept_metadata_is_asked_again_and_never_an_empty_answer() {
+    let setup = Setup::start().await;
+    stub(&setup, "old", &[("etag", "\"1\"")]);
+    assert_eq!(said(&setup.get("/npm/widgets").await), "old");
+    setup.registry.take_requests();
+    // Of a version that nobody has.
+    setup.registry.stub("/npm/widgets", Reply::status(304).with_header("etag", "\"2\""));
+    let answer = setup.get("/npm/widgets").await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (502, &json!("BAD_GATEWAY")), "{}", answer.text);
+    let conditions: Vec<bool> = setup.registry.take_requests().iter().map(is_conditional).collect();
+    assert_eq!(conditions, [true, false]);
+    // The same name at another place, where relative URLs lead elsewhere.
+    stub(&setup, "new", &[("etag", "\"1\"")]);
+    setup.registry.stub("/npm/moved", Reply::status(302).with_header("location", "/npm/widgets"));
+    assert_eq!(said(&setup.get("/npm/moved").await), "new");
+    let body = json!({"name": "widgets", "said": "else".repeat(500), "versions": {}}).to_string();
+    setup.registry.stub("/npm/other", Reply::ok("application/json", body).with_header("etag", "\"1\""));
+    setup.registry.stub("/npm/moved", Reply::status(302).with_header("location", "/npm/other"));
+    assert_eq!(said(&setup.get("/npm/moved").await), "els");
+}
+
+fn is_conditional(request: &tests::upstream::ReceivedRequest) -> bool {
+    request.headers.contains_key("if-none-match") || request.headers.contains_key("if-modified-since")
+}
+
+#[tokio::test]
+async fn kept_metadata_is_nobodys_whose_token_is_refused() {
+    let setup = Setup::start().await;
+    stub(&setup, "old", &[("etag", "\"1\"")]);
+    assert_eq!(said(&setup.get("/npm/widgets").await), "old");
+    let Setup { service, fixtures, registry } = &setup;
+    service.revoke(&fixtures.org, &fixtures.owner, &fixtures.token).await;
+    registry.take_requests();
+    for headers in [vec![], vec![("if-none-match", "*")]] {
+        let answer = setup.get_with("/npm/widgets", &headers).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (401, &json!("UNAUTHORIZED")), "{}", answer.text);
+        assert!(!answer.text.contains("old"));
+    }
+    let anonymous = service.send(service.request(Method::GET, "/npm/widgets")).await;
+    assert_eq!(
+        (anonymous.status.as_u16(), &anonymous.json()["code"]),
+        (401, &json!("UNAUTHORIZED")),
+        "{}",
+        anonymous.text
+    );
+    assert!(registry.take_requests().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_at_once_see_the_old_or_the_new_version_and_then_the_new_one() {
+    let setup = Setup::start().await;
+    for round in 0..5 {
+        let [before, after] = [format!("{:03}", round), format!("{:03}", round + 1)];
+        stub(&setup, &before, &[("etag", &format!("\"{before}\""))]);
+        assert_eq!(said(&setup.get("/npm/widgets").await), before);
+        let change = async { stub(&setup, &after, &[("etag", &format!("\"{after}\""))]) };
+        let requests = join_all((0..12).map(|_| setup.get("/npm/widgets")));
+        let (answers, ()) = futures::join!(requests, change);
+        for answer in answers {
+            let (text, etag) = (said(&answer), answer.header("etag"));
+            assert!(text == before || text == after);
+            assert!(etag.starts_with(&format!("W/\"{text}~")), "{text} with {etag}");
+        }
+        assert_eq!(said(&setup.get("/npm/widgets").await), after);
+    }
 }
 
 #[tokio::test]

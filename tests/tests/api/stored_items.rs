@@ -30,7 +30,7 @@ use shared::store::registration::RegistrationPolicy;
 use tests::ci::WORKLOAD;
 use tests::management::{ACCESS_TOKENS, API_KEYS, INTROSPECT};
 use tests::table::{INSTALLATIONS, TABLE, text};
-use tests::{Answer, Bot, Org, Service, operator};
+use tests::{Answer, Bot, Org, Service, hash_for, operator};
 
 /// Where a token was found.
 const PLACE: &str = "https://github.com/octocat/hello/blob/main/.npmrc#L1";
@@ -237,7 +237,10 @@ impl Fixture {
         for (org, download) in
             [(Some(&org.id), download), (Some(&org.id), bare), (Some(&org.id), by_job), (None, anonymous)]
         {
-            assert_eq!(service.installation_log.record(org, &download).await.unwrap(), Recorded::New);
+            assert_eq!(
+                service.installation_log.record(org, hash_for(&download.token_id), &download).await.unwrap(),
+                Recorded::New
+            );
         }
 
         // Lists move the expired tokens.

@@ -7,7 +7,7 @@ use std::error::Error;
 
 use axum::Json as AnswerJson;
 use axum::body::{Body, to_bytes};
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -78,7 +78,11 @@ async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Respo
         _ => {}
     }
     // Authenticate first; reveal nothing to others.
-    let user = User::from_request_parts(&mut parts, &app).await?;
+    let file = match &resource {
+        Some(Resource::Tarball(file) | Resource::TarballByMetadata(file)) => Some(logged(file)),
+        _ => None,
+    };
+    let user = User::let_in(&mut parts, &app, file.as_ref()).await?;
     let resource = match resource {
         Some(Resource::NotOffered) => return Err(NOT_OFFERED),
         // A path that is not exactly the one of `npm logout`, which is another function's.
@@ -263,7 +267,7 @@ fn unchanged(headers: &HeaderMap, document: Document) -> Result<Response, ApiErr
         return Err(UNREADABLE);
     }
     readable(&body)?;
-    metadata::answer(headers, Variant::of(&[]), etag, FULL, body.into())
+    metadata::answer(headers, &Variant::of(&[]), etag, FULL, body.into())
 }
 
 fn readable(body: &[u8]) -> Result<&str, ApiError> {

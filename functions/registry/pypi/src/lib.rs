@@ -3,7 +3,7 @@
 pub mod page;
 pub mod path;
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -57,11 +57,15 @@ pub fn routes() -> OpenApiRouter<RegistryApp> {
 
 async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Response, ApiError> {
     let (mut parts, _) = request.into_parts();
+    let path = parts.uri.path().strip_prefix("/pypi/").unwrap_or_default().to_owned();
+    let resource = Resource::parse(&path);
     // Authenticate first; reveal nothing to others.
-    let user = User::from_request_parts(&mut parts, &app).await?;
-    let path = parts.uri.path().strip_prefix("/pypi/").unwrap_or_default();
-    let resource = Resource::parse(path);
-    if resource.is_none() && has_token(path) {
+    let file = match &resource {
+        Some(Resource::File(FilePath { file, .. })) if file.companion.is_none() => Some(logged(file)),
+        _ => None,
+    };
+    let user = User::let_in(&mut parts, &app, file.as_ref()).await?;
+    if resource.is_none() && has_token(&path) {
         return Err(TOKEN_IN_PATH);
     }
     if parts.method != Method::GET && parts.method != Method::HEAD {
@@ -159,13 +163,16 @@ async fn file(pypi: &Pypi<'_>, path: &FilePath) -> Result<Response, ApiError> {
     if file.companion.is_some() {
         return pypi.0.redirect(&place);
     }
-    let logged = PackageFile {
+    pypi.0.redirect_to_file(logged(file), &place).await
+}
+
+fn logged(file: &File) -> PackageFile {
+    PackageFile {
         ecosystem: Ecosystem::Pypi,
         package: file.project.as_str().to_owned(),
         version: file.version.clone(),
         name: file.name.clone(),
-    };
-    pypi.0.redirect_to_file(logged, &place).await
+    }
 }
 
 impl Pypi<'_> {

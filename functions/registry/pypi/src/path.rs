@@ -13,6 +13,9 @@ const ENCODED: &AsciiSet =
 /// Maximum length of a project or file name.
 const LONGEST: usize = 255;
 
+/// No token is shorter.
+const SHORTEST_TOKEN: usize = 40;
+
 /// File extensions of packages, case-insensitive: wheels, source distributions that pip and uv can
 /// unpack, and legacy formats.
 const EXTENSIONS: [&str; 19] = [
@@ -225,6 +228,9 @@ impl Places<'_> {
         // Only if the path parses back to the same location. Otherwise the file is looked up in the
         // metadata; an invalid file name is not found there either, and clients skip it.
         let place = place.filter(|place| {
+            if self.is_plainly(project, name, known) {
+                return true;
+            }
             let read = Resource::parse(&format!("files/{}/{place}", project.0));
             let (path, file) = match &read {
                 Some(Resource::File(FilePath { place: Place::Upstream(path) | Place::Host(_, path), file })) => {
@@ -237,6 +243,23 @@ impl Places<'_> {
         let place = place.unwrap_or_else(|| encoded(name));
         let fragment = url.fragment().map(|fragment| format!("#{fragment}")).unwrap_or_default();
         format!("{}{}/{place}{fragment}", self.root, project.0)
+    }
+
+    /// Whether a path parses back, for the paths that nearly all files have: with these characters
+    /// nothing is encoded, decoded or refused, so that only the file name is left to parse.
+    fn is_plainly(&self, project: &Project, name: &str, known: Option<(&str, &str)>) -> bool {
+        let Some((host, path)) = known else { return false };
+        let is_plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~' | b'+' | b'!');
+        let is_segment = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_plain);
+        // A token is one long word with a `_`.
+        let is_in_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let may_be_token = |word: &str| word.len() >= SHORTEST_TOKEN && word.contains('_');
+        let is_harmless = |part: &str| !part.split(|c| !is_in_word(c)).any(may_be_token);
+        path.strip_prefix('/').is_some_and(|path| path.split('/').all(|part| is_segment(part) && is_harmless(part)))
+            && path.ends_with(name)
+            && path[..path.len() - name.len()].ends_with('/')
+            && is_segment(host)
+            && File::parse(project, name).is_some_and(|file| file.companion.is_none() && file.name == name)
     }
 
     /// The host of a URL, if it is a configured file host and the URL has no port, query or
@@ -314,6 +337,34 @@ mod tests {
             ["my_lib.whl", "my_lib-.tar.gz", "other-1.0.tar.gz", "my_lib-1.0", "my_lib-1.0.sh", "my_lib-1.0.metadata"]
         {
             assert_eq!(File::parse(&project("my-lib"), file), None, "{file}");
+        }
+    }
+
+    proptest! {
+        /// The shortcut takes nothing that would not parse back.
+        #[test]
+        fn plain_paths_parse_back(
+            folders in proptest::collection::vec("[ab_.~+!%@;-]{0,6}|oat_[a-z]{3}|TOKEN", 0..4),
+            name in "(my-lib|my_lib|a|TOKEN)-[12.+_!~-]{0,4}(\\.zip|\\.whl|\\.zip\\.asc|\\.sh|)",
+            host in "-|files\\.example\\.com|files%2f|",
+        ) {
+            // The shortest kind.
+            let token = Token::generate(shared::secret::TokenKind::OrgAccess).unwrap();
+            prop_assert!(token.expose().len() > SHORTEST_TOKEN);
+            let named = |text: &str| text.replace("TOKEN", token.expose());
+            let name = named(&name);
+            let path: String = folders.iter().map(|folder| named(folder)).chain([name.clone()]).map(|part| format!("/{part}")).collect();
+            let upstream = Upstream::parse("https://index.example.com/simple/").unwrap();
+            let places = Places { upstream: &upstream, hosts: &[], root: "https://guard.example.com/pypi/files/" };
+            for project in [project("my-lib"), project("a")] {
+                if places.is_plainly(&project, &name, Some((&host, &path))) {
+                    let read = Resource::parse(&format!("files/{}/{host}{path}", project.0));
+                    let Some(Resource::File(FilePath { place: Place::Upstream(to) | Place::Host(_, to), file })) = read else {
+                        panic!("{host}{path} does not parse back");
+                    };
+                    prop_assert_eq!((to, file.name, file.companion), (path.clone(), name.clone(), None));
+                }
+            }
         }
     }
 
