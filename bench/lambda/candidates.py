@@ -1,5 +1,6 @@
 """The measured functions: ours, a no-op, and the same check of a token in other languages."""
 
+import base64
 import http.client
 import io
 import json
@@ -15,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from emulator import ROOT, Program, harness
+from tls import Tls
 
 FLOOR = "no-op in Rust"
 NODE, PYTHON = "the same check in Node.js", "the same check in Python"
-AUTHORIZE, INTROSPECT, ISSUE, NPM = "tokens-authorize", "tokens-introspect", "org-user-tokens-issue", "registry-npm"
-OURS = [AUTHORIZE, INTROSPECT, ISSUE, NPM]
+AUTHORIZE, INTROSPECT, ISSUE = "tokens-authorize", "tokens-introspect", "org-user-tokens-issue"
+NPM, PYPI = "registry-npm", "registry-pypi"
 BEFORE = ", before"
 
 PACKAGE = "bench-medium"
 VERSIONS = 205
 ABBREVIATED = "application/vnd.npm.install-v1+json"
+SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
 
 # An event as JSON, and a check of its response.
 Call = tuple[bytes, Callable[[Any], None]]
@@ -43,6 +46,11 @@ class Candidate:
     zipped: int
     unpacked: int
 
+    @property
+    def operation(self) -> str:
+        """The operation that it does, as the template names it."""
+        return AUTHORIZE if self.name in (NODE, PYTHON) else self.name.removesuffix(BEFORE)
+
 
 @dataclass(frozen=True)
 class Peers:
@@ -60,7 +68,10 @@ class World:
     registry."""
 
     service: Any
+    # Its base URL.
     upstream: str
+    # In front of the embedded DynamoDB, if the functions call it through TLS.
+    tls: Tls | None = None
     _numbers: int = field(default=0)
 
     def used_token(self) -> tuple[str, Any]:
@@ -78,7 +89,7 @@ class World:
         }
         env |= {"PATH": os.defpath, "RUST_LOG": "info", "AWS_EC2_METADATA_DISABLED": "true"}
         env |= {"AWS_LAMBDA_FUNCTION_NAME": name, "AWS_DEFAULT_REGION": env["AWS_REGION"], "TZ": "UTC"}
-        return env
+        return env | (self.tls.env() if self.tls else {})
 
 
 def event(name: str, values: dict[str, str]) -> dict[str, Any]:
@@ -119,6 +130,16 @@ def npm(world: World) -> Call:
     return json.dumps(call).encode(), expecting(200, None)
 
 
+def pypi(world: World) -> Call:
+    """Fetches the page of a Python project."""
+    token, _ = world.used_token()
+    credential = base64.b64encode(f"__token__:{token}".encode()).decode()
+    call = event(PYPI, {"TOKEN": token, "TOKEN_AS_PASSWORD": credential})
+    call["rawPath"] = call["requestContext"]["http"]["path"] = f"/pypi/simple/{PACKAGE}/"
+    call["headers"] |= {"accept": SIMPLE_JSON}
+    return json.dumps(call).encode(), expecting(200, None)
+
+
 def nothing(world: World) -> Call:
     """Calls the no-op with the event of introspection."""
     call, _ = introspect(world)
@@ -151,8 +172,9 @@ def archive(files: dict[str, bytes]) -> int:
 def rust(name: str, binary: Path, prepare: Callable[[World], Call], world: World, folder: Path) -> Candidate:
     """A candidate for a Rust binary."""
     env = world.env(binary.name)
-    if binary.name == NPM:
-        env |= {"NPM_UPSTREAM": world.upstream, "ANONYMOUS_ACCESS": "deny", "PUBLIC_URL": ""}
+    if binary.name in (NPM, PYPI):
+        env |= {"NPM_UPSTREAM": f"{world.upstream}/npm/", "PYPI_UPSTREAM": f"{world.upstream}/pypi/simple/"}
+        env |= {"PYPI_FILE_HOSTS": "", "ANONYMOUS_ACCESS": "deny", "PUBLIC_URL": ""}
     contents = binary.read_bytes()
     program = Program([str(binary)], env, folder)
     return Candidate(name, program, lambda: prepare(world), archive({"bootstrap": contents}), len(contents))
@@ -160,7 +182,7 @@ def rust(name: str, binary: Path, prepare: Callable[[World], Call], world: World
 
 def candidates(world: World, bins: Path, before: Path | None, peers: Peers, folder: Path) -> list[Candidate]:
     """All candidates; `before` is a folder with other builds of our functions."""
-    ways = {AUTHORIZE: authorize, INTROSPECT: introspect, ISSUE: issue, NPM: npm}
+    ways = {AUTHORIZE: authorize, INTROSPECT: introspect, ISSUE: issue, NPM: npm, PYPI: pypi}
     found = [rust(FLOOR, bins / "floor", nothing, world, folder)]
     found += [rust(name, bins / name, prepare, world, folder) for name, prepare in ways.items()]
     for name, prepare in ways.items():
@@ -187,9 +209,9 @@ class Upstream:
 
     def __init__(self) -> None:
         (port,) = harness.free_ports(1)
-        self.url = f"http://127.0.0.1:{port}/npm/"
+        self.url = f"http://127.0.0.1:{port}"
         script = ROOT / "bench/registry/static_upstream.py"
-        self._process = subprocess.Popen([sys.executable, str(script), f"http://127.0.0.1:{port}"])
+        self._process = subprocess.Popen([sys.executable, str(script), self.url])
         deadline = time.monotonic() + 60
         while True:
             try:

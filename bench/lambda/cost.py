@@ -72,17 +72,20 @@ class Prices:
 
     def milliseconds(self, call: Call, size: int) -> float:
         """The billed duration of a warm call."""
+        stretched = self.cpu(call).warm_cpu_ms * max(1, self.assumed["memory_of_a_whole_cpu_mb"] / call.memory)
+        taken = stretched + self.waited(call, size)
+        return max(self.assumed["registration_ms"], taken) if call.operation == "email-tokens-register" else taken
+
+    def waited(self, call: Call, size: int) -> float:
+        """The milliseconds that a call waits for DynamoDB and its upstream."""
         _, write, calls = call.taken[size]
         calls = AT_ONCE.get(call.operation, calls)
         assumed = self.assumed
-        stretched = self.cpu(call).warm_cpu_ms * max(1, assumed["memory_of_a_whole_cpu_mb"] / call.memory)
         # Calls are sequential; the last one is a write, if there is any.
         waited = (calls - (write > 0)) * assumed["dynamodb_read_ms"] + (write > 0) * assumed["dynamodb_write_ms"]
         if call.operation.startswith("registry-") and call.what == "metadata":
             waited += assumed["upstream_ms"]
-        if call.operation == "email-tokens-register":
-            return max(assumed["registration_ms"], stretched + waited)
-        return stretched + waited
+        return waited
 
     def gigabyte_milliseconds(self, call: Call, size: int) -> float:
         """The mean billed Lambda time of a call, including its share of cold starts."""

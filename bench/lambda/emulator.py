@@ -16,6 +16,8 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests/rie"))
 
 import harness
+import runtime
+from limits import Group
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_TO_START = 30
@@ -35,6 +37,29 @@ def answers(port: int) -> bool:
     """Whether a process listens on the port."""
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+def peak_bytes(processes: list[int]) -> int:
+    """The peak memory of these processes."""
+    total = 0
+    for pid in processes:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return total
+
+
+class Function(runtime.Started):
+    """A program that fetches its events from us, without the emulator. Answers are parsed."""
+
+    def __init__(self, program: Program, log: Path, memory: int, group: Group | None) -> None:
+        command = group.command(program.command) if group else program.command
+        is_ready = group.contains if group else None
+        super().__init__(command, program.env, log, folder=program.folder, memory=memory, is_ready=is_ready)
+
+    def call(self, event: bytes) -> tuple[float, Any]:
+        """Sends an event. Returns the seconds until the response was complete, and the response."""
+        seconds, body = super().call(event)
+        return seconds, json.loads(body)
 
 
 class Running:
@@ -91,11 +116,7 @@ class Running:
 
     def peak_bytes(self) -> int:
         """The peak memory of its processes."""
-        total = 0
-        for pid in self.processes():
-            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-            total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-        return total
+        return peak_bytes(self.processes())
 
     def stop(self) -> None:
         """Stops the emulator and its children."""

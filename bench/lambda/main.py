@@ -4,19 +4,23 @@ import argparse
 import json
 import os
 import platform
-import re
-import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cost
+import limits
 import plot
+import power
 import report
-from candidates import AUTHORIZE, INTROSPECT, Peers, Upstream, World, candidates
+from candidates import AUTHORIZE, FLOOR, INTROSPECT, NODE, PYTHON, Candidate, Peers, Upstream, World, candidates
 from emulator import ROOT, harness
-from measure import Times, measure
+from measure import measure
+from surroundings import commit, compiler, machine, output_of
+from tls import Tls
 
 TARGET = Path(os.environ["CARGO_TARGET_DIR"]).resolve()
 PEERS = TARGET / "peers"
@@ -26,51 +30,48 @@ SIZES = [10, 1_000, 100_000]
 COLD, WARM = 40, 2_000
 QUICK_COLD, QUICK_WARM = 3, 40
 
+# The memory sizes of the power tuning, in MB, and the rounds of each. The peers are slow: they are
+# measured at the smallest and the largest size alone.
+MEMORIES = [256, 512, 1_024, limits.WHOLE_MB]
+POWER_COLD, POWER_WARM = 12, 200
+POWER_COMMAND = "bench/run --power --update"
 
-def output_of(*command: str | Path) -> str:
-    """Runs a command and returns what it prints."""
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
-
-def take_times(emulator: Path, before: Path | None, cold: int, warm: int) -> list[Times]:
-    """Starts the local service and the upstream, and measures all functions."""
+@contextmanager
+def world(tls: bool, before: Path | None) -> Iterator[tuple[list[Candidate], Path]]:
+    """Starts the local service and the upstream, for as long as the context lasts. Yields all
+    functions, and a folder."""
     node = Path(output_of("node", "-p", "process.execPath"))
     peers = Peers(
         str(node), PEERS / "node/node_modules", PEERS / "node/bundle/verify.js", str(PEERS / "python/bin/python")
     )
-    with tempfile.TemporaryDirectory(prefix="guard-tokens-bench-") as folder, ExitStack() as stack:
-        service = harness.Service(BINS / "guard-tokens", Path(folder))
+    with tempfile.TemporaryDirectory(prefix="guard-tokens-bench-") as name, ExitStack() as stack:
+        folder = Path(name)
+        service = harness.Service(BINS / "guard-tokens", folder)
         stack.callback(service.stop)
         upstream = Upstream()
         stack.callback(upstream.stop)
-        world = World(service, upstream.url)
-        return measure(candidates(world, BINS, before, peers, Path(folder)), emulator, Path(folder), cold, warm)
+        made = World(service, upstream.url)
+        if tls:
+            made.tls = Tls(urlsplit(service.env["AWS_ENDPOINT_URL_DYNAMODB"]).port, folder)
+            stack.callback(made.tls.stop)
+        yield candidates(made, BINS, before, peers, folder), folder
 
 
-def surroundings(emulator: Path, load_before: float, cold: int, warm: int) -> str:
+def surroundings(load_before: float, cold: int, warm: int) -> str:
     """Describes the commit, the versions and the machine of the figures."""
-    changed = output_of("git", "status", "--porcelain", "--", "*.rs", "*Cargo.toml", "Cargo.lock")
-    commit = output_of("git", "rev-parse", "--short", "HEAD") + (
-        " with changes that are not committed" if changed else ""
-    )
     node_parts = json.loads((ROOT / "bench/peers/node/package.json").read_text())["dependencies"]
     python_parts = dict(
         line.split("==")
         for line in (ROOT / "bench/peers/python/requirements.txt").read_text().splitlines()
         if "==" in line
     )
-    info = Path("/proc/cpuinfo").read_text()
-    model = re.search(r"model name\s*: (.*)", info)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    node, python = output_of("node", "--version"), output_of(PEERS / "python/bin/python", "--version").split()[1]
     return (
-        f"Commit {commit}; {' '.join(output_of('rustc', '--version').split()[:2])}, "
-        f"{os.environ['BENCH_PROFILE']}. Node.js {output_of('node', '--version').removeprefix('v')} with "
-        f"@aws-sdk/client-dynamodb\n{node_parts['@aws-sdk/client-dynamodb']}, "
-        f"bundled by esbuild {node_parts['esbuild']}, on aws-lambda-ric {node_parts['aws-lambda-ric']}; Python "
-        f"{output_of(PEERS / 'python/bin/python', '-c', 'import platform; print(platform.python_version())')} "
-        f"with boto3 {python_parts['boto3']}\non awslambdaric {python_parts['awslambdaric']}. "
-        f"{model[1] if model else platform.processor()}, {os.cpu_count()} CPUs, {memory:.0f} GB; {platform.system()} "
-        f"{platform.release()}; load average\n{load_before:.1f} before the run and {os.getloadavg()[0]:.1f} after it. "
+        f"Commit {commit()}; {compiler()}, {os.environ['BENCH_PROFILE']}. Node.js {node.removeprefix('v')} with "
+        f"@aws-sdk/client-dynamodb\n{node_parts['@aws-sdk/client-dynamodb']}, bundled by esbuild "
+        f"{node_parts['esbuild']}, on aws-lambda-ric {node_parts['aws-lambda-ric']}; Python {python} with boto3 "
+        f"{python_parts['boto3']}\non awslambdaric {python_parts['awslambdaric']}. {machine(load_before)} "
         f"{cold} cold starts and {warm:,} warm calls of each.\n"
     )
 
@@ -99,8 +100,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--update", action="store_true", help="also update the figures in README.md and docs/")
     parser.add_argument("--quick", action="store_true", help="only a few rounds, to try this script")
     parser.add_argument("--before", type=Path, help="a folder with other builds of the functions, to compare with")
+    parser.add_argument("--tls", action="store_true", help="put TLS between the functions and DynamoDB")
+    parser.add_argument("--cpu", type=float, metavar="SHARE", help="give a function this share of a processor")
+    parser.add_argument("--power", action="store_true", help="TLS, and the shares of several memory sizes")
+    parser.add_argument("--only", metavar="NAME", help="only functions with this in their name, and the no-op")
     parser.add_argument("--rie", type=Path, default=None, help="path of the emulator")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.update and (options.tls or options.cpu or options.only) and not options.power:
+        parser.error("--update needs all figures of a document: without options, or with --power")
+    if options.update and options.only:
+        parser.error("--update needs all functions")
+    return options
 
 
 def find_emulator(given: Path | None) -> Path:
@@ -114,14 +124,14 @@ def find_emulator(given: Path | None) -> Path:
     return found.resolve()
 
 
-def main() -> None:
-    """Measures, prints the figures, and updates the documents if asked to."""
-    options = arguments()
+def speed_and_cost(options: argparse.Namespace, before: Path | None) -> None:
+    """Measures under the emulator, prints the figures, and updates the documents if asked to."""
     emulator = find_emulator(options.rie)
     cold, warm = (QUICK_COLD, QUICK_WARM) if options.quick else (COLD, WARM)
     load_before = os.getloadavg()[0]
-    times = take_times(emulator, options.before and options.before.resolve(), cold, warm)
-    where = surroundings(emulator, load_before, cold, warm)
+    with world(False, before) as (found, folder):
+        times = measure(found, emulator, folder, cold, warm)
+    where = surroundings(load_before, cold, warm)
     calls = count_units([10, 1_000] if options.quick else SIZES)
     prices = cost.Prices(ROOT / "bench/prices.json", times)
     figures = {
@@ -132,12 +142,47 @@ def main() -> None:
     }
     for text in figures.values():
         print(f"{text}\n")
-    if options.before:
+    if before:
         print(report.change(times))
     if options.update:
         for (document, name), text in figures.items():
             report.update(ROOT / document, name, text)
         (ROOT / "docs/cost.svg").write_text(plot.svg(calls, prices))
+
+
+def like_lambda(options: argparse.Namespace, before: Path | None) -> None:
+    """Measures with TLS and shares of a processor, prints the figures, and updates the document if
+    asked to."""
+    cold, warm = (QUICK_COLD, QUICK_WARM) if options.quick else (POWER_COLD, POWER_WARM)
+    shares = [limits.share_of(memory) for memory in MEMORIES] if options.power else [options.cpu]
+    load_before = os.getloadavg()[0]
+    with world(options.tls or options.power, before) as (found, folder):
+        cases = [
+            (candidate, share)
+            for candidate in found
+            for share in (shares[:: len(shares) - 1] if candidate.name in (NODE, PYTHON) and options.power else shares)
+            if options.only is None or options.only in candidate.name or candidate.name == FLOOR
+        ]
+        taken = power.measure(cases, folder, cold, warm)
+    bill = power.Bill(cost.Prices(ROOT / "bench/prices.json", []), count_units([10]))
+    where = surroundings(load_before, cold, warm)
+    figures = f"{where}\n{power.table(taken, bill)}\n{power.noise(taken)}"
+    print(figures)
+    if options.power and not options.only:
+        print(power.first_screen(taken))
+    if options.update:
+        report.update(ROOT / "docs/COMPARISON.md", "power", figures, POWER_COMMAND)
+        report.update(ROOT / "README.md", "power", power.first_screen(taken), POWER_COMMAND)
+
+
+def main() -> None:
+    """Measures what the options name."""
+    options = arguments()
+    before = options.before and options.before.resolve()
+    if options.power or options.tls or options.cpu:
+        like_lambda(options, before)
+    else:
+        speed_and_cost(options, before)
 
 
 if __name__ == "__main__":

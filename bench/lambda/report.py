@@ -7,7 +7,7 @@ from pathlib import Path
 from candidates import AUTHORIZE, BEFORE, FLOOR, NODE, PYTHON
 from measure import Times
 
-COMMAND = "written by bench/run --update"
+COMMAND = "bench/run --update"
 
 
 def number(value: float) -> str:
@@ -80,9 +80,9 @@ def first_screen(times: Iterable[Times], units: str) -> str:
     return head + "\n".join(rows) + f"\n\n{units}\n"
 
 
-def update(document: Path, name: str, figures: str) -> None:
-    """Replaces the figures between the document's markers."""
-    begin, end = f"<!-- {name}: {COMMAND} -->", f"<!-- /{name} -->"
+def update(document: Path, name: str, figures: str, command: str = COMMAND) -> None:
+    """Replaces the figures between the document's markers, which name the command that does so."""
+    begin, end = f"<!-- {name}: written by {command} -->", f"<!-- /{name} -->"
     text = document.read_text()
     marked = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     assert marked.search(text), f"{document.name} has no markers for {name}"

@@ -51,6 +51,7 @@ pub fn authorization(data: &[u8]) {
             assert_eq!(only.and_then(|value| after(value, "bearer")), None, "{headers:?}");
         }
         Err(Unauthorized::Invalid) => {}
+        Err(Unauthorized::Signature | Unauthorized::IdToken) => panic!("not about this header: {bearer:?}"),
     }
     if let (Ok(credential), Err(_)) = (&at_registries, &bearer) {
         let encoded = only.and_then(|value| after(value, "basic")).unwrap_or_else(|| panic!("taken from {headers:?}"));

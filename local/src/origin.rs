@@ -61,3 +61,31 @@ fn is_own(authority: &[u8], port: u16) -> bool {
     let name = authority.strip_suffix(&format!(":{port}")).or((port == 80).then_some(authority));
     name.is_some_and(|name| NAMES.iter().any(|own| name.eq_ignore_ascii_case(own)))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[test]
+    fn target_and_host_must_name_the_same_host() {
+        let is_served = |target: &str, host: &str| {
+            let request = Request::builder().uri(target).header(HOST, host).body(Body::empty()).unwrap();
+            is_ours(&request, 3000)
+        };
+        for own in NAMES {
+            let host = format!("{own}:3000");
+            assert!(is_served("/", &host) && is_served(&format!("http://{host}/"), &host.to_uppercase()), "{own}");
+        }
+        // Which registry answers must not depend on the name that is read.
+        for (target, host) in [
+            ("http://npm.localhost:3000/", "127.0.0.1:3000"),
+            ("http://127.0.0.1:3000/", "npm.localhost:3000"),
+            ("http://npm.localhost:3000/", "pypi.localhost:3000"),
+            ("http://evil.example:3000/", "npm.localhost:3000"),
+        ] {
+            assert!(!is_served(target, host), "{target} {host}");
+        }
+    }
+}

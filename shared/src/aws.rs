@@ -60,8 +60,12 @@ pub(crate) async fn dynamodb_from_env() -> Client {
         .operation_attempt_timeout(Duration::from_millis(1_500))
         .operation_timeout(Duration::from_secs(6))
         .build();
-    let retries = RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(50));
-    Client::new(&from_env(Connections::Kept).timeout_config(timeouts).retry_config(retries).load().await)
+    Client::new(&from_env(Connections::Kept).timeout_config(timeouts).retry_config(retries()).load().await)
+}
+
+/// The retries of a call to DynamoDB: three.
+fn retries() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(50))
 }
 
 /// A DynamoDB client for an emulator at this URL. The timeout is long, because emulator and client
@@ -72,6 +76,7 @@ pub fn dynamodb_at(endpoint: &str) -> Client {
         .endpoint_url(endpoint)
         .region(Region::new(LOCAL_REGION))
         .credentials_provider(Credentials::new(LOCAL_CREDENTIAL, LOCAL_CREDENTIAL, None, None, "emulator"))
+        .retry_config(retries())
         .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(30)).build());
     Client::from_conf(config.build())
 }
@@ -207,6 +212,7 @@ impl Drop for Unanswered {
 mod tests {
     use std::net::SocketAddr;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
 
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD as BASE64;
@@ -215,6 +221,8 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::clock::Clock;
+    use crate::store::Store;
 
     /// The SHA-256 fingerprint of each certificate, as AWS publishes them.
     const FINGERPRINTS: [&str; 5] = [
@@ -309,6 +317,40 @@ mod tests {
         }
         assert_eq!(server.unheard.load(Ordering::SeqCst), 1, "attempts on dead connections");
         assert_eq!(server.accepted.load(Ordering::SeqCst), 4);
+    }
+
+    #[tokio::test]
+    async fn connection_opened_in_init_serves_the_first_request() {
+        let server = Silent::start().await;
+        let client = server.client(Connections::Kept);
+        Store::new(client.clone(), "tokens", Clock::System).connect().await;
+        assert_eq!(server.accepted.load(Ordering::SeqCst), 1);
+        client.list_tables().send().await.unwrap();
+        assert_eq!(server.accepted.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn connection_that_died_before_the_first_request_is_left_behind() {
+        let server = Silent::start().await;
+        let client = server.client(Connections::Kept);
+        Store::new(client.clone(), "tokens", Clock::System).connect().await;
+        server.fall_silent();
+        client.list_tables().send().await.unwrap();
+        assert_eq!(server.unheard.load(Ordering::SeqCst), 1, "attempts on dead connections");
+        assert_eq!(server.accepted.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn init_ends_without_a_connection_and_the_first_request_makes_its_own() {
+        let server = Silent::start().await;
+        server.oldest_alive.store(usize::MAX, Ordering::SeqCst);
+        let client = server.client(Connections::Kept);
+        let started = Instant::now();
+        Store::new(client.clone(), "tokens", Clock::System).connect().await;
+        assert!(started.elapsed() < Duration::from_secs(3), "init took {:?}", started.elapsed());
+        assert!(server.unheard.load(Ordering::SeqCst) > 0);
+        server.fall_silent();
+        client.list_tables().send().await.unwrap();
     }
 
     #[tokio::test]

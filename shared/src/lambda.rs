@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use axum::Router;
-#[cfg(feature = "console")]
 use axum::extract::FromRef;
 #[cfg(feature = "console")]
 use axum::middleware::from_fn_with_state;
@@ -136,8 +135,10 @@ pub async fn serve_console_stateless(routes: OpenApiRouter) -> RuntimeResult {
 #[cfg(feature = "console")]
 async fn serve_pages<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S) -> RuntimeResult
 where
+    App: FromRef<S>,
     Console: FromRef<S>,
 {
+    connect(&App::from_ref(&state)).await;
     let console = Console::from_ref(&state);
     run(Router::from(routes).with_state(state).layer(from_fn_with_state(console, respond))).await
 }
@@ -148,8 +149,18 @@ pub async fn serve_stateless(routes: OpenApiRouter) -> RuntimeResult {
     run(routes.into()).await
 }
 
-async fn serve_with<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S) -> RuntimeResult {
+async fn serve_with<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S) -> RuntimeResult
+where
+    App: FromRef<S>,
+{
+    connect(&App::from_ref(&state)).await;
     run(Router::from(routes).with_state(state)).await
+}
+
+/// Connects to DynamoDB before the function asks for its first event. Until then Lambda gives it a
+/// whole processor, and after that the share of its memory, a seventh with 256 MB.
+async fn connect(app: &App) {
+    app.store().connect().await;
 }
 
 async fn run(router: Router) -> RuntimeResult {
@@ -239,6 +250,7 @@ where
 {
     start_logs();
     let app = App::from_env().await?;
+    connect(&app).await;
     let decide = &decide;
     let service = service_fn(move |LambdaEvent { payload, context }: LambdaEvent<AuthorizerEvent<E>>| {
         let AuthorizerEvent { event, route_key, context: event_context } = payload;

@@ -543,7 +543,11 @@ mod tests {
         for kind in TokenKind::ALL {
             let token = Token::generate(kind).unwrap();
             let shown = match kind {
-                TokenKind::EmailVerified | TokenKind::OrgUser | TokenKind::BotApiKey | TokenKind::Session => 4,
+                TokenKind::EmailVerified
+                | TokenKind::OrgUser
+                | TokenKind::Bot
+                | TokenKind::BotApiKey
+                | TokenKind::Session => 4,
                 TokenKind::ApiKeyLive | TokenKind::ApiKeyTest | TokenKind::OrgAccess => 8,
             };
             assert_eq!(token.shown_prefix(), token.expose()[..kind.prefix().len() + shown], "{kind:?}");

@@ -41,9 +41,9 @@ class Proxies:
         self.thread.join()
         self.loop.close()
 
-    def to(self, port):
-        """Starts a proxy to a port of this machine."""
-        proxy = Proxy(self.loop, port)
+    def to(self, port, tls=None):
+        """Starts a proxy to a port of this machine; with a TLS context, it ends TLS."""
+        proxy = Proxy(self.loop, port, tls)
         asyncio.run_coroutine_threadsafe(proxy.start(), self.loop).result()
         self.proxies.append(proxy)
         return proxy
@@ -52,8 +52,8 @@ class Proxies:
 class Proxy:
     """A proxy to a port of this machine."""
 
-    def __init__(self, loop, target):
-        self.loop, self.target = loop, target
+    def __init__(self, loop, target, tls):
+        self.loop, self.target, self.tls = loop, target, tls
         self.alive, self.dead = set(), set()
         # Both sides of every connection.
         self.writers = []
@@ -62,7 +62,7 @@ class Proxy:
 
     async def start(self):
         """Listens on a free port."""
-        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=self.tls)
         self.port = self.server.sockets[0].getsockname()[1]
 
     async def serve(self, reader, writer):

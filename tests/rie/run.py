@@ -11,7 +11,8 @@ The emulator comes with the SAM CLI. The default is the one in the virtual envir
 creates.
 
 Then freezes and thaws every function, as Lambda does between two requests, while its idle
-connections die.
+connections die. Some are also frozen between init and their first call, when they have one
+connection already.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import base64
 import contextlib
 import gzip
 import http.server
+import itertools
 import json
 import os
 import platform
@@ -48,6 +50,7 @@ from harness import (
     kind_of,
 )
 from proxy import Death, Proxies
+from runtime import Started
 
 # Variables that the template sets on the registries, besides the tables.
 REGISTRIES = {
@@ -59,6 +62,16 @@ REGISTRIES = {
 SECONDS_FROZEN = 4
 # Any call must be answered in this time: a function's timeout in the template.
 SECONDS_IN_TIME = 9
+
+# Frozen between init and the first call: a function of each way in which `shared` serves one.
+STARTED_IN_ADVANCE = [
+    "console-api-keys",
+    "email-tokens-register",
+    "installations-list",
+    "registry-npm",
+    "tokens-authorize",
+    "tokens-introspect",
+]
 
 
 def environment(name, expected, service):
@@ -113,7 +126,8 @@ def run_function(name, expected, emulator, bins, service, log_path):
 class Thawed:
     """A function whose connections go through proxies, so that they can die while it is frozen."""
 
-    def __init__(self, name, expected, emulator, bins, service, upstream, proxies, folder):
+    def __init__(self, name, start, service, upstream, proxies):
+        expected = EXPECTED[name]
         self.name, self.expected, self.service = name, expected, service
         env = environment(name, expected, service)
         if name in REGISTRIES:
@@ -130,7 +144,7 @@ class Thawed:
                 self.proxies.append(proxy)
         # As deployed: the emulator tells the function its deadline.
         env["AWS_LAMBDA_FUNCTION_TIMEOUT"] = "29" if name in REGISTRIES else "10"
-        self.function = Function(emulator, bins / name, env, folder / f"frozen-{name}.log")
+        self.function = start(env)
 
     def call(self):
         """Calls the function and checks its answer."""
@@ -159,6 +173,10 @@ class Thawed:
         for proxy in self.proxies:
             proxy.kill(death)
 
+    def connections(self):
+        """How many connections it has."""
+        return sum(len(proxy.alive) for proxy in self.proxies)
+
     def thaw(self):
         """Continues the function."""
         for pid in self.function.pids():
@@ -167,6 +185,45 @@ class Thawed:
     def unheard(self):
         """How many times the function has used a connection that was silently dead."""
         return sum(proxy.unheard for proxy in self.proxies)
+
+
+class InAdvance(Started):
+    """A function that is started before its first call, as the emulator never does."""
+
+    def call(self, event):
+        """Sends an event and returns the response."""
+        return json.loads(super().call(json.dumps(event).encode())[1])
+
+    def pids(self):
+        """Its process."""
+        return [self.process.pid]
+
+
+def run_frozen_in_advance(names, bins, service, folder):
+    """Freezes functions that have not been called yet, and expects their first call to succeed in
+    time although the connection of their init is dead. Returns the failures."""
+    failures = []
+    with contextlib.ExitStack() as stack:
+        upstream = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream))
+        threading.Thread(target=upstream.serve_forever, daemon=True).start()
+        stack.callback(upstream.shutdown)
+        proxies = stack.enter_context(Proxies())
+        for name, death in itertools.product(names, Death):
+
+            def start(env, name=name):
+                return InAdvance([bins / name], env, folder / f"in-advance-{name}.log")
+
+            thawed = Thawed(name, start, service, upstream.server_port, proxies)
+            with thawed.function as function:
+                try:
+                    function.wait()
+                    assert_equal(thawed.connections(), 1, "connections after init")
+                    thawed.freeze(death)
+                    thawed.thaw()
+                    thawed.call()
+                except Exception as error:  # Report it and continue with the other functions.
+                    failures.append(f"{name}: first call, connection {death.value}: {type(error).__name__}: {error}")
+    return failures
 
 
 def run_frozen(names, emulator, bins, service, folder):
@@ -183,7 +240,11 @@ def run_frozen(names, emulator, bins, service, folder):
         proxies = stack.enter_context(Proxies())
         functions = []
         for name in names:
-            function = Thawed(name, EXPECTED[name], emulator, bins, service, upstream.server_port, proxies, folder)
+
+            def start(env, name=name):
+                return Function(emulator, bins / name, env, folder / f"frozen-{name}.log")
+
+            function = Thawed(name, start, service, upstream.server_port, proxies)
             stack.enter_context(function.function)
             stack.callback(function.thaw)
             functions.append(function)
@@ -435,6 +496,9 @@ def main():
                 frozen = run_frozen(runnable, emulator, bins, service, Path(folder))
                 print(f"{'FAIL' if frozen else 'ok'}    freeze and thaw of every function", flush=True)
                 failures += frozen
+                early = run_frozen_in_advance(STARTED_IN_ADVANCE, bins, service, Path(folder))
+                print(f"{'FAIL' if early else 'ok'}    freeze and thaw before the first call", flush=True)
+                failures += early
         finally:
             service.stop()
     for failure in failures:

@@ -5,6 +5,7 @@
 //! | question | request | cost |
 //! |---|---|---|
 //! | is this token active? | `GetItem` [`token`], strongly consistent | 1 unit |
+//! | is there a connection to DynamoDB? (in init) | `GetItem` [`nothing`], which does not exist | half a unit |
 //! | is this bot credential valid? | `GetItem` [`bot`], strongly consistent | 1 unit |
 //! | may this job still act as its bot? | `GetItem` [`bot`] and [`trust`], in parallel | 2 units |
 //! | which trusts does this bot have? | `Query` [`trusts`] | the list, at most 20 |
@@ -100,6 +101,11 @@ pub struct Key {
 
 fn key(pk: impl Into<String>, sk: impl Into<String>) -> Key {
     Key { pk: pk.into(), sk: sk.into() }
+}
+
+/// An item that never exists.
+pub fn nothing() -> Key {
+    key("NOTHING", "NOTHING")
 }
 
 /// A token of any kind: its source of truth.

@@ -33,7 +33,7 @@ use super::{Committed, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::{Clock, Moment};
 use crate::email::{AddressHash, EmailAddress, Language};
 use crate::ids::OrgId;
-use crate::secret::{RandomnessUnavailable, Token, TokenHash, TokenKind};
+use crate::secret::{RandomnessUnavailable, Token, TokenHash};
 
 /// How long a mark lives: an organization that is told only is told once in this time.
 const MARKED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
@@ -357,6 +357,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::TokenKind;
 
     fn place(url: &str) -> Result<Place, &'static str> {
         Place::try_from(url.to_owned())

@@ -42,6 +42,7 @@ use aws_sdk_dynamodb::types::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use self::keys::{Key, PK, SK};
 use crate::clock::Clock;
@@ -50,6 +51,9 @@ use crate::error::ApiError;
 use crate::secret::RandomnessUnavailable;
 
 type Item = HashMap<String, AttributeValue>;
+
+/// How long [`Store::connect`] takes at most.
+const CONNECTING: Duration = Duration::from_secs(1);
 
 /// Why a read or write failed. Callers see only the resulting [`ApiError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +94,15 @@ impl Store {
     /// A store on this table.
     pub fn new(client: Client, table: impl Into<String>, clock: Clock) -> Self {
         Self { client, table: table.into(), clock }
+    }
+
+    /// Opens a connection to DynamoDB, so that the next request finds one: TLS, credentials and
+    /// endpoint are done. Takes [`CONNECTING`] at most, and ignores failures: a later request
+    /// connects itself, and reports what is wrong.
+    pub async fn connect(&self) {
+        // A signed request that every function may make. If it is denied, it connects as well.
+        let request = self.client.get_item().table_name(&self.table).set_key(Some(key_item(keys::nothing())));
+        let _ = timeout(CONNECTING, request.send()).await;
     }
 
     /// Reads one item with a strongly consistent read.

@@ -400,7 +400,8 @@ async fn csv_has_the_columns_and_pages_of_the_json() {
     let (mut all, mut query) = (Vec::new(), "?limit=2".to_owned());
     loop {
         let (columns, lines, next) = read_csv(&service, &org.audit_log(&query), &owner.credential).await;
-        let expected = "id,at,actor_kind,actor_id,action,target_kind,target_id,outcome,source_ip,request_id,workload,detail,count";
+        let expected =
+            "id,at,actor_kind,actor_id,action,target_kind,target_id,outcome,source_ip,request_id,workload,detail,count";
         assert_eq!(columns.join(","), expected);
         all.extend(lines);
         let Some(next) = next else { break };

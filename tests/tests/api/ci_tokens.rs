@@ -472,10 +472,8 @@ async fn ends_of_tokens_are_audited() {
     service.remove_trust(&bot, &trust.id).await;
     let entries = service.table.audit_entries(&org.id).await;
     let of_bot = entries.iter().filter(|entry| entry["target"]["id"] == bot.id.as_str());
-    let done: BTreeSet<(&str, &str)> =
-        of_bot.map(|entry| (text(entry, "action"), text(entry, "detail"))).collect();
+    let done: BTreeSet<(&str, &str)> = of_bot.map(|entry| (text(entry, "action"), text(entry, "detail"))).collect();
     let id = trust.id.as_str();
-    let expected =
-        [("bot.create", ""), ("bot.add_trust", id), ("bot.end_tokens", ""), ("bot.remove_trust", id)];
+    let expected = [("bot.create", ""), ("bot.add_trust", id), ("bot.end_tokens", ""), ("bot.remove_trust", id)];
     assert_eq!(done, expected.into());
 }
