@@ -100,7 +100,7 @@ def metadata(size: str, kind: str, unchanged: bool = False, far: str = "", reloa
 
 
 def page(size: str, kind: str, unchanged: bool = False, reload: bool = False) -> Case:
-    """A case for the page of a Python project. With `reload`, our service uses nothing that it keeps."""
+    """A case for the page of a Python project. With `reload`, our service uses nothing kept."""
     name = f"{'JSON' if kind == SIMPLE_JSON else 'HTML'}, {size}"
     name += (", unchanged" if unchanged else "") + (", nothing kept" if reload else "")
     headers = PIP | GZIP | {"Accept": kind} | (RELOAD if reload else {})

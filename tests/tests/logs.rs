@@ -259,10 +259,11 @@ async fn good_and_bad(service: &Service, recorder: &mut Recorder, covered: &Cove
     let fixtures = if covered.consumes_fixtures() { Fixtures::create(service).await } else { fixtures };
     recorder.add_fixtures(&fixtures);
     let principal = match covered.guard {
-        Guard::None | Guard::Gateway | Guard::Schedule | Guard::Registry | Guard::Console => None,
+        Guard::None | Guard::Gateway | Guard::Schedule | Guard::Registry | Guard::Console | Guard::Signed => None,
         // The ID of an email-verified token is not known here.
         Guard::EmailHolder => None,
         Guard::Bot | Guard::Manager | Guard::Authorizer => Some(fixtures.owner.id.as_str()),
+        Guard::Holder => Some(fixtures.token.id.as_str()),
     };
     let answer = covered.call(service, &fixtures).await;
     assert_eq!(answer.status, covered.success, "{}: {}", covered.operation.name(), answer.text);
