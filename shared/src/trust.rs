@@ -477,7 +477,11 @@ mod tests {
         };
         assert_eq!(admit(&job("123", "refs/heads/main")).unwrap(), trusts[1].id);
         assert_eq!(admit(&job("123", "refs/heads/x")).unwrap(), trusts[0].id);
-        assert_eq!(admit(&job("1", "refs/heads/x")).unwrap_err().unwrap().claim(), "ref");
+        // Both conditions of the first one come before the owner; of the others, the ref does.
+        assert_eq!(admit(&job("1", "refs/heads/main")).unwrap_err().unwrap().claim(), "repository_owner_id");
+        let claims = job("123", "refs/heads/x");
+        let evidence = Evidence { issuer: ISSUER, audiences: &audiences, claims: &claims };
+        assert_eq!(admitting(&trusts[1..], &bot, &evidence).unwrap_err().unwrap().claim(), "ref");
         assert_eq!(trusts[1].roles_of(&bot).as_slice(), [OrUnknown::Known(Role::Manager)]);
     }
 }

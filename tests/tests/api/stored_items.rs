@@ -232,7 +232,12 @@ impl Fixture {
             source_ip: None,
             ..download.clone()
         };
-        let by_job = Download { user_identifier: None, subject: Some(WORKLOAD.to_owned()), ..bare.clone() };
+        let by_job = Download {
+            user_identifier: None,
+            subject: Some(WORKLOAD.to_owned()),
+            token_id: TokenId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
+            ..bare.clone()
+        };
         let anonymous = Download { user_identifier: Some("a***@example.com".to_owned()), token_id, ..download.clone() };
         for (org, download) in
             [(Some(&org.id), download), (Some(&org.id), bare), (Some(&org.id), by_job), (None, anonymous)]
