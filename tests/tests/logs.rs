@@ -113,7 +113,7 @@ async fn installation_log(service: &Service, recorder: &mut Recorder) {
         version: SECRET.to_owned(),
         file: SECRET.to_owned(),
         user_identifier: said(),
-        subject: said(),
+        subject: None,
         token_id: TokenId::parse(&fixtures.token.id).unwrap(),
         client: said(),
         client_version: said(),
@@ -127,6 +127,9 @@ async fn installation_log(service: &Service, recorder: &mut Recorder) {
             Ok(recorded)
         );
     }
+    let job = Download { user_identifier: None, subject: said(), file: "by a job".to_owned(), ..download.clone() };
+    let by_job = service.installation_log.record(Some(&fixtures.org.id), hash_for(&job.token_id), &job);
+    assert_eq!(by_job.await, Ok(Recorded::New));
     let covered = routed().find(|covered| covered.operation == Operation::InstallationsList).unwrap();
     for query in [format!("?package={SECRET}"), format!("?user_identifier={SECRET}")] {
         let path = fixtures.org.installations(&query);
