@@ -250,16 +250,16 @@ operations! {
         audited_refusal: Some("org_user_token.issue"),
         ..PUBLIC
     };
+    /// List org user tokens.
+    OrgUserTokensList = "org-user-tokens-list" => Rule {
+        roles: &[Role::Owner, Role::Manager],
+        ..PUBLIC
+    };
     /// Replace an org user token with a successor.
     OrgUserTokensRotate = "org-user-tokens-rotate" => Rule {
         roles: &[Role::Owner, Role::Manager],
         needs_subscription: true,
         audited_refusal: Some("org_user_token.rotate"),
-        ..PUBLIC
-    };
-    /// List org user tokens.
-    OrgUserTokensList = "org-user-tokens-list" => Rule {
-        roles: &[Role::Owner, Role::Manager],
         ..PUBLIC
     };
     /// Revoke one org user token.

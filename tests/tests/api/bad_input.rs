@@ -27,7 +27,8 @@ impl Setup {
 
     /// The operations in the OpenAPI document.
     fn operations() -> impl Iterator<Item = &'static Covered> {
-        answered()
+        // A signed report is refused for its signature before anything in it is read.
+        answered().filter(|covered| covered.guard != Guard::Signed)
     }
 
     /// A valid request with another path and query.
@@ -202,7 +203,7 @@ async fn refused_bodies_change_nothing() {
                 let mut bodies: Vec<(Vec<u8>, u16)> = [
                     (format!("{good}{}", " ".repeat(16_385 - good.len())), 413),
                     ("[".repeat(16_000), 400),
-                    (with(&format!("{}{}", "[".repeat(8_000), "]".repeat(8_000))), 400),
+                    (with(&format!("{}{}", "[".repeat(7_000), "]".repeat(7_000))), 400),
                     (with("1e999"), 400),
                     (with("-1e-999"), 400),
                     (with("\"\\ud800\""), 400),
