@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use shared::Moment;
 use shared::domain::{Scope, UserIdentifier};
 use shared::email::EmailAddress;
+use shared::extract::{MAX_BODY, MAX_REPORT};
 use shared::ids::{BotId, OrgId};
 use shared::permissions::{Operation, Role};
 use shared::secret::{Token, TokenKind};
@@ -409,6 +410,11 @@ impl Covered {
             Guard::None | Guard::Signed => request,
             _ => request.bearer_auth(self.credential(fixtures)),
         }
+    }
+
+    /// The largest body that is read, in bytes.
+    pub fn max_body(&self) -> usize {
+        if self.operation == Operation::TokensLeaked { MAX_REPORT } else { MAX_BODY }
     }
 
     /// Whether a successful call invalidates its own fixtures, so that the next one needs new ones.

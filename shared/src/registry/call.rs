@@ -5,7 +5,7 @@ use http::request::Parts;
 use url::Url;
 
 use super::download::{self, PackageFile};
-use super::kept::{Kept, Key};
+use super::metadata::kept::{Kept, Key};
 use super::metadata::{self, Unmodified, Variant};
 use super::splice::Spliced;
 use super::upstream::{Document, Fetched};

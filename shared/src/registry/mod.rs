@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`upstream`] | upstream URLs and requests to them; a caller's credential is never forwarded |
 //! | [`metadata`] | metadata responses: compression, entity tags, Lambda's size limit |
-//! | `kept` | metadata that is kept in memory while the upstream says that it is current |
+//! | `metadata::kept` | metadata that is kept in memory while the upstream says that it is current |
 //! | `reason` | why an upstream refuses, cleaned for people to read |
 //! | [`splice`] | replacement of strings in JSON without changing any other byte |
 //! | [`client`] | detection of the package manager and its command |
@@ -21,11 +21,11 @@ mod call;
 pub mod client;
 pub mod download;
 mod guard;
-mod kept;
 pub mod metadata;
 mod reason;
 pub mod splice;
 pub mod upstream;
+mod validator;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -43,7 +43,7 @@ use url::Url;
 
 pub use self::call::Call;
 pub use self::guard::{RegistryHolder, RegistryUser, credential_in};
-use self::kept::Keeping;
+use self::metadata::kept::Keeping;
 use self::upstream::Upstream;
 use crate::app::{App, InstallationsApp};
 use crate::clock::Moment;

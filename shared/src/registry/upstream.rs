@@ -23,7 +23,7 @@ use rustls::ClientConfig;
 use tower::{Layer, Service};
 use url::{Position, Url};
 
-use super::kept::Validator;
+use super::validator::Validator;
 use super::{Http, Registries, Settings, TOKEN_IN_BODY, reason};
 use crate::aws::IDLE_TIMEOUT;
 use crate::error::ApiError;

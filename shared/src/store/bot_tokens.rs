@@ -13,12 +13,10 @@ use sha2::{Digest, Sha256};
 use super::audit::{Caller, Entry, Subject};
 use super::bots::StoredBot;
 use super::leaks::{Cause, Recipient};
-use super::tokens::{BotToken, StoredToken};
+use super::tokens::{Acting, BotToken, StoredToken};
 use super::{Committed, Store, StoreError, keys};
 use crate::clock::Moment;
-use crate::domain::Held;
 use crate::ids::{AuditId, BotId, OrgId, TokenId};
-use crate::permissions::Role;
 use crate::secret::{Token, TokenHash, TokenKind};
 use crate::trust::Trust;
 
@@ -29,18 +27,6 @@ const KEPT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 pub const REFUSALS_PER_HOUR: u64 = 60;
 
 const HOUR: i64 = 60 * 60;
-
-/// What a token of a job may do now. Not stored: found out by every read that decides whether the
-/// token is active.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acting {
-    /// The roles that both bot and trust have.
-    pub roles: Held<Role>,
-    /// Whether what the job creates may outlive the token.
-    pub may_mint_longer: bool,
-    /// The revision of the bot that was read.
-    pub(super) revision: u64,
-}
 
 /// An ID token that may be exchanged once.
 #[derive(Debug, Clone, Copy)]

@@ -17,12 +17,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
-use super::bot_tokens::Acting;
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
 use super::members::Authority;
-use super::tokens::{AnyToken, BotApiKey, BotToken};
+use super::tokens::{Acting, AnyToken, BotApiKey, BotToken};
 use super::{Backoff, Committed, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::domain::{Held, OrUnknown};

@@ -17,16 +17,15 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::audit::{Caller, Entry, Subject};
 use super::idempotency::Repeat;
 use super::keys::{self, Key};
-use super::tokens::{ApiKey, OrgUserToken, StoredToken};
+use super::tokens::{ApiKey, OrgUserToken, Rotated, StoredToken};
 use super::{Condition, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::TokenState;
-use crate::ids::TokenId;
 use crate::secret::{Token, TokenHash};
 
 /// The longest overlap, and its length where it ends at the successor's first use.
@@ -34,32 +33,6 @@ pub const MAX_OVERLAP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The longest chain of unused successors that is followed.
 const MAX_CHAIN: usize = 20;
-
-/// That a token was rotated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rotated {
-    /// Its successor.
-    pub id: TokenId,
-    /// The hash of the successor.
-    pub hash: TokenHash,
-    /// When it expired before it was rotated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Moment>,
-    /// Whether it also ends at the successor's first use.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub until_first_use: bool,
-}
-
-/// What a successor replaces.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Replaces {
-    /// The old token.
-    pub id: TokenId,
-    /// The hash of the old token.
-    pub hash: TokenHash,
-    /// Whether the old token ends at the successor's first use.
-    pub until_first_use: bool,
-}
 
 /// How a token is rotated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,13 +8,12 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
 use super::audit::{Caller, Subject};
-use super::bot_tokens::Acting;
-use super::rotation::{Replaces, Rotated};
 use super::{Store, StoreError, keys};
 use crate::clock::Moment;
 use crate::domain::{AccessRole, Environment, Held, Name, OrUnknown, ProjectId, Scope, TokenState, UserIdentifier};
 use crate::email::AddressHash;
 use crate::ids::{BotId, OrgId, TokenId, TrustId};
+use crate::permissions::Role;
 use crate::person::Binding;
 use crate::secret::{Token, TokenHash};
 
@@ -212,6 +211,44 @@ pub(super) struct BotApiKey {
 impl BotApiKey {
     /// The name of this kind in audit entries.
     pub const SUBJECT: &str = "bot_api_key";
+}
+
+/// What a token of a job may do now. Not stored: found out by every read that decides whether the
+/// token is active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acting {
+    /// The roles that both bot and trust have.
+    pub roles: Held<Role>,
+    /// Whether what the job creates may outlive the token.
+    pub may_mint_longer: bool,
+    /// The revision of the bot that was read.
+    pub(super) revision: u64,
+}
+
+/// That a token was rotated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotated {
+    /// Its successor.
+    pub id: TokenId,
+    /// The hash of the successor.
+    pub hash: TokenHash,
+    /// When it expired before it was rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Moment>,
+    /// Whether it also ends at the successor's first use.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub until_first_use: bool,
+}
+
+/// What a successor replaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaces {
+    /// The old token.
+    pub id: TokenId,
+    /// The hash of the old token.
+    pub hash: TokenHash,
+    /// Whether the old token ends at the successor's first use.
+    pub until_first_use: bool,
 }
 
 /// A stored email-verified token. It is deleted when it is revoked or replaced.

@@ -103,7 +103,9 @@ async fn every_permitted_role_and_scope_succeeds() {
             };
             credentials.push((scope.as_str(), service.api_key(&fixtures.owner.credential, &scopes).await.key));
         }
-        for (what, credential) in credentials {
+        // A call that consumes its fixtures is made once, by one of them.
+        let calls = if covered.consumes_fixtures() { 1 } else { credentials.len() };
+        for (what, credential) in credentials.into_iter().take(calls) {
             let answer = service.send(covered.request(&service, &fixtures).bearer_auth(&credential)).await;
             assert_eq!(answer.status, covered.success, "{} as {what}: {}", covered.operation.name(), answer.text);
         }

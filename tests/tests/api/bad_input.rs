@@ -51,9 +51,15 @@ impl Setup {
 
     /// Asserts that the calls change nothing in the table.
     async fn assert_unchanged(&self, calls: impl AsyncFnOnce()) {
-        let before = self.service.table.items_without_audit().await;
+        let items = async || {
+            let mut items = self.service.table.items_without_audit().await;
+            // Reports of leaks are counted even if they are refused.
+            items.retain(|item| !item["pk"].as_str().unwrap().starts_with("LEAK"));
+            items
+        };
+        let before = items().await;
         calls().await;
-        assert_eq!(self.service.table.items_without_audit().await, before);
+        assert_eq!(items().await, before);
     }
 }
 
@@ -201,7 +207,7 @@ async fn refused_bodies_change_nothing() {
                 let field = body(&setup.fixtures).as_object().unwrap().keys().next().unwrap().clone();
                 let with = |value: &str| format!("{{\"{field}\": {value}, {}", &good[1..]);
                 let mut bodies: Vec<(Vec<u8>, u16)> = [
-                    (format!("{good}{}", " ".repeat(16_385 - good.len())), 413),
+                    (format!("{good}{}", " ".repeat(covered.max_body() + 1 - good.len())), 413),
                     ("[".repeat(16_000), 400),
                     (with(&format!("{}{}", "[".repeat(7_000), "]".repeat(7_000))), 400),
                     (with("1e999"), 400),

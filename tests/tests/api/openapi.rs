@@ -51,7 +51,10 @@ impl Document {
         let (name, status) = (covered.operation.name(), answer.status.as_u16());
         let documented = &self.operation(covered)["responses"][status.to_string()];
         assert!(documented.is_object(), "{name}: {status} is not documented: {}", answer.text);
-        for documented in documented["headers"].as_object().into_iter().flatten().map(|(name, _)| name) {
+        // Only an issuer that cannot be asked says when it may be asked again; the table does not.
+        let is_table = status == 503 && covered.operation == Operation::BotsExchange;
+        let headers = documented["headers"].as_object().into_iter().flatten().filter(|_| !is_table);
+        for documented in headers.map(|(name, _)| name) {
             assert!(!answer.header(documented).is_empty(), "{name}: {status} has no {documented}");
         }
         let Some(content) = documented.get("content") else {
@@ -130,7 +133,7 @@ async fn every_response_matches_its_schema() {
     let (service, faults) = Service::start_with_faults().await;
     let document = Document::fetch(&service).await;
     let mut fixtures = Fixtures::create(&service).await;
-    for covered in answered() {
+    for covered in answered().filter(|covered| covered.guard != Guard::Signed) {
         let name = covered.operation.name();
         let expect = |answer: Answer, status: u16| {
             assert_eq!(answer.status, status, "{name}: {}", answer.text);
@@ -142,7 +145,7 @@ async fn every_response_matches_its_schema() {
             expect(service.send(request()).await, 401);
             expect(service.send(request().bearer_auth("x")).await, 401);
         }
-        if !matches!(covered.guard, Guard::None | Guard::Authorizer) {
+        if !matches!(covered.guard, Guard::None | Guard::Authorizer | Guard::Holder) {
             expect(service.send(request().bearer_auth(&fixtures.access_token.token)).await, 403);
         }
         let send = async |request| service.send(covered.authorized(request, &fixtures)).await;
@@ -155,7 +158,7 @@ async fn every_response_matches_its_schema() {
             };
             expect(request("application/json", "{".to_owned()).await, 400);
             expect(request("application/json", "{\"no_such_field\": 1}".to_owned()).await, 400);
-            expect(request("application/json", " ".repeat(16_385)).await, 413);
+            expect(request("application/json", " ".repeat(covered.max_body() + 1)).await, 413);
             expect(request("text/plain", "{}".to_owned()).await, 415);
         }
         if let Some(beginning) = covered.path.split_once("_id}").or(covered.path.split_once("{id}")).map(|_| &path)
@@ -249,7 +252,7 @@ async fn documented_security_matches_the_permission_table() {
         if rule.email_tokens {
             expected.insert(("email_token".to_owned(), Vec::new()));
         }
-        if rule.authorizer {
+        if rule.authorizer || rule.own_token {
             // All bearer schemes; only the registries take a token as password.
             let bearers = schemes.keys().filter(|scheme| *scheme != "registry_password");
             expected.extend(bearers.map(|scheme| (scheme.clone(), Vec::new())));
@@ -316,10 +319,8 @@ async fn invalid_bodies_do_not_match_the_request_schema() {
         let mut unknown = good.clone();
         unknown["no_such_field"] = json!(1);
         assert!(!validator.is_valid(&unknown), "{name}: the schema allows unknown fields");
-        assert!(
-            !validator.is_valid(&json!({})) || covered.method == Method::PATCH,
-            "{name}: the schema requires nothing"
-        );
+        let is_optional = covered.method == Method::PATCH || covered.path.ends_with("/rotate");
+        assert!(!validator.is_valid(&json!({})) || is_optional, "{name}: the schema requires nothing");
         for field in good.as_object().unwrap().keys() {
             let mut wrong = good.clone();
             wrong[field] = json!(1);

@@ -1,5 +1,7 @@
 //! Metadata responses: entity tags, compression and Lambda's size limit.
 
+pub(super) mod kept;
+
 use std::io::Write;
 use std::iter;
 use std::sync::Arc;
@@ -13,9 +15,10 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::kept::{Kept, Validator};
+use self::kept::Kept;
 use super::splice::Spliced;
 use super::upstream::Condition;
+use super::validator::Validator;
 use crate::accept;
 use crate::error::ApiError;
 use crate::secret::Token;
