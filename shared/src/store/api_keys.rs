@@ -247,7 +247,7 @@ impl Store {
                     key.superseded = true;
                     let hash = pointers.iter().find(|pointer| pointer.id == key.id).map(|pointer| pointer.hash);
                     if let Some(hash) = hash {
-                        self.settle_superseded(hash, &StoredToken::ApiKey(key.clone())).await?;
+                        self.settle_superseded(hash, &StoredToken::ApiKey(key.clone())).await;
                     }
                 }
                 if listing.states.states().contains(&key.state(now)) {

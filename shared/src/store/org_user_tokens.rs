@@ -363,7 +363,7 @@ impl Store {
                     let hash =
                         chunk.iter().find(|(_, pointer)| pointer.id == token.id).map(|(_, pointer)| pointer.hash);
                     if let Some(hash) = hash {
-                        self.settle_superseded(hash, &StoredToken::OrgUser(token.clone())).await?;
+                        self.settle_superseded(hash, &StoredToken::OrgUser(token.clone())).await;
                     }
                 }
             }

@@ -305,8 +305,15 @@ impl Store {
         self.update(keys::token(hash), "SET #last_used_at = :now", is_unused, &values).await.map(|_| ())
     }
 
-    /// Revokes a token whose successor was used, so that listings tell.
-    pub(super) async fn settle_superseded(&self, hash: TokenHash, token: &StoredToken) -> Result<(), StoreError> {
+    /// Revokes a token whose successor was used, so that listings tell. If that fails, the next listing
+    /// does it: the token has ended already.
+    pub(super) async fn settle_superseded(&self, hash: TokenHash, token: &StoredToken) {
+        if let Err(error) = self.revoke_superseded(hash, token).await {
+            tracing::warn!(%error, "a token whose successor was used is still listed as active");
+        }
+    }
+
+    async fn revoke_superseded(&self, hash: TokenHash, token: &StoredToken) -> Result<(), StoreError> {
         let Some(Rotated { id, .. }) = token.rotated() else { return Ok(()) };
         let kind = token.kind_name();
         let by = Subject::new(kind, id);
