@@ -142,8 +142,8 @@ impl TryFrom<Wanted> for NewTrust {
         if claims.len() > MAX_CLAIMS {
             return Err(invalid("claims", TrustRule::Few));
         }
-        let is_exact = |name: &&str| claims.get(*name).is_some_and(|value| !is_prefix(value));
-        if !IDENTITY_CLAIMS.iter().any(|name| is_exact(&name)) {
+        let is_exact = |name: &str| claims.get(name).is_some_and(|value| !is_prefix(value));
+        if !IDENTITY_CLAIMS.into_iter().any(is_exact) {
             return Err(invalid("claims", TrustRule::Identity));
         }
         let has_id = ["repository_owner_id", "repository_id"].iter().any(|name| claims.contains_key(*name));

@@ -75,8 +75,8 @@ impl Installs {
             "requests": requests,
             "repeated": self.repeated.load(Ordering::Relaxed),
             "per_second": requests as f64 / seconds,
-            "metadata_ms": quantiles(&mut *self.metadata.lock().await),
-            "file_ms": quantiles(&mut *self.files.lock().await),
+            "metadata_ms": quantiles(&mut self.metadata.lock().await),
+            "file_ms": quantiles(&mut self.files.lock().await),
         })
     }
 }

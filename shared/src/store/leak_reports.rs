@@ -53,7 +53,7 @@ pub struct Report {
 
 /// What is stored under the hash of a reported token.
 enum Leaked {
-    Token(StoredToken),
+    Token(Box<StoredToken>),
     BotApiKey(BotApiKey),
     Session(Session),
 }
@@ -70,11 +70,12 @@ impl Leaked {
 
     /// Whether it was revoked before. What was deleted is not stored.
     fn is_revoked(&self) -> bool {
-        match self {
-            Leaked::Token(StoredToken::ApiKey(token)) => token.revoked_at.is_some(),
-            Leaked::Token(StoredToken::Bot(token)) => token.revoked_at.is_some(),
-            Leaked::Token(StoredToken::OrgUser(token)) => token.revoked_at.is_some(),
-            _ => false,
+        let Leaked::Token(token) = self else { return false };
+        match &**token {
+            StoredToken::ApiKey(token) => token.revoked_at.is_some(),
+            StoredToken::Bot(token) => token.revoked_at.is_some(),
+            StoredToken::OrgUser(token) => token.revoked_at.is_some(),
+            StoredToken::EmailVerified(_) | StoredToken::OrgAccess(_) => false,
         }
     }
 
@@ -164,7 +165,7 @@ impl Store {
         let tokens = tokens.into_iter().filter_map(|(pk, token)| {
             let leaked = match token {
                 AnyToken::BotApiKey(key) => Leaked::BotApiKey(key),
-                other => Leaked::Token(other.known()?),
+                other => Leaked::Token(Box::new(other.known()?)),
             };
             Some((pk, leaked))
         });
@@ -211,7 +212,7 @@ impl Store {
         let cause = Cause::Leaked(place);
         let (ended, recipient) = match leaked {
             Leaked::Token(token) => {
-                let recipient = match token {
+                let recipient = match &**token {
                     StoredToken::EmailVerified(token) => Recipient::at(token.address),
                     StoredToken::ApiKey(_)
                     | StoredToken::Bot(_)

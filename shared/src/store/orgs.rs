@@ -152,8 +152,8 @@ impl Store {
         let entry = Entry::done(&self.clock, caller, "org.set", Subject::new("organization", id))?;
         let entry = entry.with_detail(change.detail());
         // Writes only the given settings, so that concurrent changes of different ones all succeed.
-        let assignments: Vec<String> = settings.iter().map(|(name, _)| format!("#{name} = :{name}")).collect();
-        let names: Vec<String> = settings.iter().map(|(name, _)| format!(":{name}")).collect();
+        let assignments: Vec<String> = settings.keys().map(|name| format!("#{name} = :{name}")).collect();
+        let names: Vec<String> = settings.keys().map(|name| format!(":{name}")).collect();
         let values: Vec<(&str, Value)> = names.iter().map(String::as_str).zip(settings.into_values()).collect();
         let mut transaction = self.transaction().persistent();
         let expression = format!("SET {}", assignments.join(", "));

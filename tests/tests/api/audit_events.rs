@@ -284,7 +284,7 @@ async fn events_of_all_stored_entries_are_complete() {
                 path.strip_prefix(&of_image).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
                     || path.starts_with(&of_keys)
             };
-            let is_sent = in_quotes.iter().chain(&others).any(|path| is_its(path));
+            let is_sent = in_quotes.iter().chain(&others).any(is_its);
             assert_ne!(is_sent, LEFT_OUT.contains(&name.as_str()), "{name}");
         }
         for absent in ABSENT {

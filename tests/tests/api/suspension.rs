@@ -38,7 +38,7 @@ async fn suspended_organization_gets_no_new_tokens_until_resumed() {
 
     // What it has goes on.
     assert_eq!(service.probe(org, owner, &fixtures.token.token).await["active"], true);
-    assert_eq!(service.listed_ids(org, owner, "").await, std::slice::from_ref(&fixtures.token.id));
+    assert!(service.listed_ids(org, owner, "").await.contains(&fixtures.token.id));
     assert_eq!(service.introspect(owner, &json!({"token": fixtures.token.token})).await["active"], true);
     assert!(!service.access_tokens(owner).await.is_empty());
     service.revoke(org, owner, &fixtures.token).await;
