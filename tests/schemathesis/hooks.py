@@ -30,6 +30,8 @@ EXPLAINED = {
     # In JSON Schema, 1.0 is an integer, as is a number with any number of digits.
     ("expected_count", "must be a non-negative integer"),
     ("expires_in", "must be a non-negative integer"),
+    # A pattern for at most 7 days in each unit would fill a page.
+    ("overlap", "must be a number with `s`, `m`, `h` or `d`, such as `24h`, and at most `7d`"),
     # A key belongs to one request.
     ("Idempotency-Key", "was used for another request; send a new key"),
     # No pattern can tell hosts that exist from others, nor the scheme from its spellings.
