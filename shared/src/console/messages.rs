@@ -13,6 +13,8 @@ use crate::trust::TrustRule;
 macro_rules! messages {
     ($($name:ident: $en:literal, $ja:literal;)+) => {
         /// The texts of one language.
+        // A text is its own documentation, and some show a URL.
+        #[allow(rustdoc::bare_urls)]
         #[derive(Debug)]
         pub struct Messages {
             written_in: Language,

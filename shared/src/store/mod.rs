@@ -97,7 +97,7 @@ impl Store {
     }
 
     /// Opens a connection to DynamoDB, so that the next request finds one: TLS, credentials and
-    /// endpoint are done. Takes [`CONNECTING`] at most, and ignores failures: a later request
+    /// endpoint are done. Takes a second at most, and ignores failures: a later request
     /// connects itself, and reports what is wrong.
     pub async fn connect(&self) {
         // A signed request that every function may make. If it is denied, it connects as well.

@@ -8,7 +8,7 @@
 //!                  └──▶ old + another successor; the first one is revoked
 //! ```
 //!
-//! The old token keeps [`Rotated`], the successor [`Replaces`]. The end of the overlap is the old
+//! The old token keeps `Rotated`, the successor `Replaces`. The end of the overlap is the old
 //! token's expiry. If the overlap lasts until the successor's first use, each use of the old token
 //! reads whether the successor was used, and the successor's first use is written before it is
 //! answered: a client that saw the successor work never sees the old token work again. The next
