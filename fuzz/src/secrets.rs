@@ -19,13 +19,15 @@ pub fn secrets(data: &[u8]) {
 }
 
 /// Kind, prefix, alphabet, number of random characters, number of checksum characters.
-const KINDS: [(TokenKind, &str, &[u8], usize, usize); 6] = [
+const KINDS: [(TokenKind, &str, &[u8], usize, usize); 8] = [
     (TokenKind::EmailVerified, "tg_anon_", BASE62, 36, 6),
     (TokenKind::OrgUser, "tg_org_", BASE62, 36, 6),
     (TokenKind::OrgAccess, "oat_", BASE62, 36, 6),
     (TokenKind::ApiKeyLive, "tk_live_", HEX, 56, 8),
     (TokenKind::ApiKeyTest, "tk_test_", HEX, 56, 8),
     (TokenKind::BotApiKey, "shisho_apikey_", BASE62, 37, 6),
+    (TokenKind::Bot, "tg_bot_", BASE62, 36, 6),
+    (TokenKind::Session, "gs_", BASE62, 36, 6),
 ];
 
 fn checksum(text: &str, alphabet: &[u8], digits: usize) -> String {
