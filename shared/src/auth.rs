@@ -4,6 +4,7 @@
 //! the operation. The rules are in [`crate::permissions`]; the guard of the registries is
 //! `RegistryUser`.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use axum::extract::{FromRef, FromRequestParts};
@@ -192,18 +193,21 @@ impl<O: Guarded> BotWith<O> {
         Ok(())
     }
 
-    /// Refuses to create something that would outlive the CI job that asks for it. `None` lives
-    /// forever.
-    ///
-    /// # Errors
-    ///
-    /// 403, which is recorded.
+    /// As [`Minter::check_lifetime`].
     pub async fn check_lifetime(&self, app: &App, expires_at: Option<Moment>) -> Result<(), ApiError> {
-        if self.bot.may_mint_until(expires_at) {
-            return Ok(());
+        self.minter().check_lifetime(app, expires_at).await
+    }
+
+    /// The bot as somebody who creates credentials.
+    pub fn minter(&self) -> Minter<'_> {
+        Minter {
+            operation: O::OPERATION,
+            org_id: &self.bot.org_id,
+            api_key: None,
+            bot: Some(Cow::Borrowed(&self.bot)),
+            caller: &self.caller,
+            received_at: self.received_at,
         }
-        self.record_refusal(app).await?;
-        Err(OUTLIVES_JOB)
     }
 
     /// As [`ManagerWith::record_refusal`].
@@ -327,27 +331,21 @@ impl<O: Guarded> ManagerWith<O> {
         }
     }
 
-    /// The right of the bot, for changes that give rights to somebody. That of an API key is checked by
-    /// itself.
-    pub fn authority(&self) -> Authority<'_> {
-        self.bot.as_ref().map_or(Authority::Operator, Bot::authority)
-    }
-
-    /// As [`BotWith::check_again`].
-    pub async fn check_again(&mut self, app: &App) -> Result<(), ApiError> {
-        if let Some(bot) = &self.bot {
-            self.bot = Some(again(app, O::OPERATION, bot).await?);
-        }
-        Ok(())
-    }
-
-    /// As [`BotWith::check_lifetime`]. An API key is compared with what it creates elsewhere.
+    /// As [`Minter::check_lifetime`].
     pub async fn check_lifetime(&self, app: &App, expires_at: Option<Moment>) -> Result<(), ApiError> {
-        if self.bot.as_ref().is_none_or(|bot| bot.may_mint_until(expires_at)) {
-            return Ok(());
+        self.minter().check_lifetime(app, expires_at).await
+    }
+
+    /// The caller as somebody who creates credentials.
+    pub fn minter(&self) -> Minter<'_> {
+        Minter {
+            operation: O::OPERATION,
+            org_id: &self.org_id,
+            api_key: self.api_key.as_ref(),
+            bot: self.bot.as_ref().map(Cow::Borrowed),
+            caller: &self.caller,
+            received_at: self.received_at,
         }
-        self.record_refusal(app).await?;
-        Err(OUTLIVES_JOB)
     }
 
     /// Records in the audit log that this operation was refused, if its rule says so.
@@ -357,6 +355,53 @@ impl<O: Guarded> ManagerWith<O> {
     /// 429 if this principal was refused too often this minute: then nothing is recorded.
     pub async fn record_refusal(&self, app: &App) -> Result<(), ApiError> {
         record_refusal(app, O::OPERATION, &self.org_id, &self.caller).await
+    }
+}
+
+/// Who creates a credential by an operation: a bot or an API key that may.
+#[derive(Debug)]
+pub struct Minter<'a> {
+    pub(crate) operation: Operation,
+    pub(crate) org_id: &'a OrgId,
+    /// The API key and its hash, unless the caller is a bot.
+    pub(crate) api_key: Option<&'a (ApiKey, TokenHash)>,
+    pub(crate) caller: &'a Caller,
+    pub(crate) received_at: u64,
+    bot: Option<Cow<'a, Bot>>,
+}
+
+impl Minter<'_> {
+    /// The right of the bot, for changes that give rights to somebody. That of an API key is checked by
+    /// itself.
+    pub(crate) fn authority(&self) -> Authority<'_> {
+        self.bot.as_ref().map_or(Authority::Operator, |bot| bot.authority())
+    }
+
+    /// Reads the bot again. The error is what a request that comes now is answered.
+    pub(crate) async fn check_again(&mut self, app: &App) -> Result<(), ApiError> {
+        if let Some(bot) = &self.bot {
+            self.bot = Some(Cow::Owned(again(app, self.operation, bot).await?));
+        }
+        Ok(())
+    }
+
+    /// Refuses to create something that would outlive the CI job that asks for it. `None` lives
+    /// forever. An API key is compared with what it creates elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// 403, which is recorded.
+    pub async fn check_lifetime(&self, app: &App, expires_at: Option<Moment>) -> Result<(), ApiError> {
+        if self.bot.as_ref().is_none_or(|bot| bot.may_mint_until(expires_at)) {
+            return Ok(());
+        }
+        self.record_refusal(app).await?;
+        Err(OUTLIVES_JOB)
+    }
+
+    /// As [`ManagerWith::record_refusal`].
+    pub(crate) async fn record_refusal(&self, app: &App) -> Result<(), ApiError> {
+        record_refusal(app, self.operation, self.org_id, self.caller).await
     }
 }
 

@@ -1,14 +1,25 @@
-//! The request body of rotations.
+//! Rotations that the API is asked for: the request body, and what a caller is answered.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
+use crate::app::App;
+use crate::auth::Minter;
 use crate::clock::Moment;
-use crate::error::ApiError;
+use crate::error::{ApiError, Unauthorized};
 use crate::extract::in_the_future;
-use crate::store::rotation::{MAX_OVERLAP, Rotation};
+use crate::secret::Token;
+use crate::store::idempotency::Once;
+use crate::store::rotation::{By, Found, MAX_OVERLAP, Rotate, Rotation, Successor};
+
+/// Attempts if the bot is changed meanwhile.
+const MAX_ATTEMPTS: usize = 8;
+
+/// Two calls rotate one token at the same time.
+pub const ROTATED_MEANWHILE: ApiError =
+    ApiError::Conflict("Another call rotated this token at the same time. Use the successor that it returned.");
 
 /// How to rotate a token. All fields are optional.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -49,6 +60,53 @@ impl RotateRequest {
                 None => expires_at,
             },
         })
+    }
+}
+
+impl Minter<'_> {
+    /// Rotates what has this ID: creates its successor, with the plain token, which is returned only
+    /// here.
+    ///
+    /// # Errors
+    ///
+    /// What the caller is answered. A refusal is recorded.
+    pub async fn rotate<T: Rotate>(
+        mut self,
+        app: &App,
+        id: &T::Id,
+        request: &RotateRequest,
+        once: Option<&Once>,
+    ) -> Result<(Box<T>, Token), ApiError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let old = match T::find(app.store(), self.org_id, id, self.received_at).await? {
+                Found::Old(old) => *old,
+                Found::NotFound => return Err(T::NOT_FOUND),
+                Found::Conflict => return Err(ROTATED_MEANWHILE),
+            };
+            let rotation = request.of(T::expires_at(&old), app.clock().now())?;
+            self.check_lifetime(app, rotation.expires_at).await?;
+            if let Some(more) = self.api_key.and_then(|(own, _)| T::exceeds(&old, own, rotation.expires_at)) {
+                self.record_refusal(app).await?;
+                return Err(ApiError::Exceeds(more));
+            }
+            let by = By { api_key: self.api_key, authority: self.authority(), caller: self.caller, once };
+            let refusal = match T::rotate(app.store(), old, rotation, by).await? {
+                Successor::Done(token, plain) => return Ok((token, plain)),
+                Successor::CallerChanged => {
+                    self.check_again(app).await?;
+                    continue;
+                }
+                Successor::NotFound => return Err(T::NOT_FOUND),
+                Successor::Conflict => return Err(ROTATED_MEANWHILE),
+                Successor::CallerRevoked => return Err(ApiError::Unauthorized(Unauthorized::Invalid)),
+                Successor::Repeated(repeat) => return Err(repeat.into()),
+                Successor::Suspended => ApiError::Suspended,
+                Successor::PlanLimitReached => ApiError::PlanLimitReached,
+            };
+            self.record_refusal(app).await?;
+            return Err(refusal);
+        }
+        Err(ApiError::Unavailable)
     }
 }
 

@@ -16,10 +16,9 @@ use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
-use super::members::Authority;
 use super::orgs::Org;
-use super::rotation::{Found, Old, Rotation, Successor};
-use super::tokens::{ApiKey, Replaces, Rotated, StoredToken};
+use super::rotation::{NewToken, Old, Rotatable};
+use super::tokens::{ApiKey, StoredToken};
 use super::{Backoff, Committed, Condition, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::{Environment, Name, OrUnknown, Plan, Scopes, StateFilter, TokenState};
@@ -36,7 +35,7 @@ const ROUNDS: usize = 10;
 
 /// An immutable pointer to an API key, stored by ID, in a listing and in expiry order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Pointer {
+pub(super) struct Pointer {
     id: TokenId,
     environment: OrUnknown<Environment>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,23 +44,6 @@ struct Pointer {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     uncounted: bool,
     hash: TokenHash,
-}
-
-impl ApiKey {
-    fn pointer(&self, hash: TokenHash) -> Pointer {
-        let ApiKey { id, environment, expires_at, uncounted, .. } = self.clone();
-        Pointer { id, environment, expires_at, uncounted, hash }
-    }
-}
-
-impl Pointer {
-    fn listed(&self, org: &OrgId, state: TokenState) -> Key {
-        keys::api_key_in(org, state, &self.environment, &self.id)
-    }
-
-    fn expiry(&self, org: &OrgId) -> Option<Key> {
-        self.expires_at.map(|expires_at| keys::api_key_expiry(org, expires_at, &self.id))
-    }
 }
 
 /// The counter of an organization's active API keys.
@@ -119,6 +101,8 @@ pub struct Listing<'a> {
     pub after: Option<&'a TokenId>,
     /// Maximum number of results, at least 1.
     pub limit: usize,
+    /// The request that lists them, for the audit entries of keys that it finds ended.
+    pub request_id: &'a str,
 }
 
 impl Store {
@@ -164,7 +148,6 @@ impl Store {
             uncounted: false,
             superseded: false,
         };
-        let pointer = key.pointer(plain.hash());
         let subject = Subject::new(ApiKey::SUBJECT, &key.id);
         let entry = Entry::done(&self.clock, caller, "api_key.create", subject.clone())?;
         let mut backoff = Backoff::new();
@@ -189,13 +172,8 @@ impl Store {
             transaction.count_api_key(org, plan.max_api_keys());
             transaction
                 .require_where(keys::org(org), "#plan = :plan", &[(":plan", &plan)])
-                .put_new(keys::token(plain.hash()), &StoredToken::ApiKey(key.clone()))
-                .put_new(keys::api_key_by_id(org, &key.id), &pointer)
-                .put_new(pointer.listed(org, TokenState::Active), &pointer);
-            if let Some(expiry) = pointer.expiry(org) {
-                transaction.put_new(expiry, &pointer);
-            }
-            transaction.audit(org, &entry);
+                .put_token(&key, plain.hash())
+                .audit(org, &entry);
             let key_used = transaction.once(org, once, caller, subject.clone());
             match transaction.try_commit(&mut backoff).await? {
                 None => {}
@@ -240,16 +218,12 @@ impl Store {
             let more = pointers.len() > wanted;
             pointers.truncate(wanted);
             after = pointers.last().map(|pointer| pointer.id.to_string());
+            let mut tokens = self.stored_tokens(pointers.iter().map(|pointer| pointer.hash)).await?;
+            let pointer_to = |token: &StoredToken| pointers.iter().find(|pointer| pointer.id.as_str() == token.id());
+            let hash_of = |token: &StoredToken| pointer_to(token).map(|pointer| pointer.hash);
+            self.note_superseded(&mut tokens, hash_of, listing.request_id).await?;
             let now = self.clock.now();
-            for token in self.stored_tokens(pointers.iter().map(|pointer| pointer.hash)).await? {
-                let StoredToken::ApiKey(mut key) = token else { continue };
-                if key.state(now) == TokenState::Active && self.is_superseded(key.rotated.as_ref()).await? {
-                    key.superseded = true;
-                    let hash = pointers.iter().find(|pointer| pointer.id == key.id).map(|pointer| pointer.hash);
-                    if let Some(hash) = hash {
-                        self.settle_superseded(hash, &StoredToken::ApiKey(key.clone())).await;
-                    }
-                }
+            for key in tokens.into_iter().filter_map(ApiKey::of) {
                 if listing.states.states().contains(&key.state(now)) {
                     page.keys.push(key);
                 }
@@ -315,11 +289,11 @@ impl Store {
             let counts = if pointer.uncounted { "attribute_exists" } else { "attribute_not_exists" };
             transaction
                 .delete_if(
-                    pointer.listed(org, TokenState::Active),
+                    ApiKey::listed(pointer, org, TokenState::Active),
                     Condition::plain(&format!("attribute_exists(pk) AND {counts}(uncounted)")),
                 )
-                .put(pointer.listed(org, TokenState::Expired), pointer);
-            if let Some(expiry) = pointer.expiry(org) {
+                .put(ApiKey::listed(pointer, org, TokenState::Expired), pointer);
+            if let Some(expiry) = ApiKey::expiry(pointer, org) {
                 transaction.delete(expiry);
             }
         }
@@ -367,14 +341,14 @@ impl Store {
             for state in [TokenState::Active, TokenState::Expired] {
                 let mut transaction = self.transaction();
                 transaction
-                    .delete_existing(pointer.listed(org, state))
-                    .revoke_as_read(keys::token(pointer.hash), (pointer.expires_at, pointer.uncounted), caller)?
-                    .put(pointer.listed(org, TokenState::Revoked), &pointer);
+                    .delete_existing(ApiKey::listed(&pointer, org, state))
+                    .revoke_as_read(keys::token(pointer.hash), (key.expires_at, key.is_counted()), cause, caller)?
+                    .put(ApiKey::listed(&pointer, org, TokenState::Revoked), &pointer);
                 if state == TokenState::Active {
                     if !pointer.uncounted {
                         transaction.add(keys::api_key_count(org), ACTIVE, -1);
                     }
-                    if let Some(expiry) = pointer.expiry(org) {
+                    if let Some(expiry) = ApiKey::expiry(&pointer, org) {
                         transaction.delete(expiry);
                     }
                 }
@@ -390,153 +364,109 @@ impl Store {
         }
         Ok(false)
     }
+}
 
-    /// What a rotation of the key with this ID finds. `received_at` is when the call came in, in
-    /// milliseconds since 1970.
-    pub async fn api_key_to_rotate(
-        &self,
-        org: &OrgId,
-        id: &TokenId,
-        received_at: u64,
-    ) -> Result<Found<ApiKey>, StoreError> {
-        let pointer: Option<Pointer> = self.get(keys::api_key_by_id(org, id)).await?;
-        let Some(pointer) = pointer else { return Ok(Found::NotFound) };
-        match self.stored_token(pointer.hash).await? {
-            Some(StoredToken::ApiKey(key)) => self.to_rotate(key, pointer.hash, received_at).await,
-            _ => Ok(Found::NotFound),
+impl From<ApiKey> for StoredToken {
+    fn from(key: ApiKey) -> Self {
+        StoredToken::ApiKey(key)
+    }
+}
+
+impl Rotatable for ApiKey {
+    type Pointer = Pointer;
+
+    const KIND: &'static str = Self::SUBJECT;
+    const MADE: &'static str = "create";
+    const IS_COUNTED: bool = true;
+
+    fn of(token: StoredToken) -> Option<Self> {
+        match token {
+            StoredToken::ApiKey(key) => Some(key),
+            _ => None,
         }
     }
 
-    /// Gives a key a successor with the same rights. `by` is the calling API key, if the caller is
-    /// one.
-    pub async fn rotate_api_key(
-        &self,
-        old: Old<ApiKey>,
-        rotation: Rotation,
-        by: Option<&(ApiKey, TokenHash)>,
-        authority: Authority<'_>,
-        caller: &Caller,
-        once: Option<&Once>,
-    ) -> Result<Successor<ApiKey>, StoreError> {
-        let Old { token: old, hash, successor } = old;
-        let org = &old.org_id;
-        let (plan, suspended) = match self.org(org).await? {
-            Some(org) => (org.plan, org.suspended),
-            None => return Err(StoreError::Defect),
-        };
-        if suspended {
-            return Ok(match by {
-                Some((_, by)) if self.is_revoked(*by).await? => Successor::CallerRevoked,
-                _ => Successor::Suspended,
-            });
-        }
-        let now = self.clock.now();
-        let is_live = old.environment == Environment::Live;
-        let plain = Token::generate(if is_live { TokenKind::ApiKeyLive } else { TokenKind::ApiKeyTest })?;
-        let replaces = Replaces { id: old.id.clone(), hash, until_first_use: rotation.until_first_use };
-        let key = ApiKey {
-            id: TokenId::new(&self.clock)?,
-            prefix: plain.shown_prefix(),
-            created_at: now,
-            created_by: caller.actor.clone(),
-            expires_at: rotation.expires_at,
+    fn id(&self) -> &TokenId {
+        &self.id
+    }
+
+    fn org_id(&self) -> &OrgId {
+        &self.org_id
+    }
+
+    fn expires_at(&self) -> Option<Moment> {
+        self.expires_at
+    }
+
+    fn is_counted(&self) -> bool {
+        !self.uncounted
+    }
+
+    fn secret(&self) -> TokenKind {
+        if self.environment == Environment::Live { TokenKind::ApiKeyLive } else { TokenKind::ApiKeyTest }
+    }
+
+    fn succeeded_by(&self, new: NewToken) -> Self {
+        Self {
+            id: new.id,
+            prefix: new.shown_prefix,
+            created_at: new.created_at,
+            created_by: new.created_by,
+            expires_at: new.expires_at,
             last_used_at: None,
             rotated: None,
-            replaces: Some(replaces),
+            replaces: Some(new.replaces),
             uncounted: false,
             superseded: false,
-            ..old.clone()
-        };
-        let before = old.rotated.as_ref().map_or(old.expires_at, |rotated| rotated.expires_at);
-        let end = rotation.end_of_old(now, before);
-        let rotated = Rotated {
-            id: key.id.clone(),
-            hash: plain.hash(),
-            expires_at: before,
-            until_first_use: rotation.until_first_use,
-        };
-        let subject = |id| Subject::new(ApiKey::SUBJECT, id);
-        let rotate = Entry::done(&self.clock, caller, "api_key.rotate", subject(&old.id))?
-            .with_detail(format!("replaced by {}", key.id));
-        let create = Entry::done(&self.clock, caller, "api_key.create", subject(&key.id))?
-            .with_detail(format!("replaces {}", old.id));
-        let (listed, new) = (old.pointer(hash), key.pointer(plain.hash()));
-        let mut transaction = self.transaction();
-        // First, since the first condition that fails is the answer.
-        let own_checks = transaction.require_authority(authority);
-        if let Some(by) = by.filter(|(_, by)| *by != hash) {
-            transaction.require_api_key(by);
+            ..self.clone()
         }
-        let own = transaction.writes.len();
-        transaction.rotate(keys::token(hash), old.rotated.as_ref(), &rotated, end, true, caller)?;
-        match end {
-            None => {
-                transaction.delete_existing(listed.listed(org, TokenState::Active));
-                if let Some(expiry) = listed.expiry(org) {
-                    transaction.delete(expiry);
-                }
-                transaction.put(listed.listed(org, TokenState::Revoked), &listed);
-            }
-            Some(end) => {
-                let shortened = Pointer { expires_at: Some(end), uncounted: true, ..listed.clone() };
-                transaction
-                    .put(keys::api_key_by_id(org, &old.id), &shortened)
-                    .put_existing(shortened.listed(org, TokenState::Active), &shortened)
-                    .move_expiry(listed.expiry(org), keys::api_key_expiry(org, end, &old.id), &shortened);
-            }
+    }
+
+    fn exceeds(old: &Old<Self>, by: &ApiKey, expires_at: Option<Moment>) -> Option<&'static str> {
+        // A key that has rotated itself and lost the answer may do so again.
+        let is_itself = by.id == old.token.id;
+        let by = ApiKey { expires_at: if is_itself { old.expires_at } else { by.expires_at }, ..by.clone() };
+        by.exceeded_by(&old.token.scopes, &old.token.environment, expires_at)
+    }
+
+    fn pointer(&self, hash: TokenHash) -> Pointer {
+        let ApiKey { id, environment, expires_at, uncounted, .. } = self.clone();
+        Pointer { id, environment, expires_at, uncounted, hash }
+    }
+
+    fn hash(pointer: &Pointer) -> TokenHash {
+        pointer.hash
+    }
+
+    fn ending(pointer: &Pointer, end: Moment) -> Pointer {
+        Pointer { expires_at: Some(end), uncounted: true, ..pointer.clone() }
+    }
+
+    fn by_id(org: &OrgId, id: &TokenId) -> Key {
+        keys::api_key_by_id(org, id)
+    }
+
+    fn listed(pointer: &Pointer, org: &OrgId, state: TokenState) -> Key {
+        keys::api_key_in(org, state, &pointer.environment, &pointer.id)
+    }
+
+    fn expiry(pointer: &Pointer, org: &OrgId) -> Option<Key> {
+        pointer.expires_at.map(|expires_at| keys::api_key_expiry(org, expires_at, &pointer.id))
+    }
+
+    /// Its successor takes over what it counts.
+    fn list_as_revoked(transaction: &mut Transaction<'_>, org: &OrgId, pointer: &Pointer) {
+        transaction.delete_existing(Self::listed(pointer, org, TokenState::Active));
+        if let Some(expiry) = Self::expiry(pointer, org) {
+            transaction.delete(expiry);
         }
-        if let (Some(unused), Some(rotated)) = (&successor, &old.rotated) {
-            let entry = Entry::done(&self.clock, caller, "api_key.revoke", subject(&unused.id))?
-                .with_detail("its predecessor was rotated again".to_owned());
-            transaction.revoke_unused(keys::token(rotated.hash), caller)?;
-            transaction.list_replaced_api_key_as_revoked(unused, rotated.hash).audit(org, &entry);
-        }
-        // The successor takes over what the old key or an unused successor counts. Neither counts if
-        // that successor was revoked.
-        let is_counted = !old.uncounted || successor.as_ref().is_some_and(|unused| !unused.uncounted);
-        let limit = transaction.writes.len();
-        if !is_counted {
-            transaction.count_api_key(org, plan.max_api_keys());
-        }
-        let after = transaction.writes.len();
-        transaction
-            .put_new(keys::token(plain.hash()), &StoredToken::ApiKey(key.clone()))
-            .put_new(keys::api_key_by_id(org, &key.id), &new)
-            .put_new(new.listed(org, TokenState::Active), &new);
-        if let Some(expiry) = new.expiry(org) {
-            transaction.put_new(expiry, &new);
-        }
-        transaction.audit(org, &create).audit(org, &rotate);
-        transaction.once(org, once, caller, subject(&key.id));
-        let mut backoff = Backoff::new();
-        loop {
-            let outcome = transaction.try_commit(&mut backoff).await?;
-            match outcome {
-                Some(Committed::Yes) => return Ok(Successor::Done(Box::new(key), plain)),
-                Some(Committed::No(index)) if index < own_checks => return Ok(Successor::CallerChanged),
-                Some(Committed::No(index)) if index < own => return Ok(Successor::CallerRevoked),
-                Some(Committed::No(index)) if (limit..after).contains(&index) => {
-                    return Ok(Successor::PlanLimitReached);
-                }
-                _ => {}
-            }
-            // Whatever refused it, the same request may have been carried out meanwhile.
-            if let Some(repeat) = self.repeated(org, once, caller).await? {
-                return Ok(Successor::Repeated(repeat));
-            }
-            match self.stored_token(hash).await? {
-                Some(StoredToken::ApiKey(now)) if now.rotated != old.rotated => return Ok(Successor::Conflict),
-                _ if outcome.is_some() && by.is_some_and(|(_, by)| *by == hash) => return Ok(Successor::CallerRevoked),
-                _ if outcome.is_some() => return Ok(Successor::NotFound),
-                _ => {}
-            }
-        }
+        transaction.put(Self::listed(pointer, org, TokenState::Revoked), pointer);
     }
 }
 
 impl Transaction<'_> {
     /// Requires that this API key, which makes the call, was not revoked, nor its successor used.
-    fn require_api_key(&mut self, (key, hash): &(ApiKey, TokenHash)) -> &mut Self {
+    pub(super) fn require_api_key(&mut self, (key, hash): &(ApiKey, TokenHash)) -> &mut Self {
         self.require_unrevoked(keys::token(*hash));
         match key.rotated.as_ref().filter(|rotated| rotated.until_first_use) {
             Some(rotated) => self.require_unused(keys::token(rotated.hash)),
@@ -545,7 +475,7 @@ impl Transaction<'_> {
     }
 
     /// Counts a new active key, unless that exceeds the plan's limit.
-    fn count_api_key(&mut self, org: &OrgId, max: Option<u64>) -> &mut Self {
+    pub(super) fn count_api_key(&mut self, org: &OrgId, max: Option<u64>) -> &mut Self {
         match max {
             Some(max) => self.update(
                 keys::api_key_count(org),
@@ -555,17 +485,6 @@ impl Transaction<'_> {
             ),
             None => self.add(keys::api_key_count(org), ACTIVE, 1),
         }
-    }
-
-    /// Moves a key that a rotation ends from the active listing to that of the revoked ones. Its
-    /// successor takes over what it counts.
-    pub(super) fn list_replaced_api_key_as_revoked(&mut self, key: &ApiKey, hash: TokenHash) -> &mut Self {
-        let pointer = key.pointer(hash);
-        self.delete_existing(pointer.listed(&key.org_id, TokenState::Active));
-        if let Some(expiry) = pointer.expiry(&key.org_id) {
-            self.delete(expiry);
-        }
-        self.put(pointer.listed(&key.org_id, TokenState::Revoked), &pointer)
     }
 }
 

@@ -459,7 +459,7 @@ impl Store {
     /// As the holder of what authenticated this bot, ends that: one API key, or the token of a CI
     /// job. False if it ended before.
     pub async fn revoke_own_bot_credential(&self, bot: &Bot, caller: &Caller) -> Result<bool, StoreError> {
-        let cause = Cause::Asked("revoke");
+        let cause = Cause::Own;
         match &bot.credential {
             BotCredential::Key(hash) => self.end_bot_api_key(&bot.id, *hash, cause, caller).await,
             BotCredential::Token(token, hash) => self.end_bot_token(token, *hash, cause, caller).await,

@@ -375,7 +375,7 @@ impl Store {
         let subject = Subject::new(EmailToken::SUBJECT, &token.id);
         let entry = cause.entry(&self.clock, caller, EmailToken::SUBJECT, subject)?;
         let contact = match cause {
-            Cause::Asked(_) => None,
+            Cause::Asked(_) | Cause::Own => None,
             // The transaction deletes the address.
             Cause::Leaked(_) => {
                 let Some(Address { email, language, .. }) = self.address_of(token).await? else { return Ok(false) };

@@ -257,7 +257,7 @@ impl Store {
         hash: TokenHash,
         caller: &Caller,
     ) -> Result<bool, StoreError> {
-        self.end_token(token, hash, Cause::Asked("revoke"), caller).await
+        self.end_token(token, hash, Cause::Own, caller).await
     }
 
     /// Leaves a leaked token as it is and has its organization told, once in 24 hours. Returns who is

@@ -195,6 +195,8 @@ fn hides_token(text: &str) -> bool {
 pub(super) enum Cause<'a> {
     /// Somebody who may has asked for it. The verb of the entry's action.
     Asked(&'static str),
+    /// Its holder has asked for it, by a call with it.
+    Own,
     /// It was found where it should not be, perhaps at this place.
     Leaked(Option<&'a Place>),
 }
@@ -210,6 +212,7 @@ impl Cause<'_> {
     ) -> Result<Entry, RandomnessUnavailable> {
         match self {
             Cause::Asked(verb) => Entry::done(clock, caller, &format!("{kind}.{verb}"), target),
+            Cause::Own => Entry::done(clock, caller, &format!("{kind}.revoke"), target),
             Cause::Leaked(place) => leak_entry(clock, caller, kind, target, place, "found"),
         }
     }

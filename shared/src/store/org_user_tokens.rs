@@ -18,9 +18,9 @@ use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
-use super::members::{Authority, Member};
-use super::rotation::{Found, Old, Rotation, Successor};
-use super::tokens::{OrgUserToken, Replaces, Rotated, StoredToken};
+use super::members::Member;
+use super::rotation::{NewToken, Old, Rotatable};
+use super::tokens::{ApiKey, OrgUserToken, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::{StateFilter, TokenState, UserIdentifier, UserIdentifierPrefix};
@@ -49,21 +49,9 @@ const MAX_COUNTED: usize = 10_000;
 /// Maximum tokens that one call of [`Store::revoke_org_user_tokens_of`] revokes.
 pub const REVOKED_PER_CALL: usize = 1_000;
 
-impl OrgUserToken {
-    fn pointer(&self, hash: TokenHash) -> Pointer {
-        Pointer {
-            id: self.id.clone(),
-            user_identifier: self.user_identifier.clone(),
-            bound_to: self.bound_to.clone(),
-            expires_at: self.expires_at,
-            hash,
-        }
-    }
-}
-
 /// An immutable pointer to a token, stored by ID, in a listing and in expiry order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Pointer {
+pub(super) struct Pointer {
     id: TokenId,
     user_identifier: UserIdentifier,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,32 +62,112 @@ struct Pointer {
 }
 
 impl Pointer {
-    fn listed(&self, org: &OrgId, state: TokenState) -> Key {
-        keys::org_user_token_in(org, state, &self.user_identifier, &self.id)
-    }
-
-    fn expiry(&self, org: &OrgId) -> Option<Key> {
-        self.expires_at.map(|expires_at| keys::org_user_token_expiry(org, expires_at, &self.id))
-    }
-
     fn has_expired(&self, now: Moment) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
 }
 
-impl Transaction<'_> {
-    /// Moves a token from whatever listing it is in to that of the revoked ones.
-    fn list_as_revoked(&mut self, org: &OrgId, pointer: &Pointer) -> &mut Self {
-        self.delete(pointer.listed(org, TokenState::Active)).delete(pointer.listed(org, TokenState::Expired));
-        if let Some(expiry) = pointer.expiry(org) {
-            self.delete(expiry);
+impl From<OrgUserToken> for StoredToken {
+    fn from(token: OrgUserToken) -> Self {
+        StoredToken::OrgUser(token)
+    }
+}
+
+impl Rotatable for OrgUserToken {
+    type Pointer = Pointer;
+
+    const KIND: &'static str = Self::SUBJECT;
+    const MADE: &'static str = "issue";
+    const IS_COUNTED: bool = false;
+
+    fn of(token: StoredToken) -> Option<Self> {
+        match token {
+            StoredToken::OrgUser(token) => Some(token),
+            _ => None,
         }
-        self.put(pointer.listed(org, TokenState::Revoked), pointer)
     }
 
-    /// As [`Self::list_as_revoked`], for a token that its successor has replaced.
-    pub(super) fn list_org_user_token_as_revoked(&mut self, token: &OrgUserToken, hash: TokenHash) {
-        self.list_as_revoked(&token.org_id, &token.pointer(hash));
+    fn id(&self) -> &TokenId {
+        &self.id
+    }
+
+    fn org_id(&self) -> &OrgId {
+        &self.org_id
+    }
+
+    fn expires_at(&self) -> Option<Moment> {
+        self.expires_at
+    }
+
+    fn is_counted(&self) -> bool {
+        true
+    }
+
+    fn secret(&self) -> TokenKind {
+        TokenKind::OrgUser
+    }
+
+    fn succeeded_by(&self, new: NewToken) -> Self {
+        Self {
+            id: new.id,
+            token_prefix: new.shown_prefix,
+            created_at: new.created_at,
+            created_by: new.created_by,
+            expires_at: new.expires_at,
+            last_used_at: None,
+            rotated: None,
+            replaces: Some(new.replaces),
+            superseded: false,
+            ..self.clone()
+        }
+    }
+
+    /// No API key rotates them.
+    fn exceeds(_: &Old<Self>, _: &ApiKey, _: Option<Moment>) -> Option<&'static str> {
+        None
+    }
+
+    fn pointer(&self, hash: TokenHash) -> Pointer {
+        Pointer {
+            id: self.id.clone(),
+            user_identifier: self.user_identifier.clone(),
+            bound_to: self.bound_to.clone(),
+            expires_at: self.expires_at,
+            hash,
+        }
+    }
+
+    fn hash(pointer: &Pointer) -> TokenHash {
+        pointer.hash
+    }
+
+    fn ending(pointer: &Pointer, end: Moment) -> Pointer {
+        Pointer { expires_at: Some(end), ..pointer.clone() }
+    }
+
+    fn by_id(org: &OrgId, id: &TokenId) -> Key {
+        keys::org_user_token_by_id(org, id)
+    }
+
+    fn listed(pointer: &Pointer, org: &OrgId, state: TokenState) -> Key {
+        keys::org_user_token_in(org, state, &pointer.user_identifier, &pointer.id)
+    }
+
+    fn expiry(pointer: &Pointer, org: &OrgId) -> Option<Key> {
+        pointer.expires_at.map(|expires_at| keys::org_user_token_expiry(org, expires_at, &pointer.id))
+    }
+
+    /// From whatever listing it is in.
+    fn list_as_revoked(transaction: &mut Transaction<'_>, org: &OrgId, pointer: &Pointer) {
+        transaction.delete(Self::listed(pointer, org, TokenState::Active)).delete(Self::listed(
+            pointer,
+            org,
+            TokenState::Expired,
+        ));
+        if let Some(expiry) = Self::expiry(pointer, org) {
+            transaction.delete(expiry);
+        }
+        transaction.put(Self::listed(pointer, org, TokenState::Revoked), pointer);
     }
 }
 
@@ -127,6 +195,8 @@ pub struct Listing<'a> {
     pub after: Option<&'a str>,
     /// Maximum number of results, at least 1.
     pub limit: usize,
+    /// The request that lists them, for the audit entries of tokens that it finds ended.
+    pub request_id: &'a str,
 }
 
 impl Listing<'_> {
@@ -232,18 +302,10 @@ impl Store {
             replaces: None,
             superseded: false,
         };
-        let pointer = token.pointer(plain.hash());
         let subject = Subject::new(OrgUserToken::SUBJECT, &token.id);
         let entry = Entry::done(&self.clock, caller, "org_user_token.issue", subject.clone())?;
         let mut transaction = self.transaction();
-        transaction
-            .put_new(keys::token(plain.hash()), &StoredToken::OrgUser(token.clone()))
-            .put_new(keys::org_user_token_by_id(org, &token.id), &pointer)
-            .put_new(pointer.listed(org, TokenState::Active), &pointer);
-        if let Some(expiry) = pointer.expiry(org) {
-            transaction.put_new(expiry, &pointer);
-        }
-        transaction.audit(org, &entry);
+        transaction.put_token(&token, plain.hash()).audit(org, &entry);
         let key = transaction.once(org, once, caller, subject);
         match transaction.commit().await? {
             Committed::Yes => Ok(Issued::Done(Box::new(token), plain)),
@@ -297,7 +359,7 @@ impl Store {
             if let Some(own) = listing.bound_to {
                 pointers.retain(|(_, pointer)| pointer.bound_to.as_ref() == Some(own));
             }
-            let followed = self.follow(org, &pointers, listing.states).await?;
+            let followed = self.follow(org, &pointers, listing).await?;
             let room = listing.limit - page.tokens.len();
             if followed.len() > room {
                 page.tokens.extend(followed.into_iter().take(room));
@@ -342,33 +404,29 @@ impl Store {
         &self,
         org: &OrgId,
         pointers: &[(String, Pointer)],
-        states: StateFilter,
+        listing: &Listing<'_>,
     ) -> Result<Vec<OrgUserToken>, StoreError> {
-        let now = self.clock.now();
         let mut tokens: Vec<OrgUserToken> = Vec::with_capacity(pointers.len());
         for chunk in pointers.chunks(100) {
             let hashes = chunk.iter().map(|(_, pointer)| pointer.hash);
-            let from = tokens.len();
-            for token in self.stored_tokens(hashes).await? {
+            let mut found = self.stored_tokens(hashes).await?;
+            let bindings = found.iter().filter_map(|token| match token {
+                StoredToken::OrgUser(token) => token.bound_to.as_ref(),
+                _ => None,
+            });
+            let members = self.current_members(org, bindings).await?;
+            for token in &mut found {
                 if let StoredToken::OrgUser(token) = token {
-                    tokens.push(token);
+                    token.member_left = token.bound_to.as_ref().is_some_and(|own| !members.contains(&own.member));
                 }
             }
-            let found = &mut tokens[from..];
-            let members = self.current_members(org, found.iter().filter_map(|token| token.bound_to.as_ref())).await?;
-            for token in found {
-                token.member_left = token.bound_to.as_ref().is_some_and(|own| !members.contains(&own.member));
-                if token.state(now) == TokenState::Active && self.is_superseded(token.rotated.as_ref()).await? {
-                    token.superseded = true;
-                    let hash =
-                        chunk.iter().find(|(_, pointer)| pointer.id == token.id).map(|(_, pointer)| pointer.hash);
-                    if let Some(hash) = hash {
-                        self.settle_superseded(hash, &StoredToken::OrgUser(token.clone())).await;
-                    }
-                }
-            }
+            let pointer_to = |token: &StoredToken| chunk.iter().find(|(_, pointer)| pointer.id.as_str() == token.id());
+            let hash_of = |token: &StoredToken| pointer_to(token).map(|(_, pointer)| pointer.hash);
+            self.note_superseded(&mut found, hash_of, listing.request_id).await?;
+            tokens.extend(found.into_iter().filter_map(OrgUserToken::of));
         }
-        tokens.retain(|token| states.states().contains(&token.state(now)));
+        let now = self.clock.now();
+        tokens.retain(|token| listing.states.states().contains(&token.state(now)));
         tokens.sort_by_cached_key(|token| keys::org_user_token_sort_key(&token.user_identifier, &token.id));
         Ok(tokens)
     }
@@ -387,9 +445,9 @@ impl Store {
                 let mut transaction = self.transaction();
                 // If another listing or a revocation moved it first, there is nothing to do.
                 transaction
-                    .delete_existing(pointer.listed(org, TokenState::Active))
-                    .put(pointer.listed(org, TokenState::Expired), &pointer);
-                if let Some(expiry) = pointer.expiry(org) {
+                    .delete_existing(OrgUserToken::listed(&pointer, org, TokenState::Active))
+                    .put(OrgUserToken::listed(&pointer, org, TokenState::Expired), &pointer);
+                if let Some(expiry) = OrgUserToken::expiry(&pointer, org) {
                     transaction.delete(expiry);
                 }
                 transaction.commit().await.map(|_| ())
@@ -405,123 +463,6 @@ impl Store {
         let Some(StoredToken::OrgUser(mut token)) = self.stored_token(pointer.hash).await? else { return Ok(None) };
         self.note_membership(&mut token).await?;
         Ok(Some(token))
-    }
-
-    /// What a rotation of the token with this ID finds. `received_at` is when the call came in, in
-    /// milliseconds since 1970.
-    pub async fn org_user_token_to_rotate(
-        &self,
-        org: &OrgId,
-        id: &TokenId,
-        received_at: u64,
-    ) -> Result<Found<OrgUserToken>, StoreError> {
-        let pointer: Option<Pointer> = self.get(keys::org_user_token_by_id(org, id)).await?;
-        let Some(pointer) = pointer else { return Ok(Found::NotFound) };
-        let Some(StoredToken::OrgUser(mut token)) = self.stored_token(pointer.hash).await? else {
-            return Ok(Found::NotFound);
-        };
-        self.note_membership(&mut token).await?;
-        self.to_rotate(token, pointer.hash, received_at).await
-    }
-
-    /// Gives a token a successor for the same user and membership.
-    pub async fn rotate_org_user_token(
-        &self,
-        old: Old<OrgUserToken>,
-        rotation: Rotation,
-        authority: Authority<'_>,
-        caller: &Caller,
-        once: Option<&Once>,
-    ) -> Result<Successor<OrgUserToken>, StoreError> {
-        let Old { token: old, hash, successor } = old;
-        let now = self.clock.now();
-        let plain = Token::generate(TokenKind::OrgUser)?;
-        let replaces = Replaces { id: old.id.clone(), hash, until_first_use: rotation.until_first_use };
-        let token = OrgUserToken {
-            id: TokenId::new(&self.clock)?,
-            token_prefix: plain.shown_prefix(),
-            created_at: now,
-            created_by: caller.actor.clone(),
-            expires_at: rotation.expires_at,
-            last_used_at: None,
-            rotated: None,
-            replaces: Some(replaces),
-            superseded: false,
-            ..old.clone()
-        };
-        let before = old.rotated.as_ref().map_or(old.expires_at, |rotated| rotated.expires_at);
-        let rotated = Rotated {
-            id: token.id.clone(),
-            hash: plain.hash(),
-            expires_at: before,
-            until_first_use: rotation.until_first_use,
-        };
-        let (org, subject) = (&old.org_id, Subject::new(OrgUserToken::SUBJECT, &token.id));
-        let rotate =
-            Entry::done(&self.clock, caller, "org_user_token.rotate", Subject::new(OrgUserToken::SUBJECT, &old.id))?
-                .with_detail(format!("replaced by {}", token.id));
-        let issue = Entry::done(&self.clock, caller, "org_user_token.issue", subject.clone())?
-            .with_detail(format!("replaces {}", old.id));
-        let (listed, new) = (old.pointer(hash), token.pointer(plain.hash()));
-        let mut transaction = self.transaction();
-        // First, so that a caller who was cut off learns nothing from the other conditions.
-        let own_checks = transaction.require_authority(authority);
-        let end = rotation.end_of_old(now, before);
-        transaction.rotate(keys::token(hash), old.rotated.as_ref(), &rotated, end, false, caller)?;
-        match end {
-            None => {
-                transaction.list_as_revoked(org, &listed);
-            }
-            Some(end) => {
-                let shortened = Pointer { expires_at: Some(end), ..listed.clone() };
-                transaction
-                    .put(keys::org_user_token_by_id(org, &old.id), &shortened)
-                    .put_existing(shortened.listed(org, TokenState::Active), &shortened)
-                    .move_expiry(listed.expiry(org), keys::org_user_token_expiry(org, end, &old.id), &shortened);
-            }
-        }
-        if let (Some(unused), Some(rotated)) = (&successor, &old.rotated) {
-            let entry = Entry::done(
-                &self.clock,
-                caller,
-                "org_user_token.revoke",
-                Subject::new(OrgUserToken::SUBJECT, &unused.id),
-            )?
-            .with_detail("its predecessor was rotated again".to_owned());
-            transaction.revoke_unused(keys::token(rotated.hash), caller)?;
-            transaction.list_as_revoked(org, &unused.pointer(rotated.hash)).audit(org, &entry);
-        }
-        transaction
-            .put_new(keys::token(plain.hash()), &StoredToken::OrgUser(token.clone()))
-            .put_new(keys::org_user_token_by_id(org, &token.id), &new)
-            .put_new(new.listed(org, TokenState::Active), &new);
-        if let Some(expiry) = new.expiry(org) {
-            transaction.put_new(expiry, &new);
-        }
-        transaction.audit(org, &issue).audit(org, &rotate);
-        let key = transaction.once(org, once, caller, subject);
-        let mut backoff = Backoff::new();
-        loop {
-            match transaction.try_commit(&mut backoff).await? {
-                Some(Committed::Yes) => return Ok(Successor::Done(Box::new(token), plain)),
-                Some(Committed::No(index)) if index < own_checks => return Ok(Successor::CallerChanged),
-                Some(Committed::No(index)) if Some(index) == key => {
-                    let repeated = self.repeated(org, once, caller).await?;
-                    return repeated.map(Successor::Repeated).ok_or(StoreError::Unavailable);
-                }
-                // Another call may have changed it meanwhile.
-                outcome => match self.stored_token(hash).await? {
-                    Some(StoredToken::OrgUser(now)) if now.rotated != old.rotated => {
-                        return Ok(match self.repeated(org, once, caller).await? {
-                            Some(repeat) => Successor::Repeated(repeat),
-                            None => Successor::Conflict,
-                        });
-                    }
-                    _ if outcome.is_some() => return Ok(Successor::NotFound),
-                    _ => {}
-                },
-            }
-        }
     }
 
     /// Revokes a token of this organization by ID. Idempotent; false if there is no such token.
@@ -560,11 +501,9 @@ impl Store {
         let mut backoff = Backoff::persistent();
         loop {
             let mut transaction = self.transaction();
-            transaction
-                .revoke_as_read(keys::token(pointer.hash), (pointer.expires_at, false), caller)?
-                .list_as_revoked(org, &pointer)
-                .audit(org, &entry)
-                .tell(cause, pointer.hash, &Recipient::Org(org.clone()), None, &entry);
+            transaction.revoke_as_read(keys::token(pointer.hash), (pointer.expires_at, true), cause, caller)?;
+            OrgUserToken::list_as_revoked(&mut transaction, org, &pointer);
+            transaction.audit(org, &entry).tell(cause, pointer.hash, &Recipient::Org(org.clone()), None, &entry);
             if transaction.try_commit(&mut backoff).await? == Some(Committed::Yes) {
                 return Ok(true);
             }

@@ -15,24 +15,34 @@
 //! listing revokes the old token, so that it shows why it ended. API keys count towards the plan's
 //! limit once: the successor does, the old key no longer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::audit::{Caller, Entry, Subject};
-use super::idempotency::Repeat;
+use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
-use super::tokens::{ApiKey, OrgUserToken, Rotated, StoredToken};
-use super::{Condition, Store, StoreError, Transaction};
+use super::leaks::Cause;
+use super::members::Authority;
+use super::tokens::{ApiKey, Replaces, Rotated, StoredToken};
+use super::{Backoff, Committed, Condition, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::TokenState;
-use crate::secret::{Token, TokenHash};
+use crate::error::ApiError;
+use crate::ids::{OrgId, TokenId};
+use crate::secret::{Token, TokenHash, TokenKind};
 
 /// The longest overlap, and its length where it ends at the successor's first use.
 pub const MAX_OVERLAP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The longest chain of unused successors that is followed.
 const MAX_CHAIN: usize = 20;
+
+/// Tokens that a listing revokes at the same time.
+const CONCURRENCY: usize = 16;
 
 /// How a token is rotated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +107,8 @@ impl Transaction<'_> {
     pub(super) fn revoke_as_read(
         &mut self,
         key: Key,
-        (expires_at, uncounted): (Option<Moment>, bool),
+        (expires_at, is_counted): (Option<Moment>, bool),
+        cause: Cause<'_>,
         caller: &Caller,
     ) -> Result<&mut Self, StoreError> {
         let mut values = self.store.revocation(caller)?.to_vec();
@@ -108,10 +119,47 @@ impl Transaction<'_> {
             }
             None => "attribute_not_exists(#expires_at)",
         };
-        let counts = if uncounted { "attribute_exists(#uncounted)" } else { "attribute_not_exists(#uncounted)" };
+        let counts = if is_counted { "attribute_not_exists" } else { "attribute_exists" };
         let is_as_read =
-            format!("attribute_exists(pk) AND attribute_not_exists(#revoked_at) AND {expiry} AND {counts}");
-        Ok(self.update(key, "SET #revoked_at = :now, #revoked_by = :by", &is_as_read, &values))
+            format!("attribute_exists(pk) AND attribute_not_exists(#revoked_at) AND {expiry} AND {counts}(#uncounted)");
+        let change = match cause {
+            // A call with the token: a successor that was never used before ends what it replaces.
+            Cause::Own => "SET #revoked_at = :now, #revoked_by = :by, #last_used_at = :now",
+            Cause::Asked(_) | Cause::Leaked(_) => "SET #revoked_at = :now, #revoked_by = :by",
+        };
+        Ok(self.update(key, change, &is_as_read, &values))
+    }
+
+    /// Moves the pointers of a token that was rotated and ends at this time, or without it at once.
+    fn end_rotated<T: Rotatable>(&mut self, token: &T, hash: TokenHash, end: Option<Moment>) {
+        let (org, listed) = (token.org_id(), token.pointer(hash));
+        let Some(end) = end else { return T::list_as_revoked(self, org, &listed) };
+        let shortened = T::ending(&listed, end);
+        self.put(T::by_id(org, token.id()), &shortened).put_if(
+            T::listed(&shortened, org, TokenState::Active),
+            &shortened,
+            Some(Condition::plain(EXISTS)),
+        );
+        if let Some(expiry) = T::expiry(&shortened, org) {
+            // One item may be written once in a transaction.
+            if let Some(before) = T::expiry(&listed, org).filter(|before| *before != expiry) {
+                self.delete(before);
+            }
+            self.put(expiry, &shortened);
+        }
+    }
+
+    /// Writes a new token and its pointers.
+    pub(super) fn put_token<T: Rotatable>(&mut self, token: &T, hash: TokenHash) -> &mut Self {
+        let (org, pointer) = (token.org_id(), token.pointer(hash));
+        let stored: StoredToken = token.clone().into();
+        self.put_new(keys::token(hash), &stored)
+            .put_new(T::by_id(org, token.id()), &pointer)
+            .put_new(T::listed(&pointer, org, TokenState::Active), &pointer);
+        if let Some(expiry) = T::expiry(&pointer, org) {
+            self.put_new(expiry, &pointer);
+        }
+        self
     }
 
     /// Revokes a successor that was never used.
@@ -123,44 +171,28 @@ impl Transaction<'_> {
             &self.store.revocation(caller)?,
         ))
     }
-
-    /// Replaces an item that must exist.
-    pub(super) fn put_existing<T: Serialize>(&mut self, key: Key, body: &T) -> &mut Self {
-        self.put_if(key, body, Some(Condition::plain("attribute_exists(pk)")))
-    }
-
-    /// Moves a token to another place in the expiry order.
-    pub(super) fn move_expiry<T: Serialize>(&mut self, from: Option<Key>, to: Key, pointer: &T) -> &mut Self {
-        // One item may be written once in a transaction.
-        if let Some(from) = from.filter(|from| *from != to) {
-            self.delete(from);
-        }
-        self.put(to, pointer)
-    }
 }
+
+/// The condition that an item exists.
+const EXISTS: &str = "attribute_exists(pk)";
 
 /// A token that may be rotated, as it was read.
 #[derive(Debug, Clone)]
 pub struct Old<T> {
-    /// The token.
-    pub token: T,
-    pub(super) hash: TokenHash,
+    pub(super) token: T,
+    /// As [`Rotate::expires_at`].
+    pub(super) expires_at: Option<Moment>,
+    hash: TokenHash,
+    rotated: Option<Rotated>,
     /// Its successor, which is active and unused.
-    pub(super) successor: Option<T>,
-}
-
-impl<T: Rotatable> Old<T> {
-    /// When it expired before it was rotated, and its successor expires unless that is given.
-    pub fn expires_at(&self) -> Option<Moment> {
-        self.token.rotated().map_or_else(|| self.token.expires_at(), |rotated| rotated.expires_at)
-    }
+    successor: Option<T>,
 }
 
 /// What was found under an ID that is to be rotated.
 #[derive(Debug, Clone)]
-pub enum Found<T> {
+pub enum Found<O> {
     /// It may be rotated.
-    Old(Box<Old<T>>),
+    Old(Box<O>),
     /// There is no such active token, or its successor was used.
     NotFound,
     /// Another call has rotated it since this one came in.
@@ -188,93 +220,246 @@ pub enum Successor<T> {
     Repeated(Repeat),
 }
 
-/// A kind of token that can be rotated.
-pub trait Rotatable: Clone + Sized {
+/// Who rotates a token.
+#[derive(Debug, Clone, Copy)]
+pub struct By<'a> {
+    /// The calling API key and its hash, if the caller is one.
+    pub api_key: Option<&'a (ApiKey, TokenHash)>,
+    /// The right to rotate, if it is not that of the API key.
+    pub authority: Authority<'a>,
+    /// For the audit log.
+    pub caller: &'a Caller,
+    /// The request, if it has an idempotency key.
+    pub once: Option<&'a Once>,
+}
+
+/// What can be rotated by ID.
+pub trait Rotate: Sized + Send {
+    /// Its ID.
+    type Id: Sync;
+    /// It, as it was read.
+    type Old: Send + Sync;
+
+    /// The answer if there is none with this ID.
+    const NOT_FOUND: ApiError;
+
+    /// What a rotation finds under this ID of this organization. `received_at` is when the call came
+    /// in, in milliseconds since 1970.
+    fn find(
+        store: &Store,
+        org: &OrgId,
+        id: &Self::Id,
+        received_at: u64,
+    ) -> impl Future<Output = Result<Found<Self::Old>, StoreError>> + Send;
+
+    /// When it expired before it was rotated, and its successor expires unless that is given.
+    fn expires_at(old: &Self::Old) -> Option<Moment>;
+
+    /// How a successor that expires at this time exceeds the API key that is to create it.
+    fn exceeds(old: &Self::Old, by: &ApiKey, expires_at: Option<Moment>) -> Option<&'static str>;
+
+    /// Creates a successor with the same rights.
+    fn rotate(
+        store: &Store,
+        old: Self::Old,
+        rotation: Rotation,
+        by: By<'_>,
+    ) -> impl Future<Output = Result<Successor<Self>, StoreError>> + Send;
+}
+
+impl<T: Rotatable> Rotate for T {
+    type Id = TokenId;
+    type Old = Old<T>;
+
+    const NOT_FOUND: ApiError = ApiError::TokenNotFound;
+
+    async fn find(store: &Store, org: &OrgId, id: &TokenId, received_at: u64) -> Result<Found<Old<T>>, StoreError> {
+        store.to_rotate(org, id, received_at).await
+    }
+
+    fn expires_at(old: &Old<T>) -> Option<Moment> {
+        old.expires_at
+    }
+
+    fn exceeds(old: &Old<T>, by: &ApiKey, expires_at: Option<Moment>) -> Option<&'static str> {
+        <T as Rotatable>::exceeds(old, by, expires_at)
+    }
+
+    async fn rotate(store: &Store, old: Old<T>, rotation: Rotation, by: By<'_>) -> Result<Successor<T>, StoreError> {
+        store.rotate_token(old, rotation, by).await
+    }
+}
+
+/// A kind of token that can be rotated: where its pointers are, and how they are named.
+pub(super) trait Rotatable: Clone + Into<StoredToken> + Send + Sync {
+    /// What is stored by ID, in a listing and in expiry order.
+    type Pointer: Serialize + DeserializeOwned + Clone + Send + Sync;
+
+    /// The name of this kind in audit entries.
+    const KIND: &'static str;
+    /// The verb in the audit entry of a new one.
+    const MADE: &'static str;
+    /// Whether the plan limits their number.
+    const IS_COUNTED: bool;
+
     /// This kind of token, if it is one.
     fn of(token: StoredToken) -> Option<Self>;
-    /// Its state at this time.
-    fn state_at(&self, now: Moment) -> TokenState;
-    /// Its successor, if it was rotated.
-    fn rotated(&self) -> Option<&Rotated>;
-    /// When it expires.
+    fn id(&self) -> &TokenId;
+    fn org_id(&self) -> &OrgId;
     fn expires_at(&self) -> Option<Moment>;
-    /// When it was last used.
-    fn last_used_at(&self) -> Option<Moment>;
+    /// Whether it counts towards the plan's limit, if that limits their number.
+    fn is_counted(&self) -> bool;
+    /// The kind of the secret of its successor.
+    fn secret(&self) -> TokenKind;
+    /// A successor with the same rights.
+    fn succeeded_by(&self, new: NewToken) -> Self;
+    /// As [`Rotate::exceeds`].
+    fn exceeds(old: &Old<Self>, by: &ApiKey, expires_at: Option<Moment>) -> Option<&'static str>;
+
+    fn pointer(&self, hash: TokenHash) -> Self::Pointer;
+    fn hash(pointer: &Self::Pointer) -> TokenHash;
+    /// The pointer of a token that was rotated and ends at this time.
+    fn ending(pointer: &Self::Pointer, end: Moment) -> Self::Pointer;
+    fn by_id(org: &OrgId, id: &TokenId) -> Key;
+    fn listed(pointer: &Self::Pointer, org: &OrgId, state: TokenState) -> Key;
+    fn expiry(pointer: &Self::Pointer, org: &OrgId) -> Option<Key>;
+    /// Moves an active token to the listing of the revoked ones.
+    fn list_as_revoked(transaction: &mut Transaction<'_>, org: &OrgId, pointer: &Self::Pointer);
 }
 
-impl Rotatable for OrgUserToken {
-    fn of(token: StoredToken) -> Option<Self> {
-        match token {
-            StoredToken::OrgUser(token) => Some(token),
-            _ => None,
-        }
-    }
-
-    fn state_at(&self, now: Moment) -> TokenState {
-        self.state(now)
-    }
-
-    fn rotated(&self) -> Option<&Rotated> {
-        self.rotated.as_ref()
-    }
-
-    fn expires_at(&self) -> Option<Moment> {
-        self.expires_at
-    }
-
-    fn last_used_at(&self) -> Option<Moment> {
-        self.last_used_at
-    }
-}
-
-impl Rotatable for ApiKey {
-    fn of(token: StoredToken) -> Option<Self> {
-        match token {
-            StoredToken::ApiKey(key) => Some(key),
-            _ => None,
-        }
-    }
-
-    fn state_at(&self, now: Moment) -> TokenState {
-        self.state(now)
-    }
-
-    fn rotated(&self) -> Option<&Rotated> {
-        self.rotated.as_ref()
-    }
-
-    fn expires_at(&self) -> Option<Moment> {
-        self.expires_at
-    }
-
-    fn last_used_at(&self) -> Option<Moment> {
-        self.last_used_at
-    }
+/// What a successor does not take over from what it replaces.
+pub(super) struct NewToken {
+    pub id: TokenId,
+    pub shown_prefix: String,
+    pub created_at: Moment,
+    pub created_by: Subject,
+    pub expires_at: Option<Moment>,
+    pub replaces: Replaces,
 }
 
 impl Store {
-    /// What a rotation finds. `received_at` is when the call came in, in milliseconds since 1970.
-    pub(super) async fn to_rotate<T: Rotatable>(
+    async fn to_rotate<T: Rotatable>(
         &self,
-        token: T,
-        hash: TokenHash,
+        org: &OrgId,
+        id: &TokenId,
         received_at: u64,
-    ) -> Result<Found<T>, StoreError> {
-        let now = self.clock.now();
-        let successor = match token.rotated() {
+    ) -> Result<Found<Old<T>>, StoreError> {
+        let pointer: Option<T::Pointer> = self.get(T::by_id(org, id)).await?;
+        let Some(hash) = pointer.as_ref().map(T::hash) else { return Ok(Found::NotFound) };
+        let Some(mut stored) = self.stored_token(hash).await? else { return Ok(Found::NotFound) };
+        let rotated = stored.rotated().cloned();
+        let successor = match &rotated {
             // This call was on its way when the other one rotated the token.
             Some(rotated) if rotated.id.milliseconds() > received_at => return Ok(Found::Conflict),
-            Some(rotated) => self.stored_token(rotated.hash).await?.and_then(T::of),
+            Some(rotated) => self.stored_token(rotated.hash).await?,
             None => None,
         };
-        if token.state_at(now) != TokenState::Active
-            || self.is_superseded(token.rotated()).await?
-            || successor.as_ref().is_some_and(|successor| successor.last_used_at().is_some())
-        {
+        self.note_all(&mut stored).await?;
+        let now = self.clock.now();
+        if !stored.is_active(now) || successor.as_ref().is_some_and(|successor| successor.last_used_at().is_some()) {
             return Ok(Found::NotFound);
         }
-        let successor = successor.filter(|successor| successor.state_at(now) == TokenState::Active);
-        Ok(Found::Old(Box::new(Old { token, hash, successor })))
+        let successor = successor.filter(|successor| successor.is_active(now)).and_then(T::of);
+        let Some(token) = T::of(stored) else { return Ok(Found::NotFound) };
+        let expires_at = rotated.as_ref().map_or_else(|| token.expires_at(), |rotated| rotated.expires_at);
+        Ok(Found::Old(Box::new(Old { token, expires_at, hash, rotated, successor })))
+    }
+
+    async fn rotate_token<T: Rotatable>(
+        &self,
+        old: Old<T>,
+        rotation: Rotation,
+        by: By<'_>,
+    ) -> Result<Successor<T>, StoreError> {
+        let By { api_key, authority, caller, once } = by;
+        let Old { token: old, expires_at: before, hash, rotated: was, successor } = old;
+        let org = old.org_id();
+        let mut max = None;
+        if T::IS_COUNTED {
+            let stored = self.org(org).await?.ok_or(StoreError::Defect)?;
+            if stored.suspended {
+                return Ok(match api_key {
+                    Some((_, own)) if self.is_revoked(*own).await? => Successor::CallerRevoked,
+                    _ => Successor::Suspended,
+                });
+            }
+            max = stored.plan.max_api_keys();
+        }
+        let (now, plain) = (self.clock.now(), Token::generate(old.secret())?);
+        let token = old.succeeded_by(NewToken {
+            id: TokenId::new(&self.clock)?,
+            shown_prefix: plain.shown_prefix(),
+            created_at: now,
+            created_by: caller.actor.clone(),
+            expires_at: rotation.expires_at,
+            replaces: Replaces { id: old.id().clone(), hash, until_first_use: rotation.until_first_use },
+        });
+        let rotated = Rotated {
+            id: token.id().clone(),
+            hash: plain.hash(),
+            expires_at: before,
+            until_first_use: rotation.until_first_use,
+        };
+        let entry = |verb: &str, id: &TokenId, detail: String| -> Result<Entry, StoreError> {
+            let entry = Entry::done(&self.clock, caller, &format!("{}.{verb}", T::KIND), Subject::new(T::KIND, id))?;
+            Ok(entry.with_detail(detail))
+        };
+        let rotate = entry("rotate", old.id(), format!("replaced by {}", token.id()))?;
+        let made = entry(T::MADE, token.id(), format!("replaces {}", old.id()))?;
+        let mut transaction = self.transaction();
+        // First, so that a caller who was cut off learns nothing from the other conditions.
+        let own_checks = transaction.require_authority(authority);
+        let is_itself = api_key.is_some_and(|(_, own)| *own == hash);
+        if let Some(api_key) = api_key.filter(|_| !is_itself) {
+            transaction.require_api_key(api_key);
+        }
+        let own = transaction.writes.len();
+        let end = rotation.end_of_old(now, before);
+        transaction.rotate(keys::token(hash), was.as_ref(), &rotated, end, T::IS_COUNTED, caller)?;
+        transaction.end_rotated(&old, hash, end);
+        if let (Some(unused), Some(was)) = (&successor, &was) {
+            let entry = entry("revoke", unused.id(), "its predecessor was rotated again".to_owned())?;
+            transaction.revoke_unused(keys::token(was.hash), caller)?;
+            T::list_as_revoked(&mut transaction, org, &unused.pointer(was.hash));
+            transaction.audit(org, &entry);
+        }
+        // The successor takes over what the old token or an unused successor counts. Neither counts if
+        // that successor was revoked.
+        let is_counted = old.is_counted() || successor.as_ref().is_some_and(T::is_counted);
+        let limit = transaction.writes.len();
+        if T::IS_COUNTED && !is_counted {
+            transaction.count_api_key(org, max);
+        }
+        let after = transaction.writes.len();
+        transaction.put_token(&token, plain.hash()).audit(org, &made).audit(org, &rotate);
+        let key_used = transaction.once(org, once, caller, Subject::new(T::KIND, token.id()));
+        let mut backoff = Backoff::new();
+        loop {
+            let outcome = transaction.try_commit(&mut backoff).await?;
+            match outcome {
+                Some(Committed::Yes) => return Ok(Successor::Done(Box::new(token), plain)),
+                Some(Committed::No(index)) if index < own_checks => return Ok(Successor::CallerChanged),
+                Some(Committed::No(index)) if index < own => return Ok(Successor::CallerRevoked),
+                Some(Committed::No(index)) if (limit..after).contains(&index) => {
+                    return Ok(Successor::PlanLimitReached);
+                }
+                _ => {}
+            }
+            // Whatever refused it, the same request may have been carried out meanwhile.
+            if let Some(repeat) = self.repeated(org, once, caller).await? {
+                return Ok(Successor::Repeated(repeat));
+            }
+            match outcome {
+                Some(Committed::No(index)) if Some(index) == key_used => return Err(StoreError::Unavailable),
+                _ => {}
+            }
+            match self.stored_token(hash).await? {
+                Some(stored) if stored.rotated() != was.as_ref() => return Ok(Successor::Conflict),
+                _ if outcome.is_some() && is_itself => return Ok(Successor::CallerRevoked),
+                _ if outcome.is_some() => return Ok(Successor::NotFound),
+                _ => {}
+            }
+        }
     }
 
     /// Finds out whether a token has ended because its successor was used. One more read, and one
@@ -293,6 +478,59 @@ impl Store {
         Ok(true)
     }
 
+    /// As [`Self::is_superseded`], for the active ones among up to 100 tokens at once: one more read,
+    /// and one for each generation of unused successors. Those that have ended are revoked, so that
+    /// listings tell: `hash_of` knows their hashes, and `request_id` is that of the listing.
+    pub(super) async fn note_superseded(
+        &self,
+        tokens: &mut [StoredToken],
+        hash_of: impl Fn(&StoredToken) -> Option<TokenHash>,
+        request_id: &str,
+    ) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let rotated = tokens.iter().filter(|token| token.is_active(now));
+        let rotated = rotated.filter_map(|token| Some((token.id(), token.rotated()?.clone())));
+        let superseded = self.superseded(rotated.collect()).await?;
+        let mut ended: Vec<(TokenHash, &StoredToken)> = Vec::with_capacity(superseded.len());
+        for token in tokens.iter_mut().filter(|token| superseded.contains(&token.id())) {
+            token.supersede();
+            ended.extend(hash_of(token).map(|hash| (hash, &*token)));
+        }
+        for some in ended.chunks(CONCURRENCY) {
+            join_all(some.iter().map(|(hash, token)| self.settle_superseded(*hash, token, request_id))).await;
+        }
+        Ok(())
+    }
+
+    /// The IDs of those of these tokens that have ended because a successor was used.
+    async fn superseded(&self, rotated: Vec<(String, Rotated)>) -> Result<BTreeSet<String>, StoreError> {
+        let mut open = rotated;
+        open.retain(|(_, rotated)| rotated.until_first_use);
+        let mut ended = BTreeSet::new();
+        for _ in 0..MAX_CHAIN {
+            if open.is_empty() {
+                return Ok(ended);
+            }
+            let successors = self.stored_tokens(open.iter().map(|(_, rotated)| rotated.hash)).await?;
+            let successors: BTreeMap<String, StoredToken> =
+                successors.into_iter().map(|successor| (successor.id(), successor)).collect();
+            let mut next = Vec::new();
+            for (id, rotated) in open {
+                match successors.get(rotated.id.as_str()) {
+                    Some(successor) if successor.last_used_at().is_some() => {
+                        ended.insert(id);
+                    }
+                    Some(successor) => next.extend(successor.rotated().cloned().map(|rotated| (id, rotated))),
+                    None => {}
+                }
+            }
+            open = next;
+        }
+        // Nobody rotates that often without a use: end them.
+        ended.extend(open.into_iter().map(|(id, _)| id));
+        Ok(ended)
+    }
+
     /// Records the first use of a successor. This ends what it replaces.
     ///
     /// # Errors
@@ -307,35 +545,36 @@ impl Store {
 
     /// Revokes a token whose successor was used, so that listings tell. If that fails, the next listing
     /// does it: the token has ended already.
-    pub(super) async fn settle_superseded(&self, hash: TokenHash, token: &StoredToken) {
-        if let Err(error) = self.revoke_superseded(hash, token).await {
+    async fn settle_superseded(&self, hash: TokenHash, token: &StoredToken, request_id: &str) {
+        let Some(Rotated { id: successor, .. }) = token.rotated() else { return };
+        let settled = match token {
+            StoredToken::ApiKey(key) => self.revoke_superseded(hash, key, successor, request_id).await,
+            StoredToken::OrgUser(token) => self.revoke_superseded(hash, token, successor, request_id).await,
+            // Other kinds have no successors.
+            StoredToken::Bot(_) | StoredToken::EmailVerified(_) | StoredToken::OrgAccess(_) => return,
+        };
+        if let Err(error) = settled {
             tracing::warn!(%error, "a token whose successor was used is still listed as active");
         }
     }
 
-    async fn revoke_superseded(&self, hash: TokenHash, token: &StoredToken) -> Result<(), StoreError> {
-        let Some(Rotated { id, .. }) = token.rotated() else { return Ok(()) };
-        let kind = token.kind_name();
-        let by = Subject::new(kind, id);
-        let caller = Caller { actor: by, source_ip: None, request_id: String::new(), workload: None };
-        let entry = Entry::done(&self.clock, &caller, &format!("{kind}.revoke"), Subject::new(kind, token.id()))?
-            .with_detail("its successor was used".to_owned());
+    async fn revoke_superseded<T: Rotatable>(
+        &self,
+        hash: TokenHash,
+        token: &T,
+        successor: &TokenId,
+        request_id: &str,
+    ) -> Result<(), StoreError> {
+        let (by, request_id) = (Subject::new(T::KIND, successor), request_id.to_owned());
+        let caller = Caller { actor: by, source_ip: None, request_id, workload: None };
+        let (action, subject) = (format!("{}.revoke", T::KIND), Subject::new(T::KIND, token.id()));
+        let entry = Entry::done(&self.clock, &caller, &action, subject)?;
+        let entry = entry.with_detail("its successor was used".to_owned());
         let mut transaction = self.transaction();
-        let org = match token {
-            StoredToken::OrgUser(token) => {
-                transaction.revoke_as_read(keys::token(hash), (token.expires_at, false), &caller)?;
-                transaction.list_org_user_token_as_revoked(token, hash);
-                &token.org_id
-            }
-            StoredToken::ApiKey(key) => {
-                transaction.revoke_as_read(keys::token(hash), (key.expires_at, key.uncounted), &caller)?;
-                transaction.list_replaced_api_key_as_revoked(key, hash);
-                &key.org_id
-            }
-            // Other kinds have no successors.
-            _ => return Ok(()),
-        };
+        let as_read = (token.expires_at(), token.is_counted());
+        transaction.revoke_as_read(keys::token(hash), as_read, Cause::Asked("revoke"), &caller)?;
+        T::list_as_revoked(&mut transaction, token.org_id(), &token.pointer(hash));
         // If another call has changed it meanwhile, the next listing settles it.
-        transaction.audit(org, &entry).commit().await.map(|_| ())
+        transaction.audit(token.org_id(), &entry).commit().await.map(|_| ())
     }
 }

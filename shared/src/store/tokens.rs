@@ -522,6 +522,15 @@ impl StoredToken {
         }
     }
 
+    /// Notes that its successor's first use has ended it.
+    pub(super) fn supersede(&mut self) {
+        match self {
+            StoredToken::ApiKey(key) => key.superseded = true,
+            StoredToken::OrgUser(token) => token.superseded = true,
+            StoredToken::Bot(_) | StoredToken::EmailVerified(_) | StoredToken::OrgAccess(_) => {}
+        }
+    }
+
     /// When it was last used. Bot tokens live for a day at most and do not keep it.
     pub fn last_used_at(&self) -> Option<Moment> {
         match self {
@@ -587,16 +596,24 @@ impl Store {
     /// bot and trust of a bot token.
     pub async fn token(&self, token: &Token) -> Result<Option<StoredToken>, StoreError> {
         let mut stored = self.stored_token(token.hash()).await?;
-        match &mut stored {
-            Some(StoredToken::ApiKey(key)) => key.superseded = self.is_superseded(key.rotated.as_ref()).await?,
-            Some(StoredToken::OrgUser(token)) => {
+        if let Some(stored) = &mut stored {
+            self.note_all(stored).await?;
+        }
+        Ok(stored)
+    }
+
+    /// Finds out what else decides whether a token is active: see [`Self::token`].
+    pub(super) async fn note_all(&self, stored: &mut StoredToken) -> Result<(), StoreError> {
+        match stored {
+            StoredToken::ApiKey(key) => key.superseded = self.is_superseded(key.rotated.as_ref()).await?,
+            StoredToken::OrgUser(token) => {
                 token.superseded = self.is_superseded(token.rotated.as_ref()).await?;
                 self.note_membership(token).await?;
             }
-            Some(StoredToken::Bot(token)) => self.note_acting(token).await?,
-            _ => {}
+            StoredToken::Bot(token) => self.note_acting(token).await?,
+            StoredToken::EmailVerified(_) | StoredToken::OrgAccess(_) => {}
         }
-        Ok(stored)
+        Ok(())
     }
 
     /// Finds out whether the membership that a token is bound to has ended.

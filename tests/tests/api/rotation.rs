@@ -205,6 +205,54 @@ async fn introspection_is_a_first_use_too() {
 }
 
 #[tokio::test]
+async fn self_revocation_is_a_first_use_too() {
+    let service = Service::start_with_manual_clock().await;
+    for kind in KINDS {
+        for by_npm in [false, true] {
+            let setup = Setup::new(&service, kind).await;
+            let old = setup.make(None).await;
+            let new = setup.rotate(&old.id, json!({"until_first_use": true})).await;
+            assert!(setup.works(&old).await);
+            let (path, status) = match by_npm {
+                true if kind == Kind::User => (format!("/npm/-/user/token/{}", new.plain), 200),
+                _ => ("/v1/tokens/self".to_owned(), 204),
+            };
+            let answer = service.call(Method::DELETE, &path, &new.plain).await;
+            assert_eq!(answer.status, status, "{}", answer.text);
+            assert!(!setup.works(&new).await && !setup.works(&old).await, "{kind:?}");
+            setup.try_rotate(&old.id, json!({})).await.assert_error(404, "TOKEN_NOT_FOUND");
+            assert!(!setup.is_listed(&old, "active").await && setup.is_listed(&old, "revoked").await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn listing_that_finds_a_replaced_token_is_named_in_its_audit_entry() {
+    let service = Service::start_with_manual_clock().await;
+    for kind in KINDS {
+        let setup = Setup::new(&service, kind).await;
+        let olds = [setup.make(None).await, setup.make(None).await, setup.make(None).await];
+        for old in &olds {
+            let new = setup.rotate(&old.id, json!({"until_first_use": true})).await;
+            assert!(setup.works(&new).await);
+        }
+        let path = match kind {
+            Kind::User => setup.org.org_user_tokens(""),
+            Kind::ApiKey => API_KEYS.to_owned(),
+        };
+        let listing = service.call(Method::GET, &path, &setup.owner.credential).await;
+        let request_id = listing.headers["x-request-id"].to_str().unwrap();
+        let entries = service.table.audit_entries(&setup.org.id).await;
+        for old in &olds {
+            let is_settled =
+                |entry: &&Value| text(entry, "action").ends_with(".revoke") && entry["target"]["id"] == old.id.as_str();
+            let [entry] = &entries.iter().filter(is_settled).collect::<Vec<_>>()[..] else { panic!("{kind:?}") };
+            assert_eq!(text(entry, "request_id"), request_id);
+        }
+    }
+}
+
+#[tokio::test]
 async fn use_of_a_successors_successor_ends_its_ancestors() {
     let service = Service::start_with_manual_clock().await;
     for kind in KINDS {

@@ -92,6 +92,7 @@ async fn list(
         environment: filters.environment,
         after: after.as_ref(),
         limit: filters.limit.get(),
+        request_id: &manager.caller.request_id,
     };
     // Counting first: it moves expired keys, so that the list and the count agree.
     let (plan, active) = app.store().api_key_plan(org).await?;

@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
-use shared::error::Unauthorized;
 use shared::ids::TokenId;
 use shared::openapi::{
     BodyErrors, HolderErrors, IdempotencyKeyHeader, PlanErrors, RefusalErrors, RepeatErrors, TokenErrors, tag,
@@ -11,7 +10,6 @@ use shared::openapi::{
 use shared::permissions::ApiKeysRotate;
 use shared::rotate_request::RotateRequest;
 use shared::secret::ShownOnce;
-use shared::store::rotation::{Found, Successor};
 use shared::store::tokens::ApiKey;
 use shared::views::ApiKeyView;
 use shared::{ApiError, App, Json, JsonOnce, ManagerWith, NoQuery, PathParams};
@@ -60,57 +58,14 @@ struct Answer {
 )]
 async fn rotate(
     State(app): State<App>,
-    mut manager: ManagerWith<ApiKeysRotate>,
+    manager: ManagerWith<ApiKeysRotate>,
     _: NoQuery,
     path: PathParams,
     request: JsonOnce<ApiKeysRotate, RotateRequest>,
 ) -> Result<(StatusCode, Json<Answer>), ApiError> {
     let (request, once) = request.unless_repeated(&app, &manager.org_id, &manager.caller).await?;
     let id = TokenId::parse(path.get("id")).ok_or(ApiError::TokenNotFound)?;
-    for _ in 0..MAX_ATTEMPTS {
-        let (store, now) = (app.store(), app.clock().now());
-        let old = match store.api_key_to_rotate(&manager.org_id, &id, manager.received_at).await? {
-            Found::Old(old) => *old,
-            Found::NotFound => return Err(ApiError::TokenNotFound),
-            Found::Conflict => return Err(ROTATED_MEANWHILE),
-        };
-        let rotation = request.of(old.expires_at(), now)?;
-        manager.check_lifetime(&app, rotation.expires_at).await?;
-        let exceeds = |(own, _): &(ApiKey, _)| {
-            // A key that has rotated itself and lost the answer may do so again.
-            let is_itself = own.id == old.token.id;
-            let own = ApiKey { expires_at: if is_itself { old.expires_at() } else { own.expires_at }, ..own.clone() };
-            own.exceeded_by(&old.token.scopes, &old.token.environment, rotation.expires_at)
-        };
-        if let Some(more) = manager.api_key.as_ref().and_then(exceeds) {
-            manager.record_refusal(&app).await?;
-            return Err(ApiError::Exceeds(more));
-        }
-        let (own, authority, by) = (manager.api_key.as_ref(), manager.authority(), &manager.caller);
-        let refusal = match store.rotate_api_key(old, rotation, own, authority, by, once.as_ref()).await? {
-            Successor::Done(key, plain) => {
-                let about = ApiKeyView::new(*key, now);
-                return Ok((StatusCode::CREATED, Json(Answer { key: ShownOnce(plain), about })));
-            }
-            Successor::CallerChanged => {
-                manager.check_again(&app).await?;
-                continue;
-            }
-            Successor::NotFound => return Err(ApiError::TokenNotFound),
-            Successor::Conflict => return Err(ROTATED_MEANWHILE),
-            Successor::CallerRevoked => return Err(ApiError::Unauthorized(Unauthorized::Invalid)),
-            Successor::Repeated(repeat) => return Err(repeat.into()),
-            Successor::Suspended => ApiError::Suspended,
-            Successor::PlanLimitReached => ApiError::PlanLimitReached,
-        };
-        manager.record_refusal(&app).await?;
-        return Err(refusal);
-    }
-    Err(ApiError::Unavailable)
+    let (key, plain) = manager.minter().rotate::<ApiKey>(&app, &id, &request, once.as_ref()).await?;
+    let about = ApiKeyView::new(*key, app.clock().now());
+    Ok((StatusCode::CREATED, Json(Answer { key: ShownOnce(plain), about })))
 }
-
-/// Attempts if the bot is changed meanwhile.
-const MAX_ATTEMPTS: usize = 8;
-
-const ROTATED_MEANWHILE: ApiError =
-    ApiError::Conflict("Another call rotated this key at the same time. Use the successor that it returned.");

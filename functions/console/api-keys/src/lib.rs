@@ -129,7 +129,8 @@ async fn list(
     let (state, states) = state_of(shown.state.as_deref());
     let pages = Pages(&["console-api-keys", org.as_str(), state]);
     let after = pages.after(shown.cursor.as_deref(), TokenId::parse)?;
-    let listing = Listing { states, environment: None, after: after.as_ref(), limit: PAGE };
+    let request_id = &caller.caller.request_id;
+    let listing = Listing { states, environment: None, after: after.as_ref(), limit: PAGE, request_id };
     // Counting first: it moves expired keys, so that the list and the count agree.
     let (plan, active) = app.store().api_key_plan(org).await?;
     let found = app.store().list_api_keys(org, &listing).await?;

@@ -121,6 +121,7 @@ async fn list(
                 bound_to: None,
                 after: after.as_deref(),
                 limit: PAGE,
+                request_id: &caller.caller.request_id,
             };
             if !listing.has_valid_start() {
                 return Err(cursor::foreign());

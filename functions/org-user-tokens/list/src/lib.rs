@@ -91,6 +91,7 @@ async fn list(
         bound_to: None,
         after: after.as_deref(),
         limit: filters.limit.get(),
+        request_id: &caller.caller.request_id,
     };
     if !listing.has_valid_start() {
         return Err(cursor::foreign());

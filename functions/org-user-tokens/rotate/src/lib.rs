@@ -10,7 +10,7 @@ use shared::openapi::{
 use shared::permissions::OrgUserTokensRotate;
 use shared::rotate_request::RotateRequest;
 use shared::secret::ShownOnce;
-use shared::store::rotation::{Found, Successor};
+use shared::store::tokens::OrgUserToken;
 use shared::views::OrgUserTokenView;
 use shared::{ApiError, App, BotWith, Json, JsonOnce, NoQuery, PathParams};
 use utoipa::ToSchema;
@@ -60,43 +60,14 @@ struct Answer {
 )]
 async fn rotate(
     State(app): State<App>,
-    mut caller: BotWith<OrgUserTokensRotate>,
+    caller: BotWith<OrgUserTokensRotate>,
     _: NoQuery,
     path: PathParams,
     request: JsonOnce<OrgUserTokensRotate, RotateRequest>,
 ) -> Result<(StatusCode, Json<Answer>), ApiError> {
     let (request, once) = request.unless_repeated(&app, &caller.bot.org_id, &caller.caller).await?;
     let id = TokenId::parse(path.get("token_id")).ok_or(ApiError::TokenNotFound)?;
-    for _ in 0..MAX_ATTEMPTS {
-        let (store, org, now) = (app.store(), &caller.bot.org_id, app.clock().now());
-        let old = match store.org_user_token_to_rotate(org, &id, caller.received_at).await? {
-            Found::Old(old) => *old,
-            Found::NotFound => return Err(ApiError::TokenNotFound),
-            Found::Conflict => return Err(ROTATED_MEANWHILE),
-        };
-        let rotation = request.of(old.expires_at(), now)?;
-        caller.check_lifetime(&app, rotation.expires_at).await?;
-        let by = (caller.bot.authority(), &caller.caller);
-        return match store.rotate_org_user_token(old, rotation, by.0, by.1, once.as_ref()).await? {
-            Successor::Done(token, plain) => {
-                let about = OrgUserTokenView::new(*token, now);
-                Ok((StatusCode::CREATED, Json(Answer { token: ShownOnce(plain), about })))
-            }
-            Successor::Conflict => Err(ROTATED_MEANWHILE),
-            Successor::Repeated(repeat) => Err(repeat.into()),
-            Successor::CallerChanged => {
-                caller.check_again(&app).await?;
-                continue;
-            }
-            // The others are results for API keys.
-            _ => Err(ApiError::TokenNotFound),
-        };
-    }
-    Err(ApiError::Unavailable)
+    let (token, plain) = caller.minter().rotate::<OrgUserToken>(&app, &id, &request, once.as_ref()).await?;
+    let about = OrgUserTokenView::new(*token, app.clock().now());
+    Ok((StatusCode::CREATED, Json(Answer { token: ShownOnce(plain), about })))
 }
-
-/// Attempts if the bot is changed meanwhile.
-const MAX_ATTEMPTS: usize = 8;
-
-const ROTATED_MEANWHILE: ApiError =
-    ApiError::Conflict("Another call rotated this token at the same time. Use the successor that it returned.");
