@@ -548,23 +548,24 @@ fn security_contact(text: &str) -> Result<SecurityContact, String> {
     }
 }
 
-/// Accepts a role with or without its `organization/` prefix.
+/// Accepts a role of people with or without its `organization/` prefix.
 fn role() -> impl TypedValueParser<Value = Role> {
-    let values = Role::ALL.iter().map(|role| PossibleValue::new(role.as_str()).alias(short(*role)));
-    PossibleValuesParser::new(values).try_map(|text| {
-        Role::ALL.iter().copied().find(|role| role.as_str() == text || short(*role) == text).ok_or("unknown role")
-    })
+    role_for(Role::is_for_people, "this role is for bots: a person cannot have it")
 }
 
-/// As [`role`]. Roles that are for people only are refused.
+/// As [`role`], for bots.
 fn role_of_bot() -> impl TypedValueParser<Value = Role> {
+    role_for(Role::is_for_bots, "this role is for people: a bot cannot have it")
+}
+
+fn role_for(is_allowed: fn(Role) -> bool, otherwise: &'static str) -> impl TypedValueParser<Value = Role> {
     let values =
-        Role::ALL.iter().map(|role| PossibleValue::new(role.as_str()).alias(short(*role)).hide(!role.is_for_bots()));
-    PossibleValuesParser::new(values).try_map(|text| {
+        Role::ALL.iter().map(|role| PossibleValue::new(role.as_str()).alias(short(*role)).hide(!is_allowed(*role)));
+    PossibleValuesParser::new(values).try_map(move |text| {
         let role = Role::ALL.iter().copied().find(|role| role.as_str() == text || short(*role) == text);
         match role.ok_or("unknown role")? {
-            role if role.is_for_bots() => Ok(role),
-            _ => Err("this role is for people: a bot cannot have it"),
+            role if is_allowed(role) => Ok(role),
+            _ => Err(otherwise),
         }
     })
 }

@@ -129,7 +129,8 @@ impl fmt::Display for MemberView {
 struct InvitedView {
     #[serde(flatten)]
     member: MemberView,
-    expires_at: Moment,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Moment>,
 }
 
 impl fmt::Display for InvitedView {
@@ -137,7 +138,8 @@ impl fmt::Display for InvitedView {
         self.member.write(f, "Invited")?;
         let Self { member, expires_at } = self;
         writeln!(f, "\nNo mail is sent. Tell the person to open /console/ at the service's public URL, to sign in")?;
-        writeln!(f, "as {} by {expires_at}, and to accept the invitation.", member.email)
+        let by = expires_at.map(|expires_at| format!(" by {expires_at}")).unwrap_or_default();
+        writeln!(f, "as {}{by}, and to accept the invitation.", member.email)
     }
 }
 

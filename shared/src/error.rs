@@ -101,6 +101,18 @@ pub enum ApiError {
     /// 404: no such token in the caller's organization.
     #[error("This organization has no token with this id. Check the id.")]
     TokenNotFound,
+    /// 404: no such SCIM user in the caller's organization.
+    #[error("This organization has no user with this id. Look the user up by `userName`.")]
+    UserNotFound,
+    /// 409: a SCIM user has this name.
+    #[error("A user with this `userName` exists. Look it up with a filter, and change it.")]
+    UserExists,
+    /// 400: a filter that is not supported.
+    #[error("The filter is not supported. Send `userName eq \"alice@example.com\"`, or none.")]
+    InvalidFilter,
+    /// 400: an attribute that never changes.
+    #[error("{0}")]
+    Immutable(&'static str),
     /// 404: no such route.
     #[error("No endpoint has this path. Check it against `/v1/docs/openapi.json`.")]
     NotFound,
@@ -187,9 +199,11 @@ impl ApiError {
     /// The HTTP status and the error code.
     pub fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
-            ApiError::Malformed(_) | ApiError::Invalid(_) | ApiError::UpstreamRejected(_) => {
-                (StatusCode::BAD_REQUEST, "BAD_REQUEST")
-            }
+            ApiError::Malformed(_)
+            | ApiError::Invalid(_)
+            | ApiError::InvalidFilter
+            | ApiError::Immutable(_)
+            | ApiError::UpstreamRejected(_) => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
             ApiError::InvalidResetCode => (StatusCode::BAD_REQUEST, "INVALID_RESET_CODE"),
             ApiError::RateLimited(_) | ApiError::UpstreamRateLimited(_) => {
                 (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED")
@@ -204,13 +218,15 @@ impl ApiError {
             ApiError::PlanLimitReached | ApiError::TooManyAccessTokens => (StatusCode::FORBIDDEN, "PLAN_LIMIT_REACHED"),
             ApiError::SubscriptionRequired | ApiError::Suspended => (StatusCode::FORBIDDEN, "SUBSCRIPTION_REQUIRED"),
             ApiError::TokenNotFound => (StatusCode::NOT_FOUND, "TOKEN_NOT_FOUND"),
-            ApiError::NotFound | ApiError::PackageNotFound | ApiError::NotOffered(_) => {
+            ApiError::NotFound | ApiError::UserNotFound | ApiError::PackageNotFound | ApiError::NotOffered(_) => {
                 (StatusCode::NOT_FOUND, "NOT_FOUND")
             }
             ApiError::UpstreamGone(_) => (StatusCode::GONE, "GONE"),
             ApiError::TooLarge(_) => (StatusCode::UNPROCESSABLE_ENTITY, "METADATA_TOO_LARGE"),
             ApiError::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
-            ApiError::Conflict(_) | ApiError::AlreadyMade(_) => (StatusCode::CONFLICT, "CONFLICT"),
+            ApiError::Conflict(_) | ApiError::AlreadyMade(_) | ApiError::UserExists => {
+                (StatusCode::CONFLICT, "CONFLICT")
+            }
             ApiError::PayloadTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
             ApiError::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
             ApiError::BadGateway(_) => (StatusCode::BAD_GATEWAY, "BAD_GATEWAY"),
@@ -231,6 +247,7 @@ impl ApiError {
             }
             ErrorFormat::Exchange => ("application/json", serde_json::to_vec(&self.exchange_error(code, request_id))),
             ErrorFormat::Npm | ErrorFormat::Pypi => ("application/problem+json", serde_json::to_vec(&self.problem())),
+            ErrorFormat::Scim => (SCIM_JSON, serde_json::to_vec(&self.scim_error())),
         };
         let body = Body::from(body.unwrap_or_default());
         let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
@@ -262,6 +279,20 @@ impl ApiError {
     /// The response body at the exchange.
     pub(crate) fn exchange_error(&self, code: &'static str, request_id: &str) -> ExchangeError {
         ExchangeError { message: self.to_string(), error: self.detail(code, request_id) }
+    }
+
+    /// The response body of SCIM.
+    pub(crate) fn scim_error(&self) -> ScimError {
+        let scim_type = match self {
+            ApiError::Malformed(_) => Some("invalidSyntax"),
+            ApiError::Invalid(_) => Some("invalidValue"),
+            ApiError::InvalidFilter => Some("invalidFilter"),
+            ApiError::Immutable(_) => Some("mutability"),
+            ApiError::UserExists => Some("uniqueness"),
+            _ => None,
+        };
+        let (status, _) = self.status_and_code();
+        ScimError { schemas: [SCIM_ERROR], status: status.as_str().to_owned(), scim_type, detail: self.to_string() }
     }
 
     /// Adds the headers that belong to the error, whatever the format of its body.
@@ -322,6 +353,8 @@ pub enum ErrorFormat {
     Envelope,
     /// [`ExchangeError`], for CI.
     Exchange,
+    /// [`ScimError`], for identity providers.
+    Scim,
     /// [`Problem`], for npm, pnpm, yarn and bun.
     Npm,
     /// [`Problem`], for pip, uv and poetry, with a `Basic` challenge.
@@ -336,6 +369,7 @@ impl ErrorFormat {
         let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
         match first {
             "bots" => ErrorFormat::Exchange,
+            "scim" => ErrorFormat::Scim,
             "npm" => ErrorFormat::Npm,
             "pypi" => ErrorFormat::Pypi,
             "console" => ErrorFormat::Page,
@@ -388,6 +422,30 @@ pub struct ExchangeError {
     pub message: String,
     /// The error.
     pub error: ErrorDetail,
+}
+
+/// The media type of SCIM.
+pub const SCIM_JSON: &str = "application/scim+json";
+
+/// The schema of SCIM's errors.
+const SCIM_ERROR: &str = "urn:ietf:params:scim:api:messages:2.0:Error";
+
+/// The body of an error of SCIM (RFC 7644, section 3.12).
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ScimError {
+    /// What this is.
+    #[schema(value_type = Vec<String>, example = json!(["urn:ietf:params:scim:api:messages:2.0:Error"]))]
+    pub schemas: [&'static str; 1],
+    /// The HTTP status, as text.
+    #[schema(example = "404")]
+    pub status: String,
+    /// SCIM's code of the error, if it has one.
+    #[serde(rename = "scimType", skip_serializing_if = "Option::is_none")]
+    #[schema(example = "uniqueness")]
+    pub scim_type: Option<&'static str>,
+    /// What is wrong and what to do, for people. The wording may change.
+    #[schema(example = "This organization has no user with this id. Look the user up by `userName`.")]
+    pub detail: String,
 }
 
 /// A response extension: the error that this response already shows in its own format.

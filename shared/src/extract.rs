@@ -17,7 +17,7 @@ use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::domain::IdempotencyKey;
-use crate::error::ApiError;
+use crate::error::{ApiError, SCIM_JSON};
 use crate::ids::OrgId;
 use crate::observe::Origin;
 use crate::permissions::Guarded;
@@ -83,6 +83,23 @@ impl<T: DeserializeOwned> Json<T> {
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         axum::Json(self.0).into_response()
+    }
+}
+
+/// The body of a SCIM request, as SCIM's media type or JSON.
+#[derive(Debug, Clone)]
+pub struct ScimJson(pub serde_json::Map<String, serde_json::Value>);
+
+impl<S: Send + Sync> FromRequest<S> for ScimJson {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let is_scim = is_json(request.headers()) || essence(request.headers()) == SCIM_JSON;
+        let body = read_body(request).await?;
+        if !is_scim {
+            return Err(ApiError::UnsupportedMediaType);
+        }
+        Json::parse(&body).map(|Json(value)| Self(value))
     }
 }
 

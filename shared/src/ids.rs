@@ -141,6 +141,13 @@ impl TokenId {
     }
 }
 
+impl SessionId {
+    /// When the session started, in milliseconds since 1970.
+    pub(crate) fn milliseconds(&self) -> u64 {
+        Ulid::from_string(&self.0).map_or(0, |ulid| ulid.timestamp_ms())
+    }
+}
+
 impl InstallationId {
     /// When the entry was created, in milliseconds since 1970.
     pub(crate) fn milliseconds(&self) -> u64 {

@@ -25,6 +25,7 @@
 //! | [`setup`] | the set-up of package managers |
 //! | [`cost`] | DynamoDB capacity units, counted per request |
 //! | [`openapi`], [`views`], [`org_access_token_request`] | the API description and shared types |
+//! | [`scim`] | what identity providers send and get |
 //! | [`installation_search`], [`audit_search`], [`export`] | the logs in requests and answers, CSV |
 //! | [`app`], [`aws`], [`config`] | created once per process: state, clients, settings |
 
@@ -65,6 +66,7 @@ pub mod registry;
 #[cfg(any(feature = "oidc", feature = "registry"))]
 mod resolver;
 pub mod rotate_request;
+pub mod scim;
 pub mod secret;
 #[cfg(feature = "scanning")]
 pub mod secret_scanning;
@@ -85,7 +87,7 @@ pub use console::ConsoleProviderApp;
 #[cfg(feature = "console")]
 pub use console::{ConsoleApp, ConsoleInstallationsApp};
 pub use error::ApiError;
-pub use extract::{FormOrJson, Json, JsonOnce, Limit, NoContent, NoFields, NoQuery, PathParams, Query};
+pub use extract::{FormOrJson, Json, JsonOnce, Limit, NoContent, NoFields, NoQuery, PathParams, Query, ScimJson};
 #[cfg(all(feature = "console", feature = "mail"))]
 pub use lambda::serve_console_with_mail;
 #[cfg(feature = "provider")]

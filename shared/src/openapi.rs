@@ -12,9 +12,12 @@ use utoipa::openapi::{Content, Info, License, OpenApi, Ref, RefOr, Response, Res
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
 use crate::domain::IdempotencyKey;
-use crate::error::{ApiError, ErrorEnvelope, ExchangeError, NOT_IN_REGISTRY, Problem, Unauthorized};
+use crate::error::{
+    ApiError, ErrorEnvelope, ExchangeError, NOT_IN_REGISTRY, Problem, SCIM_JSON, ScimError, Unauthorized,
+};
 use crate::extract::{BODY_TOO_LARGE, REPORT_TOO_LARGE};
 use crate::permissions::{Operation, Rule};
+use crate::scim::LAST_OWNER;
 
 /// The tags that group the endpoints.
 pub mod tag {
@@ -30,6 +33,8 @@ pub mod tag {
     pub const CI: &str = "CI";
     /// Leaked tokens, and the revocation of the caller's own.
     pub const LEAKS: &str = "Leaked tokens";
+    /// Provisioning of people.
+    pub const SCIM: &str = "SCIM";
     /// Introspection and whoami.
     pub const TOKENS: &str = "Token introspection";
     /// The package registries.
@@ -58,11 +63,12 @@ const ORG_TOKEN: &str = "org_token";
 const REGISTRY_PASSWORD: &str = "registry_password";
 
 /// The second `operationId` of functions that have two. The first is the function's name.
-pub const SECOND_OPERATIONS: [(&str, Operation); 4] = [
+pub const SECOND_OPERATIONS: [(&str, Operation); 5] = [
     ("docs-openapi-head", Operation::DocsOpenapi),
     ("org-access-tokens-replace", Operation::OrgAccessTokensUpdate),
     ("registry-npm-file", Operation::RegistryNpm),
     ("registry-pypi-file", Operation::RegistryPypi),
+    ("scim-users-replace", Operation::ScimUsersUpdate),
 ];
 
 /// The security schemes: name, format of the bearer token, description.
@@ -113,6 +119,7 @@ pub fn document(endpoints: OpenApi) -> OpenApi {
         (ErrorEnvelope::name().into_owned(), ErrorEnvelope::schema()),
         (ExchangeError::name().into_owned(), ExchangeError::schema()),
         (Problem::name().into_owned(), Problem::schema()),
+        (ScimError::name().into_owned(), ScimError::schema()),
     ];
     ErrorEnvelope::schemas(&mut error);
     components.schemas.extend(error);
@@ -206,9 +213,9 @@ fn complete(operation: &mut utoipa::openapi::path::Operation) {
     let function = second.or_else(|| Operation::ALL.iter().find(|known| known.name() == name));
     let rule = function.map(|function| function.rule());
     operation.security = rule.map(|rule| security(&rule));
-    if !rule.is_some_and(|rule| rule.registry_tokens) {
-        // Every operation rejects unknown query parameters, except for the registries, which ignore
-        // them.
+    if !rule.is_some_and(|rule| rule.registry_tokens) && operation.tags.iter().flatten().all(|tag| tag != tag::SCIM) {
+        // Every operation rejects unknown query parameters, except for the registries and SCIM, which
+        // ignore them.
         let unknown = || {
             response(&[&ApiError::invalid("verbose", "is not a known field or parameter; check its spelling")]).into()
         };
@@ -338,6 +345,88 @@ impl IntoResponses for ExchangeErrors {
         ];
         by_status(&errors).map(|(status, errors)| (status, described(&errors).into())).collect()
     }
+}
+
+/// The errors of every call of SCIM.
+#[derive(Debug)]
+pub struct ScimErrors;
+
+impl IntoResponses for ScimErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        scim_errors(&[
+            ApiError::Unauthorized(Unauthorized::Invalid),
+            ApiError::Forbidden,
+            ApiError::Unavailable,
+            ApiError::Internal,
+        ])
+    }
+}
+
+/// The errors of a call of SCIM with a body.
+#[derive(Debug)]
+pub struct ScimBodyErrors;
+
+impl IntoResponses for ScimBodyErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        scim_errors(&[
+            ApiError::invalid("active", "must be true or false"),
+            BODY_TOO_LARGE,
+            ApiError::UnsupportedMediaType,
+        ])
+    }
+}
+
+/// The errors of a call of SCIM that lists users.
+#[derive(Debug)]
+pub struct ScimQueryErrors;
+
+impl IntoResponses for ScimQueryErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        scim_errors(&[ApiError::InvalidFilter])
+    }
+}
+
+/// The error of a call of SCIM with the ID of a user in its path.
+#[derive(Debug)]
+pub struct ScimUserErrors;
+
+impl IntoResponses for ScimUserErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        scim_errors(&[ApiError::UserNotFound])
+    }
+}
+
+/// The errors of a call of SCIM that changes who is a member.
+#[derive(Debug)]
+pub struct ScimConflictErrors;
+
+impl IntoResponses for ScimConflictErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        scim_errors(&[LAST_OWNER])
+    }
+}
+
+/// The errors of the call of SCIM that creates users.
+#[derive(Debug)]
+pub struct ScimCreateErrors;
+
+impl IntoResponses for ScimCreateErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        scim_errors(&[ApiError::UserExists, LAST_OWNER])
+    }
+}
+
+/// Responses with errors of SCIM.
+fn scim_errors(errors: &[ApiError]) -> BTreeMap<String, RefOr<Response>> {
+    let example = |error: &ApiError| serde_json::to_value(error.scim_error()).unwrap_or_default();
+    by_status(errors)
+        .map(|(status, errors)| {
+            // SCIM has no codes but `scimType`, so the sentences say it.
+            let mut response = response_as(&errors, SCIM_JSON, "ScimError", example);
+            response.description = errors.iter().map(|error| error.to_string()).collect::<Vec<_>>().join(" ");
+            (status, response.into())
+        })
+        .collect()
 }
 
 /// The errors of the registries, as problem details.

@@ -39,6 +39,10 @@ pub enum Role {
     #[serde(rename = "organization/member")]
     #[strum(serialize = "organization/member")]
     Member,
+    /// Bots only: provision people from an identity provider, with SCIM.
+    #[serde(rename = "organization/scim")]
+    #[strum(serialize = "organization/scim")]
+    Scim,
 }
 
 impl Role {
@@ -48,6 +52,11 @@ impl Role {
     /// Whether bots may have this role.
     pub fn is_for_bots(self) -> bool {
         self != Role::Member
+    }
+
+    /// Whether people may have this role.
+    pub fn is_for_people(self) -> bool {
+        self != Role::Scim
     }
 
     /// The role as text.
@@ -105,6 +114,9 @@ const SCHEDULED: Rule = PUBLIC;
 
 /// The rule of operations that only owners may perform.
 const OWNER: Rule = Rule { roles: &[Role::Owner], ..PUBLIC };
+
+/// The rule of operations on SCIM users.
+const SCIM: Rule = Rule { roles: &[Role::Owner, Role::Scim], ..PUBLIC };
 
 /// The rule of pages that every member may see, and of the steps of signing in.
 const CONSOLE: Rule = Rule { console: true, ..PUBLIC };
@@ -277,6 +289,16 @@ operations! {
         roles: &[Role::Owner, Role::Manager],
         ..PUBLIC
     };
+    /// Provision a person.
+    ScimUsersCreate = "scim-users-create" => SCIM;
+    /// Get a provisioned person.
+    ScimUsersGet = "scim-users-get" => SCIM;
+    /// List provisioned people.
+    ScimUsersList = "scim-users-list" => SCIM;
+    /// End or restore the membership of a provisioned person.
+    ScimUsersUpdate = "scim-users-update" => SCIM;
+    /// End the membership of a provisioned person for good.
+    ScimUsersDelete = "scim-users-delete" => SCIM;
     /// The page of organization access tokens.
     ConsoleAccessTokens = "console-access-tokens" => CONSOLE;
     /// The page of the own account: language, sessions, invitations.

@@ -488,6 +488,7 @@ messages! {
     invitations: "Invitations", "招待";
     invited_by: "Invited by", "招待者";
     the_operator: "the operator of this service", "このサービスの運用担当者";
+    the_identity_provider: "your organization's identity provider", "組織のIDプロバイダー";
     organization: "Organization", "組織";
     accept: "Accept", "承諾";
     decline: "Not now", "後で";
@@ -627,6 +628,7 @@ impl Messages {
             Role::ApiKeyManager => (self.role_api_key_manager, self.role_api_key_manager_hint),
             Role::TokenIntrospector => (self.role_token_introspector, self.role_token_introspector_hint),
             Role::Member => (self.role_member, self.role_member_hint),
+            Role::Scim => (self.role_scim, self.role_scim_hint),
         }
     }
 }

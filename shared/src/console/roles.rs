@@ -28,7 +28,7 @@ pub fn for_bots() -> impl Iterator<Item = Role> {
 
 /// The roles that people may have.
 pub fn for_people() -> impl Iterator<Item = Role> {
-    Role::ALL.iter().copied()
+    Role::ALL.iter().copied().filter(|role| role.is_for_people())
 }
 
 /// The choices of a form.

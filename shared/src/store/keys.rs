@@ -27,6 +27,10 @@
 //! | a person's memberships, sessions | `Query` [`memberships`], [`sessions_of`] | the page |
 //! | an organization's members | `Query` [`org_members`], then `BatchGetItem` [`membership`], [`invitation`] | the page |
 //! | which organizations invite this address? | `Query` [`invitations`] | the page |
+//! | who joined this organization with this address? | `Query` [`members_at`], then `BatchGetItem` [`membership`] | usually one |
+//! | which SCIM user has this ID, this name? | `GetItem` [`scim_user`], [`scim_user_name`] | 1 unit each |
+//! | what did SCIM end at this address? | `GetItem` [`scim_ended`] | 1 unit |
+//! | an organization's SCIM users, and how many there are | `Query` [`scim_users`], `GetItem` [`scim_user_count`] | all up to the end of the page |
 //! | is this the last owner? | a condition on [`owner_count`] | part of the write |
 //! | all organizations (`guardctl` only) | `Query` [`ORGS`] | the page |
 //! | the audit log, newest first | `Query` [`audit_log`] | the page |
@@ -223,6 +227,42 @@ pub fn org_members(org: &OrgId) -> String {
 /// The pointer from an ID to a membership or an invitation.
 pub fn org_member(org: &OrgId, id: &MemberId) -> Key {
     key(org_members(org), id.as_str())
+}
+
+/// The partition of the members of an organization who joined with this address, by any way of
+/// signing in.
+pub fn members_at(org: &OrgId, address: AddressHash) -> String {
+    format!("ORG#{org}#MEMBERS_AT#{}", address.to_hex())
+}
+
+/// The pointer from an address to a membership.
+pub fn member_at(org: &OrgId, address: AddressHash, id: &MemberId) -> Key {
+    key(members_at(org, address), id.as_str())
+}
+
+/// The partition that lists an organization's SCIM users by ID, so by age.
+pub fn scim_users(org: &OrgId) -> String {
+    format!("ORG#{org}#SCIM_USERS")
+}
+
+/// A SCIM user.
+pub fn scim_user(org: &OrgId, id: &MemberId) -> Key {
+    key(scim_users(org), id.as_str())
+}
+
+/// The pointer from an address, which is a SCIM user's name, to the user.
+pub fn scim_user_name(org: &OrgId, address: AddressHash) -> Key {
+    key(format!("ORG#{org}#SCIM_USER_NAMES"), address.to_hex())
+}
+
+/// What SCIM ended at an address, to be brought back.
+pub fn scim_ended(org: &OrgId, address: AddressHash) -> Key {
+    key(format!("ORG#{org}#SCIM_ENDED"), address.to_hex())
+}
+
+/// The number of an organization's SCIM users.
+pub fn scim_user_count(org: &OrgId) -> Key {
+    key(format!("ORG#{org}"), "SCIM_USER_COUNT")
 }
 
 /// The counter of an organization's owners among its members.

@@ -8,6 +8,8 @@
 //!                    (nothing)            (nothing)
 //! ```
 //!
+//! An invitation that SCIM makes does not lapse; see [`super::scim_users`].
+//!
 //! A membership is one item under the person and the organization, read with a strongly consistent
 //! read on every request and at each use of the person's own tokens: deleting it ends both. The
 //! organization's list holds pointers. A counter of owners keeps the last one from being removed or
@@ -33,7 +35,7 @@ use crate::secret::TokenHash;
 pub const INVITATION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The attribute of the counter of owners.
-const COUNT: &str = "count";
+pub(super) const COUNT: &str = "count";
 
 /// Memberships and invitations of one person that are read.
 const MAX_OF_PERSON: usize = 100;
@@ -75,12 +77,22 @@ impl Member {
         Binding { member: self.id.clone(), person: self.person }
     }
 
-    fn is_owner(&self) -> bool {
+    pub(super) fn is_owner(&self) -> bool {
         self.roles.contains(Role::Owner)
     }
 
-    fn key(&self) -> Key {
+    pub(super) fn key(&self) -> Key {
         keys::membership(self.person, &self.org_id)
+    }
+
+    /// The condition that the membership is as it was read.
+    pub(super) fn unchanged(&self) -> (&'static str, [(&'static str, serde_json::Value); 2]) {
+        ("#id = :id AND #revision = :old", [(":id", self.id.as_str().into()), (":old", self.revision.into())])
+    }
+
+    /// The pointer to the membership, in the organization's list and at the address.
+    pub(super) fn pointer(&self) -> Pointer {
+        Pointer { person: Some(self.person), invited: None, ttl: None }
     }
 }
 
@@ -97,28 +109,52 @@ pub struct Invitation {
     pub roles: Held<Role>,
     /// When it was made.
     pub created_at: Moment,
-    /// When it lapses.
-    pub expires_at: Moment,
+    /// When it lapses. `None` if it does not: those of SCIM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Moment>,
     /// Who made it.
     pub invited_by: Subject,
-    /// The address of the member who made it; `None` for the operator.
+    /// The address of the member who made it; `None` for the operator and for bots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inviter: Option<EmailAddress>,
 }
 
-/// An invitation with its time to live.
-#[derive(Serialize)]
-struct StoredInvitation<'a> {
-    #[serde(flatten)]
-    invitation: &'a Invitation,
-    ttl: i64,
+impl Invitation {
+    /// Whether it can be accepted at this time.
+    pub fn is_open(&self, now: Moment) -> bool {
+        self.expires_at.is_none_or(|expires_at| now < expires_at)
+    }
+
+    fn ttl(&self) -> Option<i64> {
+        self.expires_at.map(Moment::epoch_seconds)
+    }
+
+    /// The item as it is stored.
+    pub(super) fn stored(&self) -> StoredInvitation<'_> {
+        StoredInvitation { invitation: self, ttl: self.ttl() }
+    }
+
+    /// The pointer to it in the organization's list.
+    pub(super) fn pointer(&self) -> Pointer {
+        Pointer { person: None, invited: Some(self.email.hash()), ttl: self.ttl() }
+    }
 }
 
-/// The pointer from an organization's list to a membership or an invitation.
+/// An invitation with its time to live.
+#[derive(Serialize)]
+pub(super) struct StoredInvitation<'a> {
+    #[serde(flatten)]
+    invitation: &'a Invitation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<i64>,
+}
+
+/// The pointer from an organization's list to a membership or an invitation, or from an address to a
+/// membership.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Pointer {
+pub(super) struct Pointer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    person: Option<PersonId>,
+    pub(super) person: Option<PersonId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     invited: Option<AddressHash>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -266,18 +302,16 @@ impl Store {
             email: email.clone(),
             roles: roles.iter().copied().map(OrUnknown::Known).collect(),
             created_at: now,
-            expires_at: now.plus(INVITATION_LIFETIME),
+            expires_at: Some(now.plus(INVITATION_LIFETIME)),
             invited_by: caller.actor.clone(),
             inviter,
         };
-        let ttl = invitation.expires_at.epoch_seconds();
         let subject = Subject::new(Member::SUBJECT, &invitation.id);
         let entry = Entry::done(&self.clock, caller, "member.invite", subject)?;
         let key = || keys::invitation(email.hash(), org);
-        let pointer = Pointer { person: None, invited: Some(email.hash()), ttl: Some(ttl) };
         loop {
             let earlier: Option<Invitation> = self.get(key()).await?;
-            let stored = StoredInvitation { invitation: &invitation, ttl };
+            let stored = invitation.stored();
             let mut transaction = self.transaction();
             // First, so that somebody who was cut off learns nothing from the other conditions.
             let own_checks = transaction.require_authority(authority);
@@ -287,7 +321,9 @@ impl Store {
                     .put_where(key(), &stored, "#id = :id", &[(":id", &earlier.id)])
                     .delete(keys::org_member(org, &earlier.id)),
             };
-            transaction.put_new(keys::org_member(org, &invitation.id), &pointer).audit(org, &entry);
+            transaction.put_new(keys::org_member(org, &invitation.id), &invitation.pointer());
+            // What SCIM ended before is not brought back over this decision.
+            transaction.delete(keys::scim_ended(org, email.hash())).audit(org, &entry);
             match transaction.commit().await? {
                 Committed::Yes => return Ok(Some(invitation)),
                 Committed::No(index) if index < own_checks => return Ok(None),
@@ -302,17 +338,13 @@ impl Store {
         let pk = keys::invitations(email.hash());
         let found: Vec<(String, Invitation)> = self.query(Range::new(&pk, SortKeys::All), MAX_OF_PERSON).await?;
         let now = self.clock.now();
-        Ok(found
-            .into_iter()
-            .map(|(_, invitation)| invitation)
-            .filter(|invitation| now < invitation.expires_at)
-            .collect())
+        Ok(found.into_iter().map(|(_, invitation)| invitation).filter(|invitation| invitation.is_open(now)).collect())
     }
 
     /// The invitation of a verified address to this organization, if it can be accepted.
     pub async fn invitation(&self, email: &EmailAddress, org: &OrgId) -> Result<Option<Invitation>, StoreError> {
         let invitation: Option<Invitation> = self.get(keys::invitation(email.hash(), org)).await?;
-        Ok(invitation.filter(|invitation| self.clock.now() < invitation.expires_at))
+        Ok(invitation.filter(|invitation| invitation.is_open(self.clock.now())))
     }
 
     /// Makes an invited person a member. `invitation` is the one that the person was shown: roles
@@ -340,12 +372,12 @@ impl Store {
         };
         let by = Caller { actor: member.subject(), ..caller.clone() };
         let entry = Entry::done(&self.clock, &by, "member.join", member.subject())?;
-        let pointer = Pointer { person: Some(person.id), invited: None, ttl: None };
         let mut transaction = self.transaction();
         transaction
             .delete_where(keys::invitation(person.email.hash(), org), "#id = :id", &[(":id", &invitation.id)])
             .put_new(member.key(), &member)
-            .put(keys::org_member(org, &member.id), &pointer);
+            .put(keys::org_member(org, &member.id), &member.pointer())
+            .put(keys::member_at(org, member.email.hash(), &member.id), &member.pointer());
         if member.is_owner() {
             transaction.add(keys::owner_count(org), COUNT, 1);
         }
@@ -415,7 +447,7 @@ impl Store {
         members.retain(|listed| match listed {
             Listed::Active(member) => pointers.iter().any(|(id, _)| id == member.id.as_str()),
             Listed::Invited(invitation) => {
-                now < invitation.expires_at && pointers.iter().any(|(id, _)| id == invitation.id.as_str())
+                invitation.is_open(now) && pointers.iter().any(|(id, _)| id == invitation.id.as_str())
             }
         });
         members.sort_by(|a, b| a.id().cmp(b.id()));
@@ -431,7 +463,7 @@ impl Store {
                 Some(Pointer { person: Some(person), .. }) => self.membership(person, org).await?.map(Listed::Active),
                 Some(Pointer { invited: Some(address), .. }) => {
                     let invitation: Option<Invitation> = self.get(keys::invitation(address, org)).await?;
-                    invitation.filter(|invitation| self.clock.now() < invitation.expires_at).map(Listed::Invited)
+                    invitation.filter(|invitation| invitation.is_open(self.clock.now())).map(Listed::Invited)
                 }
                 _ => return Ok(None),
             };
@@ -490,9 +522,12 @@ impl Store {
             let mut transaction = self.transaction().persistent();
             match listed {
                 Listed::Active(member) => {
-                    let values = [(":id", id.as_str().into()), (":old", serde_json::Value::from(member.revision))];
-                    transaction.delete_where(member.key(), "#id = :id AND #revision = :old", &values);
+                    let (condition, values) = member.unchanged();
+                    transaction.delete_where(member.key(), condition, &values);
                     transaction.delete(keys::org_member(org, id));
+                    transaction.delete(keys::member_at(org, member.email.hash(), id));
+                    // SCIM does not bring back who was removed here.
+                    transaction.delete(keys::scim_ended(org, member.email.hash()));
                     let change = -i64::from(member.is_owner());
                     let changed = self.commit_member_change(transaction, &member, change, authority, &entry).await?;
                     if let Some(changed) = changed {
@@ -503,6 +538,7 @@ impl Store {
                     let key = keys::invitation(invitation.email.hash(), org);
                     let own_checks = transaction.require_authority(authority);
                     transaction.delete_where(key, "#id = :id", &[(":id", id)]).delete(keys::org_member(org, id));
+                    transaction.delete(keys::scim_ended(org, invitation.email.hash()));
                     match transaction.audit(org, &entry).commit().await? {
                         Committed::Yes => return Ok(MemberChange::Done),
                         Committed::No(index) if index < own_checks => return Ok(MemberChange::CallerChanged),
@@ -582,10 +618,12 @@ mod tests {
             email: email.clone(),
             roles,
             created_at: member.created_at,
-            expires_at: member.created_at.plus(INVITATION_LIFETIME),
+            expires_at: Some(member.created_at.plus(INVITATION_LIFETIME)),
             invited_by: member.invited_by,
             inviter: Some(email),
         };
-        insta::assert_json_snapshot!("invitation", StoredInvitation { invitation: &invitation, ttl: 1 });
+        insta::assert_json_snapshot!("invitation", invitation.stored());
+        let lasting = Invitation { expires_at: None, inviter: None, ..invitation };
+        assert!(serde_json::to_value(lasting.stored()).unwrap().get("ttl").is_none());
     }
 }

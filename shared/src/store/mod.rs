@@ -24,6 +24,7 @@ pub mod orgs;
 pub mod rate_limits;
 pub mod registration;
 pub mod rotation;
+pub mod scim_users;
 pub mod sessions;
 pub mod sign_in;
 pub mod table;
@@ -411,6 +412,13 @@ impl Transaction<'_> {
     fn require(&mut self, key: Key) -> &mut Self {
         let check = ConditionCheck::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
         let check = check.condition_expression("attribute_exists(pk)").build().ok();
+        self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
+    }
+
+    /// Requires that this item does not exist.
+    fn require_absent(&mut self, key: Key) -> &mut Self {
+        let check = ConditionCheck::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
+        let check = check.condition_expression("attribute_not_exists(pk)").build().ok();
         self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
     }
 

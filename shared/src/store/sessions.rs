@@ -253,6 +253,30 @@ impl Store {
         }
     }
 
+    /// Ends the sessions of somebody whose membership ended at this moment, but none that started in a
+    /// later second. The audit logs of other organizations show nothing.
+    pub(super) async fn sign_out_leaver(
+        &self,
+        member: &Member,
+        ended_at: Moment,
+        caller: &Caller,
+    ) -> Result<(), StoreError> {
+        let later = ended_at.plus(Duration::from_secs(1)).epoch_milliseconds();
+        loop {
+            let mut pointers = self.session_pointers(member.person).await?;
+            let is_all = pointers.len() < MAX_READ;
+            pointers.retain(|(id, _)| id.milliseconds() < later);
+            if pointers.is_empty() {
+                return Ok(());
+            }
+            let entry = Entry::done(&self.clock, caller, "session.end", member.subject())?;
+            self.delete_sessions(member.person, &pointers, &[(member.org_id.clone(), entry)]).await?;
+            if is_all {
+                return Ok(());
+            }
+        }
+    }
+
     /// Ends these sessions, and says so in the logs of the person's organizations.
     async fn end(
         &self,

@@ -10,6 +10,7 @@ use shared::console::messages::Messages;
 use shared::console::{Form, Frame, SignedIn, html, see_other};
 use shared::email::Language;
 use shared::ids::{MemberId, OrgId};
+use shared::store::bots::StoredBot;
 use shared::store::members::{Accepted, Member};
 use shared::store::sessions::Session;
 use shared::{ApiError, App, ConsoleApp};
@@ -129,14 +130,16 @@ async fn invitation(State(app): State<App>, me: SignedIn, Path(org_id): Path<Str
     let invitation = app.store().invitation(&me.session.email, &org_id).await?.ok_or(ApiError::NotFound)?;
     let org = app.store().org(&org_id).await?.ok_or(ApiError::NotFound)?;
     let m = Messages::of(me.language);
-    let inviter = invitation.inviter.as_ref().map_or(m.the_operator, |inviter| inviter.expose());
+    let is_by_provider = invitation.invited_by.kind == StoredBot::SUBJECT;
+    let nobody = if is_by_provider { m.the_identity_provider } else { m.the_operator };
+    let inviter = invitation.inviter.as_ref().map_or(nobody, |inviter| inviter.expose());
     let roles = invitation.roles.as_slice().iter();
     let page = InvitationPage {
         page: me.frame(m.invitation)?,
         inviter: inviter.to_owned(),
         organization: org.name,
         roles: roles.map(|role| RoleRow { label: m.role_label(role), hint: m.role_hint(role) }).collect(),
-        expires_at: invitation.expires_at.to_string(),
+        expires_at: invitation.expires_at.map(|ends| ends.to_string()).unwrap_or_default(),
         invitation: invitation.id.to_string(),
         action: format!("/console/account/invitations/{org_id}"),
         later: "/console/",

@@ -66,7 +66,8 @@ impl MemberRow {
         let (status, status_label, joined_at, ends) = match listed {
             Listed::Active(member) => ("active", m.active, member.joined_at.to_string(), String::new()),
             Listed::Invited(invitation) => {
-                ("pending", m.invited, String::new(), m.invitation_ends(invitation.expires_at))
+                let ends = invitation.expires_at.map(|ends| m.invitation_ends(ends));
+                ("pending", m.invited, String::new(), ends.unwrap_or_default())
             }
         };
         Self {
