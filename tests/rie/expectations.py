@@ -135,6 +135,43 @@ def key_revoked(answer, service):
     assert not KEY.search(mail["text"]), "the mail contains a key"
 
 
+def scim_user(answer, name, active):
+    assert_equal(answer.header("content-type"), "application/scim+json", "content-type")
+    keys = {"schemas", "id", "userName", "active", "emails", "meta"}
+    assert_equal(set(answer.json) - {"externalId"}, keys, "fields")
+    assert_equal(answer.json["userName"], name, "userName")
+    assert_equal(answer.json["active"], active, "active")
+    assert_equal(answer.json["meta"]["location"], f"/scim/v2/Users/{answer.json['id']}", "location")
+
+
+def provisioned(answer, service):
+    scim_user(answer, answer.values["EMAIL"], active=True)
+    assert_equal(answer.header("location"), answer.json["meta"]["location"], "location")
+    assert_equal(service.scim_users(answer.values["EMAIL"]), [answer.json], "the user with this name")
+
+
+def scim_user_shown(answer, service):
+    scim_user(answer, answer.values["SCIM_USER_NAME"], active=True)
+    assert_equal(answer.json["id"], answer.values["SCIM_USER_ID"], "id")
+
+
+def scim_users_listed(answer, service):
+    assert_equal(answer.header("content-type"), "application/scim+json", "content-type")
+    assert_equal(answer.json["totalResults"], 1, "totalResults")
+    assert_equal([user["id"] for user in answer.json["Resources"]], [answer.values["SCIM_USER_ID"]], "ids")
+
+
+def scim_user_ended(answer, service):
+    scim_user(answer, answer.values["SCIM_USER_NAME"], active=False)
+    found = service.scim_users(answer.values["SCIM_USER_NAME"])
+    assert_equal([user["active"] for user in found], [False], "active, in the list")
+
+
+def scim_user_deleted(answer, service):
+    assert_equal(answer.text, "", "body")
+    assert_equal(service.scim_users(answer.values["SCIM_USER_NAME"]), [], "users with this name")
+
+
 def nothing_due(answer, service):
     """Nothing is due in a new table: that the run has succeeded is all there is to see."""
 
@@ -350,6 +387,11 @@ EXPECTED = {
     "registry-pypi": Expected(
         302, redirected_to("https://packages.example.com/packages/widgets-1.0-py3-none-any.whl"), installations=True
     ),
+    "scim-users-create": Expected(201, provisioned),
+    "scim-users-delete": Expected(204, scim_user_deleted),
+    "scim-users-get": Expected(200, scim_user_shown),
+    "scim-users-list": Expected(200, scim_users_listed),
+    "scim-users-update": Expected(200, scim_user_ended),
     # No identity provider is configured.
     "sign-in-callback": Expected(404, shows("Page not found"), page=True),
     "sign-in-code": page("Check your mail", mail=True),

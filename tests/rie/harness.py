@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -31,7 +32,10 @@ MAIL = {
     "PUBLIC_URL": "https://guard.example.com",
 }
 # Placeholders of events whose values must not appear in a log.
-SECRETS = {"ACCESS_TOKEN", "API_KEY", "BOT_API_KEY", "CODE", "EMAIL", "KEY", "SESSION", "TOKEN", "TOKEN_AS_PASSWORD"}
+SECRETS = {
+    "ACCESS_TOKEN", "API_KEY", "BOT_API_KEY", "CODE", "EMAIL", "KEY", "SCIM_USER_NAME", "SESSION", "TOKEN",
+    "TOKEN_AS_PASSWORD",
+}  # fmt: skip
 KEY = re.compile(r"tg_anon_[0-9A-Za-z]{42}")
 SIGN_IN = re.compile(r"https?://[^/\s]+(/console/sign-in/local/gs_[0-9A-Za-z]{42})")
 SESSION = re.compile(r"guard_session\w*=(gs_[0-9A-Za-z]{42})")
@@ -209,6 +213,11 @@ class Service:
         for token in self.bot("GET", path):
             self.bot("DELETE", f"{path}{token['id']}/")
 
+    def scim_users(self, name):
+        """The SCIM users with this name."""
+        query = urllib.parse.urlencode({"filter": f'userName eq "{name}"'})
+        return self.bot("GET", f"/scim/v2/Users?{query}")["Resources"]
+
     def key_status(self, key):
         """The HTTP status of the status route for an email-verified token."""
         return self.request("GET", "/api/v1/tokens/status", key)[0]
@@ -240,6 +249,11 @@ class Service:
             self.names += 1
             token = self.bot("POST", "/api/v2/organization/tokens/", {"name": f"Factor export pipeline {self.names}"})
             values |= {"ACCESS_TOKEN": token["token"], "ACCESS_TOKEN_ID": str(token["id"])}
+        if placeholders & {"SCIM_USER_ID", "SCIM_USER_NAME"}:
+            self.names += 1
+            name = f"employee-{self.names}@example.com"
+            user = self.bot("POST", "/scim/v2/Users", {"userName": name})
+            values |= {"SCIM_USER_ID": user["id"], "SCIM_USER_NAME": name}
         if "SESSION" in placeholders:
             values["SESSION"] = self.session()
         if placeholders & {"EMAIL", "KEY", "CODE"}:

@@ -14,12 +14,15 @@ use shared::email::EmailAddress;
 use shared::extract::{MAX_BODY, MAX_REPORT};
 use shared::ids::{BotId, OrgId};
 use shared::permissions::{Operation, Role};
+use shared::person::Person;
 use shared::secret::{Token, TokenKind};
 use shared::store::email_tokens::Registration;
 use shared::store::members::Authority;
 use shared::store::org_user_tokens;
+use shared::store::scim_users::{NewScimUser, ScimChange};
 use shared::store::tokens::OrgUserToken;
 
+use crate::console::person;
 use crate::issuer::FakeIssuer;
 use crate::management::{AccessToken, ApiKey};
 use crate::scanner::{CURRENT, SCANNED, scanned};
@@ -243,6 +246,33 @@ pub const COVERED: &[Covered] = &[
         Some(|fixtures| json!({"user_identifier": fixtures.token.user_identifier})),
         200,
     ),
+    covered(
+        Operation::ScimUsersCreate,
+        Guard::Bot,
+        Method::POST,
+        "/scim/v2/Users",
+        Some(|fixtures| json!({"userName": format!("new-{}", fixtures.email), "externalId": "00u1", "active": true})),
+        201,
+    ),
+    covered(Operation::ScimUsersGet, Guard::Bot, Method::GET, "/scim/v2/Users/{user_id}", None, 200),
+    covered(Operation::ScimUsersList, Guard::Bot, Method::GET, "/scim/v2/Users", None, 200),
+    covered(
+        Operation::ScimUsersUpdate,
+        Guard::Bot,
+        Method::PUT,
+        "/scim/v2/Users/{user_id}",
+        Some(|fixtures| json!({"userName": fixtures.employee.name, "externalId": "00u2", "active": true})),
+        200,
+    ),
+    covered(
+        Operation::ScimUsersUpdate,
+        Guard::Bot,
+        Method::PATCH,
+        "/scim/v2/Users/{user_id}",
+        Some(|_| json!({"Operations": [{"op": "replace", "value": {"active": false}}]})),
+        200,
+    ),
+    covered(Operation::ScimUsersDelete, Guard::Bot, Method::DELETE, "/scim/v2/Users/{user_id}", None, 204),
     page(Operation::ConsoleAccessTokens, "/console/o/{org_id}/access-tokens"),
     page(Operation::ConsoleAccount, "/console/account"),
     page(Operation::ConsoleApiKeys, "/console/o/{org_id}/api-keys"),
@@ -281,6 +311,29 @@ pub fn routed() -> impl Iterator<Item = &'static Covered> {
     documented().filter(|covered| covered.guard != Guard::Registry)
 }
 
+/// A member whom an identity provider has provisioned.
+#[derive(Debug)]
+pub struct Employee {
+    /// The ID of the SCIM user.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The person.
+    pub person: Person,
+}
+
+impl Employee {
+    /// A new member of this organization with this address.
+    async fn create(service: &Service, org: &OrgId, name: &str) -> Self {
+        let person = person(name);
+        service.join(org, &person, &[Role::Manager]).await;
+        let new = NewScimUser { email: person.email.clone(), external_id: None, active: true };
+        let created = service.store.create_scim_user(org, &new, Authority::Operator, &operator()).await.unwrap();
+        let ScimChange::Done(created) = created else { panic!("{created:?}") };
+        Self { id: created.user.id.to_string(), name: name.to_owned(), person }
+    }
+}
+
 /// Data for calls: an organization with an owner bot and one token of each kind, and an email user
 /// with a token and a reset code.
 #[derive(Debug)]
@@ -303,6 +356,8 @@ pub struct Fixtures {
     pub reset_code: String,
     /// A bot token that acts as the owner bot.
     pub job: String,
+    /// A member whom the identity provider has provisioned.
+    pub employee: Employee,
     /// Another org user token, which is reported as leaked.
     pub leaked: String,
     /// The issuer that a trust of the owner bot names.
@@ -336,8 +391,9 @@ impl Fixtures {
         };
         let (email_token, reset_code) = (email_token.expose().to_owned(), code.expose());
         let job = service.job(&owner, &[Role::Owner]).await;
+        let employee = Employee::create(service, &org.id, &format!("employee-{email}")).await;
         let issuer = service.issuer.clone();
-        Self { org, owner, token, api_key, access_token, email, email_token, reset_code, job, leaked, issuer }
+        Self { org, owner, token, api_key, access_token, email, email_token, reset_code, job, employee, leaked, issuer }
     }
 
     /// The ID token of a CI job that may act as the owner bot. Always the same job.
@@ -362,6 +418,7 @@ impl Covered {
         };
         let path = path.replace("{file}", file);
         let path = path.replace("{token}", &fixtures.token.token);
+        let path = path.replace("{user_id}", &fixtures.employee.id);
         path.replace("{token_id}", token_id).replace("{id}", &fixtures.api_key.id)
     }
 
@@ -412,6 +469,11 @@ impl Covered {
         }
     }
 
+    /// Whether it is a call of SCIM, which has its own errors and ignores what it does not know.
+    pub fn is_scim(&self) -> bool {
+        self.path.starts_with("/scim/")
+    }
+
     /// The largest body that is read, in bytes.
     pub fn max_body(&self) -> usize {
         if self.operation == Operation::TokensLeaked { MAX_REPORT } else { MAX_BODY }
@@ -428,6 +490,8 @@ impl Covered {
                 | Operation::OrgAccessTokensCreate
                 | Operation::OrgAccessTokensDelete
                 | Operation::RegistryNpmLogout
+                | Operation::ScimUsersCreate
+                | Operation::ScimUsersDelete
                 | Operation::TokensRevokeSelf
         )
     }

@@ -91,6 +91,9 @@ impl<'a> TokensTable<'a> {
                 (["PERSON", _], "PERSON") => self.explain(item),
                 (["PERSON", person], place) if place.starts_with("ORG#") => self.member(person, item),
                 (["INVITED", address], org) => self.invitation(address, org, item),
+                (["ORG", org, "SCIM_USERS"], id) => self.scim_user(org, id, item),
+                (["ORG", org, "SCIM_ENDED"], address) => self.scim_ended(org, address, item),
+                (["ORG", org], "SCIM_USER_COUNT") => self.scim_user_count(org, item),
                 (["ORG", org], "OWNER_COUNT") => self.owner_count(org, item),
                 (["EMAIL", hash], "ADDRESS") => self.address(hash, item),
                 (["EMAIL", _], "MAILS") => self.counter(item, "count", 0..=MAILS_PER_HOUR, true),
@@ -429,9 +432,16 @@ impl<'a> TokensTable<'a> {
             self.found(member, "stored under another person or organization");
         }
         self.require_pointer(member, &format!("ORG#{org}#MEMBERS"), id, &json!({"person": person}));
+        let address = EmailAddress::try_from(text(member, "email").to_owned()).unwrap().hash().to_hex();
+        self.require_pointer(member, &format!("ORG#{org}#MEMBERS_AT#{address}"), id, &json!({"person": person}));
+        let log = format!("ORG#{org}#AUDIT");
         let changes = usize::try_from(member["revision"].as_u64().unwrap()).unwrap();
-        let expected_actions = [("invite", 1), ("join", 1), ("set_roles", changes), ("remove", 0)];
-        self.check_log(member, &format!("ORG#{org}#AUDIT"), id, &expected_actions);
+        // Joined by an invitation, or was brought back.
+        let logged = self.done.get(&(log.as_str(), id)).cloned().unwrap_or_default();
+        let restored = usize::from(logged.contains(&"member.restore"));
+        let joined = 1 - restored;
+        let made = [("invite", joined), ("join", joined), ("restore", restored)];
+        self.check_log(member, &log, id, &[&made[..], &[("set_roles", changes), ("remove", 0)]].concat());
         self.require_org(member, org);
         if is_owner(member) && !self.items.contains_key(&(format!("ORG#{org}").as_str(), "OWNER_COUNT")) {
             self.found(member, "organization has no counter of owners");
@@ -457,12 +467,55 @@ impl<'a> TokensTable<'a> {
         if email.map(|email| email.hash().to_hex()) != Ok(address.to_owned()) || text(invitation, "org_id") != org {
             self.found(invitation, "stored under another address or organization");
         }
-        let pointer = json!({"invited": address, "ttl": invitation["ttl"]});
+        // Those of SCIM do not lapse.
+        let is_lasting = invitation.get("expires_at").is_none();
+        let pointer = match is_lasting {
+            true => json!({"invited": address}),
+            false => json!({"invited": address, "ttl": invitation["ttl"]}),
+        };
         self.require_pointer(invitation, &format!("ORG#{org}#MEMBERS"), id, &pointer);
-        self.check_ttl(invitation);
+        if !is_lasting {
+            self.check_ttl(invitation);
+        } else if invitation.get("ttl").is_some() || invitation["roles"] != json!(["organization/member"]) {
+            self.found(invitation, "a lasting invitation that ends, or gives more than the role of member");
+        }
         let expected_actions = [("invite", 1), ("join", 0), ("remove", 0)];
         self.check_log(invitation, &format!("ORG#{org}#AUDIT"), id, &expected_actions);
         self.require_org(invitation, org);
+    }
+
+    fn scim_user(&mut self, org: &str, id: &str, user: &Value) {
+        self.explain(user);
+        let address = EmailAddress::try_from(text(user, "email").to_owned()).unwrap().hash().to_hex();
+        self.require_pointer(user, &format!("ORG#{org}#SCIM_USER_NAMES"), &address, &json!({"id": id}));
+        if text(user, "id") != id || text(user, "org_id") != org {
+            self.found(user, "stored under another ID or organization");
+        }
+        let changes = usize::try_from(user["revision"].as_u64().unwrap()).unwrap();
+        let expected_actions = [("create", 1), ("update", changes), ("delete", 0)];
+        self.check_log(user, &format!("ORG#{org}#AUDIT"), id, &expected_actions);
+        self.require_org(user, org);
+    }
+
+    /// What SCIM ended belongs to a user, and no owner is brought back while somebody is invited.
+    fn scim_ended(&mut self, org: &str, address: &str, ended: &Value) {
+        self.explain(ended);
+        if !self.items.contains_key(&(format!("ORG#{org}#SCIM_USER_NAMES").as_str(), address)) {
+            self.found(ended, "SCIM user is missing");
+        }
+        if self.items.contains_key(&(format!("INVITED#{address}").as_str(), org)) {
+            self.found(ended, "the address is invited");
+        }
+    }
+
+    /// The counter equals the number of SCIM users.
+    fn scim_user_count(&mut self, org: &str, count: &Value) {
+        self.explain(count);
+        let list = format!("ORG#{org}#SCIM_USERS");
+        let listed = self.items.keys().filter(|(pk, _)| *pk == list).count();
+        if count["count"].as_u64() != u64::try_from(listed).ok() {
+            self.found(count, &format!("the counter differs from {listed} SCIM users"));
+        }
     }
 
     fn project(&mut self, org: &str, place: &str) {
@@ -634,6 +687,10 @@ impl<'a> TokensTable<'a> {
                 ("bot.create", "bot.delete", (format!("BOT#{id}"), "BOT".to_owned()))
             } else if logged.contains(&"member.join") {
                 ("member.join", "member.remove", (format!("ORG#{org}#MEMBERS"), (*id).to_owned()))
+            } else if logged.contains(&"member.restore") {
+                ("member.restore", "member.remove", (format!("ORG#{org}#MEMBERS"), (*id).to_owned()))
+            } else if logged.contains(&"scim_user.create") {
+                ("scim_user.create", "scim_user.delete", (format!("ORG#{org}#SCIM_USERS"), (*id).to_owned()))
             } else {
                 continue;
             };

@@ -512,6 +512,22 @@ impl Answer {
     /// The error code, in either error format.
     pub fn code(&self) -> String {
         let json = self.json();
+        if self.is_scim_error() {
+            // SCIM has no codes: that of the status.
+            let code = match self.status.as_u16() {
+                400 => "BAD_REQUEST",
+                401 => "UNAUTHORIZED",
+                403 => "FORBIDDEN",
+                404 => "NOT_FOUND",
+                405 => "METHOD_NOT_ALLOWED",
+                409 => "CONFLICT",
+                413 => "PAYLOAD_TOO_LARGE",
+                415 => "UNSUPPORTED_MEDIA_TYPE",
+                503 => "SERVICE_UNAVAILABLE",
+                _ => "INTERNAL_ERROR",
+            };
+            return code.to_owned();
+        }
         json["error"]["code"].as_str().or(json["code"].as_str()).unwrap_or_default().to_owned()
     }
 
@@ -526,12 +542,32 @@ impl Answer {
     #[track_caller]
     pub fn assert_error(&self, status: u16, code: &str) {
         assert_eq!((self.status.as_u16(), self.code().as_str()), (status, code), "{}", self.text);
-        let error = &self.json()["error"];
-        assert_eq!(error["request_id"], self.header("x-request-id"));
         assert!(!self.header("x-request-id").is_empty());
-        assert!(error["message"].as_str().is_some_and(|message| message.ends_with('.')), "{error}");
+        let message = if self.is_scim_error() {
+            let error = self.json();
+            assert_eq!(error["schemas"], serde_json::json!(["urn:ietf:params:scim:api:messages:2.0:Error"]));
+            assert_eq!(error["status"], status.to_string());
+            error["detail"].clone()
+        } else {
+            let error = &self.json()["error"];
+            assert_eq!(error["request_id"], self.header("x-request-id"));
+            error["message"].clone()
+        };
+        assert!(message.as_str().is_some_and(|message| message.ends_with('.')), "{message}");
         assert_eq!(self.header("cache-control"), "no-store");
         assert_eq!(self.header("www-authenticate").is_empty(), status != 401, "{:?}", self.headers);
+    }
+
+    fn is_scim_error(&self) -> bool {
+        self.header("content-type") == "application/scim+json" && !self.status.is_success()
+    }
+
+    /// Asserts that this is an error of SCIM with this type, or with none.
+    #[track_caller]
+    pub fn assert_scim_error(&self, status: u16, scim_type: Option<&str>) {
+        assert!(self.is_scim_error(), "{} {}", self.status, self.text);
+        self.assert_error(status, &self.code());
+        assert_eq!(self.json().get("scimType").and_then(Value::as_str), scim_type, "{}", self.text);
     }
 
     /// Asserts that this is a 400 that names the field.

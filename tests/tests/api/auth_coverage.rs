@@ -83,36 +83,43 @@ async fn every_permitted_role_and_scope_succeeds() {
     let service = Service::start().await;
     let mut fixtures = Fixtures::create(&service).await;
     for covered in routed() {
-        let rule = covered.operation.rule();
-        let mut credentials = Vec::new();
-        for role in rule.roles {
-            credentials.push((role.as_str(), service.bot(&fixtures.org, &[*role]).await.credential));
-        }
-        if !rule.roles.is_empty() {
-            // They act as a bot with several roles.
-            let bot = service.bot(&fixtures.org, rule.roles).await;
-            for role in rule.roles {
-                credentials.push((role.as_str(), service.job(&bot, &[*role]).await));
+        let mut credentials = permitted(&service, &fixtures, covered).await;
+        for call in 0..credentials.len() {
+            let (what, credential) = &credentials[call];
+            let answer = service.send(covered.request(&service, &fixtures).bearer_auth(credential)).await;
+            assert_eq!(answer.status, covered.success, "{} as {what}: {}", covered.operation.name(), answer.text);
+            // A call that consumes its fixtures gets new ones for each credential.
+            if covered.consumes_fixtures() {
+                fixtures = Fixtures::create(&service).await;
+                credentials = permitted(&service, &fixtures, covered).await;
             }
         }
-        if let Some(scope) = rule.scope {
-            // A key can only grant scopes that it has itself.
-            let scopes = match covered.operation {
-                Operation::ApiKeysRotate => all_scopes(),
-                _ => vec![scope.as_str(), Scope::FleetRead.as_str()],
-            };
-            credentials.push((scope.as_str(), service.api_key(&fixtures.owner.credential, &scopes).await.key));
-        }
-        // A call that consumes its fixtures is made once, by one of them.
-        let calls = if covered.consumes_fixtures() { 1 } else { credentials.len() };
-        for (what, credential) in credentials.into_iter().take(calls) {
-            let answer = service.send(covered.request(&service, &fixtures).bearer_auth(&credential)).await;
-            assert_eq!(answer.status, covered.success, "{} as {what}: {}", covered.operation.name(), answer.text);
-        }
-        if covered.consumes_fixtures() {
-            fixtures = Fixtures::create(&service).await;
+    }
+}
+
+/// A credential with each role and scope that permits an operation in the fixtures' organization.
+async fn permitted(service: &Service, fixtures: &Fixtures, covered: &Covered) -> Vec<(&'static str, String)> {
+    let rule = covered.operation.rule();
+    let mut credentials = Vec::new();
+    for role in rule.roles {
+        credentials.push((role.as_str(), service.bot(&fixtures.org, &[*role]).await.credential));
+    }
+    if !rule.roles.is_empty() {
+        // They act as a bot with several roles.
+        let bot = service.bot(&fixtures.org, rule.roles).await;
+        for role in rule.roles {
+            credentials.push((role.as_str(), service.job(&bot, &[*role]).await));
         }
     }
+    if let Some(scope) = rule.scope {
+        // A key can only grant scopes that it has itself.
+        let scopes = match covered.operation {
+            Operation::ApiKeysRotate => all_scopes(),
+            _ => vec![scope.as_str(), Scope::FleetRead.as_str()],
+        };
+        credentials.push((scope.as_str(), service.api_key(&fixtures.owner.credential, &scopes).await.key));
+    }
+    credentials
 }
 
 #[tokio::test]

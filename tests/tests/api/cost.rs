@@ -478,3 +478,47 @@ async fn bot_token_costs_two_more_reads_than_its_bot() {
     assert_eq!(whoami(&owner.credential).await, cost(1, AUTH, 0.0));
     assert_eq!(whoami(&job).await, cost(3, AUTH + 2.0, 0.0));
 }
+
+#[tokio::test]
+async fn scim_users_cost_a_few_reads_and_what_they_end() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, owner) = service.org_with_owner().await;
+    let users = "/scim/v2/Users";
+    let alice = tests::console::person("alice@example.com");
+    service.join(&org.id, &alice, &[Role::Manager]).await;
+    service.sign_in(&alice).await;
+    let create = async |name: &str| {
+        let answer = service.post(users, &owner.credential, &json!({"userName": name})).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        (answer.cost(), answer.json()["id"].as_str().unwrap().to_owned())
+    };
+    // Name, invitation and members; the bot, name, user and counter. Then an invitation with its pointer.
+    let (found, id) = create("alice@example.com").await;
+    assert_eq!(found, cost(6, AUTH + 4.0, 4.0 * WRITE + AUDIT));
+    let (invited, _) = create("bobby@example.com").await;
+    assert_eq!(invited, cost(5, AUTH + 3.0, 6.0 * WRITE + 2.0 * AUDIT));
+    // The user, the invitation and the first member.
+    let path = format!("{users}/{id}");
+    assert_eq!(service.call(Method::GET, &path, &owner.credential).await.cost(), cost(4, AUTH + 3.0, 0.0));
+    let filter = format!("{users}?filter=userName%20eq%20%22alice@example.com%22");
+    assert_eq!(service.call(Method::GET, &filter, &owner.credential).await.cost(), cost(5, AUTH + 4.0, 0.0));
+    // The counter, the list, and the same per user, but no members where somebody is invited.
+    assert_eq!(service.call(Method::GET, users, &owner.credential).await.cost(), cost(6, AUTH + 2.0 + 3.0, 0.0));
+    let change = async |active: bool| {
+        let body = json!({"Operations": [{"op": "replace", "value": {"active": active}}]});
+        let answer = service.send_json(Method::PATCH, &path, &owner.credential, &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.cost()
+    };
+    // User, what ended, invitation, members; the bot, the user, what ends, no invitation, the membership
+    // and two pointers. Then the sessions, one of which ends.
+    let ended = change(false).await;
+    assert_eq!(ended, cost(9, AUTH + 6.0, 7.0 * WRITE + 2.0 * AUDIT + 2.0 * WRITE + AUDIT));
+    // Again: the sessions.
+    assert_eq!(change(false).await, cost(6, AUTH + 5.0, 0.0));
+    // The membership elsewhere; the bot, the user, what ended, the membership and two pointers.
+    assert_eq!(change(true).await, cost(7, AUTH + 5.0, 6.0 * WRITE + 2.0 * AUDIT));
+    let answer = service.call(Method::DELETE, &path, &owner.credential).await;
+    // User, name, what ended, counter, the bot, no invitation, the membership and two pointers.
+    assert_eq!(answer.cost(), cost(7, AUTH + 5.0, 9.0 * WRITE + 2.0 * AUDIT));
+}

@@ -10,10 +10,13 @@ use std::sync::Mutex;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::future::join_all;
+use reqwest::Method;
 use serde_json::json;
 use shared::app::Limits;
 use shared::permissions::Operation;
 use shared::store::mail_limits::MailLimits;
+use shared::store::scim_users::Provisioned;
+use tests::console::person;
 use tests::coverage::{Covered, Fixtures, Guard, documented};
 use tests::email::{Kind, code_in, kind_of, token_in};
 use tests::faults::{Fault, FaultClass, Faults};
@@ -225,6 +228,16 @@ impl Setup {
             Operation::RegistryNpm | Operation::RegistryPypi => answer.text.contains("widgets-1.0"),
             Operation::InstallationsList => answer.json()["installations"].is_array(),
             Operation::OrgUserTokensProbe | Operation::TokensIntrospect => answer.json()["active"] == true,
+            Operation::ScimUsersCreate => scim_user(service, fixtures, &said("userName")).await.is_some(),
+            Operation::ScimUsersGet | Operation::ScimUsersList => answer.text.contains(&fixtures.employee.id),
+            Operation::ScimUsersUpdate => {
+                let user = scim_user(service, fixtures, &fixtures.employee.name).await.unwrap();
+                let member = service.store.membership(fixtures.employee.person.id, &fixtures.org.id).await.unwrap();
+                let (is_put, active) = (covered.method == Method::PUT, answer.json()["active"] == true);
+                (active, user.active, member.is_some()) == (is_put, is_put, is_put)
+                    && user.user.external_id.is_some() == is_put
+            }
+            Operation::ScimUsersDelete => is_deprovisioned(service, fixtures).await,
             Operation::DocsOpenapi | Operation::DocsNotFound => true,
             // They have no route in the document.
             operation => {
@@ -271,6 +284,11 @@ impl Setup {
             Operation::OrgAccessTokensDelete => {
                 assert_eq!(service.access_tokens(&fixtures.owner).await.len(), 0, "{what}")
             }
+            Operation::ScimUsersCreate => {
+                let name = format!("new-{}", fixtures.email);
+                assert!(scim_user(service, fixtures, &name).await.is_some_and(|user| user.active), "{what}");
+            }
+            Operation::ScimUsersDelete => assert!(is_deprovisioned(service, fixtures).await, "{what}"),
             _ => {
                 let person = service.person(&fixtures.email);
                 assert!(!service.is_active(&fixtures.email_token).await, "{what}");
@@ -286,6 +304,18 @@ impl Setup {
     }
 }
 
+/// The SCIM user with this name in the organization of the fixtures.
+async fn scim_user(service: &Service, fixtures: &Fixtures, name: &str) -> Option<Provisioned> {
+    service.store.scim_user_named(&fixtures.org.id, &person(name).email).await.unwrap()
+}
+
+/// Whether the SCIM user of the fixtures is deleted, and the person no member.
+async fn is_deprovisioned(service: &Service, fixtures: &Fixtures) -> bool {
+    let (employee, org) = (&fixtures.employee, &fixtures.org.id);
+    let member = service.store.membership(employee.person.id, org).await.unwrap();
+    member.is_none() && scim_user(service, fixtures, &employee.name).await.is_none()
+}
+
 /// The status of a retry whose first attempt took effect, if the operation cannot be repeated.
 fn refused_once_done(case: Case) -> Option<u16> {
     match case.covered.operation {
@@ -295,7 +325,9 @@ fn refused_once_done(case: Case) -> Option<u16> {
         Operation::BotsExchange => Some(401),
         // The name belongs to the token whose plaintext was lost; delete that one.
         Operation::OrgAccessTokensCreate => Some(400),
-        Operation::OrgAccessTokensDelete => Some(404),
+        Operation::OrgAccessTokensDelete | Operation::ScimUsersDelete => Some(404),
+        // The identity provider looks the user up.
+        Operation::ScimUsersCreate => Some(409),
         // The token is revoked, so it no longer authenticates.
         Operation::EmailTokensRegenerate
         | Operation::EmailTokensRevoke

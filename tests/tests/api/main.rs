@@ -71,6 +71,7 @@ mod registry_pypi;
 mod revoke_self;
 mod rotation;
 mod routes;
+mod scim_users;
 mod sign_in_codes;
 mod stored_items;
 mod structure;

@@ -150,21 +150,25 @@ async fn every_response_matches_its_schema() {
         }
         let send = async |request| service.send(covered.authorized(request, &fixtures)).await;
         let mistyped = service.request(covered.method.clone(), &format!("{path}?no_such_parameter=1"));
-        expect(send(mistyped.header("content-type", "application/json")).await, 400);
+        if !covered.is_scim() {
+            expect(send(mistyped.header("content-type", "application/json")).await, 400);
+        }
         if covered.body.is_some() {
             let request = |kind: &str, body: String| {
                 let request = service.request(covered.method.clone(), &path);
                 send(request.header("content-type", kind).body(body))
             };
             expect(request("application/json", "{".to_owned()).await, 400);
-            expect(request("application/json", "{\"no_such_field\": 1}".to_owned()).await, 400);
+            let wrong = if covered.is_scim() { "{\"active\": 1, \"Operations\": 1}" } else { "{\"no_such_field\": 1}" };
+            expect(request("application/json", wrong.to_owned()).await, 400);
             expect(request("application/json", " ".repeat(covered.max_body() + 1)).await, 413);
             expect(request("text/plain", "{}".to_owned()).await, 415);
         }
         if let Some(beginning) = covered.path.split_once("_id}").or(covered.path.split_once("{id}")).map(|_| &path)
-            && (covered.path.contains("token_id}") || covered.path.contains("{id}"))
+            && ["token_id}", "{id}", "{user_id}"].iter().any(|name| covered.path.contains(name))
         {
             let unknown = beginning.replace(&fixtures.token.id, "x").replace(&fixtures.api_key.id, "x");
+            let unknown = unknown.replace(&fixtures.employee.id, "x");
             let unknown = unknown.replace(&format!("tokens/{}/", fixtures.access_token.id), "tokens/999/");
             let request = service.request(covered.method.clone(), &unknown);
             expect(
@@ -316,6 +320,9 @@ async fn invalid_bodies_do_not_match_the_request_schema() {
         let validator = document.validator(schema);
         let (good, name) = (body(&fixtures), covered.operation.name());
         assert!(validator.is_valid(&good), "{name}: {good}");
+        if covered.is_scim() {
+            continue;
+        }
         let mut unknown = good.clone();
         unknown["no_such_field"] = json!(1);
         assert!(!validator.is_valid(&unknown), "{name}: the schema allows unknown fields");

@@ -17,6 +17,7 @@ use shared::store::bot_tokens::REFUSALS_PER_HOUR;
 use shared::store::erasures::DELAY;
 use shared::store::leak_reports::Reported;
 use shared::store::mail_limits::MailLimits;
+use shared::store::members::{Authority, INVITATION_LIFETIME};
 use tests::ci::EXCHANGE;
 use tests::console::person;
 use tests::coverage::{COVERED, Fixtures, Guard, documented};
@@ -386,6 +387,8 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
     record_cuts(&mut recorder, service).await;
     record_erasures(&mut recorder, service).await;
     record_pending_notices(&mut recorder, service).await;
+    // Apart, so that the future that holds all of these does not grow with it.
+    Box::pin(record_scim(&mut recorder, service)).await;
     let fixtures = Fixtures::create(service).await;
     let log = fixtures.org.audit_log("?action=api_key.create");
     recorder.record(Operation::AuditLogList, 200, service.call(Method::GET, &log, &fixtures.owner.credential)).await;
@@ -623,6 +626,67 @@ async fn record_pending_notices(recorder: &mut Recorder, service: &Service) {
     assert!(recorder.ses.recover() > 0);
     service.tell_leaks().await.unwrap();
     recorder.extend(Operation::LeaksSend);
+}
+
+/// SCIM users of every kind: owners with sessions, invitations that lapsed, who comes back.
+async fn record_scim(recorder: &mut Recorder, service: &Service) {
+    let fixtures = Fixtures::create(service).await;
+    let (org, owner, operator) = (&fixtures.org, &fixtures.owner.credential, operator());
+    let alice = person(&format!("alice-{}", fixtures.email));
+    for number in 0..2 {
+        service.join(&org.id, &person(&format!("owner-{number}-{}", fixtures.email)), &[Role::Owner]).await;
+    }
+    let users = "/scim/v2/Users";
+    let change = async |recorder: &mut Recorder, path: &str, active: bool| {
+        let body = json!({"Operations": [{"op": "replace", "value": {"active": active}}]});
+        let call = service.send_json(Method::PATCH, path, owner, &body);
+        let answer = recorder.record(Operation::ScimUsersUpdate, 200, call).await;
+        assert_eq!(answer.json()["active"], active);
+    };
+    let lapse = async |email: &str, roles: &[Role]| {
+        let email = person(email).email;
+        let invited = service.store.invite_member(&org.id, &email, roles, Authority::Operator, &operator).await;
+        let _ = invited.unwrap().unwrap();
+        service.clock.advance(INVITATION_LIFETIME);
+    };
+    // An owner with a session, active or not from the start.
+    for active in [true, false] {
+        service.join(&org.id, &alice, &[Role::Owner, Role::Manager]).await;
+        service.sign_in(&alice).await;
+        let body = json!({"userName": alice.email.expose(), "active": active});
+        let user = recorder.record(Operation::ScimUsersCreate, 201, service.post(users, owner, &body)).await.json();
+        let path = format!("{users}/{}", text(&user, "id"));
+        if active {
+            change(recorder, &path, false).await;
+        }
+        change(recorder, &path, true).await;
+        let promoted = service.store.membership(alice.id, &org.id).await.unwrap().unwrap();
+        let promoted =
+            service.store.set_member_roles(&org.id, &promoted.id, &[Role::Owner], Authority::Operator, &operator);
+        promoted.await.unwrap();
+        service.sign_in(&alice).await;
+        recorder.record(Operation::ScimUsersDelete, 204, service.call(Method::DELETE, &path, owner)).await;
+    }
+    // An invitation in place of one that has lapsed, which ends and comes back; then over another one.
+    let name = format!("bobby-{}", fixtures.email);
+    lapse(&name, &[Role::Member]).await;
+    let body = json!({"userName": name});
+    let user = recorder.record(Operation::ScimUsersCreate, 201, service.post(users, owner, &body)).await.json();
+    let path = format!("{users}/{}", text(&user, "id"));
+    change(recorder, &path, false).await;
+    change(recorder, &path, true).await;
+    recorder.record(Operation::ScimUsersDelete, 204, service.call(Method::DELETE, &path, owner)).await;
+    // Somebody who is invited is inactive from the start.
+    let name = format!("carol-{}", fixtures.email);
+    let email = person(&name).email;
+    service.store.invite_member(&org.id, &email, &[Role::Member], Authority::Operator, &operator).await.unwrap();
+    let body = json!({"userName": name, "active": false});
+    let user = recorder.record(Operation::ScimUsersCreate, 201, service.post(users, owner, &body)).await.json();
+    let path = format!("{users}/{}", text(&user, "id"));
+    recorder.record(Operation::ScimUsersGet, 200, service.call(Method::GET, &path, owner)).await;
+    recorder.record(Operation::ScimUsersList, 200, service.call(Method::GET, users, owner)).await;
+    let filter = format!("{users}?filter=userName%20eq%20%22{name}%22");
+    recorder.record(Operation::ScimUsersList, 200, service.call(Method::GET, &filter, owner)).await;
 }
 
 /// Organizations of earlier versions have no counter of access tokens yet: the first change starts it.

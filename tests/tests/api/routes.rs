@@ -88,7 +88,8 @@ async fn responses_have_unique_ids_and_are_not_cached() {
                 _ => assert_eq!(answer.header("cache-control"), "no-store", "{name}"),
             }
             if !answer.text.is_empty() {
-                assert_eq!(answer.header("content-type"), "application/json", "{name}");
+                let expected = if covered.is_scim() { "application/scim+json" } else { "application/json" };
+                assert_eq!(answer.header("content-type"), expected, "{name}");
                 answer.json();
             }
         }

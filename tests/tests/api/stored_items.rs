@@ -32,6 +32,9 @@ use tests::management::{ACCESS_TOKENS, API_KEYS, INTROSPECT};
 use tests::table::{INSTALLATIONS, TABLE, text};
 use tests::{Answer, Bot, Org, Service, hash_for, operator};
 
+/// The route of SCIM users.
+const SCIM_USERS: &str = "/scim/v2/Users";
+
 /// Where a token was found.
 const PLACE: &str = "https://github.com/octocat/hello/blob/main/.npmrc#L1";
 
@@ -39,7 +42,7 @@ const PLACE: &str = "https://github.com/octocat/hello/blob/main/.npmrc#L1";
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 49] = [
+const KINDS: [(&str, &str, &str); 54] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
     ("trust", "BOT#*", "TRUST#*"),
@@ -55,6 +58,11 @@ const KINDS: [(&str, &str, &str); 49] = [
     ("session_of", "PERSON#*", "SESSION#*"),
     ("membership", "PERSON#*", "ORG#*"),
     ("org_member", "ORG#*#MEMBERS", "*"),
+    ("member_at", "ORG#*#MEMBERS_AT#*", "*"),
+    ("scim_user", "ORG#*#SCIM_USERS", "*"),
+    ("scim_user_name", "ORG#*#SCIM_USER_NAMES", "*"),
+    ("scim_ended", "ORG#*#SCIM_ENDED", "*"),
+    ("scim_user_count", "ORG#*", "SCIM_USER_COUNT"),
     ("owner_count", "ORG#*", "OWNER_COUNT"),
     ("invitation", "INVITED#*", "*"),
     ("org_project", "ORG#*", "PROJECT#*"),
@@ -182,6 +190,13 @@ impl Fixture {
             let email = EmailAddress::try_from(address.to_owned()).unwrap();
             service.store.invite_member(&org.id, &email, &[Role::Manager], by, &operator()).await.unwrap().unwrap();
         }
+        service.join(&org.id, &tests::console::person("grace@example.com"), &[Role::Manager]).await;
+        for (name, external_id) in [("grace@example.com", json!("00u1")), ("heidi@example.com", json!(null))] {
+            let body = json!({"userName": name, "externalId": external_id});
+            assert_eq!(service.post(SCIM_USERS, &owner.credential, &body).await.status, 201);
+        }
+        let grace = scim_user(&service, &owner, "grace@example.com").await;
+        assert_eq!(set_active(&service, &owner, &grace, false).await, json!(false));
         let identifier = UserIdentifier::try_from("frank-laptop".to_owned()).unwrap();
         let own = service.store.issue_own_org_user_token(&member, identifier, None, &operator(), None).await.unwrap();
         let Issued::Done(_, own) = own else { panic!("{own:?}") };
@@ -334,6 +349,7 @@ impl Fixture {
             (format!("{API_KEYS}?status=all"), "owner", None),
             (format!("{API_KEYS}?environment=test"), "api_key", None),
             (ACCESS_TOKENS.to_owned(), "owner", None),
+            (SCIM_USERS.to_owned(), "owner", None),
             ("/api/v1/tokens/status".to_owned(), "email_token", None),
             ("/api/v1/tokens/status".to_owned(), "other_email_token", None),
         ];
@@ -362,6 +378,19 @@ impl Fixture {
         }
         answers
     }
+}
+
+/// The path of the SCIM user with this name.
+async fn scim_user(service: &Service, owner: &Bot, name: &str) -> String {
+    let path = format!("{SCIM_USERS}?filter=userName%20eq%20%22{name}%22");
+    let found = service.call(Method::GET, &path, &owner.credential).await.json();
+    format!("{SCIM_USERS}/{}", text(&found["Resources"][0], "id"))
+}
+
+/// Deactivates or reactivates a SCIM user. Returns whether it is active.
+async fn set_active(service: &Service, owner: &Bot, path: &str, active: bool) -> Value {
+    let body = json!({"Operations": [{"op": "replace", "value": {"active": active}}]});
+    service.send_json(Method::PATCH, path, &owner.credential, &body).await.json()["active"].clone()
 }
 
 /// Issues a token with an idempotency key.
@@ -536,6 +565,17 @@ async fn works(name: &str) {
     let token = tests::email::new_token(&service.regenerate(&fixture.credential("email_token")).await);
     assert_status(&service.whoami(&token).await, 200);
 
+    // The first version has no SCIM users.
+    if name == CURRENT {
+        let grace = scim_user(&service, &owner, "grace@example.com").await;
+        let person = tests::console::person("grace@example.com").id;
+        assert_eq!(set_active(&service, &owner, &grace, true).await, json!(true));
+        let member = store.membership(person, &org.id).await.unwrap().unwrap();
+        assert!(member.roles.contains(Role::Manager));
+        assert_status(&service.call(Method::DELETE, &grace, &owner.credential).await, 204);
+        assert_eq!(store.membership(person, &org.id).await.unwrap(), None);
+    }
+
     // The first version has no members.
     if fixture.credentials.contains_key("session") {
         let secret = Token::parse(&fixture.credential("session")).unwrap().hash();
@@ -544,7 +584,7 @@ async fn works(name: &str) {
         let owner = store.membership(session.person, &org.id).await.unwrap().unwrap();
         let mut listed = store.members(&org.id, None, 100).await.unwrap().members;
         listed.sort_by_key(Listed::status);
-        assert_eq!(listed.iter().map(Listed::status).collect::<Vec<_>>(), ["active", "invited", "invited"]);
+        assert_eq!(listed.iter().map(Listed::status).collect::<Vec<_>>(), ["active", "invited", "invited", "invited"]);
         let remove =
             async |id: &MemberId| store.remove_member(&org.id, id, Authority::Member(&owner), operator).await.unwrap();
         assert_eq!(remove(&owner.id).await, MemberChange::LastOwner);
