@@ -127,6 +127,16 @@ async fn of_organizations(calls: &mut Calls, fixtures: &Fixtures) {
     calls.of(owner, "org-access-tokens-update", "its role", Method::PATCH, &by_id, Some(change)).await;
     calls.of(owner, "org-access-tokens-delete", "a token", Method::DELETE, &by_id, None).await;
 
+    let users = "/scim/v2/Users";
+    let new = json!({"userName": "somebody@example.com"});
+    calls.of(owner, "scim-users-create", "an invitation", Method::POST, users, Some(new)).await;
+    calls.of(owner, "scim-users-list", "2 users", Method::GET, users, None).await;
+    let by_id = format!("{users}/{}", fixtures.employee.id);
+    calls.of(owner, "scim-users-get", "a user", Method::GET, &by_id, None).await;
+    let change = json!({"Operations": [{"op": "replace", "value": {"active": false}}]});
+    calls.of(owner, "scim-users-update", "a member who leaves", Method::PATCH, &by_id, Some(change)).await;
+    calls.of(owner, "scim-users-delete", "a user", Method::DELETE, &by_id, None).await;
+
     let claims = calls.service.new_claims();
     let id_token = calls.service.issuer.sign(&claims);
     let body = json!({"bot_id": fixtures.owner.id.as_str(), "id_token": id_token});
