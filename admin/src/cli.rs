@@ -1,6 +1,6 @@
 //! Defines the command line and validates every argument. The doc comments are the help texts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -12,6 +12,7 @@ use shared::domain::{LeakPolicy, Name, Plan};
 use shared::email::EmailAddress;
 use shared::ids::{BotId, MemberId, OrgId, TrustId};
 use shared::permissions::Role;
+use shared::store::lifetimes::{Days, Limited};
 use shared::store::orgs::Org;
 use shared::store::registration::RegistrationPolicy;
 use shared::trust::{InvalidTrust, NewTrust, Wanted};
@@ -212,7 +213,18 @@ pub struct OrgChange {
     /// Whether a leaked token is revoked, or its security contacts are only told
     #[arg(long, value_parser = leak_policy())]
     pub leaked: Option<LeakPolicy>,
+    /// Longest lifetime of a kind of token, counted from its creation: `org_user_token`, `api_key` or
+    /// `org_access_token` with a number of days, or `none`. Repeatable. Existing tokens stay as they are
+    #[arg(long = "max-lifetime-days", value_name = "KIND=DAYS", value_parser = max_lifetime)]
+    max_lifetimes: Vec<(Limited, Limit)>,
+    /// After how many days without a use tokens end, existing ones too; `none` for never
+    #[arg(long, value_name = "DAYS", value_parser = limit)]
+    end_after_unused_days: Option<Limit>,
 }
+
+/// A number of days, or no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limit(Option<Days>);
 
 /// A value of `--security-contact`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,6 +236,16 @@ enum SecurityContact {
 }
 
 impl OrgChange {
+    /// The new longest lifetimes.
+    pub fn max_lifetime_days(&self) -> BTreeMap<Limited, Option<Days>> {
+        self.max_lifetimes.iter().map(|(kind, Limit(days))| (*kind, *days)).collect()
+    }
+
+    /// After how long without a use tokens end from now on.
+    pub fn end_after_unused_days(&self) -> Option<Option<Days>> {
+        self.end_after_unused_days.map(|Limit(days)| days)
+    }
+
     /// The new security contacts, each once. `None` if they do not change.
     pub fn security_contacts(&self) -> Option<Vec<EmailAddress>> {
         let mut seen = BTreeSet::new();
@@ -548,6 +570,22 @@ fn security_contact(text: &str) -> Result<SecurityContact, String> {
     }
 }
 
+/// A number of days, or `none`.
+fn limit(text: &str) -> Result<Limit, &'static str> {
+    match text {
+        "none" => Ok(Limit(None)),
+        days => days.parse().map(|days| Limit(Some(days))).map_err(|_| "must be a number of days, at least 1, or none"),
+    }
+}
+
+/// A kind of token and its limit.
+fn max_lifetime(text: &str) -> Result<(Limited, Limit), String> {
+    let (kind, days) = text.split_once('=').ok_or("must be a kind of token, =, and days or none")?;
+    let kinds: Vec<&str> = Limited::ALL.iter().map(|kind| kind.as_str()).collect();
+    let kind = kind.parse().map_err(|_| format!("the kind of token must be {}", kinds.join(", ")))?;
+    Ok((kind, limit(days)?))
+}
+
 /// Accepts a role of people with or without its `organization/` prefix.
 fn role() -> impl TypedValueParser<Value = Role> {
     role_for(Role::is_for_people, "this role is for bots: a person cannot have it")
@@ -671,6 +709,25 @@ mod tests {
             &"a".repeat(101),
         ] {
             assert!(name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn lifetimes_are_given_by_kind_and_none_takes_them_away() {
+        let parse = |arguments: &[&str]| {
+            Cli::try_parse_from([&["guardctl", "org", "set", "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC"], arguments].concat())
+        };
+        let flag = "--max-lifetime-days";
+        let given = [flag, "api_key=90", flag, "org_access_token=none", "--end-after-unused-days", "14"];
+        let Command::Org(OrgCommand::Set { change, .. }) = parse(&given).unwrap().command else { panic!() };
+        let limits = [(Limited::ApiKey, Days::new(90)), (Limited::OrgAccessToken, None)];
+        assert_eq!(change.max_lifetime_days(), limits.into());
+        assert_eq!(change.end_after_unused_days(), Some(Days::new(14)));
+        for wrong in ["api_key", "api_key=0", "api_key=-1", "api_key=x", "bot=9", "=9", "api_key="] {
+            assert!(parse(&[flag, wrong]).is_err(), "{wrong}");
+        }
+        for wrong in ["0", "1.5", "", "never"] {
+            assert!(parse(&["--end-after-unused-days", wrong]).is_err(), "{wrong}");
         }
     }
 

@@ -91,7 +91,7 @@ fn store(error: StoreError, table: &str) -> String {
             "DynamoDB did not respond for table {table}: check your AWS credentials, AWS_REGION and network connection; \
              for the local service, check that it is running at AWS_ENDPOINT_URL_DYNAMODB"
         ),
-        StoreError::Defect => format!(
+        StoreError::Defect | StoreError::Ended => format!(
             "DynamoDB rejected the request for table {table}: check that the table exists in this account and region, \
              that your AWS credentials have access to it, and that guardctl is at least as new as the service"
         ),

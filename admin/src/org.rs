@@ -7,6 +7,7 @@ use shared::Moment;
 use shared::domain::{LeakPolicy, OrUnknown, Plan};
 use shared::email::EmailAddress;
 use shared::ids::OrgId;
+use shared::store::lifetimes::{Days, Lifetimes};
 use shared::store::orgs::{Org, OrgChange};
 
 use crate::cli::OrgCommand;
@@ -24,8 +25,14 @@ pub async fn run(command: OrgCommand, operator: &Operator) -> Result<(), Failure
             operator.answer(&OrgView::from(made.map_err(Failure::of_change(look))?))
         }
         OrgCommand::Set { org, change } => {
-            let security_contacts = change.security_contacts();
-            let change = OrgChange { plan: change.plan, guard: change.guard, security_contacts, leaked: change.leaked };
+            let change = OrgChange {
+                plan: change.plan,
+                guard: change.guard,
+                security_contacts: change.security_contacts(),
+                leaked: change.leaked,
+                max_lifetime_days: change.max_lifetime_days(),
+                end_after_unused_days: change.end_after_unused_days(),
+            };
             let changed = store.set_org(&org, &change, caller).await?;
             operator.answer(&OrgView::from(changed.ok_or(Failure::NoSuchOrg(org))?))
         }
@@ -57,13 +64,36 @@ struct OrgView {
     suspended: bool,
     security_contacts: Vec<EmailAddress>,
     leaked: OrUnknown<LeakPolicy>,
+    max_lifetime_days: MaxLifetimes,
+    end_after_unused_days: Option<Days>,
     created_at: Moment,
+}
+
+/// The longest lifetimes, by kind.
+#[derive(Serialize)]
+struct MaxLifetimes {
+    org_user_token: Option<Days>,
+    api_key: Option<Days>,
+    org_access_token: Option<Days>,
 }
 
 impl From<Org> for OrgView {
     fn from(org: Org) -> Self {
-        let Org { id, name, plan, guard, suspended, security_contacts, leaked, created_at } = org;
-        Self { id, name, plan, guard, suspended, security_contacts, leaked, created_at }
+        let Org { id, name, plan, guard, suspended, security_contacts, leaked, lifetimes, created_at } = org;
+        let Lifetimes { org_user_token, api_key, org_access_token, end_after_unused_days } = lifetimes;
+        let max_lifetime_days = MaxLifetimes { org_user_token, api_key, org_access_token };
+        Self {
+            id,
+            name,
+            plan,
+            guard,
+            suspended,
+            security_contacts,
+            leaked,
+            max_lifetime_days,
+            end_after_unused_days,
+            created_at,
+        }
     }
 }
 
@@ -88,6 +118,19 @@ impl OrgView {
     }
 }
 
+fn in_days(days: Days) -> String {
+    if days.get() == 1 { "1 day".to_owned() } else { format!("{days} days") }
+}
+
+impl OrgView {
+    fn max_lifetimes(&self) -> String {
+        let MaxLifetimes { org_user_token, api_key, org_access_token } = self.max_lifetime_days;
+        let limits = [("org_user_token", org_user_token), ("api_key", api_key), ("org_access_token", org_access_token)];
+        let set = limits.into_iter().filter_map(|(kind, days)| days.map(|days| format!("{kind} {}", in_days(days))));
+        Some(set.collect::<Vec<_>>().join(", ")).filter(|set| !set.is_empty()).unwrap_or_else(|| "none".to_owned())
+    }
+}
+
 impl fmt::Display for OrgView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = [
@@ -96,6 +139,11 @@ impl fmt::Display for OrgView {
             ("guard", self.guard().to_owned()),
             ("security contacts", self.security_contacts()),
             ("leaked tokens", self.leaked.as_str().to_owned()),
+            ("longest lifetimes", self.max_lifetimes()),
+            (
+                "unused tokens end",
+                self.end_after_unused_days.map_or("never".to_owned(), |days| format!("after {}", in_days(days))),
+            ),
             ("created", self.created_at.to_string()),
         ];
         output::card(f, &format!("Organization {}", self.id), &lines)

@@ -120,6 +120,7 @@ fn console_functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<
         console_bots,
         console_my_tokens,
         console_org_user_tokens,
+        console_policies,
         console_projects,
         sign_in_sign_out,
         sign_in_start,

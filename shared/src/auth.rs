@@ -26,6 +26,7 @@ use crate::store::StoreError;
 use crate::store::audit::{Caller, Entry, Subject};
 use crate::store::bots::{Bot, StoredBot};
 use crate::store::idempotency::Once;
+use crate::store::lifetimes::Limited;
 use crate::store::members::Authority;
 use crate::store::orgs::Org;
 use crate::store::tokens::ApiKey;
@@ -164,6 +165,8 @@ pub const OUTLIVES_JOB: ApiError = ApiError::Exceeds(
 pub struct BotWith<O> {
     /// The bot.
     pub bot: Bot,
+    /// The organization in the path, if the operation needs its subscription.
+    pub org: Option<Org>,
     /// For the audit log.
     pub caller: Caller,
     /// When the call came in, in milliseconds since 1970.
@@ -210,6 +213,16 @@ impl<O: Guarded> BotWith<O> {
         }
     }
 
+    /// Checks the expiry of a new token by the organization's policy.
+    ///
+    /// # Errors
+    ///
+    /// 400 if the token would live longer than the policy allows.
+    pub fn check_policy(&self, kind: Limited, now: Moment, expires_at: Option<Moment>) -> Result<(), ApiError> {
+        let policy = self.org.as_ref().map(|org| org.lifetimes).unwrap_or_default();
+        Ok(policy.check(kind, now, expires_at)?)
+    }
+
     /// As [`ManagerWith::record_refusal`].
     pub async fn record_refusal(&self, app: &App) -> Result<(), ApiError> {
         record_refusal(app, O::OPERATION, &self.bot.org_id, &self.caller).await
@@ -245,7 +258,7 @@ where
         }
         let caller = bot_caller(&bot, origin);
         match refusal(O::OPERATION, &bot.roles, org.as_ref()) {
-            None => Ok(Self { bot, caller, received_at, operation: PhantomData }),
+            None => Ok(Self { bot, org, caller, received_at, operation: PhantomData }),
             Some(refusal) => {
                 record_refusal(app, O::OPERATION, &bot.org_id, &caller).await?;
                 Err(refusal)

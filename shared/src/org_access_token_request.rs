@@ -37,7 +37,7 @@ pub struct Replacement {
     #[schema(default = true)]
     is_active: bool,
     /// When the token expires. Must be in the future. If null or omitted, the token does not
-    /// expire.
+    /// expire, unless the organization's policy requires an expiry.
     #[schema(example = "2099-12-31T23:59:59Z")]
     expires_at: Option<Moment>,
     #[serde(default, deserialize_with = "present_object")]
@@ -90,7 +90,8 @@ pub struct Merge {
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     pub is_active: Option<bool>,
-    /// When the token expires. Must be in the future. If null, the token does not expire.
+    /// When the token expires. Must be in the future. If null, the token does not expire, unless the
+    /// organization's policy requires an expiry.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Moment>)]
     pub expires_at: Option<Option<Moment>>,
@@ -170,6 +171,7 @@ pub fn rejected(reason: Rejected) -> ApiError {
         }
         Rejected::TooMany => ApiError::TooManyAccessTokens,
         Rejected::Suspended => ApiError::Suspended,
+        Rejected::TooLong(too_long) => too_long.into(),
         Rejected::UnknownProject => {
             ApiError::invalid("access_config.projects", "must contain only existing projects of this organization")
         }

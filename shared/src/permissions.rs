@@ -325,6 +325,8 @@ operations! {
     ConsoleOrgUserTokens = "console-org-user-tokens" => CONSOLE;
     /// The first page: organizations, and what happened in one.
     ConsoleOverview = "console-overview" => CONSOLE;
+    /// The page of policies: how long tokens live.
+    ConsolePolicies = "console-policies" => Rule { roles: &[Role::Owner], ..CONSOLE };
     /// The page of projects.
     ConsoleProjects = "console-projects" => Rule { roles: &[Role::Owner], ..CONSOLE };
     /// Come back from the identity provider.

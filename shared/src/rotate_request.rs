@@ -32,8 +32,8 @@ pub struct RotateRequest {
     /// Whether the old token also ends at the first use of the new one.
     #[serde(default)]
     until_first_use: bool,
-    /// When the new token expires. Must be in the future; null means never. By default when the old
-    /// one expired.
+    /// When the new token expires. Must be in the future, and within the organization's policy; null
+    /// means never. By default when the old one expired.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Moment>, example = "2099-12-31T23:59:59Z")]
     expires_at: Option<Option<Moment>>,
@@ -45,6 +45,11 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Mom
 }
 
 impl RotateRequest {
+    /// Whether it says when the new token expires: then the organization's policy binds it.
+    pub fn sets_expiry(&self) -> bool {
+        self.expires_at.is_some()
+    }
+
     /// The rotation of a token that expires at this time.
     ///
     /// # Errors
@@ -84,6 +89,10 @@ impl Minter<'_> {
                 Found::Conflict => return Err(ROTATED_MEANWHILE),
             };
             let rotation = request.of(T::expires_at(&old), app.clock().now())?;
+            if let Some(kind) = T::LIMITED.filter(|_| request.sets_expiry()) {
+                let now = app.clock().now();
+                app.store().check_policy(self.org_id, kind, now, rotation.expires_at).await??;
+            }
             self.check_lifetime(app, rotation.expires_at).await?;
             if let Some(more) = self.api_key.and_then(|(own, _)| T::exceeds(&old, own, rotation.expires_at)) {
                 self.record_refusal(app).await?;

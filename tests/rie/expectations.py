@@ -350,6 +350,7 @@ EXPECTED = {
     "console-my-tokens": page("My tokens"),
     "console-org-user-tokens": page("Issue Token"),
     "console-overview": page("Overview", installations=True),
+    "console-policies": page("Policies"),
     "console-projects": page("Projects"),
     "api-keys-create": Expected(201, api_key_created),
     "api-keys-list": Expected(200, api_keys_listed),

@@ -284,6 +284,7 @@ pub const COVERED: &[Covered] = &[
     page(Operation::ConsoleMyTokens, "/console/o/{org_id}/my-tokens"),
     page(Operation::ConsoleOrgUserTokens, "/console/o/{org_id}/tokens"),
     page(Operation::ConsoleOverview, "/console/organizations"),
+    page(Operation::ConsolePolicies, "/console/o/{org_id}/policies"),
     page(Operation::ConsoleProjects, "/console/o/{org_id}/projects"),
     page(Operation::SignInCallback, "/console/sign-in/callback"),
     page(Operation::SignInCode, "/console/sign-in/code"),

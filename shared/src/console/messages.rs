@@ -70,6 +70,7 @@ messages! {
     bots: "Bots", "ボット";
     members: "Members", "メンバー";
     projects: "Projects", "プロジェクト";
+    policies: "Policies", "ポリシー";
     audit_log: "Audit log", "監査ログ";
     my_account: "My account", "マイアカウント";
     sign_out: "Sign out", "サインアウト";
@@ -147,6 +148,16 @@ messages! {
     expiry_missing: "Choose when it expires.", "有効期限を選択してください。";
     expiry_date_missing: "Enter a date.", "日付を入力してください。";
     expiry_in_the_past: "Enter a date that is not in the past.", "今日以降の日付を入力してください。";
+
+    // Policies
+    policies_lead: "How long tokens of this organization live. An empty field is no limit.", "この組織のトークンがどれだけ有効かを定めます。空欄の項目には制限がありません。";
+    max_lifetime: "Longest lifetime in days", "有効期間の上限（日数）";
+    max_lifetime_text: "New tokens must expire within so many days of their creation, and so must a changed expiry. Existing tokens stay as they are.", "新しいトークンの有効期限は、作成日からこの日数以内でなければなりません。有効期限を変更するときも同じです。既存のトークンは変わりません。";
+    unused_tokens: "Unused tokens", "未使用のトークン";
+    unused_days: "End after days without use", "未使用のまま終了するまでの日数";
+    unused_days_hint: "A token that nobody uses for so many days stops working, existing ones too. Takes effect within a minute.", "この日数のあいだ使われなかったトークンは、既存のものも含めて使えなくなります。1分以内に反映されます。";
+    days_rule: "Enter a number of days, at least 1, or leave the field empty.", "1以上の日数を入力するか、空欄にしてください。";
+    lifetimes_saved: "The policies were saved.", "ポリシーを保存しました。";
 
     // Overview
     installed_in_14_days: "Installed in the last 14 days", "過去14日間のインストール";
@@ -521,6 +532,8 @@ messages! {
 }
 
 messages_with_values! {
+    expiry_at_most(days): "This organization allows at most {days} days.", "この組織では最長{days}日です。";
+    expiry_too_late(days): "Choose a time within {days} days of the creation: this organization allows no longer lifetime.", "作成日から{days}日以内の期限を選択してください。この組織ではそれより長い有効期間は認められていません。";
     switch_organization(name): "Switch organization: {name}", "組織の切り替え：{name}";
     issue_token_for(identifier): "Token for {identifier}", "{identifier}のトークン";
     revoke_one(name): "Revoke {name}", "{name}を失効";

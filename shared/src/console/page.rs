@@ -120,6 +120,8 @@ pub enum Nav {
     Members,
     /// Projects.
     Projects,
+    /// How long tokens live.
+    Policies,
     /// The audit log.
     AuditLog,
     /// The person's account.
@@ -148,6 +150,7 @@ pub(super) fn nav(language: Language, org: &OrgId, here: Nav, may: impl Fn(Opera
                 (Nav::Bots, "bots", m.bots, Some(Operation::ConsoleBots)),
                 (Nav::Members, "members", m.members, Some(Operation::ConsoleMembers)),
                 (Nav::Projects, "projects", m.projects, Some(Operation::ConsoleProjects)),
+                (Nav::Policies, "policies", m.policies, Some(Operation::ConsolePolicies)),
             ],
         ),
         (

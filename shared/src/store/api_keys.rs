@@ -8,7 +8,8 @@
 //! - create adds a pointer and increments the counter, if it is below the plan's limit and the plan
 //!   has not changed;
 //! - revoking an active key removes the pointer and decrements the counter;
-//! - the next create or list after an expiry moves the expired keys and decrements the counter.
+//! - the next create or list after an expiry moves the expired keys and decrements the counter. Where
+//!   a policy ends unused keys, a list or a create at the limit moves those too.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,7 @@ use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
+use super::lifetimes::{AsRead, Limited, TooLong, is_old};
 use super::orgs::Org;
 use super::rotation::{NewToken, Old, Rotatable};
 use super::tokens::{ApiKey, StoredToken};
@@ -29,6 +31,9 @@ use crate::secret::{Token, TokenHash, TokenKind};
 /// fails as retryable, and each retry has fewer left to move.
 const DUE_PER_TRANSACTION: usize = 30;
 const DUE_PER_CALL: usize = 600;
+
+/// Maximum active keys of an environment that are looked through for unused ones.
+const LOOKED_THROUGH: usize = 1_000;
 
 /// Maximum reads per listing if keys change state in the meantime.
 const ROUNDS: usize = 10;
@@ -74,6 +79,8 @@ pub enum Created {
     PlanLimitReached,
     /// The organization is suspended.
     Suspended,
+    /// It would live longer than the organization's policy allows.
+    TooLong(TooLong),
     /// The API key that made the call was revoked in the meantime, so it must not create another
     /// key.
     CallerRevoked,
@@ -110,7 +117,7 @@ impl Store {
     pub async fn api_key(&self, org: &OrgId, id: &TokenId) -> Result<Option<ApiKey>, StoreError> {
         let pointer: Option<Pointer> = self.get(keys::api_key_by_id(org, id)).await?;
         let Some(pointer) = pointer else { return Ok(None) };
-        Ok(match self.stored_token(pointer.hash).await? {
+        Ok(match self.current_token(pointer.hash).await? {
             Some(StoredToken::ApiKey(key)) => Some(key),
             _ => None,
         })
@@ -153,14 +160,23 @@ impl Store {
         let mut backoff = Backoff::new();
         let refused = loop {
             // A read is cheaper than a transaction that fails, and conflicts with no other call.
-            let (Org { plan, suspended, .. }, active) = self.org_with_active_api_keys(org).await?;
+            let (Org { plan, suspended, lifetimes, .. }, active) = self.org_with_active_api_keys(org).await?;
             let is_full = plan.max_api_keys().is_some_and(|max| active >= max);
-            if suspended || is_full {
-                // A revoked caller learns nothing about the plan.
-                break match by {
-                    Some((_, by)) if self.is_revoked(*by).await? => return Ok(Created::CallerRevoked),
+            let too_long = lifetimes.check(Limited::ApiKey, self.clock.now(), key.expires_at).err();
+            if suspended || too_long.is_some() || is_full {
+                // A revoked caller learns nothing about plan and policy.
+                break match (by, too_long) {
+                    (Some((_, by)), _) if self.is_revoked(*by).await? => return Ok(Created::CallerRevoked),
                     _ if suspended => Some(Created::Suspended),
-                    _ => Some(Created::PlanLimitReached),
+                    (_, Some(too_long)) => Some(Created::TooLong(too_long)),
+                    (_, None) if lifetimes.end_after_unused_days.is_some() => {
+                        // Those that have ended unused make room.
+                        if self.settle_unused_api_keys(org).await? {
+                            continue;
+                        }
+                        Some(Created::PlanLimitReached)
+                    }
+                    (_, None) => Some(Created::PlanLimitReached),
                 };
             }
             let mut transaction = self.transaction();
@@ -221,6 +237,12 @@ impl Store {
             let mut tokens = self.stored_tokens(pointers.iter().map(|pointer| pointer.hash)).await?;
             let pointer_to = |token: &StoredToken| pointers.iter().find(|pointer| pointer.id.as_str() == token.id());
             let hash_of = |token: &StoredToken| pointer_to(token).map(|pointer| pointer.hash);
+            for token in &mut tokens {
+                let hash = hash_of(token);
+                if let (StoredToken::ApiKey(key), Some(hash)) = (token, hash) {
+                    self.settle_unused_api_key(key, hash).await?;
+                }
+            }
             self.note_superseded(&mut tokens, hash_of, listing.request_id).await?;
             let now = self.clock.now();
             for key in tokens.into_iter().filter_map(ApiKey::of) {
@@ -238,10 +260,63 @@ impl Store {
         Ok(page)
     }
 
-    /// The organization's plan and its number of active API keys.
-    pub async fn api_key_plan(&self, org: &OrgId) -> Result<(OrUnknown<Plan>, u64), StoreError> {
-        let (org, active) = self.org_with_active_api_keys(org).await?;
+    /// The organization's plan and its number of active API keys, without those that have ended unused.
+    pub async fn api_key_plan(&self, id: &OrgId) -> Result<(OrUnknown<Plan>, u64), StoreError> {
+        let (mut org, mut active) = self.org_with_active_api_keys(id).await?;
+        if active > 0 && org.lifetimes.end_after_unused_days.is_some() && self.settle_unused_api_keys(id).await? {
+            (org, active) = self.org_with_active_api_keys(id).await?;
+        }
         Ok((org.plan, active))
+    }
+
+    /// Moves keys that have ended unused to the listing of expired ones, among the oldest
+    /// [`LOOKED_THROUGH`] of each environment. False if there are none.
+    async fn settle_unused_api_keys(&self, org: &OrgId) -> Result<bool, StoreError> {
+        let (now, mut found) = (self.clock.now(), false);
+        for environment in [Environment::Live, Environment::Test] {
+            let pk = keys::api_keys_in(org, TokenState::Active, &environment.into());
+            let pointers: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::All), LOOKED_THROUGH).await?;
+            let old = pointers.into_iter().map(|(_, pointer)| pointer).filter(|pointer| is_old(&pointer.id, now));
+            for chunk in old.collect::<Vec<_>>().chunks(100) {
+                for token in self.stored_tokens(chunk.iter().map(|pointer| pointer.hash)).await? {
+                    let StoredToken::ApiKey(key) = token else { continue };
+                    let hash = chunk.iter().find(|pointer| pointer.id == key.id).map(|pointer| pointer.hash);
+                    // One by one: all of them write the counter.
+                    if let (Some(end), Some(hash)) = (self.note_unused(&mut key.clone()).await?, hash) {
+                        found |= self.settle(self.unused_api_key(&key, hash, end)).await;
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Notes that a key of a listing has ended unused, and moves it.
+    async fn settle_unused_api_key(&self, key: &mut ApiKey, hash: TokenHash) -> Result<(), StoreError> {
+        let stored = key.clone();
+        if let Some(end) = self.note_unused(key).await? {
+            self.settle(self.unused_api_key(&stored, hash, end)).await;
+        }
+        Ok(())
+    }
+
+    /// A transaction that makes a key expire when it ended unused.
+    fn unused_api_key(&self, key: &ApiKey, hash: TokenHash, end: Moment) -> Transaction<'_> {
+        let (org, before) = (&key.org_id, key.pointer(hash));
+        let after = Pointer { expires_at: Some(end), ..before.clone() };
+        let ApiKey { last_used_at, expires_at, uncounted, .. } = *key;
+        let mut transaction = self.transaction();
+        transaction
+            .end_unused(keys::token(hash), AsRead { last_used_at, expires_at, uncounted }, end)
+            .delete_existing(before.listed(org, TokenState::Active))
+            .put(after.listed(org, TokenState::Expired), &after);
+        if !uncounted {
+            transaction.add(keys::api_key_count(org), ACTIVE, -1);
+        }
+        if let Some(expiry) = before.expiry(org) {
+            transaction.delete(expiry);
+        }
+        transaction
     }
 
     async fn org_with_active_api_keys(&self, org: &OrgId) -> Result<(Org, u64), StoreError> {
@@ -378,6 +453,7 @@ impl Rotatable for ApiKey {
     const KIND: &'static str = Self::SUBJECT;
     const MADE: &'static str = "create";
     const IS_COUNTED: bool = true;
+    const LIFETIME: Limited = Limited::ApiKey;
 
     fn of(token: StoredToken) -> Option<Self> {
         match token {

@@ -16,6 +16,7 @@ pub mod installations;
 pub mod keys;
 pub mod leak_reports;
 pub mod leaks;
+pub mod lifetimes;
 pub mod mail_limits;
 pub mod members;
 pub mod org_access_tokens;
@@ -48,7 +49,7 @@ use tokio::time::timeout;
 use self::keys::{Key, PK, SK};
 use crate::clock::Clock;
 use crate::cost::{self, Units};
-use crate::error::ApiError;
+use crate::error::{ApiError, Unauthorized};
 use crate::secret::RandomnessUnavailable;
 
 type Item = HashMap<String, AttributeValue>;
@@ -65,6 +66,9 @@ pub enum StoreError {
     /// A bug: DynamoDB rejected the request, or an item cannot be deserialized.
     #[error("the table rejected the request or contains an invalid item")]
     Defect,
+    /// The token that is used has ended in the meantime.
+    #[error("the token has ended")]
+    Ended,
 }
 
 impl From<StoreError> for ApiError {
@@ -72,6 +76,7 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Unavailable => ApiError::Unavailable,
             StoreError::Defect => ApiError::Internal,
+            StoreError::Ended => ApiError::Unauthorized(Unauthorized::Invalid),
         }
     }
 }
@@ -89,12 +94,13 @@ pub struct Store {
     client: Client,
     table: String,
     clock: Clock,
+    remembered: lifetimes::Remembered,
 }
 
 impl Store {
     /// A store on this table.
     pub fn new(client: Client, table: impl Into<String>, clock: Clock) -> Self {
-        Self { client, table: table.into(), clock }
+        Self { client, table: table.into(), clock, remembered: lifetimes::Remembered::default() }
     }
 
     /// Opens a connection to DynamoDB, so that the next request finds one: TLS, credentials and

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::leaks::{Cause, Recipient};
+use super::lifetimes::{Lifetimes, Limited, TooLong};
 use super::members::Authority;
 use super::rate_limits::COUNT;
 use super::tokens::{AccessConfig, OrgAccessToken, StoredToken};
@@ -71,6 +72,8 @@ pub enum Rejected {
     TooMany,
     /// The organization is suspended.
     Suspended,
+    /// It would live longer than the organization's policy allows.
+    TooLong(TooLong),
 }
 
 /// The result of a create.
@@ -106,13 +109,16 @@ impl Store {
         caller: &Caller,
         once: Option<&Once>,
     ) -> Result<Created, StoreError> {
-        let rejected = if self.org(org).await?.is_none_or(|org| org.suspended) {
-            Some(Rejected::Suspended)
-        } else {
-            match self.try_create_org_access_token(org, settings, caller, once).await? {
+        let policy = self.org(org).await?.filter(|org| !org.suspended).map(|org| org.lifetimes);
+        let expires_at = settings.expires_at;
+        let allowed = |policy: Lifetimes| policy.check(Limited::OrgAccessToken, self.clock.now(), expires_at);
+        let rejected = match policy.map(allowed) {
+            None => Some(Rejected::Suspended),
+            Some(Err(too_long)) => Some(Rejected::TooLong(too_long)),
+            Some(Ok(())) => match self.try_create_org_access_token(org, settings, caller, once).await? {
                 Ok((token, plain)) => return Ok(Created::Done(Box::new(token), plain)),
                 Err(rejected) => rejected,
-            }
+            },
         };
         // Whatever rejected it, the same request may have been carried out meanwhile.
         match self.repeated(org, once, caller).await? {
@@ -214,13 +220,14 @@ impl Store {
         }
     }
 
-    /// All of an organization's access tokens, newest first.
+    /// All of an organization's access tokens, newest first. One that has ended unused expired then.
     pub async fn org_access_tokens(&self, org: &OrgId) -> Result<Vec<OrgAccessToken>, StoreError> {
         let pointers = self.org_access_token_pointers(org).await?;
         let mut tokens = Vec::with_capacity(pointers.len());
         for chunk in pointers.chunks(100) {
             for token in self.stored_tokens(chunk.iter().map(|(_, pointer)| pointer.hash)).await? {
-                if let StoredToken::OrgAccess(token) = token {
+                if let StoredToken::OrgAccess(mut token) = token {
+                    self.note_unused(&mut token).await?;
                     tokens.push(token);
                 }
             }
@@ -231,7 +238,9 @@ impl Store {
 
     /// An organization's access token with this number.
     pub async fn org_access_token_with(&self, org: &OrgId, id: u64) -> Result<Option<OrgAccessToken>, StoreError> {
-        Ok(self.org_access_token(org, id).await?.map(|(_, token)| token))
+        let Some((_, mut token)) = self.org_access_token(org, id).await? else { return Ok(None) };
+        self.note_unused(&mut token).await?;
+        Ok(Some(token))
     }
 
     /// Applies `change` to a token of the organization, if the caller's rights are as they were read.

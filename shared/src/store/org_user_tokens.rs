@@ -1,7 +1,7 @@
 //! Org user tokens and their states: active, expired, revoked.
 //!
 //! ```text
-//!             issue                     clock (moved by the next listing)
+//!             issue        clock, unused for too long (moved by a listing)
 //!   (nothing) ─────▶ active ───────────────────────────────────────────▶ expired
 //!                      │  revoke, revoke by user                revoke      │
 //!                      └──────────────────────▶ revoked ◀───────────────────┘
@@ -18,7 +18,9 @@ use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
+use super::lifetimes::{AsRead, Limited, is_old};
 use super::members::Member;
+use super::orgs::Org;
 use super::rotation::{NewToken, Old, Rotatable};
 use super::tokens::{ApiKey, OrgUserToken, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, Transaction};
@@ -42,6 +44,10 @@ const DUE_PER_LISTING_OF_EXPIRED: usize = 2_000;
 /// Minimum pointers per additional read of a listing, and maximum number of these reads.
 const ROUND: usize = 100;
 const ROUNDS: usize = 10;
+
+/// Maximum active tokens that a listing of expired ones looks through for unused ones. Others are moved
+/// by the listings that show them.
+const LOOKED_THROUGH: usize = 1_000;
 
 /// Maximum active tokens of one identifier that a call counts. The next call sees the rest.
 const MAX_COUNTED: usize = 10_000;
@@ -79,6 +85,7 @@ impl Rotatable for OrgUserToken {
     const KIND: &'static str = Self::SUBJECT;
     const MADE: &'static str = "issue";
     const IS_COUNTED: bool = false;
+    const LIFETIME: Limited = Limited::OrgUserToken;
 
     fn of(token: StoredToken) -> Option<Self> {
         match token {
@@ -325,6 +332,9 @@ impl Store {
                 self.move_due_org_user_tokens(org, DUE_PER_LISTING).await?;
             }
             StateFilter::Expired => {
+                if listing.after.is_none() {
+                    self.settle_unused_org_user_tokens(org).await?;
+                }
                 let moved = self.move_due_org_user_tokens(org, DUE_PER_LISTING_OF_EXPIRED).await?;
                 if moved == DUE_PER_LISTING_OF_EXPIRED {
                     return Err(StoreError::Unavailable);
@@ -377,8 +387,8 @@ impl Store {
     }
 
     /// Counts an organization's active tokens. Stops once it has counted more than 100.
-    pub async fn count_active_org_user_tokens(&self, org: &OrgId) -> Result<usize, StoreError> {
-        let (pk, now) = (keys::org_user_tokens_in(org, TokenState::Active), self.clock.now());
+    pub async fn count_active_org_user_tokens(&self, org: &Org) -> Result<usize, StoreError> {
+        let (pk, now) = (keys::org_user_tokens_in(&org.id, TokenState::Active), self.clock.now());
         let (mut count, mut after) = (0, None);
         for _ in 0..ROUNDS {
             let range = Range::new(&pk, SortKeys::All).start_after(after.as_deref());
@@ -386,9 +396,13 @@ impl Store {
             let is_last = found.len() < ROUND;
             after = found.last().map(|(sort_key, _)| sort_key.clone());
             let pointers = found.into_iter().map(|(_, pointer)| pointer);
-            let unexpired: Vec<Pointer> = pointers.filter(|pointer| !pointer.has_expired(now)).collect();
+            let mut unexpired: Vec<Pointer> = pointers.filter(|pointer| !pointer.has_expired(now)).collect();
+            if org.lifetimes.end_after_unused_days.is_some() {
+                let unused = self.unused_among(&unexpired).await?;
+                unexpired.retain(|pointer| unused.iter().all(|(token, _)| token.id != pointer.id));
+            }
             let bindings = unexpired.iter().filter_map(|pointer| pointer.bound_to.as_ref());
-            let members = self.current_members(org, bindings).await?;
+            let members = self.current_members(&org.id, bindings).await?;
             let is_current = |binding: &Binding| members.contains(&binding.member);
             count += unexpired.iter().filter(|pointer| pointer.bound_to.as_ref().is_none_or(is_current)).count();
             if is_last || count > ROUND {
@@ -396,6 +410,75 @@ impl Store {
             }
         }
         Ok(count)
+    }
+
+    /// Those of these tokens that have ended unused, as they are stored, and when. Reads none that is
+    /// younger than a day.
+    async fn unused_among(&self, pointers: &[Pointer]) -> Result<Vec<(OrgUserToken, Moment)>, StoreError> {
+        let mut unused = Vec::new();
+        let now = self.clock.now();
+        let old: Vec<&Pointer> = pointers.iter().filter(|pointer| is_old(&pointer.id, now)).collect();
+        for chunk in old.chunks(100) {
+            for token in self.stored_tokens(chunk.iter().map(|pointer| pointer.hash)).await? {
+                let StoredToken::OrgUser(token) = token else { continue };
+                if let Some(end) = self.note_unused(&mut token.clone()).await? {
+                    unused.push((token, end));
+                }
+            }
+        }
+        Ok(unused)
+    }
+
+    /// Moves tokens that have ended unused to the listing of expired ones, among the first
+    /// [`LOOKED_THROUGH`] of the active ones.
+    async fn settle_unused_org_user_tokens(&self, org: &OrgId) -> Result<(), StoreError> {
+        if self.unused_days(org).await?.is_some() {
+            let pk = keys::org_user_tokens_in(org, TokenState::Active);
+            let pointers: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::All), LOOKED_THROUGH).await?;
+            let pointers: Vec<Pointer> = pointers.into_iter().map(|(_, pointer)| pointer).collect();
+            let _moved: Vec<TokenId> = self.settle_unused_among(&pointers).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves those of these tokens that have ended unused, and returns their IDs.
+    async fn settle_unused_among(&self, pointers: &[Pointer]) -> Result<Vec<TokenId>, StoreError> {
+        let unused = self.unused_among(pointers).await?;
+        let moving = stream::iter(unused).map(async |(token, end)| {
+            let hash = pointers.iter().find(|pointer| pointer.id == token.id)?.hash;
+            let transaction = self.unused_org_user_token(&token, hash, end);
+            self.settle(transaction).await.then_some(token.id)
+        });
+        Ok(moving.buffer_unordered(CONCURRENCY).filter_map(std::future::ready).collect().await)
+    }
+
+    /// Notes that a token of a listing has ended unused, and moves it.
+    async fn settle_unused_org_user_token(
+        &self,
+        token: &mut OrgUserToken,
+        hash: Option<TokenHash>,
+    ) -> Result<(), StoreError> {
+        let stored = token.clone();
+        if let (Some(end), Some(hash)) = (self.note_unused(token).await?, hash) {
+            self.settle(self.unused_org_user_token(&stored, hash, end)).await;
+        }
+        Ok(())
+    }
+
+    /// A transaction that makes a token expire when it ended unused.
+    fn unused_org_user_token(&self, token: &OrgUserToken, hash: TokenHash, end: Moment) -> Transaction<'_> {
+        let (org, before) = (&token.org_id, token.pointer(hash));
+        let after = Pointer { expires_at: Some(end), ..before.clone() };
+        let OrgUserToken { last_used_at, expires_at, .. } = *token;
+        let mut transaction = self.transaction();
+        transaction
+            .end_unused(keys::token(hash), AsRead { last_used_at, expires_at, uncounted: false }, end)
+            .delete_existing(before.listed(org, TokenState::Active))
+            .put(after.listed(org, TokenState::Expired), &after);
+        if let Some(expiry) = before.expiry(org) {
+            transaction.delete(expiry);
+        }
+        transaction
     }
 
     /// The tokens of these pointers in the same order, without those that are no longer in one of
@@ -417,6 +500,8 @@ impl Store {
             let members = self.current_members(org, bindings).await?;
             for token in &mut found {
                 if let StoredToken::OrgUser(token) = token {
+                    let hash = chunk.iter().find(|(_, pointer)| pointer.id == token.id).map(|(_, pointer)| pointer.hash);
+                    self.settle_unused_org_user_token(token, hash).await?;
                     token.member_left = token.bound_to.as_ref().is_some_and(|own| !members.contains(&own.member));
                 }
             }
@@ -462,6 +547,7 @@ impl Store {
         let Some(pointer) = pointer else { return Ok(None) };
         let Some(StoredToken::OrgUser(mut token)) = self.stored_token(pointer.hash).await? else { return Ok(None) };
         self.note_membership(&mut token).await?;
+        self.note_unused(&mut token).await?;
         Ok(Some(token))
     }
 
@@ -556,6 +642,11 @@ impl Store {
         let pointers = self.query::<Pointer>(range, MAX_COUNTED).await?;
         let mut pointers: Vec<Pointer> =
             pointers.into_iter().map(|(_, pointer)| pointer).filter(|pointer| !pointer.has_expired(now)).collect();
+        if pointers.iter().any(|pointer| is_old(&pointer.id, now)) && self.unused_days(org).await?.is_some() {
+            // Moved, so that none of them works again if the policy is taken away.
+            let moved = self.settle_unused_among(&pointers).await?;
+            pointers.retain(|pointer| !moved.contains(&pointer.id));
+        }
         // Few: an identifier is the address of one person.
         let mut members: Vec<(Binding, bool)> = Vec::new();
         for binding in pointers.iter().filter_map(|pointer| pointer.bound_to.as_ref()) {

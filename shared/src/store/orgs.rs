@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, ORGS};
+use super::lifetimes::{Days, Lifetimes, Limited};
+use super::members::Authority;
 use super::{Committed, Range, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::domain::{LeakPolicy, OrUnknown, Plan};
@@ -34,6 +36,9 @@ pub struct Org {
     /// What happens to a leaked token. One that this version does not know revokes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub leaked: OrUnknown<LeakPolicy>,
+    /// How long its tokens live.
+    #[serde(flatten)]
+    pub lifetimes: Lifetimes,
     /// When it was created.
     pub created_at: Moment,
 }
@@ -54,31 +59,62 @@ pub struct OrgChange {
     pub security_contacts: Option<Vec<EmailAddress>>,
     /// What happens to a leaked token.
     pub leaked: Option<LeakPolicy>,
+    /// The longest lifetimes, of the kinds that are given. `None` takes the limit away.
+    pub max_lifetime_days: BTreeMap<Limited, Option<Days>>,
+    /// After how long without a use tokens end. `Some(None)` takes the limit away.
+    pub end_after_unused_days: Option<Option<Days>>,
+}
+
+/// The result of changing an organization.
+#[derive(Debug)]
+pub enum OrgSet {
+    /// The organization after the change.
+    Done(Box<Org>),
+    /// There is no such organization.
+    NotFound,
+    /// The caller's own rights changed in the meantime, so nothing was done.
+    CallerChanged,
 }
 
 impl OrgChange {
-    /// The attributes of [`Org`] to write, by name.
+    /// The attributes of [`Org`] to write, by name. `null` removes one.
     fn settings(&self) -> serde_json::Result<BTreeMap<&'static str, Value>> {
-        let Self { plan, guard, security_contacts, leaked } = self;
+        let Self { plan, guard, security_contacts, leaked, max_lifetime_days, end_after_unused_days } = self;
         let settings = [
             ("plan", plan.map(serde_json::to_value)),
             ("guard", guard.map(serde_json::to_value)),
             ("security_contacts", security_contacts.as_ref().map(serde_json::to_value)),
             ("leaked", leaked.map(serde_json::to_value)),
+            ("end_after_unused_days", end_after_unused_days.map(serde_json::to_value)),
         ];
-        settings.into_iter().filter_map(|(name, value)| Some(value?.map(|value| (name, value)))).collect()
+        let limits = max_lifetime_days.iter().map(|(kind, days)| {
+            let name = match kind {
+                Limited::OrgUserToken => "max_days_org_user_token",
+                Limited::ApiKey => "max_days_api_key",
+                Limited::OrgAccessToken => "max_days_org_access_token",
+            };
+            (name, Some(serde_json::to_value(days)))
+        });
+        let settings = settings.into_iter().chain(limits);
+        settings.filter_map(|(name, value)| Some(value?.map(|value| (name, value)))).collect()
     }
 
     /// What is set, for the audit log: of addresses only their number.
     fn detail(&self) -> String {
-        let Self { plan, guard, security_contacts, leaked } = self;
+        let Self { plan, guard, security_contacts, leaked, max_lifetime_days, end_after_unused_days } = self;
+        let days = |days: Option<Days>| days.map_or_else(|| "none".to_owned(), |days| days.to_string());
         let set = [
             plan.map(|plan| format!("plan {}", plan.as_str())),
             guard.map(|guard| format!("guard {}", if guard { "on" } else { "off" })),
             security_contacts.as_ref().map(|contacts| format!("security contacts {}", contacts.len())),
             leaked.map(|leaked| format!("leaked {}", leaked.as_str())),
         ];
-        set.into_iter().flatten().collect::<Vec<_>>().join(", ")
+        let limits = max_lifetime_days.iter().map(|(kind, at_most)| {
+            let at_most = days(*at_most);
+            Some(format!("max_lifetime_days {} {at_most}", kind.as_str()))
+        });
+        let unused = end_after_unused_days.map(|after| format!("end_after_unused_days {}", days(after)));
+        set.into_iter().chain(limits).chain([unused]).flatten().collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -131,6 +167,7 @@ impl Store {
             suspended: false,
             security_contacts: Vec::new(),
             leaked: LeakPolicy::Revoke.into(),
+            lifetimes: Lifetimes::default(),
             created_at: now,
         };
         let entry = Entry::done(&self.clock, caller, "org.create", Subject::new("organization", &org.id))?;
@@ -143,24 +180,48 @@ impl Store {
         }
     }
 
-    /// Changes settings of an organization. `None` if there is no such organization.
+    /// Changes settings of an organization as the operator. `None` if there is no such organization.
     pub async fn set_org(&self, id: &OrgId, change: &OrgChange, caller: &Caller) -> Result<Option<Org>, StoreError> {
+        match self.set_org_as(id, change, Authority::Operator, caller).await? {
+            OrgSet::Done(org) => Ok(Some(*org)),
+            OrgSet::NotFound | OrgSet::CallerChanged => Ok(None),
+        }
+    }
+
+    /// Changes settings of an organization, if the caller's rights are as they were read.
+    pub async fn set_org_as(
+        &self,
+        id: &OrgId,
+        change: &OrgChange,
+        authority: Authority<'_>,
+        caller: &Caller,
+    ) -> Result<OrgSet, StoreError> {
         let settings = change.settings().map_err(|_| StoreError::Defect)?;
+        let found = |org: Option<Org>| org.map_or(OrgSet::NotFound, |org| OrgSet::Done(Box::new(org)));
         if settings.is_empty() {
-            return self.org(id).await;
+            return Ok(found(self.org(id).await?));
         }
         let entry = Entry::done(&self.clock, caller, "org.set", Subject::new("organization", id))?;
         let entry = entry.with_detail(change.detail());
         // Writes only the given settings, so that concurrent changes of different ones all succeed.
-        let assignments: Vec<String> = settings.keys().map(|name| format!("#{name} = :{name}")).collect();
-        let names: Vec<String> = settings.keys().map(|name| format!(":{name}")).collect();
-        let values: Vec<(&str, Value)> = names.iter().map(String::as_str).zip(settings.into_values()).collect();
+        let (removed, set): (Vec<_>, Vec<_>) = settings.into_iter().partition(|(_, value)| value.is_null());
+        let listed = |verb: &str, parts: Vec<String>| {
+            if parts.is_empty() { String::new() } else { format!("{verb} {} ", parts.join(", ")) }
+        };
+        let assignments = set.iter().map(|(name, _)| format!("#{name} = :{name}")).collect();
+        let removals = removed.iter().map(|(name, _)| format!("#{name}")).collect();
+        let expression = listed("SET", assignments) + &listed("REMOVE", removals);
+        let names: Vec<String> = set.iter().map(|(name, _)| format!(":{name}")).collect();
+        let values = set.into_iter().map(|(_, value)| value);
+        let values: Vec<(&str, Value)> = names.iter().map(String::as_str).zip(values).collect();
         let mut transaction = self.transaction().persistent();
-        let expression = format!("SET {}", assignments.join(", "));
-        transaction.update(keys::org(id), &expression, "attribute_exists(pk)", &values);
+        // First, so that a caller who was cut off learns nothing from the other condition.
+        let own_checks = transaction.require_authority(authority);
+        transaction.update(keys::org(id), expression.trim_end(), "attribute_exists(pk)", &values);
         match transaction.audit(id, &entry).commit().await? {
-            Committed::Yes => self.org(id).await,
-            Committed::No(_) => Ok(None),
+            Committed::Yes => Ok(found(self.org(id).await?)),
+            Committed::No(index) if index < own_checks => Ok(OrgSet::CallerChanged),
+            Committed::No(_) => Ok(OrgSet::NotFound),
         }
     }
 
@@ -237,12 +298,16 @@ mod tests {
             suspended: false,
             security_contacts: Vec::new(),
             leaked: LeakPolicy::default().into(),
+            lifetimes: Lifetimes::default(),
             created_at: Moment::parse("2026-11-21T10:00:00Z").unwrap(),
         };
         insta::assert_json_snapshot!(org);
         let contact = EmailAddress::try_from("security@example.com".to_owned()).unwrap();
-        let told = Org { security_contacts: vec![contact], leaked: LeakPolicy::TellOnly.into(), ..org };
+        let told = Org { security_contacts: vec![contact], leaked: LeakPolicy::TellOnly.into(), ..org.clone() };
         insta::assert_json_snapshot!("org_with_security_contacts", told);
+        let lifetimes =
+            Lifetimes { org_user_token: Days::new(90), end_after_unused_days: Days::new(14), ..Lifetimes::default() };
+        insta::assert_json_snapshot!("org_with_lifetimes", Org { lifetimes, ..org });
     }
 
     #[test]
@@ -253,6 +318,7 @@ mod tests {
             guard: Some(false),
             security_contacts: Some(vec![contact]),
             leaked: Some(LeakPolicy::TellOnly),
+            ..OrgChange::default()
         };
         assert_eq!(change.detail(), "plan free, guard off, security contacts 1, leaked tell-only");
         assert_eq!(change.settings().unwrap().len(), 4);
@@ -260,5 +326,19 @@ mod tests {
         assert_eq!(change.detail(), "security contacts 0");
         assert_eq!(change.settings().unwrap(), [("security_contacts", serde_json::json!([]))].into());
         assert!(OrgChange::default().settings().unwrap().is_empty());
+        let limits = [(Limited::ApiKey, Days::new(90)), (Limited::OrgAccessToken, None)];
+        let change = OrgChange {
+            max_lifetime_days: limits.into(),
+            end_after_unused_days: Some(Days::new(14)),
+            ..OrgChange::default()
+        };
+        let detail = "max_lifetime_days api_key 90, max_lifetime_days org_access_token none, end_after_unused_days 14";
+        assert_eq!(change.detail(), detail);
+        let settings = [
+            ("max_days_api_key", serde_json::json!(90)),
+            ("max_days_org_access_token", Value::Null),
+            ("end_after_unused_days", serde_json::json!(14)),
+        ];
+        assert_eq!(change.settings().unwrap(), settings.into());
     }
 }

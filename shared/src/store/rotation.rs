@@ -26,6 +26,7 @@ use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::Cause;
+use super::lifetimes::Limited;
 use super::members::Authority;
 use super::tokens::{ApiKey, Replaces, Rotated, StoredToken};
 use super::{Backoff, Committed, Condition, Store, StoreError, Transaction};
@@ -242,6 +243,8 @@ pub trait Rotate: Sized + Send {
 
     /// The answer if there is none with this ID.
     const NOT_FOUND: ApiError;
+    /// Its kind, if an organization's policy may limit the lifetime of successors.
+    const LIMITED: Option<Limited> = None;
 
     /// What a rotation finds under this ID of this organization. `received_at` is when the call came
     /// in, in milliseconds since 1970.
@@ -272,6 +275,7 @@ impl<T: Rotatable> Rotate for T {
     type Old = Old<T>;
 
     const NOT_FOUND: ApiError = ApiError::TokenNotFound;
+    const LIMITED: Option<Limited> = Some(T::LIFETIME);
 
     async fn find(store: &Store, org: &OrgId, id: &TokenId, received_at: u64) -> Result<Found<Old<T>>, StoreError> {
         store.to_rotate(org, id, received_at).await
@@ -301,6 +305,8 @@ pub(super) trait Rotatable: Clone + Into<StoredToken> + Send + Sync {
     const MADE: &'static str;
     /// Whether the plan limits their number.
     const IS_COUNTED: bool;
+    /// The kind by which a policy limits its lifetime.
+    const LIFETIME: Limited;
 
     /// This kind of token, if it is one.
     fn of(token: StoredToken) -> Option<Self>;

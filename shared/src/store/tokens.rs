@@ -418,10 +418,11 @@ impl OrgUserToken {
     }
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
+/// How often a token's use is recorded at most.
+pub(super) const RECORDED_EVERY: Duration = Duration::from_secs(60);
 
 /// Timeout for updating `last_used_at`, so that it cannot delay a request for long.
-const RECORD_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const RECORD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Why a token is not active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
@@ -549,15 +550,19 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Only at the first use of a successor that ends what it replaces. The request then fails too;
-    /// other uses are answered whether they are recorded or not.
+    /// Only at the first use of a successor that ends what it replaces, and where a policy ends unused
+    /// tokens, at the use of one that was idle for a day. The request then fails too; other uses are
+    /// answered whether they are recorded or not.
     pub async fn record_use(&self, hash: TokenHash, token: &StoredToken) -> Result<(), StoreError> {
         let ends_another = token.replaces().is_some_and(|old| old.until_first_use);
-        if ends_another && token.last_used_at().is_none() {
+        let (now, is_first) = (self.clock.now(), ends_another && token.last_used_at().is_none());
+        if token.is_idle(now) {
+            return self.record_idle_use(hash, token, is_first).await;
+        }
+        if is_first {
             return self.record_first_use(hash).await;
         }
-        let now = self.clock.now();
-        let minute_ago = now.minus(MINUTE);
+        let minute_ago = now.minus(RECORDED_EVERY);
         if matches!(token, StoredToken::Bot(_)) || token.last_used_at().is_some_and(|last| last > minute_ago) {
             return Ok(());
         }
@@ -592,8 +597,8 @@ impl Store {
     }
 
     /// Reads a token with one strongly consistent read, and then what else decides whether it is
-    /// active: the membership that an org user token is bound to, the successor of a rotated token, or
-    /// bot and trust of a bot token.
+    /// active: the membership that an org user token is bound to, the successor of a rotated token,
+    /// bot and trust of a bot token, or the policy for a token that was idle for a day.
     pub async fn token(&self, token: &Token) -> Result<Option<StoredToken>, StoreError> {
         let mut stored = self.stored_token(token.hash()).await?;
         if let Some(stored) = &mut stored {
@@ -604,6 +609,7 @@ impl Store {
 
     /// Finds out what else decides whether a token is active: see [`Self::token`].
     pub(super) async fn note_all(&self, stored: &mut StoredToken) -> Result<(), StoreError> {
+        self.note_unused_of(stored).await?;
         match stored {
             StoredToken::ApiKey(key) => key.superseded = self.is_superseded(key.rotated.as_ref()).await?,
             StoredToken::OrgUser(token) => {

@@ -23,6 +23,7 @@ mod console_my_tokens;
 mod console_oidc;
 mod console_org_user_tokens;
 mod console_overview;
+mod console_policies;
 mod console_projects;
 mod console_sign_in;
 mod contention;

@@ -33,7 +33,8 @@ struct Request {
     environment: Environment,
     /// The key's scopes: at least one, no duplicates.
     scopes: Scopes,
-    /// When the key expires. Must be in the future. If null or omitted, the key does not expire.
+    /// When the key expires. Must be in the future. If null or omitted, the key does not expire,
+    /// unless the organization's policy requires an expiry.
     #[schema(example = "2099-12-31T23:59:59Z")]
     expires_at: Option<Moment>,
 }
@@ -97,6 +98,7 @@ async fn create(
         }
         Created::CallerRevoked => Err(ApiError::Unauthorized(Unauthorized::Invalid)),
         Created::Repeated(repeat) => Err(repeat.into()),
+        Created::TooLong(too_long) => Err(too_long.into()),
         Created::Suspended => {
             manager.record_refusal(&app).await?;
             Err(ApiError::Suspended)

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
-use shared::console::expiry::Expiry;
+use shared::console::expiry::{Expiry, Limit, Offered};
 use shared::console::messages::Messages;
 use shared::console::page::{Confirm, Fact};
 use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, html, see_other};
@@ -16,6 +16,7 @@ use shared::org_access_token_request::{MAX_PROJECTS, Merge, MergeAccessConfig, c
 use shared::permissions::{
     Guarded, OrgAccessTokensCreate, OrgAccessTokensDelete, OrgAccessTokensList, OrgAccessTokensUpdate,
 };
+use shared::store::lifetimes::{Limited, TooLong};
 use shared::store::org_access_tokens::{Changed, Created, Rejected, Settings};
 use shared::store::tokens::{AccessConfig, OrgAccessToken};
 use shared::{ApiError, App, ConsoleApp, Moment};
@@ -156,6 +157,7 @@ struct FormPage {
     expiry: String,
     expiry_date: String,
     expiry_error: String,
+    offered: Offered,
     submit: &'static str,
 }
 
@@ -218,7 +220,13 @@ impl TokenForm {
     }
 
     /// What is asked for; of this token, if one is changed.
-    fn parse(&self, changed: Option<&OrgAccessToken>, now: Moment, m: &Messages, errors: &mut Fields) -> Option<Asked> {
+    fn parse(
+        &self,
+        changed: Option<&OrgAccessToken>,
+        limit: &Limit,
+        m: &Messages,
+        errors: &mut Fields,
+    ) -> Option<Asked> {
         let name = errors.parse("name", Name::try_from(self.name.clone()).map_err(|_| m.name_rule));
         let role = match self.role.as_str() {
             "readonly" => Some(AccessRole::Readonly),
@@ -240,7 +248,7 @@ impl TokenForm {
         }
         let expires_at = match changed.filter(|token| self.keeps_expiry_of(token)) {
             Some(token) => token.expires_at,
-            None => self.expiry.parse(now, m, errors),
+            None => self.expiry.parse(limit, m, errors),
         };
         let name = name.filter(|_| errors.is_empty())?;
         Some(Asked { name, role, all_projects: self.all_projects == "true", projects, expires_at })
@@ -251,6 +259,7 @@ impl TokenForm {
         self,
         app: &App,
         caller: &MemberWith<O>,
+        limit: &Limit,
         errors: &Fields,
         error: &str,
     ) -> Result<FormPage, ApiError> {
@@ -280,14 +289,23 @@ impl TokenForm {
             expiry: self.expiry.expiry,
             expiry_date: self.expiry.expiry_date,
             expiry_error: errors.of(Expiry::FIELD).to_owned(),
+            offered: limit.offered(m),
             submit: if changing { m.save } else { m.create },
         })
     }
 }
 
+/// What the organization's policy allows: for a new token, or for one that is changed.
+fn limit<O: Guarded>(app: &App, caller: &MemberWith<O>, changed: Option<&OrgAccessToken>) -> Limit {
+    let limit = Limit::of(&caller.org, Limited::OrgAccessToken, app.clock().now());
+    changed.map_or(limit, |token| limit.created_at(token.created_at))
+}
+
 async fn form(State(app): State<App>, caller: MemberWith<OrgAccessTokensCreate>) -> Result<Response, ApiError> {
-    let new = TokenForm { role: "readonly".to_owned(), ..TokenForm::default() };
-    html(StatusCode::OK, &new.page(&app, &caller, &Fields::default(), "").await?)
+    let limit = limit(&app, &caller, None);
+    let role = "readonly".to_owned();
+    let new = TokenForm { role, expiry: Expiry::proposed(&limit), ..TokenForm::default() };
+    html(StatusCode::OK, &new.page(&app, &caller, &limit, &Fields::default(), "").await?)
 }
 
 #[derive(Template)]
@@ -309,10 +327,11 @@ async fn create(
         return caller.made(&repeat, Nav::AccessTokens, "access-tokens");
     }
     let fields = TokenForm { revision: String::new(), ..form.fields };
-    let (mut errors, now) = (Fields::default(), app.clock().now());
-    let Some(Asked { name, role, all_projects, projects, expires_at }) = fields.parse(None, now, m, &mut errors) else {
-        return html(StatusCode::BAD_REQUEST, &fields.page(&app, &caller, &errors, "").await?);
+    let (mut errors, now, limit) = (Fields::default(), app.clock().now(), limit(&app, &caller, None));
+    let Some(asked) = fields.parse(None, &limit, m, &mut errors) else {
+        return html(StatusCode::BAD_REQUEST, &fields.page(&app, &caller, &limit, &errors, "").await?);
     };
+    let Asked { name, role, all_projects, projects, expires_at } = asked;
     let access_config = AccessConfig { role: role.unwrap_or_default().into(), all_projects, projects };
     let settings = checked(Settings { name, is_active: true, expires_at, access_config }, now)?;
     match app.store().create_org_access_token(org, settings, &caller.caller, Some(&once)).await? {
@@ -328,7 +347,7 @@ async fn create(
             if matches!(reason, Rejected::TooMany | Rejected::Suspended) {
                 caller.record_refusal(&app).await?;
             }
-            refused(fields, &app, &caller, reason).await
+            refused(fields, &app, &caller, &limit, reason).await
         }
     }
 }
@@ -338,6 +357,7 @@ async fn refused<O: Guarded>(
     fields: TokenForm,
     app: &App,
     caller: &MemberWith<O>,
+    limit: &Limit,
     reason: Rejected,
 ) -> Result<Response, ApiError> {
     let (m, mut errors) = (caller.m(), Fields::default());
@@ -350,10 +370,14 @@ async fn refused<O: Guarded>(
             errors.add("projects", m.unknown_project);
             (StatusCode::BAD_REQUEST, "")
         }
+        Rejected::TooLong(TooLong { days, .. }) => {
+            errors.add(Expiry::FIELD, m.expiry_too_late(days));
+            (StatusCode::BAD_REQUEST, "")
+        }
         Rejected::TooMany => (StatusCode::FORBIDDEN, m.too_many_access_tokens),
         Rejected::Suspended => (StatusCode::FORBIDDEN, m.suspended),
     };
-    html(status, &fields.page(app, caller, &errors, error).await?)
+    html(status, &fields.page(app, caller, limit, &errors, error).await?)
 }
 
 async fn stored<O: Guarded>(app: &App, caller: &MemberWith<O>, id: &str) -> Result<OrgAccessToken, ApiError> {
@@ -367,7 +391,8 @@ async fn look(
     Path((_, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let token = stored(&app, &caller, &id).await?;
-    html(StatusCode::OK, &TokenForm::of(&token).page(&app, &caller, &Fields::default(), "").await?)
+    let limit = limit(&app, &caller, Some(&token));
+    html(StatusCode::OK, &TokenForm::of(&token).page(&app, &caller, &limit, &Fields::default(), "").await?)
 }
 
 const CHANGED: ApiError = ApiError::Conflict("The token has changed since it was shown.");
@@ -381,9 +406,9 @@ async fn change(
     Form { fields, .. }: Form<TokenForm>,
 ) -> Result<Response, ApiError> {
     let token = stored(&app, &caller, &id).await?;
-    let (mut errors, now) = (Fields::default(), app.clock().now());
-    let Some(asked) = fields.parse(Some(&token), now, caller.m(), &mut errors) else {
-        return html(StatusCode::BAD_REQUEST, &fields.page(&app, &caller, &errors, "").await?);
+    let (mut errors, now, limit) = (Fields::default(), app.clock().now(), limit(&app, &caller, Some(&token)));
+    let Some(asked) = fields.parse(Some(&token), &limit, caller.m(), &mut errors) else {
+        return html(StatusCode::BAD_REQUEST, &fields.page(&app, &caller, &limit, &errors, "").await?);
     };
     let merge = Merge {
         name: Some(asked.name),
@@ -405,7 +430,7 @@ async fn change(
         }
     };
     match save(&app, &caller, token.id, merge_unchanged).await? {
-        Some(reason) => refused(fields, &app, &caller, reason).await,
+        Some(reason) => refused(fields, &app, &caller, &limit, reason).await,
         None => Ok(to_list(&caller, "changed")),
     }
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
-use shared::console::expiry::Expiry;
+use shared::console::expiry::{Expiry, Limit, Offered};
 use shared::console::messages::Messages;
 use shared::console::page::{Confirm, Fact, Tab, state_of, tabs};
 use shared::console::{Fields, Form, Frame, MemberWith, Nav, html, see_other};
@@ -15,6 +15,7 @@ use shared::domain::{Environment, Name, Scope, Scopes};
 use shared::ids::TokenId;
 use shared::permissions::{ApiKeysCreate, ApiKeysList, ApiKeysRevoke, Guarded, Operation};
 use shared::store::api_keys::{Created, Listing, NewApiKey};
+use shared::store::lifetimes::{Limited, TooLong};
 use shared::store::tokens::ApiKey;
 use shared::{ApiError, App, ConsoleApp, Moment};
 use utoipa_axum::router::OpenApiRouter;
@@ -177,6 +178,7 @@ struct FormPage {
     expiry: String,
     expiry_date: String,
     expiry_error: String,
+    offered: Offered,
 }
 
 /// The form as it was sent.
@@ -193,7 +195,7 @@ struct NewKey {
 }
 
 impl NewKey {
-    fn parse(&self, now: Moment, m: &Messages, errors: &mut Fields) -> Option<NewApiKey> {
+    fn parse(&self, limit: &Limit, m: &Messages, errors: &mut Fields) -> Option<NewApiKey> {
         let name = errors.parse("name", Name::try_from(self.name.clone()).map_err(|_| m.name_rule));
         let environment = match self.environment.as_str() {
             "live" => Ok(Environment::Live),
@@ -205,13 +207,19 @@ impl NewKey {
         let scopes =
             scopes.ok_or(m.scopes_missing).and_then(|scopes| Scopes::try_from(scopes).map_err(|_| m.scopes_missing));
         let scopes = errors.parse("scopes", scopes);
-        let expires_at = self.expiry.parse(now, m, errors);
+        let expires_at = self.expiry.parse(limit, m, errors);
         errors.is_empty().then_some(())?;
         Some(NewApiKey { name: name?, environment: environment?, scopes: scopes?, expires_at })
     }
 
     /// The form with what was typed, and what is wrong with it.
-    fn page<O: Guarded>(self, caller: &MemberWith<O>, errors: &Fields, error: &str) -> Result<FormPage, ApiError> {
+    fn page<O: Guarded>(
+        self,
+        caller: &MemberWith<O>,
+        limit: &Limit,
+        errors: &Fields,
+        error: &str,
+    ) -> Result<FormPage, ApiError> {
         let page = caller.frame(caller.m().create_key, Nav::ApiKeys)?;
         let m = page.m;
         let scopes = Scope::ALL.iter().map(|scope| ScopeRow {
@@ -232,14 +240,17 @@ impl NewKey {
             expiry: self.expiry.expiry,
             expiry_date: self.expiry.expiry_date,
             expiry_error: errors.of(Expiry::FIELD).to_owned(),
+            offered: limit.offered(m),
             page,
         })
     }
 }
 
-async fn form(caller: MemberWith<ApiKeysCreate>) -> Result<Response, ApiError> {
-    let new = NewKey { scope: vec![Scope::ShieldWrite.as_str().to_owned()], ..NewKey::default() };
-    html(StatusCode::OK, &new.page(&caller, &Fields::default(), "")?)
+async fn form(State(app): State<App>, caller: MemberWith<ApiKeysCreate>) -> Result<Response, ApiError> {
+    let limit = Limit::of(&caller.org, Limited::ApiKey, app.clock().now());
+    let scope = vec![Scope::ShieldWrite.as_str().to_owned()];
+    let new = NewKey { scope, expiry: Expiry::proposed(&limit), ..NewKey::default() };
+    html(StatusCode::OK, &new.page(&caller, &limit, &Fields::default(), "")?)
 }
 
 #[derive(Template)]
@@ -262,9 +273,9 @@ async fn create(
     if let Some(repeat) = app.store().repeated(org, Some(&once), &caller.caller).await? {
         return caller.made(&repeat, Nav::ApiKeys, "api-keys");
     }
-    let mut errors = Fields::default();
-    let Some(new) = form.fields.parse(app.clock().now(), m, &mut errors) else {
-        return html(StatusCode::BAD_REQUEST, &form.fields.page(&caller, &errors, "")?);
+    let (mut errors, limit) = (Fields::default(), Limit::of(&caller.org, Limited::ApiKey, app.clock().now()));
+    let Some(new) = form.fields.parse(&limit, m, &mut errors) else {
+        return html(StatusCode::BAD_REQUEST, &form.fields.page(&caller, &limit, &errors, "")?);
     };
     let (status, refusal) = match app.store().create_api_key(org, new, None, &caller.caller, Some(&once)).await? {
         Created::Done(key, plain) => {
@@ -277,12 +288,17 @@ async fn create(
             return html(StatusCode::OK, &created);
         }
         Created::Repeated(repeat) => return caller.made(&repeat, Nav::ApiKeys, "api-keys"),
+        // The policy was changed in between.
+        Created::TooLong(TooLong { days, .. }) => {
+            errors.add(Expiry::FIELD, m.expiry_too_late(days));
+            return html(StatusCode::BAD_REQUEST, &form.fields.page(&caller, &limit, &errors, "")?);
+        }
         Created::PlanLimitReached => (StatusCode::FORBIDDEN, m.plan_limit_reached),
         Created::Suspended => (StatusCode::FORBIDDEN, m.suspended),
         Created::CallerRevoked => return Err(ApiError::Forbidden),
     };
     caller.record_refusal(&app).await?;
-    html(status, &form.fields.page(&caller, &Fields::default(), refusal)?)
+    html(status, &form.fields.page(&caller, &limit, &Fields::default(), refusal)?)
 }
 
 #[derive(Template)]

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
-use shared::console::expiry::Expiry;
+use shared::console::expiry::{Expiry, Limit, Offered};
 use shared::console::messages::Messages;
 use shared::console::page::{Confirm, Fact};
 use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, html, see_other};
@@ -17,6 +17,7 @@ use shared::domain::{StateFilter, UserIdentifier};
 use shared::ids::TokenId;
 use shared::permissions::ConsoleMyTokens;
 use shared::setup::Setup;
+use shared::store::lifetimes::Limited;
 use shared::store::org_user_tokens::{Issued, Listing, Page};
 use shared::store::tokens::OrgUserToken;
 use shared::{ApiError, App, ConsoleApp, Moment, Query};
@@ -146,12 +147,14 @@ struct FormPage {
     expiry: String,
     expiry_date: String,
     expiry_error: String,
+    offered: Offered,
 }
 
 /// The form with what was chosen, and what is wrong with it.
 fn form_page(
     caller: &MemberWith<ConsoleMyTokens>,
     chosen: Expiry,
+    limit: &Limit,
     errors: &Fields,
     refusal: &'static str,
 ) -> Result<FormPage, ApiError> {
@@ -164,6 +167,7 @@ fn form_page(
         expiry: chosen.expiry,
         expiry_date: chosen.expiry_date,
         expiry_error: errors.of(Expiry::FIELD).to_owned(),
+        offered: limit.offered(page.m),
         page,
     })
 }
@@ -177,8 +181,10 @@ fn refusal(caller: &MemberWith<ConsoleMyTokens>) -> &'static str {
     }
 }
 
-async fn form(caller: MemberWith<ConsoleMyTokens>) -> Result<Response, ApiError> {
-    html(StatusCode::OK, &form_page(&caller, Expiry::default(), &Fields::default(), refusal(&caller))?)
+async fn form(State(app): State<App>, caller: MemberWith<ConsoleMyTokens>) -> Result<Response, ApiError> {
+    let limit = Limit::of(&caller.org, Limited::OrgUserToken, app.clock().now());
+    let proposed = Expiry::proposed(&limit);
+    html(StatusCode::OK, &form_page(&caller, proposed, &limit, &Fields::default(), refusal(&caller))?)
 }
 
 #[derive(Template)]
@@ -204,15 +210,16 @@ async fn issue(
     if let Some(repeat) = store.repeated(org, Some(&once), by).await? {
         return caller.made(&repeat, Nav::MyTokens, "my-tokens");
     }
+    let limit = Limit::of(&caller.org, Limited::OrgUserToken, app.clock().now());
     let Some(identifier) = own_identifier(&caller).filter(|_| caller.refusal().is_none()) else {
         caller.record_refusal(&app).await?;
-        let page = form_page(&caller, form.fields, &Fields::default(), refusal(&caller))?;
+        let page = form_page(&caller, form.fields, &limit, &Fields::default(), refusal(&caller))?;
         return html(StatusCode::FORBIDDEN, &page);
     };
     let mut errors = Fields::default();
-    let expires_at = form.fields.parse(app.clock().now(), m, &mut errors);
+    let expires_at = form.fields.parse(&limit, m, &mut errors);
     if !errors.is_empty() {
-        return html(StatusCode::BAD_REQUEST, &form_page(&caller, form.fields, &errors, "")?);
+        return html(StatusCode::BAD_REQUEST, &form_page(&caller, form.fields, &limit, &errors, "")?);
     }
     let issued = store.issue_own_org_user_token(&caller.member, identifier, expires_at, by, Some(&once));
     let (token, plain) = match issued.await? {

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
-use shared::console::expiry::Expiry;
+use shared::console::expiry::{Expiry, Limit, Offered};
 use shared::console::messages::Messages;
 use shared::console::page::{Confirm, Fact, Tab, state_of, tabs};
 use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, html, see_other};
@@ -16,6 +16,7 @@ use shared::domain::{UserIdentifier, UserIdentifierPrefix};
 use shared::ids::{OrgId, TokenId};
 use shared::permissions::{Operation, OrgUserTokensIssue, OrgUserTokensRevoke, OrgUserTokensRevokeByUser};
 use shared::setup::Setup;
+use shared::store::lifetimes::Limited;
 use shared::store::org_user_tokens::{Issued, Listing, Page, RevokeByUser};
 use shared::store::tokens::OrgUserToken;
 use shared::{ApiError, App, ConsoleApp, Moment, Query};
@@ -183,6 +184,7 @@ struct FormPage {
     expiry: String,
     expiry_date: String,
     expiry_error: String,
+    offered: Offered,
 }
 
 /// The form as it was sent.
@@ -195,9 +197,9 @@ struct NewToken {
 }
 
 impl NewToken {
-    fn parse(&self, now: Moment, m: &Messages, errors: &mut Fields) -> Option<(UserIdentifier, Option<Moment>)> {
+    fn parse(&self, limit: &Limit, m: &Messages, errors: &mut Fields) -> Option<(UserIdentifier, Option<Moment>)> {
         let identifier = errors.parse("user_identifier", parse_identifier(&self.user_identifier, m));
-        let expires_at = self.expiry.parse(now, m, errors);
+        let expires_at = self.expiry.parse(limit, m, errors);
         identifier.filter(|_| errors.is_empty()).map(|identifier| (identifier, expires_at))
     }
 
@@ -205,6 +207,7 @@ impl NewToken {
     fn page(
         self,
         caller: &MemberWith<OrgUserTokensIssue>,
+        limit: &Limit,
         errors: &Fields,
         refusal: Option<&ApiError>,
     ) -> Result<FormPage, ApiError> {
@@ -219,6 +222,7 @@ impl NewToken {
             expiry: self.expiry.expiry,
             expiry_date: self.expiry.expiry_date,
             expiry_error: errors.of(Expiry::FIELD).to_owned(),
+            offered: limit.offered(m),
             page,
         })
     }
@@ -228,8 +232,10 @@ fn parse_identifier(text: &str, m: &Messages) -> Result<UserIdentifier, &'static
     UserIdentifier::try_from(text.to_owned()).map_err(|_| m.user_identifier_rule(text))
 }
 
-async fn form(caller: MemberWith<OrgUserTokensIssue>) -> Result<Response, ApiError> {
-    html(StatusCode::OK, &NewToken::default().page(&caller, &Fields::default(), caller.refusal().as_ref())?)
+async fn form(State(app): State<App>, caller: MemberWith<OrgUserTokensIssue>) -> Result<Response, ApiError> {
+    let limit = Limit::of(&caller.org, Limited::OrgUserToken, app.clock().now());
+    let new = NewToken { expiry: Expiry::proposed(&limit), ..NewToken::default() };
+    html(StatusCode::OK, &new.page(&caller, &limit, &Fields::default(), caller.refusal().as_ref())?)
 }
 
 #[derive(Template)]
@@ -255,13 +261,14 @@ async fn issue(
     if let Some(repeat) = store.repeated(org, Some(&once), by).await? {
         return caller.made(&repeat, Nav::Tokens, "tokens?state=all");
     }
+    let limit = Limit::of(&caller.org, Limited::OrgUserToken, app.clock().now());
     if let Some(refusal) = caller.refusal() {
         caller.record_refusal(&app).await?;
-        return html(StatusCode::FORBIDDEN, &form.fields.page(&caller, &Fields::default(), Some(&refusal))?);
+        return html(StatusCode::FORBIDDEN, &form.fields.page(&caller, &limit, &Fields::default(), Some(&refusal))?);
     }
     let mut errors = Fields::default();
-    let Some((identifier, expires_at)) = form.fields.parse(app.clock().now(), m, &mut errors) else {
-        return html(StatusCode::BAD_REQUEST, &form.fields.page(&caller, &errors, None)?);
+    let Some((identifier, expires_at)) = form.fields.parse(&limit, m, &mut errors) else {
+        return html(StatusCode::BAD_REQUEST, &form.fields.page(&caller, &limit, &errors, None)?);
     };
     let issued = store.issue_org_user_token(org, identifier, expires_at, by, Some(&once));
     let (token, plain) = match issued.await? {

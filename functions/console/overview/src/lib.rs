@@ -125,7 +125,8 @@ async fn overview(
     let sees_installations = caller.may(Operation::InstallationsList);
     let days = async { if guard && sees_installations { log.by_day(org).await } else { Ok(Vec::new()) } };
     let sees_tokens = caller.may(Operation::OrgUserTokensList);
-    let active = async { if sees_tokens { store.count_active_org_user_tokens(org).await.map(Some) } else { Ok(None) } };
+    let active =
+        async { if sees_tokens { store.count_active_org_user_tokens(&caller.org).await.map(Some) } else { Ok(None) } };
     let sees_entries = caller.may(Operation::AuditLogList);
     let entries = async {
         if !sees_entries {

@@ -6,6 +6,7 @@ use shared::auth::OUTLIVES_JOB;
 use shared::openapi::{BodyErrors, HolderErrors, TokenErrors, tag};
 use shared::org_access_token_request::{Merge, Replacement, rejected, token_id, wrong_method_of_list};
 use shared::permissions::OrgAccessTokensUpdate;
+use shared::store::lifetimes::{Lifetimes, Limited};
 use shared::store::org_access_tokens::{Changed, Settings};
 use shared::store::tokens::OrgAccessToken;
 use shared::views::OrgAccessTokenView;
@@ -23,7 +24,8 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// Replace an organization access token's settings
 ///
-/// Replaces all settings. Omitted fields get their default, as on creation.
+/// Replaces all settings. Omitted fields get their default, as on creation. The organization's policy
+/// binds an `expires_at` that changes.
 #[utoipa::path(
     put,
     path = "/api/v2/organization/tokens/{token_id}/",
@@ -46,7 +48,8 @@ async fn replace(
     Json(request): Json<Replacement>,
 ) -> Result<Json<OrgAccessTokenView>, ApiError> {
     let settings = request.settings(app.clock().now())?;
-    change(&app, caller, &path, |_| Ok(settings.clone())).await
+    let policy = app.store().lifetimes(&caller.bot.org_id).await?;
+    change(&app, caller, &path, policy, |_| Ok(settings.clone())).await
 }
 
 /// Change an organization access token
@@ -75,7 +78,12 @@ async fn merge(
     Json(request): Json<Merge>,
 ) -> Result<Json<OrgAccessTokenView>, ApiError> {
     let now = app.clock().now();
-    change(&app, caller, &path, |token| request.onto(token, now)).await
+    // The policy binds only who sets an expiry, so that it never delays disabling a token.
+    let policy = match request.expires_at {
+        Some(_) => app.store().lifetimes(&caller.bot.org_id).await?,
+        None => Lifetimes::default(),
+    };
+    change(&app, caller, &path, policy, |token| request.onto(token, now)).await
 }
 
 /// Attempts of a change whose bot is changed meanwhile.
@@ -85,6 +93,7 @@ async fn change(
     app: &App,
     mut caller: BotWith<OrgAccessTokensUpdate>,
     path: &PathParams,
+    policy: Lifetimes,
     change: impl Fn(&OrgAccessToken) -> Result<Settings, ApiError>,
 ) -> Result<Json<OrgAccessTokenView>, ApiError> {
     let id = token_id(path)?;
@@ -92,6 +101,9 @@ async fn change(
         let (org, by) = (&caller.bot.org_id, caller.bot.authority());
         let change = |token: &OrgAccessToken| {
             let settings = change(token)?;
+            if settings.expires_at != token.expires_at {
+                policy.check(Limited::OrgAccessToken, token.created_at, settings.expires_at)?;
+            }
             let is_allowed = !raises(token, &settings) || caller.bot.may_mint_until(settings.expires_at);
             if is_allowed { Ok(settings) } else { Err(OUTLIVES_JOB) }
         };

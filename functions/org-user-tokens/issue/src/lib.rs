@@ -8,6 +8,7 @@ use shared::extract::in_the_future;
 use shared::openapi::{BodyErrors, GuardErrors, IdempotencyKeyHeader, OrgInPath, RefusalErrors, RepeatErrors, tag};
 use shared::permissions::OrgUserTokensIssue;
 use shared::secret::ShownOnce;
+use shared::store::lifetimes::Limited;
 use shared::store::org_user_tokens::Issued;
 use shared::views::OrgUserTokenView;
 use shared::{ApiError, App, BotWith, Json, JsonOnce, Moment, NoQuery};
@@ -27,7 +28,7 @@ pub fn routes() -> OpenApiRouter<App> {
 struct Request {
     user_identifier: UserIdentifier,
     /// When the token expires. Must be in the future. If null or omitted, the token does not
-    /// expire.
+    /// expire, unless the organization's policy requires an expiry.
     #[schema(example = "2099-12-31T23:59:59Z")]
     expires_at: Option<Moment>,
 }
@@ -69,7 +70,9 @@ async fn issue(
 ) -> Result<(StatusCode, Json<Answer>), ApiError> {
     let (store, BotWith { bot, caller: by, .. }) = (app.store(), &caller);
     let (Request { user_identifier, expires_at }, once) = request.unless_repeated(&app, &bot.org_id, by).await?;
-    let expires_at = in_the_future(expires_at, app.clock().now())?;
+    let now = app.clock().now();
+    let expires_at = in_the_future(expires_at, now)?;
+    caller.check_policy(Limited::OrgUserToken, now, expires_at)?;
     caller.check_lifetime(&app, expires_at).await?;
     let issued = store.issue_org_user_token(&bot.org_id, user_identifier, expires_at, by, once.as_ref());
     let (token, plain) = match issued.await? {

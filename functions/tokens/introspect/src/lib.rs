@@ -7,6 +7,7 @@ use shared::ids::{BotId, OrgId};
 use shared::openapi::{BodyErrors, HolderErrors, tag};
 use shared::permissions::TokensIntrospect;
 use shared::secret::Received;
+use shared::store::StoreError;
 use shared::store::tokens::StoredToken;
 use shared::views::{Id, PrincipalView};
 use shared::{ApiError, App, BotWith, FormOrJson, Json, NoQuery, auth};
@@ -134,7 +135,10 @@ async fn introspect(
     let stored = auth::active(app.store().token(plain).await?, app.clock().now());
     let own = stored.filter(|token| token.org_id() == Some(&caller.bot.org_id));
     let Some(token) = own else { return Ok(Json(inactive())) };
-    app.store().record_use(plain.hash(), &token).await?;
+    match app.store().record_use(plain.hash(), &token).await {
+        Err(StoreError::Ended) => return Ok(Json(inactive())),
+        recorded => recorded?,
+    }
     let about = about(&token, &caller.bot.org_id, permitted(&request, &token));
     Ok(Json(Introspected { active: true, about: Some(about) }))
 }
