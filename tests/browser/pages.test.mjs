@@ -111,6 +111,7 @@ before(async () => {
     'member-remove': `${member}/remove`,
     projects: `${base}/projects`,
     'project-remove': `${base}/projects/prd-greenhouse/remove`,
+    policies: `${base}/policies`,
     'audit-log': `${base}/audit-log`,
     account: '/console/account',
     'not-found': '/console/no-such-page',

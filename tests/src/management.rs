@@ -1,5 +1,7 @@
 //! Helpers for API keys, organization access tokens, introspection and the logs.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::domain::{LeakPolicy, Plan};
@@ -7,6 +9,7 @@ use shared::email::EmailAddress;
 use shared::ids::OrgId;
 use shared::permissions::Role;
 use shared::store::email_tokens::Registration;
+use shared::store::lifetimes::{Days, Limited};
 use shared::store::orgs::OrgChange;
 
 use crate::paging::List;
@@ -72,6 +75,21 @@ impl Service {
         let change =
             OrgChange { security_contacts: Some(contacts.collect()), leaked: Some(leaked), ..OrgChange::default() };
         self.store.set_org(org, &change, &operator()).await.unwrap().unwrap();
+    }
+
+    /// Limits the lifetimes of an organization's tokens: 0 takes a limit away.
+    pub async fn set_lifetimes(&self, org: &OrgId, limits: &[(Limited, u32)]) {
+        let limits = limits.iter().map(|(kind, days)| (*kind, Days::new(*days))).collect();
+        let change = OrgChange { max_lifetime_days: limits, ..OrgChange::default() };
+        self.store.set_org(org, &change, &operator()).await.unwrap().unwrap();
+    }
+
+    /// Ends an organization's tokens that are not used for these days, at once: the minute is over for
+    /// which the former policy is remembered. 0 takes the policy away.
+    pub async fn end_unused(&self, org: &OrgId, days: u32) {
+        let change = OrgChange { end_after_unused_days: Some(Days::new(days)), ..OrgChange::default() };
+        self.store.set_org(org, &change, &operator()).await.unwrap().unwrap();
+        self.clock.advance(Duration::from_secs(60));
     }
 
     /// Sends a request with a JSON body.

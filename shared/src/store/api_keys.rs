@@ -309,7 +309,8 @@ impl Store {
         transaction
             .end_unused(keys::token(hash), AsRead { last_used_at, expires_at, uncounted }, end)
             .delete_existing(before.listed(org, TokenState::Active))
-            .put(after.listed(org, TokenState::Expired), &after);
+            .put(after.listed(org, TokenState::Expired), &after)
+            .put(keys::api_key_by_id(org, &key.id), &after);
         if !uncounted {
             transaction.add(keys::api_key_count(org), ACTIVE, -1);
         }

@@ -474,7 +474,8 @@ impl Store {
         transaction
             .end_unused(keys::token(hash), AsRead { last_used_at, expires_at, uncounted: false }, end)
             .delete_existing(before.listed(org, TokenState::Active))
-            .put(after.listed(org, TokenState::Expired), &after);
+            .put(after.listed(org, TokenState::Expired), &after)
+            .put(keys::org_user_token_by_id(org, &token.id), &after);
         if let Some(expiry) = before.expiry(org) {
             transaction.delete(expiry);
         }

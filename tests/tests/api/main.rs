@@ -48,6 +48,8 @@ mod introspect;
 mod last_used;
 mod leak_mails;
 mod leaks;
+mod lifetimes;
+mod lifetimes_unused;
 mod logs;
 mod mails;
 mod members;

@@ -10,7 +10,7 @@ use futures::future::join;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::app::Limits;
-use shared::domain::LeakPolicy;
+use shared::domain::{LeakPolicy, Plan};
 use shared::permissions::{Operation, Role};
 use shared::secret::Token;
 use shared::store::bot_tokens::REFUSALS_PER_HOUR;
@@ -374,6 +374,7 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
         }
     }
     record_expiries(&mut recorder, service).await;
+    record_unused(&mut recorder, service).await;
     record_mails(&mut recorder, service).await;
     record_projects(&mut recorder, service).await;
     record_rotations(&mut recorder, service).await;
@@ -474,6 +475,46 @@ async fn record_expiries(recorder: &mut Recorder, service: &Service) {
     service.clock.advance(minute);
     let path = org.org_user_tokens("");
     recorder.record(Operation::OrgUserTokensList, 200, service.call(Method::GET, &path, &owner.credential)).await;
+}
+
+/// Listings, revocations by user and creations of API keys at the plan's limit move what has ended
+/// unused.
+async fn record_unused(recorder: &mut Recorder, service: &Service) {
+    for operation in [
+        Operation::ApiKeysCreate,
+        Operation::ApiKeysList,
+        Operation::OrgUserTokensList,
+        Operation::OrgUserTokensRevokeByUser,
+        Operation::OrgAccessTokensList,
+    ] {
+        let fixtures = Fixtures::create(service).await;
+        let (org, owner) = (&fixtures.org, &fixtures.owner.credential);
+        service.set_plan(org, Plan::Free).await;
+        for name in ["one", "two", "three"] {
+            let key = json!({"name": name, "environment": "live", "scopes": ["org:read"]});
+            service.post("/v1/api-keys", owner, &key).await;
+        }
+        service.end_unused(&org.id, 1).await;
+        service.clock.advance(Duration::from_secs(2 * 24 * 60 * 60));
+        let body = json!({"user_identifier": "alice-laptop"});
+        let key = json!({"name": "four", "environment": "live", "scopes": ["org:read"]});
+        let by_user = org.org_user_tokens("/revoke-by-user");
+        let list = org.org_user_tokens("");
+        let get = |path| service.call(Method::GET, path, owner);
+        match operation {
+            Operation::ApiKeysCreate => {
+                recorder.record(operation, 201, service.post("/v1/api-keys", owner, &key)).await
+            }
+            Operation::OrgUserTokensRevokeByUser => {
+                recorder.record(operation, 200, service.post(&by_user, owner, &body)).await
+            }
+            Operation::ApiKeysList => recorder.record(operation, 200, get("/v1/api-keys")).await,
+            Operation::OrgAccessTokensList => {
+                recorder.record(operation, 200, get("/api/v2/organization/tokens/")).await
+            }
+            _ => recorder.record(operation, 200, get(&list)).await,
+        };
+    }
 }
 
 /// An address with and without a token; mails that SES accepts and rejects.

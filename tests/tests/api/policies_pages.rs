@@ -88,6 +88,8 @@ pub(crate) async fn record(recorder: &mut Recorder, service: &Service) {
     pages.bots().await;
     pages.members().await;
     pages.projects().await;
+    pages.policies().await;
+    pages.unused().await;
     pages.reading().await;
     pages.account().await;
     pages.sign_in().await;
@@ -355,6 +357,45 @@ impl<'a> Pages<'a> {
         self.get(operation, &owner, &list).await;
         self.get(operation, &owner, &remove).await;
         self.submit(operation, 303, &owner, &remove, &[]).await;
+    }
+
+    async fn policies(&mut self) {
+        let operation = Operation::ConsolePolicies;
+        let (org, owner) = self.org().await;
+        let path = org.page("policies");
+        self.get(operation, &owner, &path).await;
+        let names = ["org_user_token", "api_key", "org_access_token", "unused"];
+        let set = names.map(|name| (name, "30"));
+        self.submit(operation, 303, &owner, &path, &set).await;
+        let shown = ["shown_org_user_token", "shown_api_key", "shown_org_access_token", "shown_unused"];
+        self.submit(operation, 303, &owner, &path, &shown.map(|name| (name, "30"))).await;
+    }
+
+    /// Lists move what has ended unused.
+    async fn unused(&mut self) {
+        let service = self.service;
+        let pages = [
+            (Operation::ConsoleOrgUserTokens, "tokens"),
+            (Operation::ConsoleOrgUserTokens, "tokens?state=expired"),
+            (Operation::ConsoleOrgUserTokens, "tokens/revoke-by-user?user_identifier=alice"),
+            (Operation::ConsoleMyTokens, "my-tokens"),
+            (Operation::ConsoleApiKeys, "api-keys"),
+            (Operation::ConsoleAccessTokens, "access-tokens"),
+            (Operation::ConsoleOverview, ""),
+        ];
+        for (operation, page) in pages {
+            let (org, first) = self.org().await;
+            let bot = service.bot(&org, &[Role::Owner]).await;
+            service.issue(&org, &bot, "alice").await;
+            service.api_key(&bot.credential, &["org:read"]).await;
+            service.access_token(&bot, &json!({"name": "relay"})).await;
+            let issued = first.submit(&org.page("my-tokens/issue"), &[DAYS]).await;
+            assert_eq!(issued.status, 200, "{}", issued.text);
+            service.end_unused(&org.id, 1).await;
+            service.clock.advance(Duration::from_secs(2 * 24 * 60 * 60));
+            let owner = service.sign_in(&first.person).await;
+            self.get(operation, &owner, &org.page(page)).await;
+        }
     }
 
     /// Pages without forms.
