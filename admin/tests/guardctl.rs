@@ -263,6 +263,8 @@ fn org_commands_print_text() {
       guard              off
       security contacts  none
       leaked tokens      revoke
+      longest lifetimes  none
+      unused tokens end  never
       created            [time]
     ");
     let org = made.stdout.lines().next().unwrap().strip_prefix("Organization ").unwrap().to_owned();
@@ -275,6 +277,8 @@ fn org_commands_print_text() {
       guard              on
       security contacts  none
       leaked tokens      revoke
+      longest lifetimes  none
+      unused tokens end  never
       created            [time]
     ");
     assert_eq!(world.run(&["org", "show", &org]).stdout, changed.stdout);
@@ -301,6 +305,12 @@ fn org_commands_print_json() {
       "suspended": false,
       "security_contacts": [],
       "leaked": "revoke",
+      "max_lifetime_days": {
+        "org_user_token": null,
+        "api_key": null,
+        "org_access_token": null
+      },
+      "end_after_unused_days": null,
       "created_at": "[time]"
     }
     "#);
@@ -314,6 +324,16 @@ fn org_commands_print_json() {
     assert_eq!(world.json(&["org", "set", &id, "--guard", "off"]), org);
     org["leaked"] = json!("tell-only");
     assert_eq!(world.json(&["org", "set", &id, "--leaked", "tell-only"]), org);
+    for (kind, days) in [("api_key", 90), ("org_access_token", 7)] {
+        org["max_lifetime_days"][kind] = json!(days);
+        assert_eq!(world.json(&["org", "set", &id, "--max-lifetime-days", &format!("{kind}={days}")]), org);
+    }
+    org["max_lifetime_days"]["api_key"] = json!(null);
+    org["end_after_unused_days"] = json!(14);
+    let limits = ["--max-lifetime-days", "api_key=none", "--end-after-unused-days", "14"];
+    assert_eq!(world.json(&[&["org", "set", &id], &limits[..]].concat()), org);
+    org["end_after_unused_days"] = json!(null);
+    assert_eq!(world.json(&["org", "set", &id, "--end-after-unused-days", "none"]), org);
     let contacts = ["security@example.com", "o'brien@xn--bcher-kva.example"];
     org["security_contacts"] = json!(contacts);
     let [first, second] = contacts.map(|contact| ["--security-contact", contact]);
@@ -336,6 +356,8 @@ fn security_contacts_are_replaced_and_no_address_is_audited() {
       guard              on
       security contacts  security@example.com, b@example.org
       leaked tokens      revoke
+      longest lifetimes  none
+      unused tokens end  never
       created            [time]
     ");
     let contacts = || world.json(&["org", "show", &org])["security_contacts"].take();
