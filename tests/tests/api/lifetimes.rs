@@ -105,8 +105,9 @@ async fn key_that_creates_keys_and_refused_callers_are_told_apart() {
     // A role that may not is 403, whatever the policy says, and the refusal by policy is not audited.
     let nobody = service.bot(&org, &[Role::TokenIntrospector]).await;
     mint(&service, &org, &nobody.credential, Limited::ApiKey, None).await.assert_error(403, "FORBIDDEN");
-    let refused = service.audit_log(&org, &owner.credential, "?action=api_key.create&outcome=refused").await;
-    assert_eq!(refused["entries"].as_array().unwrap().len(), 1, "{refused}");
+    let log = service.audit_log(&org, &owner.credential, "?action=api_key.create").await;
+    let refused = log["entries"].as_array().unwrap().iter().filter(|entry| entry["outcome"] == "refused").count();
+    assert_eq!(refused, 1, "{log}");
 }
 
 #[tokio::test]

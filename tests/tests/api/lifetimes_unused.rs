@@ -271,10 +271,11 @@ async fn token_used_within_a_day_costs_one_read() {
     let tokens = Tokens::of(&service).await;
     service.end_unused(&tokens.org.id, 30).await;
     let cost = async |token: &str| service.whoami(token).await.cost();
-    for token in tokens.all() {
-        assert_eq!(cost(token).await.read, 1.0);
+    for _ in 0..3 {
+        for token in tokens.all() {
+            assert_eq!(cost(token).await.read, 1.0);
+        }
         service.clock.advance(DAY - SECOND);
-        assert_eq!(cost(token).await.read, 1.0);
     }
     // Then one read of the policy a minute, whatever the number of tokens.
     service.clock.advance(3 * DAY);
