@@ -859,7 +859,7 @@ fn unknown_role_is_refused_with_the_list_of_roles() {
 }
 
 #[test]
-fn role_of_people_is_refused_for_a_bot() {
+fn role_of_people_is_refused_for_a_bot_and_the_other_way_round() {
     let world = World::new();
     let org = world.org();
     let (bot, _) = world.bot(&org, "owner");
@@ -874,6 +874,11 @@ fn role_of_people_is_refused_for_a_bot() {
         }
     }
     assert_eq!(world.json(&["bot", "list", "--org", &org])["bots"].as_array().unwrap().len(), 1);
+    for role in ["organization/scim", "scim"] {
+        let run = world.run(&["member", "invite", "--org", &org, "--email", "alice@example.com", "--role", role]);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""));
+        assert!(run.stderr.contains("this role is for bots: a person cannot have it"), "{}", run.stderr);
+    }
 }
 
 #[test]

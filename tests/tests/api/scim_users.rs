@@ -209,10 +209,7 @@ async fn okta_provisions_deactivates_reactivates_and_replaces_a_user() {
     assert!(service.outbox.mails().is_empty());
 
     let member = okta.accept(&alice).await;
-    assert_eq!(
-        (member.id.as_str(), &member.roles),
-        (id, &[shared::domain::OrUnknown::Known(Role::Member)].into_iter().collect())
-    );
+    assert!(member.id.as_str() == id && member.roles.contains(Role::Member) && member.roles.as_slice().len() == 1);
     okta.must_set_active(id, false).await;
     assert_eq!(okta.membership(&alice).await, None);
     okta.must_set_active(id, true).await;
@@ -347,6 +344,7 @@ async fn memberships_by_every_way_of_signing_in_end() {
     let upper = person("ALICE@example.com").email;
     let by_provider = Person::of_provider("https://id.example.com", "4711", upper);
     let first = provider.join(&by_mail, &[Role::Manager]).await;
+    service.clock.advance(std::time::Duration::from_secs(1));
     provider.join(&by_provider, &[Role::ApiKeyManager]).await;
     let (other, _) = service.org_with_owner().await;
     service.join(&other.id, &by_mail, &[Role::Member]).await;
