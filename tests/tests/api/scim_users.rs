@@ -497,7 +497,7 @@ async fn other_organizations_are_out_of_reach() {
     let theirs = other.provision("alice@example.com").await;
     let unknown = "MB01KAJ8M4R2X7Z9V5T3Q1N6P8WC";
     let before = service.table.items().await;
-    for id in [&theirs, unknown, "x", &theirs.to_lowercase(), "MB", own.owner.id.as_str()] {
+    for id in [unknown, &theirs, "x", &theirs.to_lowercase(), "MB", own.owner.id.as_str()] {
         let answers = [
             own.get(id).await,
             own.set_active(id, false).await,
