@@ -308,13 +308,13 @@ impl Store {
         let mut transaction = self.transaction();
         transaction
             .end_unused(keys::token(hash), AsRead { last_used_at, expires_at, uncounted }, end)
-            .delete_existing(before.listed(org, TokenState::Active))
-            .put(after.listed(org, TokenState::Expired), &after)
+            .delete_existing(ApiKey::listed(&before, org, TokenState::Active))
+            .put(ApiKey::listed(&after, org, TokenState::Expired), &after)
             .put(keys::api_key_by_id(org, &key.id), &after);
         if !uncounted {
             transaction.add(keys::api_key_count(org), ACTIVE, -1);
         }
-        if let Some(expiry) = before.expiry(org) {
+        if let Some(expiry) = ApiKey::expiry(&before, org) {
             transaction.delete(expiry);
         }
         transaction

@@ -473,10 +473,10 @@ impl Store {
         let mut transaction = self.transaction();
         transaction
             .end_unused(keys::token(hash), AsRead { last_used_at, expires_at, uncounted: false }, end)
-            .delete_existing(before.listed(org, TokenState::Active))
-            .put(after.listed(org, TokenState::Expired), &after)
+            .delete_existing(OrgUserToken::listed(&before, org, TokenState::Active))
+            .put(OrgUserToken::listed(&after, org, TokenState::Expired), &after)
             .put(keys::org_user_token_by_id(org, &token.id), &after);
-        if let Some(expiry) = before.expiry(org) {
+        if let Some(expiry) = OrgUserToken::expiry(&before, org) {
             transaction.delete(expiry);
         }
         transaction
