@@ -13,7 +13,7 @@ use crate::output;
 
 /// Runs all migrations.
 pub async fn run(operator: &Operator) -> Result<(), Failure> {
-    let migrations = vec![bot_api_keys(operator).await?];
+    let migrations = vec![bot_api_keys(operator).await?, expiries(operator).await?];
     operator.answer(&MigrationsView { migrations })
 }
 
@@ -26,6 +26,18 @@ async fn bot_api_keys(operator: &Operator) -> Result<MigrationView, Failure> {
             migration.looked_at += 1;
             migration.written += store.write_api_key_items(&bot.id).await?;
         }
+    }
+    Ok(migration)
+}
+
+/// Since 0.2: tokens that expire are found by the day of their end, so that people are reminded.
+async fn expiries(operator: &Operator) -> Result<MigrationView, Failure> {
+    let store = operator.store();
+    let mut migration = MigrationView { name: "expiries", looked_at: 0, written: 0 };
+    for org in store.orgs().await? {
+        let of_org = store.backfill_expiries(&org.id).await?;
+        migration.looked_at += of_org.looked_at;
+        migration.written += of_org.written;
     }
     Ok(migration)
 }

@@ -14,18 +14,22 @@ use dynoxide::types::AttributeValue;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use shared::aws::{LOCAL_CREDENTIAL, LOCAL_REGION, dynamodb_at};
-use shared::domain::{OrUnknown, UserIdentifier};
+use shared::domain::{Environment, Name, OrUnknown, Scope, Scopes, UserIdentifier};
 use shared::email::EmailAddress;
 use shared::ids::{BotId, MemberId, OrgId, TrustId};
 use shared::permissions::Role;
 use shared::person::Person;
 use shared::secret::{Token, TokenKind};
 use shared::store::Store;
+use shared::store::api_keys::NewApiKey;
 use shared::store::audit::{Caller, Subject};
 use shared::store::email_tokens::Registration;
+use shared::store::keys;
 use shared::store::leak_reports::Reported;
 use shared::store::members::Accepted;
+use shared::store::org_access_tokens::Settings;
 use shared::store::org_user_tokens::Issued;
+use shared::store::tokens::AccessConfig;
 use shared::{Clock, Moment};
 use tokio::runtime::Runtime;
 
@@ -769,8 +773,10 @@ fn migrate_writes_the_missing_items_of_bots_of_all_organizations_once() {
     assert_snapshot!(world.run(&["migrate"]).stdout, @r"
     MIGRATION     LOOKED AT  WRITTEN
     bot-api-keys  4          3
+    expiries      0          0
     ");
-    let again = json!({"migrations": [{"name": "bot-api-keys", "looked_at": 4, "written": 0}]});
+    let expiries = json!({"name": "expiries", "looked_at": 0, "written": 0});
+    let again = json!({"migrations": [{"name": "bot-api-keys", "looked_at": 4, "written": 0}, expiries]});
     assert_eq!(world.json(&["migrate"]), again);
     for credential in bots.iter().map(|(_, credential)| credential).chain([&kept]) {
         assert!(has_item(&world, credential) && world.roles_of(credential).is_some());
@@ -790,6 +796,62 @@ fn migrate_writes_the_missing_items_of_bots_of_all_organizations_once() {
     });
     assert_eq!((report.known, report.result), (vec![true], Ok(())));
     assert_eq!(world.roles_of(&bots[0].1), None);
+}
+
+/// The keys of the expiries of a day, as organization, kind and ID.
+fn expiries_on(world: &World, day: &str) -> Vec<(String, String)> {
+    let of_shard = |shard| {
+        let pk = keys::expiries_on(day, shard);
+        let request = QueryRequest {
+            table_name: "tokens".to_owned(),
+            key_condition_expression: Some("pk = :pk".to_owned()),
+            expression_attribute_values: Some([(":pk".to_owned(), AttributeValue::S(pk.clone()))].into()),
+            ..QueryRequest::default()
+        };
+        let items = serde_json::to_value(world.database.query(request).unwrap()).unwrap()["Items"].take();
+        let sort_keys = items.as_array().unwrap().iter().map(|item| item["sk"]["S"].text()).collect::<Vec<_>>();
+        sort_keys.into_iter().map(move |sk| (pk.clone(), sk)).collect::<Vec<_>>()
+    };
+    (0..keys::EXPIRY_SHARDS).flat_map(of_shard).collect()
+}
+
+#[test]
+fn migrate_notes_the_ends_of_tokens_of_earlier_versions_and_only_those_that_are_missing() {
+    let world = World::new();
+    let org = world.org();
+    let (id, caller) = (
+        OrgId::parse(&org).unwrap(),
+        Caller { actor: Subject::new("operator", "test"), source_ip: None, request_id: "1".to_owned(), workload: None },
+    );
+    let end = Clock::System.now().plus(Duration::from_secs(60 * 24 * 60 * 60));
+    world.store(Clock::System, |store| async move {
+        for (name, end) in [("alice", Some(end)), ("bobby", None), ("carol", Some(end))] {
+            let name = UserIdentifier::try_from(name.to_owned()).unwrap();
+            store.issue_org_user_token(&id, name, end, &caller, None).await.unwrap();
+        }
+        let scopes = Scopes::try_from(vec![Scope::OrgRead]).unwrap();
+        let name = || Name::try_from("ci".to_owned()).unwrap();
+        let key = NewApiKey { name: name(), environment: Environment::Live, scopes, expires_at: Some(end) };
+        store.create_api_key(&id, key, None, &caller, None).await.unwrap();
+        let access_config = AccessConfig::default();
+        let token = Settings { name: name(), is_active: true, expires_at: Some(end), access_config };
+        store.create_org_access_token(&id, token, &caller, None).await.unwrap();
+    });
+    let all = expiries_on(&world, &end.date());
+    assert_eq!(all.len(), 4, "{all:?}");
+    let migrated = || world.json(&["migrate"])["migrations"][1].clone();
+    assert_eq!(migrated(), json!({"name": "expiries", "looked_at": 4, "written": 0}));
+    // Version 0.1 has left some, and a run that was interrupted has written the others.
+    for (pk, sk) in &all[1..] {
+        let of = |text: &str| AttributeValue::S(text.to_owned());
+        let key = [("pk".to_owned(), of(pk)), ("sk".to_owned(), of(sk))].into();
+        let delete = DeleteItemRequest { table_name: "tokens".to_owned(), key, ..DeleteItemRequest::default() };
+        world.database.delete_item(delete).unwrap();
+    }
+    assert_eq!(expiries_on(&world, &end.date()), all[..1]);
+    assert_eq!(migrated(), json!({"name": "expiries", "looked_at": 4, "written": 3}));
+    assert_eq!(expiries_on(&world, &end.date()), all);
+    assert_eq!(migrated(), json!({"name": "expiries", "looked_at": 4, "written": 0}));
 }
 
 #[test]

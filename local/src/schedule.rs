@@ -18,5 +18,8 @@ pub async fn run(app: MailApp) {
         if leaks_send::send(app.clone()).await.is_err() {
             tracing::error!("not everybody could be told about leaked tokens");
         }
+        if reminders_send::send(app.clone()).await.is_err() {
+            tracing::error!("not everybody could be reminded of tokens that expire");
+        }
     }
 }

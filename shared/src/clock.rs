@@ -132,6 +132,12 @@ impl Moment {
         self.0.checked_sub(duration).map_or(Self(DateTime::MIN), Self::from)
     }
 
+    /// The days from this date to another one, in UTC: 0 for the same date, less if it is earlier.
+    pub fn days_until(self, other: Self) -> i64 {
+        const DAY: i64 = 24 * 60 * 60;
+        other.epoch_seconds().div_euclid(DAY) - self.epoch_seconds().div_euclid(DAY)
+    }
+
     /// The date in UTC, such as `2026-11-21`.
     pub fn date(self) -> String {
         self.to_string()[..10].to_owned()
@@ -258,6 +264,21 @@ mod tests {
             "9999-12-31T23:59:59+99:99",
         ] {
             assert_eq!(Moment::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar_in_utc() {
+        let at = |text| Moment::parse(text).unwrap();
+        let now = at("2026-11-21T23:59:59Z");
+        for (end, days) in [
+            ("2026-11-20T23:59:59Z", -1),
+            ("2026-11-21T00:00:00Z", 0),
+            ("2026-11-22T00:00:00Z", 1),
+            ("2026-11-28T12:00:00Z", 7),
+            ("2026-12-21T00:00:00Z", 30),
+        ] {
+            assert_eq!(now.days_until(at(end)), days, "{end}");
         }
     }
 

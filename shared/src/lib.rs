@@ -21,6 +21,7 @@
 //! | `resolver` (features) | name resolution for both; internal addresses are dropped |
 //! | `mail` (feature) | the mails, and the only code that uses SES |
 //! | `leaks` (feature `mail`) | tells people about their leaked tokens |
+//! | `reminders` (feature `mail`) | tells people that tokens are about to expire |
 //! | `secret_scanning` (feature `scanning`) | the signatures of GitHub's reports of leaked tokens |
 //! | [`setup`] | the set-up of package managers |
 //! | [`cost`] | DynamoDB capacity units, counted per request |
@@ -63,6 +64,8 @@ pub mod person;
 pub mod principal;
 #[cfg(feature = "registry")]
 pub mod registry;
+#[cfg(feature = "mail")]
+pub mod reminders;
 #[cfg(any(feature = "oidc", feature = "registry"))]
 mod resolver;
 pub mod rotate_request;

@@ -160,6 +160,75 @@ pub enum Mail<'a> {
         /// The tokens and sessions.
         leaks: &'a [Leak],
     },
+    /// Reminds of tokens that are about to expire.
+    TokensExpire {
+        /// The tokens, by organization.
+        of: &'a [ExpiringOf],
+        /// How many more there are.
+        more: usize,
+    },
+}
+
+/// A token that is about to expire, in a mail.
+#[derive(Debug, Clone)]
+pub struct Expiring {
+    /// The kind of the token, as in the audit log.
+    pub kind: &'static str,
+    /// Its ID.
+    pub id: String,
+    /// Its first characters, which may be shown.
+    pub prefix: String,
+    /// Its name, or the user it was issued for.
+    pub name: String,
+    /// When it expires.
+    pub expires_at: Moment,
+    /// The days until then.
+    pub days_left: i64,
+}
+
+impl Expiring {
+    /// The token as three lines of a mail.
+    fn lines(&self, language: Language) -> String {
+        let Self { kind, id, prefix, name, expires_at, days_left } = self;
+        let end = match (language, days_left) {
+            (Language::En, ..=0) => format!("expires today, {expires_at}"),
+            (Language::En, 1) => format!("expires in 1 day, {expires_at}"),
+            (Language::En, days) => format!("expires in {days} days, {expires_at}"),
+            (Language::Ja, ..=0) => format!("期限は本日：{expires_at}"),
+            (Language::Ja, days) => format!("期限まであと{days}日：{expires_at}"),
+        };
+        format!("{kind} {id}\n  {}  {prefix}...\n  {end}", as_plain_text(name))
+    }
+}
+
+/// Tokens of one organization that are about to expire.
+#[derive(Debug, Clone)]
+pub struct ExpiringOf {
+    /// The organization's display name.
+    pub organization: String,
+    /// The tokens.
+    pub tokens: Vec<Expiring>,
+}
+
+/// The most tokens that a reminder lists.
+pub const LISTED_TOKENS: usize = 20;
+
+/// Tokens of one organization as a mail lists them.
+struct ExpiryList {
+    title: String,
+    tokens: String,
+}
+
+impl ExpiryList {
+    fn new(ExpiringOf { organization, tokens }: &ExpiringOf, language: Language) -> Self {
+        let organization = on_one_line(organization);
+        let title = match language {
+            Language::En => format!("Organization: {organization}"),
+            Language::Ja => format!("組織：{organization}"),
+        };
+        let tokens = tokens.iter().map(|token| token.lines(language)).collect::<Vec<_>>().join("\n");
+        Self { title, tokens }
+    }
 }
 
 /// A leaked token in a mail.
@@ -363,6 +432,15 @@ impl Mailer {
                     Language::Ja => rendered!(TokensLeakedJa { organization, leaks, console }),
                 }
             }
+            (Mail::TokensExpire { of, more }, language) => {
+                let of: Vec<ExpiryList> = of.iter().map(|of| ExpiryList::new(of, language)).collect();
+                let (of, more) = (of.as_slice(), *more);
+                let console = &*format!("{}/console/", self.config.public_url);
+                match language {
+                    Language::En => rendered!(TokensExpireEn { of, more, console }),
+                    Language::Ja => rendered!(TokensExpireJa { of, more, console }),
+                }
+            }
             (Mail::OwnTokensLeaked { leaks }, language) => {
                 let [key, session] =
                     [EmailToken::SUBJECT, Session::SUBJECT].map(|kind| leaks.iter().any(|leak| leak.kind == kind));
@@ -444,6 +522,7 @@ impl fmt::Display for Name<'_> {
             Mail::Invitation { .. } => "invitation",
             Mail::TokensLeaked { .. } => "tokens leaked",
             Mail::OwnTokensLeaked { .. } => "own tokens leaked",
+            Mail::TokensExpire { .. } => "tokens expire",
         })
     }
 }
@@ -528,6 +607,8 @@ templates! {
     InvitationJa = "invitation/ja.html" { organization: &'a str, inviter: Option<&'a str>, roles: &'a str, console: &'a str }
     TokensLeakedEn = "tokens_leaked/en.html" { organization: &'a str, leaks: &'a LeakList, console: &'a str }
     TokensLeakedJa = "tokens_leaked/ja.html" { organization: &'a str, leaks: &'a LeakList, console: &'a str }
+    TokensExpireEn = "tokens_expire/en.html" { of: &'a [ExpiryList], more: usize, console: &'a str }
+    TokensExpireJa = "tokens_expire/ja.html" { of: &'a [ExpiryList], more: usize, console: &'a str }
     OwnTokensLeakedEn = "own_tokens_leaked/en.html" { setup: &'a Setup, leaks: &'a LeakList, key: bool, session: bool, console: &'a str, register_json_shell_quoted: &'a str }
     OwnTokensLeakedJa = "own_tokens_leaked/ja.html" { setup: &'a Setup, leaks: &'a LeakList, key: bool, session: bool, console: &'a str, register_json_shell_quoted: &'a str }
 }

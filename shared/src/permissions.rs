@@ -255,6 +255,8 @@ operations! {
     EmailTokensErase = "email-tokens-erase" => SCHEDULED;
     /// Tell people about leaked tokens.
     LeaksSend = "leaks-send" => SCHEDULED;
+    /// Remind people of tokens that are about to expire.
+    RemindersSend = "reminders-send" => SCHEDULED;
     /// Issue an org user token.
     OrgUserTokensIssue = "org-user-tokens-issue" => Rule {
         roles: &[Role::Owner, Role::Manager, Role::TokenIssuer],

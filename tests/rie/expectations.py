@@ -388,6 +388,7 @@ EXPECTED = {
     "registry-pypi": Expected(
         302, redirected_to("https://packages.example.com/packages/widgets-1.0-py3-none-any.whl"), installations=True
     ),
+    "reminders-send": Expected(None, nothing_due, mail=True, scheduled=True),
     "scim-users-create": Expected(201, provisioned),
     "scim-users-delete": Expected(204, scim_user_deleted),
     "scim-users-get": Expected(200, scim_user_shown),

@@ -205,6 +205,7 @@ pub const COVERED: &[Covered] = &[
     covered(Operation::EmailTokensRevoke, Guard::EmailHolder, Method::DELETE, "/api/v1/tokens", None, 204),
     covered(Operation::EmailTokensErase, Guard::Schedule, Method::POST, "", None, 200),
     covered(Operation::LeaksSend, Guard::Schedule, Method::POST, "", None, 200),
+    covered(Operation::RemindersSend, Guard::Schedule, Method::POST, "", None, 200),
     covered(
         Operation::OrgUserTokensIssue,
         Guard::Bot,

@@ -28,10 +28,12 @@ pub enum Kind {
     TokensLeaked,
     /// Contains no secret.
     OwnTokensLeaked,
+    /// Contains no secret.
+    TokensExpire,
 }
 
 /// The subjects, which identify kind and language.
-const SUBJECTS: [(&str, Kind, Language); 18] = [
+const SUBJECTS: [(&str, Kind, Language); 20] = [
     ("Your guard-tokens API key", Kind::Welcome, Language::En),
     ("guard-tokensのAPIキーのお知らせ", Kind::Welcome, Language::Ja),
     ("Recover your guard-tokens API key", Kind::Recovery, Language::En),
@@ -50,6 +52,8 @@ const SUBJECTS: [(&str, Kind, Language); 18] = [
     ("guard-tokensのAPIキーが漏れました", Kind::OwnTokensLeaked, Language::Ja),
     ("Your guard-tokens session was leaked", Kind::OwnTokensLeaked, Language::En),
     ("guard-tokensのセッションが漏れました", Kind::OwnTokensLeaked, Language::Ja),
+    ("Tokens in guard-tokens are about to expire", Kind::TokensExpire, Language::En),
+    ("guard-tokensのトークンの有効期限が近づいています", Kind::TokensExpire, Language::Ja),
 ];
 
 /// The kind and language of a mail.
@@ -227,6 +231,11 @@ impl Service {
     /// Runs the function that tells people about leaked tokens.
     pub async fn tell_leaks(&self) -> Result<(), ApiError> {
         leaks_send::send(self.mail_app()).await
+    }
+
+    /// Runs the function that reminds people of tokens that are about to expire.
+    pub async fn remind(&self) -> Result<(), ApiError> {
+        reminders_send::send(self.mail_app()).await
     }
 
     /// Whether a token is active.

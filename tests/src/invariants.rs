@@ -35,6 +35,7 @@ const AUDITED: i64 = 400 * 24 * 60 * 60;
 /// kept after that, in seconds.
 const ERASED_AFTER: i64 = 7 * 24 * 60 * 60;
 const ERASED_ENTRY: i64 = 30 * 24 * 60 * 60;
+const A_DAY: i64 = 24 * 60 * 60;
 const LOGGED: i64 = 14 * 24 * 60 * 60;
 
 /// Describes every violated invariant; empty if there are none. `copied` are IDs of tokens that a
@@ -109,6 +110,14 @@ impl<'a> TokensTable<'a> {
                 (["MAILS", ..], _) => self.counter(item, "count", 0..=u64::MAX, true),
                 (["SIGN_IN_CODE" | "SIGNED_IN_DEVICE", _], _) => self.expiring(item),
                 (["DEPLOYMENT"], "REGISTRATION") => self.explain(item),
+                (["EXPIRES", day, shard], place) => self.expiry(item, day, shard, place),
+                (["REMINDED", hash], "REMINDED") => self.reminded(hash, item),
+                (["REMINDERS"], "REMINDERS") => {
+                    self.explain(item);
+                    if day(text(item, "done")).is_none() || item.as_object().unwrap().len() != 3 {
+                        self.found(item, "no day, or more than a day");
+                    }
+                }
                 (["USAGE", _], day) => self.usage(item, day),
                 (["ERASURES"], place) => self.erasure(item, place),
                 (["ORG" | "EMAIL", _, "AUDIT"] | ["DEPLOYMENT", "AUDIT"], _) => self.entry(item),
@@ -646,6 +655,44 @@ impl<'a> TokensTable<'a> {
         }
     }
 
+    /// An expiry is under the day of its token's end, in the shard of its hash. The token may be gone, or
+    /// have another end by now.
+    fn expiry(&mut self, expiry: &Value, on: &str, shard: &str, place: &str) {
+        self.explain(expiry);
+        let hash = text(expiry, "hash");
+        let of_hash = hash.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()).map(|byte| byte % 10);
+        if of_hash.map(|shard| shard.to_string()).as_deref() != Some(shard) || TokenHash::from_hex(hash).is_none() {
+            self.found(expiry, "wrong shard or hash");
+        }
+        let (ttl, start) = (expiry["ttl"].as_i64(), day(on));
+        if ttl.zip(start).is_none_or(|(ttl, start)| ttl.div_euclid(A_DAY) != start.div_euclid(A_DAY) + 1) {
+            self.found(expiry, "does not end a day after the token");
+        }
+        let Some(token) = self.items.get(&(format!("TOKEN#{hash}").as_str(), "TOKEN")).copied() else { return };
+        let kind = match text(token, "kind") {
+            "org_user" => "org_user_token",
+            "org_access" => "org_access_token",
+            kind => kind,
+        };
+        let id = token["id"].as_str().map_or_else(|| token["id"].to_string(), str::to_owned);
+        if place != format!("{}#{kind}#{id}", text(token, "org_id")) {
+            self.found(expiry, "stored under another token");
+        }
+    }
+
+    /// What is known about the reminders of an address, without the address.
+    fn reminded(&mut self, hash: &str, reminded: &Value) {
+        self.explain(reminded);
+        let told = reminded.get("told").map(|told| told.as_str().and_then(day));
+        if TokenHash::from_hex(hash).is_none() || told == Some(None) || !reminded["ttl"].is_i64() {
+            self.found(reminded, "no hash, no day or no end");
+        }
+        let known = ["pk", "sk", "told", "until", "ttl"];
+        if reminded.as_object().unwrap().keys().any(|name| !known.contains(&name.as_str())) {
+            self.found(reminded, "says more");
+        }
+    }
+
     /// An entry is stored under its ID and indexed only in its own log.
     fn entry(&mut self, entry: &Value) {
         self.explain(entry);
@@ -733,6 +780,11 @@ fn is_recipient(kind: &str, id: &str) -> bool {
         "ADDRESS" => TokenHash::from_hex(id).is_some(),
         _ => false,
     }
+}
+
+/// The seconds since 1970 at which a day such as `2026-11-21` begins.
+fn day(day: &str) -> Option<i64> {
+    Moment::parse(&format!("{day}T00:00:00Z")).map(Moment::epoch_seconds)
 }
 
 /// Whether an action revokes or deletes a token: `revoke`, `revoke_by_user`, `delete` or `leaked`.

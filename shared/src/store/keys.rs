@@ -49,6 +49,9 @@
 //! | how many reports, and tokens in them, from this network this minute? | `UpdateItem` [`leak_reports_from`], [`leaked_tokens_from`] | 1 unit each |
 //! | who is to be told about leaked tokens, and what? | `Query` [`LEAK_NOTICES`] | one per recipient, then the page |
 //! | may this recipient be mailed about leaks in this hour? | a condition on [`leak_mail`] | part of the write |
+//! | which tokens expire on this day? | `Query` [`expiries_on`] for each shard, then `BatchGetItem` [`token`] | one per shard, then what expires |
+//! | was this day's work on reminders done? | `GetItem` [`reminders`] | 1 unit |
+//! | was this address reminded today? | `GetItem` and `UpdateItem` [`reminded`] | 1 unit, and 2 for a mail |
 //! | which removed tokens are to be erased? | `Query` [`ERASURES`] up to now, then [`audit_log`] of the address | what is due |
 //!
 //! # Items of a token
@@ -565,6 +568,30 @@ pub fn leak_notice(recipient: &str, id: &AuditId) -> Key {
 /// The claim to the mail about leaked tokens that a recipient gets in an hour.
 pub fn leak_mail(recipient: &str) -> Key {
     key(format!("LEAK_MAIL#{recipient}"), "LEAK_MAIL")
+}
+
+/// The number of partitions of the tokens that expire on one day: many may be made for the same end.
+pub const EXPIRY_SHARDS: u8 = 10;
+
+/// A partition of the tokens of all organizations that expire on a day, such as `2026-12-21`.
+pub fn expiries_on(day: &str, shard: u8) -> String {
+    format!("EXPIRES#{day}#{shard}")
+}
+
+/// A token that expires on this day. Its hash decides about the shard.
+pub fn expiry_on(day: &str, org: &OrgId, kind: &str, id: &str, hash: TokenHash) -> Key {
+    let shard = u8::from_str_radix(&hash.to_hex()[..2], 16).unwrap_or_default() % EXPIRY_SHARDS;
+    key(expiries_on(day, shard), format!("{org}#{kind}#{id}"))
+}
+
+/// How far the work on reminders is.
+pub fn reminders() -> Key {
+    key("REMINDERS", "REMINDERS")
+}
+
+/// When an address was reminded of tokens that expire.
+pub fn reminded(address: AddressHash) -> Key {
+    key(format!("REMINDED#{}", address.to_hex()), "REMINDED")
 }
 
 /// The partition of a token's usage: one item a day, and [`USAGE_TOTAL`].

@@ -14,6 +14,8 @@
 //! | an address that signs in, from a browser that has signed in with it before | browser, per hour | 5 |
 //! | an address that is invited | organization, per day | 50 |
 //! | a recipient of notices about leaked tokens | recipient, per hour ([`super::leaks`]) | 1 |
+//! | a recipient of reminders | recipient, per day ([`super::reminders`]) | 1 |
+//! | | deployment, per hour | half of its limit: reminders can wait, the others cannot |
 //! | any address | deployment, per hour | 1,000 |
 //!
 //! Hours and days are those of UTC. A source is an IPv4 address or an IPv6 /64. Every counter is
@@ -277,6 +279,12 @@ impl Store {
             }
         }
         Ok(Ok(counted))
+    }
+
+    /// Counts a reminder, or says that the others need what is left of the deployment's limit.
+    pub async fn count_reminder(&self, limits: &MailLimits) -> Result<Result<CountedMail, Reached>, StoreError> {
+        let half = limits.per_hour.map(|limit| limit.div_ceil(2));
+        self.count_against(&[(Reached::Deployment, Mails::All, HOUR, half)]).await
     }
 
     async fn count_against(&self, limits: &[Limit<'_>]) -> Result<Result<CountedMail, Reached>, StoreError> {

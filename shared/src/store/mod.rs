@@ -24,6 +24,7 @@ pub mod org_user_tokens;
 pub mod orgs;
 pub mod rate_limits;
 pub mod registration;
+pub mod reminders;
 pub mod rotation;
 pub mod scim_users;
 pub mod sessions;

@@ -169,6 +169,7 @@ impl Store {
             "#count < :max",
             &[(":one", 1), (":max", MAX_TOKENS)],
         );
+        transaction.note_expiry(&StoredToken::OrgAccess(token.clone()), plain.hash());
         let key = transaction.once(org, once, caller, subject);
         for _ in 0..MAX_ATTEMPTS {
             return Ok(match transaction.commit().await? {
@@ -299,6 +300,9 @@ impl Store {
             let added = |project: &&ProjectId| !token.access_config.projects.contains(project);
             for project in changed.access_config.projects.iter().filter(added) {
                 transaction.require(keys::org_project(org, project.as_str()));
+            }
+            if changed.expires_at != token.expires_at {
+                transaction.note_expiry(&StoredToken::OrgAccess(changed.clone()), pointer.hash);
             }
             let rejected = match transaction.audit(org, &entry).try_commit(&mut backoff).await? {
                 None => continue,

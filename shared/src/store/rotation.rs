@@ -160,7 +160,7 @@ impl Transaction<'_> {
         if let Some(expiry) = T::expiry(&pointer, org) {
             self.put_new(expiry, &pointer);
         }
-        self
+        self.note_expiry(&stored, hash)
     }
 
     /// Revokes a successor that was never used.

@@ -494,6 +494,17 @@ impl StoredToken {
         }
     }
 
+    /// When it expires.
+    pub fn expires_at(&self) -> Option<Moment> {
+        match self {
+            StoredToken::ApiKey(token) => token.expires_at,
+            StoredToken::Bot(token) => Some(token.expires_at),
+            StoredToken::EmailVerified(_) => None,
+            StoredToken::OrgAccess(token) => token.expires_at,
+            StoredToken::OrgUser(token) => token.expires_at,
+        }
+    }
+
     /// The organization it belongs to; `None` for email-verified tokens.
     pub fn org_id(&self) -> Option<&OrgId> {
         match self {

@@ -85,11 +85,14 @@ async fn each_call_has_its_exact_cost() {
     let service = Service::start_with_manual_clock().await;
     let client = client(&service).await;
 
-    // One transaction: the token and two pointers, plus a third one with an expiry.
+    // One transaction: the token and two pointers.
     let issue = client.post("", json!({"user_identifier": "alice"})).await;
     assert_eq!(issue, cost(4, AUTH + GUARD + CONFIRM, 3.0 * WRITE + AUDIT));
     let expiring = json!({"user_identifier": "alice", "expires_at": "2027-01-01T00:00:00Z"});
-    assert_eq!(client.post("", expiring).await, cost(4, AUTH + GUARD + CONFIRM, 4.0 * WRITE + AUDIT));
+    // With an expiry, which people are reminded of unless it is near, one or two pointers more.
+    assert_eq!(client.post("", expiring).await, cost(4, AUTH + GUARD + CONFIRM, 5.0 * WRITE + AUDIT));
+    let soon = json!({"user_identifier": "alice", "expires_at": "2026-11-28T09:59:59Z"});
+    assert_eq!(client.post("", soon).await, cost(4, AUTH + GUARD + CONFIRM, 4.0 * WRITE + AUDIT));
 
     // One more read, or none if the text is not a well-formed token.
     let token = client.issue("bobby").await;
@@ -99,12 +102,12 @@ async fn each_call_has_its_exact_cost() {
     assert_eq!(client.post("/probe", json!({"token": "nonsense"})).await, cost(1, AUTH, 0.0));
 
     // Queries for expired tokens and for the list, and one read per token on the page.
-    assert_eq!(client.list("").await, cost(4, AUTH + 2.0 + 3.0, 0.0));
+    assert_eq!(client.list("").await, cost(4, AUTH + 2.0 + 4.0, 0.0));
     assert_eq!(client.list("?user_identifier=bobby").await, cost(4, AUTH + 2.0 + 1.0, 0.0));
     assert_eq!(client.list("?user_identifier=nobody").await, cost(3, AUTH + 2.0, 0.0));
     assert_eq!(client.list("?status=expired").await, cost(3, AUTH + 2.0, 0.0));
     assert_eq!(client.list("?status=revoked").await, cost(2, AUTH + 1.0, 0.0));
-    assert_eq!(client.list("?status=all").await, cost(5, AUTH + 3.0 + 3.0, 0.0));
+    assert_eq!(client.list("?status=all").await, cost(5, AUTH + 3.0 + 4.0, 0.0));
     // Contradictory filters need no query.
     let contradiction = "?user_identifier=alice&user_identifier_prefix=bob";
     assert_eq!(client.list(contradiction).await, cost(1, AUTH, 0.0));
@@ -167,6 +170,10 @@ async fn keys_and_access_tokens_cost_one_more_look_at_the_bot() {
     // What is due, the organization's plan and its counter; counter, plan, key, ID and listing.
     let answer = service.post("/v1/api-keys", &owner.credential, &key).await;
     assert_eq!(answer.cost(), cost(6, AUTH + 3.0 + CONFIRM, 5.0 * WRITE + AUDIT));
+    let expiring =
+        json!({"name": "ci", "environment": "live", "scopes": ["org:write"], "expires_at": "2027-01-01T00:00:00Z"});
+    let ending = service.post("/v1/api-keys", &owner.credential, &expiring).await;
+    assert_eq!(ending.cost(), cost(6, AUTH + 3.0 + CONFIRM, 7.0 * WRITE + AUDIT));
     // An API key is checked in the transaction instead, and its use is recorded.
     let writer = answer.json()["key"].as_str().unwrap().to_owned();
     assert_eq!(
@@ -178,8 +185,14 @@ async fn keys_and_access_tokens_cost_one_more_look_at_the_bot() {
     service.post(path, &owner.credential, &json!({"name": "first"})).await;
     let answer = service.post(path, &owner.credential, &json!({"name": "device"})).await;
     assert_eq!(answer.cost(), cost(5, AUTH + 1.0 + CONFIRM, 1.0 + 4.0 * WRITE + AUDIT));
+    let ending = json!({"name": "ending", "expires_at": "2027-01-01T00:00:00Z"});
+    let ending = service.post(path, &owner.credential, &ending).await;
+    assert_eq!(ending.cost(), cost(5, AUTH + 1.0 + CONFIRM, 1.0 + 5.0 * WRITE + AUDIT));
     // Pointer and token; the bot in the transaction, and the token.
     let path = format!("{path}{}/", answer.json()["id"]);
+    let later = json!({"expires_at": "2027-01-01T00:00:00Z"});
+    let answer = service.send_json(Method::PATCH, &path, &owner.credential, &later).await;
+    assert_eq!(answer.cost(), cost(4, AUTH + 2.0, 3.0 * WRITE + AUDIT));
     let answer = service.send_json(Method::PATCH, &path, &owner.credential, &json!({"is_active": false})).await;
     assert_eq!(answer.cost(), cost(4, AUTH + 2.0, 2.0 * WRITE + AUDIT));
 }

@@ -4,7 +4,7 @@ use local::outbox::Mail;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::email::{EmailAddress, Language};
-use shared::mail::{self, Leak};
+use shared::mail::{self, Expiring, ExpiringOf, Leak};
 use shared::permissions::Role;
 use shared::secret::MailedCode;
 use tests::Service;
@@ -27,6 +27,7 @@ struct Mails {
     invitation: Mail,
     operators_invitation: Mail,
     leaked: [(&'static str, Mail); 5],
+    expiring: [(&'static str, Mail); 2],
     key: String,
     code: String,
     to_sign_in: String,
@@ -57,6 +58,7 @@ impl Mails {
         let by_operator = mail::Mail::Invitation { organization: "Acme", inviter: None, roles: &roles[..1] };
         let operators_invitation = send(service, address, language, &by_operator).await;
         let leaked = leaked(service, address, language).await;
+        let expiring = expiring(service, address, language).await;
         assert!(is_token(&key) && is_code(&code) && is_code(&to_sign_in));
         Self {
             welcome,
@@ -68,6 +70,7 @@ impl Mails {
             invitation,
             operators_invitation,
             leaked,
+            expiring,
             key,
             code,
             to_sign_in,
@@ -81,7 +84,7 @@ impl Mails {
             ("invitation", &self.invitation),
             ("invitation_by_operator", &self.operators_invitation),
         ];
-        let leaked: Vec<_> = self.leaked.iter().map(|(name, mail)| (*name, mail)).collect();
+        let leaked: Vec<_> = self.leaked.iter().chain(&self.expiring).map(|(name, mail)| (*name, mail)).collect();
         [self.about_keys().as_slice(), &console, &leaked].concat()
     }
 
@@ -127,6 +130,29 @@ async fn leaked(service: &Service, address: &str, language: &str) -> [(&'static 
         ("own_tokens_leaked_session", own(&key_and_session[1..])),
     ] {
         sent.push((name, send(service, address, language, &mail).await));
+    }
+    sent.try_into().unwrap()
+}
+
+/// Reminders: one of three organizations' tokens, and one that lists only some.
+async fn expiring(service: &Service, address: &str, language: &str) -> [(&'static str, Mail); 2] {
+    let token = |kind, prefix: &str, name: &str, days_left| Expiring {
+        kind,
+        id: "01KAJ8M4R2X7Z9V5T3Q1N6P8WC".to_owned(),
+        prefix: prefix.to_owned(),
+        name: name.to_owned(),
+        expires_at: service.clock.now(),
+        days_left,
+    };
+    let of = |organization: &str, tokens| ExpiringOf { organization: organization.to_owned(), tokens };
+    let own = token("org_user_token", "tg_org_a1B2", "alice@example.com", 0);
+    let key = token("api_key", "tk_live_a1b2c3d4", "<b>o'brien</b>", 1);
+    let access = token("org_access_token", "rjm9czn9", "Factor export pipeline", 30);
+    let all = [of("Acme", vec![own.clone()]), of("Beta & Co", vec![key, access])];
+    let some = [of("Acme", vec![own])];
+    let mut sent = Vec::new();
+    for (name, of, more) in [("tokens_expire", &all[..], 0), ("tokens_expire_many", &some[..], 3)] {
+        sent.push((name, send(service, address, language, &mail::Mail::TokensExpire { of, more }).await));
     }
     sent.try_into().unwrap()
 }
@@ -572,9 +598,9 @@ async fn local_outbox_lists_sent_mails() {
     };
     let list = look(".json").await.json();
     let numbers: Vec<&Value> = list.as_array().unwrap().iter().map(|mail| &mail["id"]).collect();
-    assert_eq!(numbers, (1..=13_u64).rev().collect::<Vec<_>>());
-    assert_eq!(list[12]["to"], "o'brien&co@example.com");
-    let leaked = mails.leaked.iter().rev().map(|(_, mail)| mail);
+    assert_eq!(numbers, (1..=15_u64).rev().collect::<Vec<_>>());
+    assert_eq!(list[14]["to"], "o'brien&co@example.com");
+    let leaked = mails.leaked.iter().chain(&mails.expiring).rev().map(|(_, mail)| mail);
     let before = [
         &mails.operators_invitation,
         &mails.invitation,
@@ -601,7 +627,7 @@ async fn local_outbox_lists_sent_mails() {
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{rest}");
     }
     let page = look("").await.text;
-    let places: Vec<usize> = (1..=13).rev().map(|id| page.find(&format!("/_local/mail/{id}\"")).unwrap()).collect();
+    let places: Vec<usize> = (1..=15).rev().map(|id| page.find(&format!("/_local/mail/{id}\"")).unwrap()).collect();
     assert!(places.is_sorted(), "newest first: {page}");
     assert!(page.contains("o&#39;brien&#38;co@example.com") && !page.contains("o'brien&co"), "{page}");
     assert!(!page.contains(&mails.key) && !page.contains(&mails.code));

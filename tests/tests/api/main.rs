@@ -71,6 +71,7 @@ mod registries;
 mod registry_hosts;
 mod registry_npm;
 mod registry_pypi;
+mod reminders;
 mod revoke_self;
 mod rotation;
 mod routes;

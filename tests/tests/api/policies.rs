@@ -388,6 +388,7 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
     record_cuts(&mut recorder, service).await;
     record_erasures(&mut recorder, service).await;
     record_pending_notices(&mut recorder, service).await;
+    record_reminders(&mut recorder, service).await;
     // Apart, so that the future that holds all of these does not grow with it.
     Box::pin(record_scim(&mut recorder, service)).await;
     let fixtures = Fixtures::create(service).await;
@@ -728,6 +729,21 @@ async fn record_scim(recorder: &mut Recorder, service: &Service) {
     recorder.record(Operation::ScimUsersList, 200, service.call(Method::GET, users, owner)).await;
     let filter = format!("{users}?filter=userName%20eq%20%22{name}%22");
     recorder.record(Operation::ScimUsersList, 200, service.call(Method::GET, &filter, owner)).await;
+}
+
+/// A run that reminds of a token: a mail that SES refuses twice, then one that it accepts.
+async fn record_reminders(recorder: &mut Recorder, service: &Service) {
+    let fixtures = Fixtures::create(service).await;
+    service.set_leaks(&fixtures.org.id, &["security@example.com"], LeakPolicy::Revoke).await;
+    let end = service.clock.now().plus(Duration::from_secs(8 * 24 * 60 * 60));
+    service.issue_until(&fixtures.org, &fixtures.owner, "alice", &end.to_string()).await;
+    service.clock.advance(Duration::from_secs(24 * 60 * 60));
+    recorder.faults.arm(0, &[], None);
+    recorder.ses.fail(MailFault::Rejected);
+    service.remind().await.unwrap_err();
+    assert!(recorder.ses.recover() > 0);
+    service.remind().await.unwrap();
+    recorder.extend(Operation::RemindersSend);
 }
 
 /// Organizations of earlier versions have no counter of access tokens yet: the first change starts it.

@@ -1,6 +1,7 @@
 //! `/npm/`, in front of a stubbed upstream.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -641,6 +642,72 @@ async fn logout_that_fails_revokes_nothing_and_can_be_repeated() {
     assert_eq!(logout().await, 200);
     faults.disarm();
     assert!(!works().await);
+}
+
+#[tokio::test]
+async fn last_week_of_an_org_user_token_is_told_and_no_other_tokens() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let setup = Setup::start().await;
+    setup.has("widgets", &[("1.0.0", "widgets/-/widgets-1.0.0.tgz")]);
+    let (service, Fixtures { org, owner, email_token, job, token: lasting, .. }) = (&setup.service, &setup.fixtures);
+    let end = service.clock.now().plus(DAY * 7 + Duration::from_secs(1));
+    let ending = service.issue_until(org, owner, "alice", &end.to_string()).await;
+    let get = async |path: &str, token: &str| service.call(Method::GET, path, token).await;
+    let notice = async |path: &str, token: &str| get(path, token).await.header("npm-notice").to_owned();
+    let told = |left: &str| {
+        format!("This token expires {left} (2026-11-28). Rotate it, or get a new one, and set that in its place.")
+    };
+    assert_eq!(notice("/npm/widgets", &ending.token).await, "");
+    for (advance, left) in [(1, "in 7 days"), (DAY.as_secs() * 4, "in 3 days"), (DAY.as_secs() * 2, "in 1 day")] {
+        service.clock.advance(Duration::from_secs(advance));
+        // What is kept of the upstream is shared, the notice is not.
+        for path in ["/npm/widgets", "/npm/widgets/-/widgets-1.0.0.tgz", "/npm/-/whoami", "/npm/-/ping"] {
+            assert_eq!(notice(path, &ending.token).await, told(left), "{path}");
+            for token in [&lasting.token, email_token] {
+                assert_eq!(notice(path, token).await, "", "{path}");
+            }
+        }
+    }
+    let job = if get("/npm/-/whoami", job).await.status == 200 { job.clone() } else { service.exchanged(owner).await };
+    assert_eq!(
+        (get("/npm/-/whoami", &job).await.status.as_u16(), notice("/npm/widgets", &job).await),
+        (200, String::new())
+    );
+    let answer = get("/npm/widgets", &ending.token).await;
+    let request = service.request(Method::GET, "/npm/widgets").bearer_auth(&ending.token);
+    let unchanged = service.send(request.header("if-none-match", answer.header("etag"))).await;
+    assert_eq!((unchanged.status.as_u16(), unchanged.header("npm-notice")), (304, told("in 1 day").as_str()));
+    service.clock.advance(DAY - Duration::from_secs(60 * 60 * 10));
+    assert_eq!(notice("/npm/widgets", &ending.token).await, told("today"));
+    // A rotated one is in its overlap.
+    let path = org.org_user_tokens(&format!("/by-id/{}/rotate", lasting.id));
+    assert_eq!(service.post(&path, &owner.credential, &json!({"overlap": "7d"})).await.status, 201);
+    let rotated = "This token expires in 7 days (2026-12-05). It was rotated: set its successor in its place.";
+    assert_eq!(notice("/npm/widgets", &lasting.token).await, rotated);
+    service.clock.advance(DAY);
+    assert_eq!(get("/npm/widgets", &ending.token).await.status, 401);
+}
+
+#[tokio::test]
+async fn npm_is_sent_the_notice_once_a_command_that_it_prints_it_for() {
+    let setup = Setup::start().await;
+    setup.has("widgets", &[("1.0.0", "widgets/-/widgets-1.0.0.tgz")]);
+    let (service, Fixtures { org, owner, .. }) = (&setup.service, &setup.fixtures);
+    let end = service.clock.now().plus(Duration::from_secs(24 * 60 * 60)).to_string();
+    let [alices, bobs] = ["alice", "bobby"].map(|name| service.issue_until(org, owner, name, &end));
+    let (alices, bobs) = (alices.await.token, bobs.await.token);
+    let is_told = async |path: &str, token: &str, session: &str| {
+        let request = service.request(Method::GET, path).bearer_auth(token).header("npm-session", session);
+        service.send(request).await.header("npm-notice").starts_with("This token expires in 1 day")
+    };
+    let (metadata, file) = ("/npm/widgets", "/npm/widgets/-/widgets-1.0.0.tgz");
+    // npm follows a redirect and does not print its headers.
+    assert!(is_told(file, &alices, "1a2b").await && is_told(file, &alices, "1a2b").await);
+    assert!(is_told(metadata, &alices, "1a2b").await);
+    for path in [metadata, file, "/npm/-/whoami"] {
+        assert!(!is_told(path, &alices, "1a2b").await, "{path}");
+    }
+    assert!(is_told(metadata, &alices, "3c4d").await && is_told(metadata, &bobs, "1a2b").await);
 }
 
 #[tokio::test]

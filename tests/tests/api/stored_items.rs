@@ -42,7 +42,7 @@ const PLACE: &str = "https://github.com/octocat/hello/blob/main/.npmrc#L1";
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 54] = [
+const KINDS: [(&str, &str, &str); 57] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
     ("trust", "BOT#*", "TRUST#*"),
@@ -97,6 +97,9 @@ const KINDS: [(&str, &str, &str); 54] = [
     ("leak_mail", "LEAK_MAIL#*", "LEAK_MAIL"),
     ("usage_on", "USAGE#*", "*"),
     ("erasure", "ERASURES", "*"),
+    ("expiry_on", "EXPIRES#*", "*#*#*"),
+    ("reminders", "REMINDERS", "REMINDERS"),
+    ("reminded", "REMINDED#*", "REMINDED"),
 ];
 
 /// The items of both tables, and how to use them.
@@ -214,6 +217,10 @@ impl Fixture {
         let report = service.store.report_leaks(&[leaked], &operator()).await;
         let told = report.recipients.first().unwrap();
         let _ = service.store.claim_leak_mail(told).await.unwrap().unwrap();
+        let today = service.clock.now().date();
+        let claim = service.store.claim_reminder(carol.hash(), &today).await.unwrap().unwrap();
+        service.store.reminder_sent(claim, &today).await.unwrap();
+        service.store.reminders_done(&today).await.unwrap();
         service.store.count_leak_report(source).await.unwrap().unwrap();
         service.store.count_leaked_tokens(source, 1).await.unwrap().unwrap();
         let policy: RegistrationPolicy = "example.com".parse().unwrap();

@@ -537,6 +537,7 @@ fn functions_send_mail_from_the_configured_address_alone() {
         "EmailTokensRevoke",
         "IntegrationsGithubSecretScanning",
         "LeaksSend",
+        "RemindersSend",
         "SignInCode",
         "TokensLeaked",
     ];

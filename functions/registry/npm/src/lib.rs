@@ -1,5 +1,6 @@
 //! `/npm/`: a read-only npm registry in front of an upstream registry.
 
+mod notice;
 pub mod packument;
 pub mod path;
 
@@ -95,7 +96,8 @@ async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Respo
         return Err(ApiError::MethodNotAllowed(allowed.to_owned()));
     }
     let npm = Npm(Call { app: &app, user: &user, parts: &parts });
-    user.with_use_recorded(&app.app, npm.answer(resource.ok_or(NOT_IN_REGISTRY)?, body)).await
+    let answer = user.with_use_recorded(&app.app, npm.answer(resource.ok_or(NOT_IN_REGISTRY)?, body)).await?;
+    Ok(notice::add(answer, &parts.headers, user.holder.as_ref(), app.app.clock().now()))
 }
 
 /// A call to the npm registry.
@@ -138,6 +140,8 @@ struct PackageMetadata {
         (status = 200, description = "The metadata, with an `ETag`.", content(
             (PackageMetadata = "application/json"),
             (PackageMetadata = "application/vnd.npm.install-v1+json"),
+        ), headers(
+            ("npm-notice" = String, description = "In the last week of an org user token: how many days are left. npm prints it.")
         )),
         (status = 304, description = "Not modified: the `ETag` matches `If-None-Match`."),
         RegistryErrors,
