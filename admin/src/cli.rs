@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::{Span, SpanRelativeTo};
 use shared::Moment;
-use shared::domain::{LeakPolicy, Name, Plan};
+use shared::domain::{LeakPolicy, Name, Notify, Plan};
 use shared::email::EmailAddress;
 use shared::ids::{BotId, MemberId, OrgId, TrustId};
 use shared::permissions::Role;
@@ -83,6 +83,10 @@ impl Cli {
                 let contacts = change.security_contacts().unwrap_or_default();
                 if !contacts.is_empty() && change.security_contacts.contains(&SecurityContact::None) {
                     let message = "--security-contact none empties the list: give no address beside it";
+                    return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+                }
+                if change.notify().is_some_and(|asked| !asked.is_empty()) && change.notify.contains(&Asked::None) {
+                    let message = "--notify none empties the list: ask for nothing beside it";
                     return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
                 }
                 if contacts.len() > Org::MAX_SECURITY_CONTACTS {
@@ -220,6 +224,19 @@ pub struct OrgChange {
     /// After how many days without a use tokens end, existing ones too; `none` for never
     #[arg(long, value_name = "DAYS", value_parser = limit)]
     end_after_unused_days: Option<Limit>,
+    /// What else the security contacts are told, once an hour: `new-token`, `bot-key-rotated`.
+    /// Repeatable; replaces the list. `none` empties it
+    #[arg(long = "notify", value_name = "WHAT", value_parser = notify)]
+    notify: Vec<Asked>,
+}
+
+/// A value of `--notify`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Nothing.
+    None,
+    /// This.
+    For(Notify),
 }
 
 /// A number of days, or no limit.
@@ -255,6 +272,16 @@ impl OrgChange {
         });
         let addresses = addresses.collect();
         (!self.security_contacts.is_empty()).then_some(addresses)
+    }
+
+    /// What else the security contacts are told from now on, each once. `None` if it does not change.
+    pub fn notify(&self) -> Option<Vec<Notify>> {
+        let asked = self.notify.iter().filter_map(|asked| match asked {
+            Asked::None => None,
+            Asked::For(notify) => Some(*notify),
+        });
+        let asked: BTreeSet<Notify> = asked.collect();
+        (!self.notify.is_empty()).then(|| asked.into_iter().collect())
     }
 }
 
@@ -563,6 +590,16 @@ fn leak_policy() -> impl TypedValueParser<Value = LeakPolicy> {
         .try_map(|text| text.parse::<LeakPolicy>())
 }
 
+fn notify(text: &str) -> Result<Asked, String> {
+    match text {
+        "none" => Ok(Asked::None),
+        text => text.parse().map(Asked::For).map_err(|_| {
+            let known: Vec<&str> = Notify::ALL.iter().map(|notify| notify.as_str()).collect();
+            format!("must be {}, or none", known.join(", "))
+        }),
+    }
+}
+
 fn security_contact(text: &str) -> Result<SecurityContact, String> {
     match text {
         "none" => Ok(SecurityContact::None),
@@ -746,6 +783,21 @@ mod tests {
         assert_eq!(parsed(&[contact, "none"]), Some(Vec::new()));
         let both = ["a@example.com", "b@example.com"];
         assert_eq!(parsed(&[contact, both[0], contact, both[1], contact, "A@example.com"]).unwrap(), both);
+    }
+
+    #[test]
+    fn what_is_asked_for_replaces_the_list_and_none_empties_it() {
+        let parsed = |arguments: &[&str]| {
+            let start = ["guardctl", "org", "set", "OG01KAJ8M4R2X7Z9V5T3Q1N6P8WC", "--guard", "on"];
+            let cli = Cli::try_parse_from([&start, arguments].concat());
+            let Command::Org(OrgCommand::Set { change, .. }) = cli.unwrap().command else { panic!() };
+            change.notify()
+        };
+        assert_eq!(parsed(&[]), None);
+        assert_eq!(parsed(&["--notify", "none"]), Some(Vec::new()));
+        let both = ["--notify", "bot-key-rotated", "--notify", "new-token", "--notify", "new-token"];
+        assert_eq!(parsed(&both), Some(vec![Notify::NewToken, Notify::BotKeyRotated]));
+        assert_eq!(notify("everything"), Err("must be new-token, bot-key-rotated, or none".to_owned()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 use shared::Moment;
-use shared::domain::{LeakPolicy, OrUnknown, Plan};
+use shared::domain::{LeakPolicy, Notify, OrUnknown, Plan};
 use shared::email::EmailAddress;
 use shared::ids::OrgId;
 use shared::store::lifetimes::{Days, Lifetimes};
@@ -32,6 +32,7 @@ pub async fn run(command: OrgCommand, operator: &Operator) -> Result<(), Failure
                 leaked: change.leaked,
                 max_lifetime_days: change.max_lifetime_days(),
                 end_after_unused_days: change.end_after_unused_days(),
+                notify: change.notify(),
             };
             let changed = store.set_org(&org, &change, caller).await?;
             operator.answer(&OrgView::from(changed.ok_or(Failure::NoSuchOrg(org))?))
@@ -66,6 +67,7 @@ struct OrgView {
     leaked: OrUnknown<LeakPolicy>,
     max_lifetime_days: MaxLifetimes,
     end_after_unused_days: Option<Days>,
+    notify: Vec<OrUnknown<Notify>>,
     created_at: Moment,
 }
 
@@ -79,7 +81,7 @@ struct MaxLifetimes {
 
 impl From<Org> for OrgView {
     fn from(org: Org) -> Self {
-        let Org { id, name, plan, guard, suspended, security_contacts, leaked, lifetimes, created_at } = org;
+        let Org { id, name, plan, guard, suspended, security_contacts, leaked, lifetimes, notify, created_at } = org;
         let Lifetimes { org_user_token, api_key, org_access_token, end_after_unused_days } = lifetimes;
         let max_lifetime_days = MaxLifetimes { org_user_token, api_key, org_access_token };
         Self {
@@ -92,6 +94,7 @@ impl From<Org> for OrgView {
             leaked,
             max_lifetime_days,
             end_after_unused_days,
+            notify,
             created_at,
         }
     }
@@ -131,6 +134,15 @@ impl OrgView {
     }
 }
 
+impl OrgView {
+    fn notify(&self) -> String {
+        match &*self.notify {
+            [] => "nothing".to_owned(),
+            notify => notify.iter().map(|notify| notify.as_str()).collect::<Vec<_>>().join(", "),
+        }
+    }
+}
+
 impl fmt::Display for OrgView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = [
@@ -144,6 +156,7 @@ impl fmt::Display for OrgView {
                 "unused tokens end",
                 self.end_after_unused_days.map_or("never".to_owned(), |days| format!("after {}", in_days(days))),
             ),
+            ("told also of", self.notify()),
             ("created", self.created_at.to_string()),
         ];
         output::card(f, &format!("Organization {}", self.id), &lines)

@@ -269,6 +269,7 @@ fn org_commands_print_text() {
       leaked tokens      revoke
       longest lifetimes  none
       unused tokens end  never
+      told also of       nothing
       created            [time]
     ");
     let org = made.stdout.lines().next().unwrap().strip_prefix("Organization ").unwrap().to_owned();
@@ -283,6 +284,7 @@ fn org_commands_print_text() {
       leaked tokens      revoke
       longest lifetimes  none
       unused tokens end  never
+      told also of       nothing
       created            [time]
     ");
     assert_eq!(world.run(&["org", "show", &org]).stdout, changed.stdout);
@@ -315,6 +317,7 @@ fn org_commands_print_json() {
         "org_access_token": null
       },
       "end_after_unused_days": null,
+      "notify": [],
       "created_at": "[time]"
     }
     "#);
@@ -338,6 +341,10 @@ fn org_commands_print_json() {
     assert_eq!(world.json(&[&["org", "set", &id], &limits[..]].concat()), org);
     org["end_after_unused_days"] = json!(null);
     assert_eq!(world.json(&["org", "set", &id, "--end-after-unused-days", "none"]), org);
+    org["notify"] = json!(["new-token", "bot-key-rotated"]);
+    let asked = ["--notify", "bot-key-rotated", "--notify", "new-token"];
+    assert_eq!(world.json(&[&["org", "set", &id], &asked[..]].concat()), org);
+    assert_eq!(world.run(&["org", "set", &id, "--notify", "none", "--notify", "new-token"]).code, 2);
     let contacts = ["security@example.com", "o'brien@xn--bcher-kva.example"];
     org["security_contacts"] = json!(contacts);
     let [first, second] = contacts.map(|contact| ["--security-contact", contact]);
@@ -362,6 +369,7 @@ fn security_contacts_are_replaced_and_no_address_is_audited() {
       leaked tokens      revoke
       longest lifetimes  none
       unused tokens end  never
+      told also of       nothing
       created            [time]
     ");
     let contacts = || world.json(&["org", "show", &org])["security_contacts"].take();
@@ -1386,6 +1394,7 @@ fn invalid_command_line_exits_with_2() {
         &["org", "set", "--plan", "free"],
         &["org", "set", NO_ORG, "--security-contact", "alice"],
         &["org", "set", NO_ORG, "--leaked", "ignore"],
+        &["org", "set", NO_ORG, "--notify", "everything"],
         &["org", "show", NO_BOT],
         &["org", "show", "OG01kaj8m4r2x7z9v5t3q1n6p8wc"],
         &["bot", "create", "--org", NO_ORG, "--name", "a"],

@@ -283,6 +283,29 @@ impl LeakPolicy {
     }
 }
 
+/// What an organization's security contacts may ask to be told, besides leaks and what expires.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, EnumString, IntoStaticStr, VariantArray,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Notify {
+    /// A token of the organization was made.
+    NewToken,
+    /// The API key of a bot was replaced.
+    BotKeyRotated,
+}
+
+impl Notify {
+    /// Everything that may be asked for.
+    pub const ALL: &[Notify] = Notify::VARIANTS;
+
+    /// As text.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// A permission of an API key.
 #[derive(
     Debug,

@@ -19,14 +19,12 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
 use futures::{StreamExt, stream};
 
 use crate::app::App;
-use crate::email::{EmailAddress, Language};
+use crate::contacts::{Delivered, Readers};
 use crate::error::ApiError;
-use crate::mail::{Leak, Mail, MailApp, MailError};
-use crate::person::Person;
+use crate::mail::{Leak, Mail, MailApp};
 use crate::store::StoreError;
 use crate::store::audit::Caller;
 use crate::store::leak_reports::{Report, Reported};
@@ -87,22 +85,17 @@ async fn tell(MailApp { app, mailer }: &MailApp, recipient: &Recipient) -> Resul
         Some(organization) => Mail::TokensLeaked { organization, leaks: &leaks },
         None => Mail::OwnTokensLeaked { leaks: &leaks },
     };
-    let sending = readers.addresses.iter().map(|(to, language)| mailer.warn(to, *language, &mail));
-    let results = join_all(sending).await;
-    let failed = results.iter().filter(|result| result.is_err()).count();
+    let sent = readers.send(mailer, &mail, counted).await;
+    let (failed, of) = sent.failed();
     if failed > 0 {
-        tracing::error!(failed, of = results.len(), "mails about leaked tokens were not sent");
+        tracing::error!(failed, of, "mails about leaked tokens were not sent");
     }
-    // First what matters: a count that is too high until the hour ends does no harm.
-    if failed < results.len() {
-        store.leaks_told(&pending).await?;
-    } else if results.iter().all(|result| *result == Err(MailError::NotSent)) {
-        store.release_leak_mail(claim).await?;
+    match sent.outcome() {
+        Delivered::Told => store.leaks_told(&pending).await?,
+        Delivered::NotSent => store.release_leak_mail(claim).await?,
+        Delivered::Unknown => {}
     }
-    for (counted, _) in counted.into_iter().zip(&results).filter(|(_, result)| **result == Err(MailError::NotSent)) {
-        store.uncount_mail(counted).await?;
-    }
-    Ok(())
+    sent.uncount(store).await
 }
 
 /// A mail that may be sent.
@@ -111,14 +104,6 @@ struct Letter {
     readers: Readers,
     /// One for each reader.
     counted: Vec<CountedMail>,
-}
-
-/// Whom to send a mail to.
-struct Readers {
-    /// The display name of the organization; `None` if the recipient is a person.
-    organization: Option<String>,
-    /// Each address with its language.
-    addresses: Vec<(EmailAddress, Language)>,
 }
 
 /// The mail that a recipient is to get now; `None` if there is nothing to tell, nobody to tell, or
@@ -162,13 +147,7 @@ async fn readers(app: &App, recipient: &Recipient, pending: &[PendingNotice]) ->
     let Some(org) = app.store().org(id).await? else {
         return Ok(Readers { organization: None, addresses: Vec::new() });
     };
-    let mut addresses = Vec::with_capacity(org.security_contacts.len());
-    for contact in org.security_contacts {
-        // Somebody who signs in by mail may have chosen a language in the console.
-        let language = app.store().language_of(Person::by_mail(contact.clone()).id).await?;
-        addresses.push((contact, language.unwrap_or_default()));
-    }
-    Ok(Readers { organization: Some(org.name), addresses })
+    Readers::of(app, org).await
 }
 
 fn leak(PendingNotice { notice, .. }: &PendingNotice) -> Leak {

@@ -21,6 +21,7 @@
 //! | `resolver` (features) | name resolution for both; internal addresses are dropped |
 //! | `mail` (feature) | the mails, and the only code that uses SES |
 //! | `leaks` (feature `mail`) | tells people about their leaked tokens |
+//! | `notices` (feature `mail`) | tells organizations what they have asked for |
 //! | `reminders` (feature `mail`) | tells people that tokens are about to expire |
 //! | `secret_scanning` (feature `scanning`) | the signatures of GitHub's reports of leaked tokens |
 //! | [`setup`] | the set-up of package managers |
@@ -39,6 +40,8 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "console")]
 pub mod console;
+#[cfg(feature = "mail")]
+mod contacts;
 pub mod cost;
 pub mod cursor;
 pub mod domain;
@@ -54,6 +57,8 @@ pub mod lambda;
 pub mod leaks;
 #[cfg(feature = "mail")]
 pub mod mail;
+#[cfg(feature = "mail")]
+pub mod notices;
 pub mod observe;
 #[cfg(feature = "oidc")]
 pub mod oidc;

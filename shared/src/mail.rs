@@ -27,6 +27,7 @@ use crate::permissions::Role;
 use crate::secret::{MailedCode, Token};
 use crate::setup::Setup;
 use crate::store::email_tokens::{Removed, Replaced};
+use crate::store::notices::Happened;
 use crate::store::sessions::Session;
 use crate::store::tokens::EmailToken;
 
@@ -160,6 +161,15 @@ pub enum Mail<'a> {
         /// The tokens and sessions.
         leaks: &'a [Leak],
     },
+    /// Tells a security contact of an organization what it has asked for.
+    Happened {
+        /// The organization's display name.
+        organization: &'a str,
+        /// What happened.
+        happened: &'a [Happened],
+        /// How much more there is.
+        more: usize,
+    },
     /// Reminds of tokens that are about to expire.
     TokensExpire {
         /// The tokens, by organization.
@@ -167,6 +177,14 @@ pub enum Mail<'a> {
         /// How many more there are.
         more: usize,
     },
+}
+
+/// What happened as two lines of a mail each. All of it is IDs and names of our own.
+fn happened_lines(happened: &[Happened]) -> String {
+    let line = |Happened { at, actor, action, target, .. }: &Happened| {
+        format!("{action} {}\n  {at}  {} {}", target.id, actor.kind, actor.id)
+    };
+    happened.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A token that is about to expire, in a mail.
@@ -432,6 +450,14 @@ impl Mailer {
                     Language::Ja => rendered!(TokensLeakedJa { organization, leaks, console }),
                 }
             }
+            (Mail::Happened { organization, happened, more }, language) => {
+                let (organization, happened) = (&*on_one_line(organization), &*happened_lines(happened));
+                let (more, console) = (*more, &*format!("{}/console/", self.config.public_url));
+                match language {
+                    Language::En => rendered!(HappenedEn { organization, happened, more, console }),
+                    Language::Ja => rendered!(HappenedJa { organization, happened, more, console }),
+                }
+            }
             (Mail::TokensExpire { of, more }, language) => {
                 let of: Vec<ExpiryList> = of.iter().map(|of| ExpiryList::new(of, language)).collect();
                 let (of, more) = (of.as_slice(), *more);
@@ -522,6 +548,7 @@ impl fmt::Display for Name<'_> {
             Mail::Invitation { .. } => "invitation",
             Mail::TokensLeaked { .. } => "tokens leaked",
             Mail::OwnTokensLeaked { .. } => "own tokens leaked",
+            Mail::Happened { .. } => "happened",
             Mail::TokensExpire { .. } => "tokens expire",
         })
     }
@@ -607,6 +634,8 @@ templates! {
     InvitationJa = "invitation/ja.html" { organization: &'a str, inviter: Option<&'a str>, roles: &'a str, console: &'a str }
     TokensLeakedEn = "tokens_leaked/en.html" { organization: &'a str, leaks: &'a LeakList, console: &'a str }
     TokensLeakedJa = "tokens_leaked/ja.html" { organization: &'a str, leaks: &'a LeakList, console: &'a str }
+    HappenedEn = "happened/en.html" { organization: &'a str, happened: &'a str, more: usize, console: &'a str }
+    HappenedJa = "happened/ja.html" { organization: &'a str, happened: &'a str, more: usize, console: &'a str }
     TokensExpireEn = "tokens_expire/en.html" { of: &'a [ExpiryList], more: usize, console: &'a str }
     TokensExpireJa = "tokens_expire/ja.html" { of: &'a [ExpiryList], more: usize, console: &'a str }
     OwnTokensLeakedEn = "own_tokens_leaked/en.html" { setup: &'a Setup, leaks: &'a LeakList, key: bool, session: bool, console: &'a str, register_json_shell_quoted: &'a str }

@@ -255,7 +255,7 @@ operations! {
     EmailTokensErase = "email-tokens-erase" => SCHEDULED;
     /// Tell people about leaked tokens.
     LeaksSend = "leaks-send" => SCHEDULED;
-    /// Remind people of tokens that are about to expire.
+    /// Remind people of tokens that are about to expire, and tell what organizations have asked for.
     RemindersSend = "reminders-send" => SCHEDULED;
     /// Issue an org user token.
     OrgUserTokensIssue = "org-user-tokens-issue" => Rule {

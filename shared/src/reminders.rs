@@ -244,7 +244,7 @@ async fn tell(
 ) -> Result<Outcome, StoreError> {
     let (store, limits) = (app.store(), &app.limits().mails);
     let Some(claim) = store.claim_reminder(letter.to.hash(), today).await? else { return Ok(Outcome::Unknown) };
-    let Ok(counted) = store.count_reminder(limits).await? else {
+    let Ok(counted) = store.count_mails_that_can_wait(1, limits).await? else {
         tracing::info!("reminders wait for the next hour's mails");
         store.release_reminder(claim).await?;
         return Ok(Outcome::LimitReached);
@@ -265,7 +265,9 @@ async fn tell(
         }
         Err(MailError::NotSent) => {
             store.release_reminder(claim).await?;
-            store.uncount_mail(counted).await?;
+            for mail in counted {
+                store.uncount_mail(mail).await?;
+            }
             Ok(Outcome::Refused)
         }
         Err(MailError::Unknown) => Ok(Outcome::Unknown),

@@ -30,10 +30,12 @@ pub enum Kind {
     OwnTokensLeaked,
     /// Contains no secret.
     TokensExpire,
+    /// Contains no secret.
+    Happened,
 }
 
 /// The subjects, which identify kind and language.
-const SUBJECTS: [(&str, Kind, Language); 20] = [
+const SUBJECTS: [(&str, Kind, Language); 22] = [
     ("Your guard-tokens API key", Kind::Welcome, Language::En),
     ("guard-tokensのAPIキーのお知らせ", Kind::Welcome, Language::Ja),
     ("Recover your guard-tokens API key", Kind::Recovery, Language::En),
@@ -54,6 +56,8 @@ const SUBJECTS: [(&str, Kind, Language); 20] = [
     ("guard-tokensのセッションが漏れました", Kind::OwnTokensLeaked, Language::Ja),
     ("Tokens in guard-tokens are about to expire", Kind::TokensExpire, Language::En),
     ("guard-tokensのトークンの有効期限が近づいています", Kind::TokensExpire, Language::Ja),
+    ("New tokens or keys of your organization in guard-tokens", Kind::Happened, Language::En),
+    ("guard-tokensの組織のトークンまたはキーが新しくなりました", Kind::Happened, Language::Ja),
 ];
 
 /// The kind and language of a mail.

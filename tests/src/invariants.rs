@@ -112,6 +112,7 @@ impl<'a> TokensTable<'a> {
                 (["DEPLOYMENT"], "REGISTRATION") => self.explain(item),
                 (["EXPIRES", day, shard], place) => self.expiry(item, day, shard, place),
                 (["REMINDED", hash], "REMINDED") => self.reminded(hash, item),
+                (["SUBSCRIPTIONS"], org) => self.subscription(org, item),
                 (["REMINDERS"], "REMINDERS") => {
                     self.explain(item);
                     if day(text(item, "done")).is_none() || item.as_object().unwrap().len() != 3 {
@@ -690,6 +691,15 @@ impl<'a> TokensTable<'a> {
         let known = ["pk", "sk", "told", "until", "ttl"];
         if reminded.as_object().unwrap().keys().any(|name| !known.contains(&name.as_str())) {
             self.found(reminded, "says more");
+        }
+    }
+
+    /// An organization that has asked for something is told of it, from an entry of its log on.
+    fn subscription(&mut self, org: &str, subscription: &Value) {
+        self.explain(subscription);
+        let asks = self.items.get(&(format!("ORG#{org}").as_str(), "ORG")).is_some_and(|org| org["notify"].is_array());
+        if !asks || AuditId::parse(text(subscription, "after")).is_none() {
+            self.found(subscription, "of an organization that asks for nothing, or without a place");
         }
     }
 

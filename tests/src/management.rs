@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::domain::{LeakPolicy, Plan};
+use shared::domain::{LeakPolicy, Notify, Plan};
 use shared::email::EmailAddress;
 use shared::ids::OrgId;
 use shared::permissions::Role;
@@ -90,6 +90,12 @@ impl Service {
         let change = OrgChange { end_after_unused_days: Some(Days::new(days)), ..OrgChange::default() };
         self.store.set_org(org, &change, &operator()).await.unwrap().unwrap();
         self.clock.advance(Duration::from_secs(60));
+    }
+
+    /// Sets what else an organization's security contacts are told.
+    pub async fn set_notify(&self, org: &OrgId, notify: &[Notify]) {
+        let change = OrgChange { notify: Some(notify.to_vec()), ..OrgChange::default() };
+        self.store.set_org(org, &change, &operator()).await.unwrap().unwrap();
     }
 
     /// Sends a request with a JSON body.

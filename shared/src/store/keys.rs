@@ -52,6 +52,7 @@
 //! | which tokens expire on this day? | `Query` [`expiries_on`] for each shard, then `BatchGetItem` [`token`] | one per shard, then what expires |
 //! | was this day's work on reminders done? | `GetItem` [`reminders`] | 1 unit |
 //! | was this address reminded today? | `GetItem` and `UpdateItem` [`reminded`] | 1 unit, and 2 for a mail |
+//! | which organizations are to be told what happened? | `Query` [`SUBSCRIPTIONS`], then [`audit_log`] of each | one query, then what happened |
 //! | which removed tokens are to be erased? | `Query` [`ERASURES`] up to now, then [`audit_log`] of the address | what is due |
 //!
 //! # Items of a token
@@ -592,6 +593,14 @@ pub fn reminders() -> Key {
 /// When an address was reminded of tokens that expire.
 pub fn reminded(address: AddressHash) -> Key {
     key(format!("REMINDED#{}", address.to_hex()), "REMINDED")
+}
+
+/// The partition of the organizations that have asked to be told what happens, by ID.
+pub const SUBSCRIPTIONS: &str = "SUBSCRIPTIONS";
+
+/// What an organization has asked to be told, and how far it was told.
+pub fn subscription(org: &OrgId) -> Key {
+    key(SUBSCRIPTIONS, org.as_str())
 }
 
 /// The partition of a token's usage: one item a day, and [`USAGE_TOTAL`].

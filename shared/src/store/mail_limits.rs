@@ -15,7 +15,9 @@
 //! | an address that is invited | organization, per day | 50 |
 //! | a recipient of notices about leaked tokens | recipient, per hour ([`super::leaks`]) | 1 |
 //! | a recipient of reminders | recipient, per day ([`super::reminders`]) | 1 |
-//! | | deployment, per hour | half of its limit: reminders can wait, the others cannot |
+//! | | deployment, per hour | half of its limit: reminders and notices can wait, the others cannot |
+//! | contacts of an organization that has asked for notices | organization, per hour ([`super::notices`]) | 1 |
+//! | | deployment, per hour | half of its limit |
 //! | any address | deployment, per hour | 1,000 |
 //!
 //! Hours and days are those of UTC. A source is an IPv4 address or an IPv6 /64. Every counter is
@@ -266,9 +268,23 @@ impl Store {
         readers: usize,
         limits: &MailLimits,
     ) -> Result<Result<Vec<CountedMail>, Reached>, StoreError> {
-        let mut counted = Vec::with_capacity(readers);
-        for _ in 0..readers {
-            match self.count_against(&[(Reached::Deployment, Mails::All, HOUR, limits.per_hour)]).await? {
+        self.count_all(readers, limits.per_hour).await
+    }
+
+    /// Counts mails that can wait, or says that the others need what is left of the deployment's limit.
+    pub async fn count_mails_that_can_wait(
+        &self,
+        readers: usize,
+        limits: &MailLimits,
+    ) -> Result<Result<Vec<CountedMail>, Reached>, StoreError> {
+        self.count_all(readers, limits.per_hour.map(|limit| limit.div_ceil(2))).await
+    }
+
+    /// Counts mails of the deployment, all or none.
+    async fn count_all(&self, mails: usize, max: Option<u64>) -> Result<Result<Vec<CountedMail>, Reached>, StoreError> {
+        let mut counted = Vec::with_capacity(mails);
+        for _ in 0..mails {
+            match self.count_against(&[(Reached::Deployment, Mails::All, HOUR, max)]).await? {
                 Ok(mail) => counted.push(mail),
                 Err(limit) => {
                     for mail in counted {
@@ -279,12 +295,6 @@ impl Store {
             }
         }
         Ok(Ok(counted))
-    }
-
-    /// Counts a reminder, or says that the others need what is left of the deployment's limit.
-    pub async fn count_reminder(&self, limits: &MailLimits) -> Result<Result<CountedMail, Reached>, StoreError> {
-        let half = limits.per_hour.map(|limit| limit.div_ceil(2));
-        self.count_against(&[(Reached::Deployment, Mails::All, HOUR, half)]).await
     }
 
     async fn count_against(&self, limits: &[Limit<'_>]) -> Result<Result<CountedMail, Reached>, StoreError> {

@@ -19,6 +19,7 @@ pub mod leaks;
 pub mod lifetimes;
 pub mod mail_limits;
 pub mod members;
+pub mod notices;
 pub mod org_access_tokens;
 pub mod org_user_tokens;
 pub mod orgs;

@@ -501,7 +501,8 @@ impl Store {
             let members = self.current_members(org, bindings).await?;
             for token in &mut found {
                 if let StoredToken::OrgUser(token) = token {
-                    let hash = chunk.iter().find(|(_, pointer)| pointer.id == token.id).map(|(_, pointer)| pointer.hash);
+                    let hash =
+                        chunk.iter().find(|(_, pointer)| pointer.id == token.id).map(|(_, pointer)| pointer.hash);
                     self.settle_unused_org_user_token(token, hash).await?;
                     token.member_left = token.bound_to.as_ref().is_some_and(|own| !members.contains(&own.member));
                 }

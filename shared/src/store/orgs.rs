@@ -11,7 +11,7 @@ use super::lifetimes::{Days, Lifetimes, Limited};
 use super::members::Authority;
 use super::{Committed, Range, SortKeys, Store, StoreError};
 use crate::clock::Moment;
-use crate::domain::{LeakPolicy, OrUnknown, Plan};
+use crate::domain::{LeakPolicy, Notify, OrUnknown, Plan};
 use crate::email::EmailAddress;
 use crate::ids::OrgId;
 
@@ -39,6 +39,9 @@ pub struct Org {
     /// How long its tokens live.
     #[serde(flatten)]
     pub lifetimes: Lifetimes,
+    /// What else the security contacts are told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<OrUnknown<Notify>>,
     /// When it was created.
     pub created_at: Moment,
 }
@@ -63,6 +66,8 @@ pub struct OrgChange {
     pub max_lifetime_days: BTreeMap<Limited, Option<Days>>,
     /// After how long without a use tokens end. `Some(None)` takes the limit away.
     pub end_after_unused_days: Option<Option<Days>>,
+    /// What else the security contacts are told: replaces the list.
+    pub notify: Option<Vec<Notify>>,
 }
 
 /// The result of changing an organization.
@@ -79,13 +84,14 @@ pub enum OrgSet {
 impl OrgChange {
     /// The attributes of [`Org`] to write, by name. `null` removes one.
     fn settings(&self) -> serde_json::Result<BTreeMap<&'static str, Value>> {
-        let Self { plan, guard, security_contacts, leaked, max_lifetime_days, end_after_unused_days } = self;
+        let Self { plan, guard, security_contacts, leaked, max_lifetime_days, end_after_unused_days, notify } = self;
         let settings = [
             ("plan", plan.map(serde_json::to_value)),
             ("guard", guard.map(serde_json::to_value)),
             ("security_contacts", security_contacts.as_ref().map(serde_json::to_value)),
             ("leaked", leaked.map(serde_json::to_value)),
             ("end_after_unused_days", end_after_unused_days.map(serde_json::to_value)),
+            ("notify", notify.as_ref().map(serde_json::to_value)),
         ];
         let limits = max_lifetime_days.iter().map(|(kind, days)| {
             let name = match kind {
@@ -101,13 +107,17 @@ impl OrgChange {
 
     /// What is set, for the audit log: of addresses only their number.
     fn detail(&self) -> String {
-        let Self { plan, guard, security_contacts, leaked, max_lifetime_days, end_after_unused_days } = self;
+        let Self { plan, guard, security_contacts, leaked, max_lifetime_days, end_after_unused_days, notify } = self;
         let days = |days: Option<Days>| days.map_or_else(|| "none".to_owned(), |days| days.to_string());
+        let names = |notify: &Vec<Notify>| notify.iter().map(|notify| notify.as_str()).collect::<Vec<_>>().join(" ");
         let set = [
             plan.map(|plan| format!("plan {}", plan.as_str())),
             guard.map(|guard| format!("guard {}", if guard { "on" } else { "off" })),
             security_contacts.as_ref().map(|contacts| format!("security contacts {}", contacts.len())),
             leaked.map(|leaked| format!("leaked {}", leaked.as_str())),
+            notify
+                .as_ref()
+                .map(|notify| format!("notify {}", if notify.is_empty() { "none".to_owned() } else { names(notify) })),
         ];
         let limits = max_lifetime_days.iter().map(|(kind, at_most)| {
             let at_most = days(*at_most);
@@ -168,6 +178,7 @@ impl Store {
             security_contacts: Vec::new(),
             leaked: LeakPolicy::Revoke.into(),
             lifetimes: Lifetimes::default(),
+            notify: Vec::new(),
             created_at: now,
         };
         let entry = Entry::done(&self.clock, caller, "org.create", Subject::new("organization", &org.id))?;
@@ -218,6 +229,9 @@ impl Store {
         // First, so that a caller who was cut off learns nothing from the other condition.
         let own_checks = transaction.require_authority(authority);
         transaction.update(keys::org(id), expression.trim_end(), "attribute_exists(pk)", &values);
+        if let Some(notify) = &change.notify {
+            transaction.subscribe(id, !notify.is_empty());
+        }
         match transaction.audit(id, &entry).commit().await? {
             Committed::Yes => Ok(found(self.org(id).await?)),
             Committed::No(index) if index < own_checks => Ok(OrgSet::CallerChanged),
@@ -299,11 +313,17 @@ mod tests {
             security_contacts: Vec::new(),
             leaked: LeakPolicy::default().into(),
             lifetimes: Lifetimes::default(),
+            notify: Vec::new(),
             created_at: Moment::parse("2026-11-21T10:00:00Z").unwrap(),
         };
         insta::assert_json_snapshot!(org);
         let contact = EmailAddress::try_from("security@example.com".to_owned()).unwrap();
-        let told = Org { security_contacts: vec![contact], leaked: LeakPolicy::TellOnly.into(), ..org.clone() };
+        let told = Org {
+            security_contacts: vec![contact],
+            leaked: LeakPolicy::TellOnly.into(),
+            notify: Notify::ALL.iter().copied().map(OrUnknown::Known).collect(),
+            ..org.clone()
+        };
         insta::assert_json_snapshot!("org_with_security_contacts", told);
         let lifetimes =
             Lifetimes { org_user_token: Days::new(90), end_after_unused_days: Days::new(14), ..Lifetimes::default() };
@@ -318,10 +338,14 @@ mod tests {
             guard: Some(false),
             security_contacts: Some(vec![contact]),
             leaked: Some(LeakPolicy::TellOnly),
+            notify: Some(Notify::ALL.to_vec()),
             ..OrgChange::default()
         };
-        assert_eq!(change.detail(), "plan free, guard off, security contacts 1, leaked tell-only");
-        assert_eq!(change.settings().unwrap().len(), 4);
+        let detail = "plan free, guard off, security contacts 1, leaked tell-only, notify new-token bot-key-rotated";
+        assert_eq!(change.detail(), detail);
+        assert_eq!(change.settings().unwrap().len(), 5);
+        let change = OrgChange { notify: Some(Vec::new()), ..OrgChange::default() };
+        assert_eq!(change.detail(), "notify none");
         let change = OrgChange { security_contacts: Some(Vec::new()), ..OrgChange::default() };
         assert_eq!(change.detail(), "security contacts 0");
         assert_eq!(change.settings().unwrap(), [("security_contacts", serde_json::json!([]))].into());

@@ -237,7 +237,11 @@ impl Store {
             let ends = token.expires_at().map(Moment::date);
             token.is_active(now) && token.rotated().is_none() && ends.as_deref() == Some(day)
         };
-        let tokens: Vec<StoredToken> = tokens.filter(is_due).collect();
+        let mut tokens: Vec<StoredToken> = tokens.filter(is_due).collect();
+        for token in &mut tokens {
+            self.note_unused_of(token).await?;
+        }
+        tokens.retain(is_due);
         let members = self.holders(&tokens).await?;
         let expiring = |token: StoredToken| {
             let org_id = token.org_id()?.clone();

@@ -7,6 +7,7 @@ use shared::email::{EmailAddress, Language};
 use shared::mail::{self, Expiring, ExpiringOf, Leak};
 use shared::permissions::Role;
 use shared::secret::MailedCode;
+use shared::store::notices::Happened;
 use tests::Service;
 use tests::email::{code_in, is_code, is_token, new_token, token_in};
 use tests::shell::{Call, Shell};
@@ -27,7 +28,7 @@ struct Mails {
     invitation: Mail,
     operators_invitation: Mail,
     leaked: [(&'static str, Mail); 5],
-    expiring: [(&'static str, Mail); 2],
+    expiring: [(&'static str, Mail); 3],
     key: String,
     code: String,
     to_sign_in: String,
@@ -134,8 +135,8 @@ async fn leaked(service: &Service, address: &str, language: &str) -> [(&'static 
     sent.try_into().unwrap()
 }
 
-/// Reminders: one of three organizations' tokens, and one that lists only some.
-async fn expiring(service: &Service, address: &str, language: &str) -> [(&'static str, Mail); 2] {
+/// Reminders, one of two organizations' tokens and one that lists only some, and a notice.
+async fn expiring(service: &Service, address: &str, language: &str) -> [(&'static str, Mail); 3] {
     let token = |kind, prefix: &str, name: &str, days_left| Expiring {
         kind,
         id: "01KAJ8M4R2X7Z9V5T3Q1N6P8WC".to_owned(),
@@ -154,6 +155,20 @@ async fn expiring(service: &Service, address: &str, language: &str) -> [(&'stati
     for (name, of, more) in [("tokens_expire", &all[..], 0), ("tokens_expire_many", &some[..], 3)] {
         sent.push((name, send(service, address, language, &mail::Mail::TokensExpire { of, more }).await));
     }
+    let happened = |action: &str, kind: &str, id: &str| -> Happened {
+        let actor = json!({"kind": "bot", "id": "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"});
+        let at = service.clock.now();
+        let entry =
+            json!({"at": at, "actor": actor, "action": action, "target": {"kind": kind, "id": id}, "outcome": "done"});
+        serde_json::from_value(entry).unwrap()
+    };
+    let happened = [
+        happened("org_user_token.issue", "org_user_token", "01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
+        happened("org_access_token.create", "org_access_token", "12"),
+        happened("bot.rotate_key", "bot", "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC"),
+    ];
+    let notice = mail::Mail::Happened { organization: "Acme", happened: &happened, more: 4 };
+    sent.push(("happened", send(service, address, language, &notice).await));
     sent.try_into().unwrap()
 }
 
@@ -598,8 +613,8 @@ async fn local_outbox_lists_sent_mails() {
     };
     let list = look(".json").await.json();
     let numbers: Vec<&Value> = list.as_array().unwrap().iter().map(|mail| &mail["id"]).collect();
-    assert_eq!(numbers, (1..=15_u64).rev().collect::<Vec<_>>());
-    assert_eq!(list[14]["to"], "o'brien&co@example.com");
+    assert_eq!(numbers, (1..=16_u64).rev().collect::<Vec<_>>());
+    assert_eq!(list[15]["to"], "o'brien&co@example.com");
     let leaked = mails.leaked.iter().chain(&mails.expiring).rev().map(|(_, mail)| mail);
     let before = [
         &mails.operators_invitation,
@@ -627,7 +642,7 @@ async fn local_outbox_lists_sent_mails() {
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{rest}");
     }
     let page = look("").await.text;
-    let places: Vec<usize> = (1..=15).rev().map(|id| page.find(&format!("/_local/mail/{id}\"")).unwrap()).collect();
+    let places: Vec<usize> = (1..=16).rev().map(|id| page.find(&format!("/_local/mail/{id}\"")).unwrap()).collect();
     assert!(places.is_sorted(), "newest first: {page}");
     assert!(page.contains("o&#39;brien&#38;co@example.com") && !page.contains("o'brien&co"), "{page}");
     assert!(!page.contains(&mails.key) && !page.contains(&mails.code));

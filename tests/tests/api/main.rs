@@ -54,6 +54,7 @@ mod logs;
 mod mails;
 mod members;
 mod modules;
+mod notices;
 mod oidc;
 mod oidc_people;
 mod openapi;

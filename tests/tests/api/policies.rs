@@ -10,7 +10,7 @@ use futures::future::join;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::app::Limits;
-use shared::domain::{LeakPolicy, Plan};
+use shared::domain::{LeakPolicy, Notify, Plan};
 use shared::permissions::{Operation, Role};
 use shared::secret::Token;
 use shared::store::bot_tokens::REFUSALS_PER_HOUR;
@@ -388,7 +388,7 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
     record_cuts(&mut recorder, service).await;
     record_erasures(&mut recorder, service).await;
     record_pending_notices(&mut recorder, service).await;
-    record_reminders(&mut recorder, service).await;
+    Box::pin(record_reminders(&mut recorder, service)).await;
     // Apart, so that the future that holds all of these does not grow with it.
     Box::pin(record_scim(&mut recorder, service)).await;
     let fixtures = Fixtures::create(service).await;
@@ -731,13 +731,16 @@ async fn record_scim(recorder: &mut Recorder, service: &Service) {
     recorder.record(Operation::ScimUsersList, 200, service.call(Method::GET, &filter, owner)).await;
 }
 
-/// A run that reminds of a token: a mail that SES refuses twice, then one that it accepts.
+/// A run that reminds of a token and tells of a new one: mails that SES refuses, then accepts.
 async fn record_reminders(recorder: &mut Recorder, service: &Service) {
     let fixtures = Fixtures::create(service).await;
     service.set_leaks(&fixtures.org.id, &["security@example.com"], LeakPolicy::Revoke).await;
     let end = service.clock.now().plus(Duration::from_secs(8 * 24 * 60 * 60));
     service.issue_until(&fixtures.org, &fixtures.owner, "alice", &end.to_string()).await;
     service.clock.advance(Duration::from_secs(24 * 60 * 60));
+    service.set_notify(&fixtures.org.id, Notify::ALL).await;
+    service.issue(&fixtures.org, &fixtures.owner, "alice").await;
+    service.clock.advance(Duration::from_secs(60 * 60));
     recorder.faults.arm(0, &[], None);
     recorder.ses.fail(MailFault::Rejected);
     service.remind().await.unwrap_err();

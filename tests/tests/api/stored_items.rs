@@ -14,7 +14,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shared::domain::{Ecosystem, Plan, UserIdentifier};
+use shared::domain::{Ecosystem, Notify, Plan, UserIdentifier};
 use shared::email::{EmailAddress, Language};
 use shared::ids::{BotId, MemberId, OrgId, TokenId};
 use shared::permissions::Role;
@@ -42,7 +42,7 @@ const PLACE: &str = "https://github.com/octocat/hello/blob/main/.npmrc#L1";
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 57] = [
+const KINDS: [(&str, &str, &str); 58] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
     ("trust", "BOT#*", "TRUST#*"),
@@ -99,6 +99,7 @@ const KINDS: [(&str, &str, &str); 57] = [
     ("erasure", "ERASURES", "*"),
     ("expiry_on", "EXPIRES#*", "*#*#*"),
     ("reminders", "REMINDERS", "REMINDERS"),
+    ("subscription", "SUBSCRIPTIONS", "*"),
     ("reminded", "REMINDED#*", "REMINDED"),
 ];
 
@@ -221,6 +222,7 @@ impl Fixture {
         let claim = service.store.claim_reminder(carol.hash(), &today).await.unwrap().unwrap();
         service.store.reminder_sent(claim, &today).await.unwrap();
         service.store.reminders_done(&today).await.unwrap();
+        service.set_notify(&org.id, Notify::ALL).await;
         service.store.count_leak_report(source).await.unwrap().unwrap();
         service.store.count_leaked_tokens(source, 1).await.unwrap().unwrap();
         let policy: RegistrationPolicy = "example.com".parse().unwrap();
