@@ -93,14 +93,13 @@ pub struct DueReminders {
 
 impl DueReminders {
     /// What is to be done, if the work until `done` is; `None` if all is done.
-    fn after(done: Option<&str>, now: Moment) -> Option<Self> {
+    fn after(done: &str, now: Moment) -> Option<Self> {
         let today = now.date();
-        let missed = |day: &String, ago: u32| done.map_or(ago == 0, |done| day.as_str() > done);
         let mut days = BTreeMap::new();
         let mut is_late = false;
         for ago in (0..=MOST_MISSED).rev() {
             let day = now.minus(DAY * ago).date();
-            if missed(&day, ago) {
+            if day.as_str() > done {
                 is_late |= ago > 0;
                 // The latest stage of a token wins. What has ended needs none.
                 let ahead = STAGES.into_iter().filter_map(|stage| stage.checked_sub(ago));
@@ -212,8 +211,14 @@ impl Transaction<'_> {
 impl Store {
     /// The work on reminders that is to be done now; `None` if today's is done.
     pub async fn due_reminders(&self) -> Result<Option<DueReminders>, StoreError> {
-        let progress: Option<Progress> = self.get(keys::reminders()).await?;
-        Ok(DueReminders::after(progress.as_ref().map(|progress| progress.done.as_str()), self.clock.now()))
+        let now = self.clock.now();
+        if let Some(Progress { done }) = self.get(keys::reminders()).await? {
+            return Ok(DueReminders::after(&done, now));
+        }
+        // The first run: nothing is made up for, but if it fails, it is.
+        let yesterday = now.minus(DAY).date();
+        self.reminders_done(&yesterday).await?;
+        Ok(DueReminders::after(&yesterday, now))
     }
 
     /// Notes that the work of this day is done.
@@ -371,7 +376,7 @@ mod tests {
         Moment::parse(text).unwrap()
     }
 
-    fn days(done: Option<&str>) -> Vec<(String, String)> {
+    fn days(done: &str) -> Vec<(String, String)> {
         let due = DueReminders::after(done, at("2026-11-21T10:00:00Z"));
         due.map_or_else(Vec::new, |due| due.days.into_iter().collect())
     }
@@ -383,14 +388,12 @@ mod tests {
     #[test]
     fn day_reminds_of_what_ends_in_30_7_and_1_days() {
         let today = [("2026-11-22", "2026-11-21"), ("2026-11-28", "2026-11-21"), ("2026-12-21", "2026-11-21")];
-        assert_eq!(days(Some("2026-11-20")), today.map(pair));
-        // Nothing is made up for before the first run.
-        assert_eq!(days(None), today.map(pair));
+        assert_eq!(days("2026-11-20"), today.map(pair));
         for done in ["2026-11-21", "2026-11-22"] {
-            assert_eq!(days(Some(done)), [], "{done}");
+            assert_eq!(days(done), [], "{done}");
         }
         let late = |done| DueReminders::after(done, at("2026-11-21T10:00:00Z")).unwrap().is_late;
-        assert_eq!((late(None), late(Some("2026-11-20")), late(Some("2026-11-19"))), (false, false, true));
+        assert_eq!((late("2026-11-20"), late("2026-11-19")), (false, true));
     }
 
     #[test]
@@ -405,9 +408,9 @@ mod tests {
             ("2026-12-20", "2026-11-20"),
             ("2026-12-21", "2026-11-21"),
         ];
-        assert_eq!(days(Some("2026-11-18")), expected.map(pair));
+        assert_eq!(days("2026-11-18"), expected.map(pair));
         // However long ago: each of the next 30 days once, for its latest stage.
-        let all = days(Some("2020-01-01"));
+        let all = days("2020-01-01");
         assert_eq!(all.len(), 31);
         assert_eq!(all.first(), Some(&pair(("2026-11-21", "2026-11-20"))));
         assert!(all.contains(&pair(("2026-11-28", "2026-11-21"))) && all.contains(&pair(("2026-11-29", "2026-10-30"))));

@@ -192,7 +192,8 @@ async fn keys_and_access_tokens_cost_one_more_look_at_the_bot() {
     let path = format!("{path}{}/", answer.json()["id"]);
     let later = json!({"expires_at": "2027-01-01T00:00:00Z"});
     let answer = service.send_json(Method::PATCH, &path, &owner.credential, &later).await;
-    assert_eq!(answer.cost(), cost(4, AUTH + 2.0, 3.0 * WRITE + AUDIT));
+    // And the policy on lifetimes.
+    assert_eq!(answer.cost(), cost(5, AUTH + 3.0, 3.0 * WRITE + AUDIT));
     let answer = service.send_json(Method::PATCH, &path, &owner.credential, &json!({"is_active": false})).await;
     assert_eq!(answer.cost(), cost(4, AUTH + 2.0, 2.0 * WRITE + AUDIT));
 }

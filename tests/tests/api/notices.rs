@@ -261,7 +261,7 @@ async fn run_that_fails_at_any_call_is_continued_by_the_next() {
     service.remind().await.unwrap();
     let calls = faults.disarm().len();
     let runs = (0..calls).map(|place| async move {
-        for fault in [Fault::LostBefore, Fault::LostAfter, Fault::Throttled] {
+        for fault in [Fault::LostBefore, Fault::LostAfter] {
             let (service, faults, _, ids) = with_news().await;
             faults.arm(place, &[], Some(fault));
             let _ = service.remind().await;
