@@ -17,7 +17,7 @@ use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
-use super::lifetimes::{AsRead, Limited, TooLong, is_old};
+use super::lifetimes::{AsRead, Limited, Settled, TooLong, is_old};
 use super::orgs::Org;
 use super::rotation::{NewToken, Old, Rotatable};
 use super::tokens::{ApiKey, StoredToken};
@@ -35,6 +35,9 @@ const DUE_PER_CALL: usize = 600;
 /// Maximum active keys of an environment that are looked through for unused ones.
 const LOOKED_THROUGH: usize = 1_000;
 
+/// Keys that ended unused moved per transaction (five writes each, and the counter).
+const UNUSED_PER_TRANSACTION: usize = 19;
+
 /// Maximum reads per listing if keys change state in the meantime.
 const ROUNDS: usize = 10;
 
@@ -49,6 +52,13 @@ pub(super) struct Pointer {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     uncounted: bool,
     hash: TokenHash,
+}
+
+/// A key that has ended unused, as it is stored.
+struct Unused {
+    key: ApiKey,
+    hash: TokenHash,
+    end: Moment,
 }
 
 /// The counter of an organization's active API keys.
@@ -237,12 +247,16 @@ impl Store {
             let mut tokens = self.stored_tokens(pointers.iter().map(|pointer| pointer.hash)).await?;
             let pointer_to = |token: &StoredToken| pointers.iter().find(|pointer| pointer.id.as_str() == token.id());
             let hash_of = |token: &StoredToken| pointer_to(token).map(|pointer| pointer.hash);
+            let mut unused = Vec::new();
             for token in &mut tokens {
                 let hash = hash_of(token);
                 if let (StoredToken::ApiKey(key), Some(hash)) = (token, hash) {
-                    self.settle_unused_api_key(key, hash).await?;
+                    let stored = key.clone();
+                    let end = self.note_unused(key).await?;
+                    unused.extend(end.map(|end| Unused { key: stored, hash, end }));
                 }
             }
+            self.move_unused_api_keys(org, &unused).await;
             self.note_superseded(&mut tokens, hash_of, listing.request_id).await?;
             let now = self.clock.now();
             for key in tokens.into_iter().filter_map(ApiKey::of) {
@@ -270,9 +284,9 @@ impl Store {
     }
 
     /// Moves keys that have ended unused to the listing of expired ones, among the oldest
-    /// [`LOOKED_THROUGH`] of each environment. False if there are none.
+    /// [`LOOKED_THROUGH`] of each environment. False if it has moved none.
     async fn settle_unused_api_keys(&self, org: &OrgId) -> Result<bool, StoreError> {
-        let (now, mut found) = (self.clock.now(), false);
+        let (now, mut unused) = (self.clock.now(), Vec::new());
         for environment in [Environment::Live, Environment::Test] {
             let pk = keys::api_keys_in(org, TokenState::Active, &environment.into());
             let pointers: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::All), LOOKED_THROUGH).await?;
@@ -281,41 +295,54 @@ impl Store {
                 for token in self.stored_tokens(chunk.iter().map(|pointer| pointer.hash)).await? {
                     let StoredToken::ApiKey(key) = token else { continue };
                     let hash = chunk.iter().find(|pointer| pointer.id == key.id).map(|pointer| pointer.hash);
-                    // One by one: all of them write the counter.
                     if let (Some(end), Some(hash)) = (self.note_unused(&mut key.clone()).await?, hash) {
-                        found |= self.settle(self.unused_api_key(&key, hash, end)).await;
+                        unused.push(Unused { key, hash, end });
                     }
                 }
             }
         }
-        Ok(found)
+        Ok(self.move_unused_api_keys(org, &unused).await)
     }
 
-    /// Notes that a key of a listing has ended unused, and moves it.
-    async fn settle_unused_api_key(&self, key: &mut ApiKey, hash: TokenHash) -> Result<(), StoreError> {
-        let stored = key.clone();
-        if let Some(end) = self.note_unused(key).await? {
-            self.settle(self.unused_api_key(&stored, hash, end)).await;
+    /// Moves these keys, one transaction after the other, since all of them write the counter. False if
+    /// it has moved none.
+    async fn move_unused_api_keys(&self, org: &OrgId, unused: &[Unused]) -> bool {
+        let mut moved = false;
+        for batch in unused.chunks(UNUSED_PER_TRANSACTION) {
+            match self.settle(self.unused_api_keys(org, batch)).await {
+                Settled::Yes => moved = true,
+                // One of them was used, revoked or moved in the meantime: move the rest one by one.
+                Settled::Changed => {
+                    for one in batch {
+                        let settled = self.settle(self.unused_api_keys(org, std::slice::from_ref(one))).await;
+                        moved |= settled == Settled::Yes;
+                    }
+                }
+                Settled::Failed => break,
+            }
         }
-        Ok(())
+        moved
     }
 
-    /// A transaction that makes a key expire when it ended unused.
-    fn unused_api_key(&self, key: &ApiKey, hash: TokenHash, end: Moment) -> Transaction<'_> {
-        let (org, before) = (&key.org_id, key.pointer(hash));
-        let after = Pointer { expires_at: Some(end), ..before.clone() };
-        let ApiKey { last_used_at, expires_at, uncounted, .. } = *key;
+    /// A transaction that makes keys expire when they ended unused.
+    fn unused_api_keys(&self, org: &OrgId, batch: &[Unused]) -> Transaction<'_> {
         let mut transaction = self.transaction();
-        transaction
-            .end_unused(keys::token(hash), AsRead { last_used_at, expires_at, uncounted }, end)
-            .delete_existing(ApiKey::listed(&before, org, TokenState::Active))
-            .put(ApiKey::listed(&after, org, TokenState::Expired), &after)
-            .put(keys::api_key_by_id(org, &key.id), &after);
-        if !uncounted {
-            transaction.add(keys::api_key_count(org), ACTIVE, -1);
+        let counted = batch.iter().filter(|unused| !unused.key.uncounted).count();
+        if counted > 0 {
+            transaction.add(keys::api_key_count(org), ACTIVE, -i64::try_from(counted).unwrap_or(i64::MAX));
         }
-        if let Some(expiry) = ApiKey::expiry(&before, org) {
-            transaction.delete(expiry);
+        for Unused { key, hash, end } in batch {
+            let before = key.pointer(*hash);
+            let after = Pointer { expires_at: Some(*end), ..before.clone() };
+            let ApiKey { last_used_at, expires_at, uncounted, .. } = *key;
+            transaction
+                .end_unused(keys::token(*hash), AsRead { last_used_at, expires_at, uncounted }, *end)
+                .delete_existing(ApiKey::listed(&before, org, TokenState::Active))
+                .put(ApiKey::listed(&after, org, TokenState::Expired), &after)
+                .put(keys::api_key_by_id(org, &key.id), &after);
+            if let Some(expiry) = ApiKey::expiry(&before, org) {
+                transaction.delete(expiry);
+            }
         }
         transaction
     }

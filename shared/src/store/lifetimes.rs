@@ -213,6 +213,17 @@ pub(super) struct AsRead {
     pub uncounted: bool,
 }
 
+/// The result of [`Store::settle`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It was written.
+    Yes,
+    /// A token was used, revoked, rotated or moved in the meantime: nothing was written.
+    Changed,
+    /// It could not be written.
+    Failed,
+}
+
 impl Transaction<'_> {
     /// Makes a token expire at the time at which it ended unused, if it was neither used, revoked nor
     /// rotated since it was read.
@@ -370,12 +381,13 @@ impl Store {
 
     /// Writes that a token has ended unused, if that is still so. A failure is logged: the token has
     /// ended whether it is written or not.
-    pub(super) async fn settle(&self, mut transaction: Transaction<'_>) -> bool {
+    pub(super) async fn settle(&self, mut transaction: Transaction<'_>) -> Settled {
         match transaction.commit().await {
-            Ok(committed) => committed == Committed::Yes,
+            Ok(Committed::Yes) => Settled::Yes,
+            Ok(Committed::No(_)) => Settled::Changed,
             Err(error) => {
                 tracing::warn!(%error, "a token that ended unused is still listed as active");
-                false
+                Settled::Failed
             }
         }
     }

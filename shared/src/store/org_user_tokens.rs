@@ -18,7 +18,7 @@ use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
-use super::lifetimes::{AsRead, Limited, is_old};
+use super::lifetimes::{AsRead, Limited, Settled, is_old};
 use super::members::Member;
 use super::orgs::Org;
 use super::rotation::{NewToken, Old, Rotatable};
@@ -447,21 +447,29 @@ impl Store {
         let moving = stream::iter(unused).map(async |(token, end)| {
             let hash = pointers.iter().find(|pointer| pointer.id == token.id)?.hash;
             let transaction = self.unused_org_user_token(&token, hash, end);
-            self.settle(transaction).await.then_some(token.id)
+            (self.settle(transaction).await == Settled::Yes).then_some(token.id)
         });
         Ok(moving.buffer_unordered(CONCURRENCY).filter_map(std::future::ready).collect().await)
     }
 
-    /// Notes that a token of a listing has ended unused, and moves it.
-    async fn settle_unused_org_user_token(
+    /// Notes which tokens of a listing have ended unused, and moves them.
+    async fn note_and_move_unused(
         &self,
-        token: &mut OrgUserToken,
-        hash: Option<TokenHash>,
+        tokens: &mut [StoredToken],
+        hash_of: impl Fn(&StoredToken) -> Option<TokenHash>,
     ) -> Result<(), StoreError> {
-        let stored = token.clone();
-        if let (Some(end), Some(hash)) = (self.note_unused(token).await?, hash) {
-            self.settle(self.unused_org_user_token(&stored, hash, end)).await;
+        let mut unused = Vec::new();
+        for token in tokens {
+            let hash = hash_of(token);
+            if let (StoredToken::OrgUser(token), Some(hash)) = (token, hash) {
+                let stored = token.clone();
+                unused.extend(self.note_unused(token).await?.map(|end| (stored, hash, end)));
+            }
         }
+        let moving = stream::iter(unused).map(async |(token, hash, end)| {
+            self.settle(self.unused_org_user_token(&token, hash, end)).await;
+        });
+        moving.buffer_unordered(CONCURRENCY).for_each(std::future::ready).await;
         Ok(())
     }
 
@@ -501,14 +509,12 @@ impl Store {
             let members = self.current_members(org, bindings).await?;
             for token in &mut found {
                 if let StoredToken::OrgUser(token) = token {
-                    let hash =
-                        chunk.iter().find(|(_, pointer)| pointer.id == token.id).map(|(_, pointer)| pointer.hash);
-                    self.settle_unused_org_user_token(token, hash).await?;
                     token.member_left = token.bound_to.as_ref().is_some_and(|own| !members.contains(&own.member));
                 }
             }
             let pointer_to = |token: &StoredToken| chunk.iter().find(|(_, pointer)| pointer.id.as_str() == token.id());
             let hash_of = |token: &StoredToken| pointer_to(token).map(|(_, pointer)| pointer.hash);
+            self.note_and_move_unused(&mut found, hash_of).await?;
             self.note_superseded(&mut found, hash_of, listing.request_id).await?;
             tokens.extend(found.into_iter().filter_map(OrgUserToken::of));
         }

@@ -536,3 +536,28 @@ async fn scim_users_cost_a_few_reads_and_what_they_end() {
     // User, name, what ended, counter, the bot, no invitation, the membership and two pointers.
     assert_eq!(answer.cost(), cost(7, AUTH + 5.0, 9.0 * WRITE + 2.0 * AUDIT));
 }
+
+#[tokio::test]
+async fn policy_costs_a_read_where_an_expiry_is_set_and_a_move_per_unused_token() {
+    let service = Service::start_with_manual_clock().await;
+    let client = client(&service).await;
+    let (org, owner) = (&client.org, &client.owner);
+    let token = service.access_token(owner, &json!({"name": "relay"})).await;
+    let update = async |method: Method, body: Value| {
+        let answer = service.send_json(method, &token.path(), &owner.credential, &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.cost()
+    };
+    let disabled = update(Method::PATCH, json!({"is_active": false})).await;
+    let expiring = update(Method::PATCH, json!({"expires_at": "2099-01-01T00:00:00Z"})).await;
+    assert_eq!(expiring, cost(disabled.calls + 1, disabled.read + 1.0, disabled.write));
+    let replaced = update(Method::PUT, json!({"name": "relay"})).await;
+    assert_eq!(replaced, expiring);
+
+    // The policy, and the token's item, two pointers that change and one that goes.
+    client.issue("alice").await;
+    service.end_unused(&org.id, 1).await;
+    service.clock.advance(Duration::from_secs(2 * 24 * 60 * 60));
+    assert_eq!(client.list("").await, cost(6, AUTH + 2.0 + 1.0 + 1.0, 4.0 * WRITE));
+    assert_eq!(client.list("").await, cost(3, AUTH + 2.0, 0.0));
+}
