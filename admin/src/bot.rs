@@ -9,8 +9,9 @@ use shared::Moment;
 use shared::ids::{BotId, OrgId};
 use shared::permissions::Role;
 use shared::secret::{ShownOnce, Token};
-use shared::store::bots::StoredBot;
+use shared::store::bots::{KeyUses, StoredBot};
 use shared::store::members::Authority;
+use shared::store::rotation::MAX_OVERLAP;
 use shared::store::trusts::BotTokensEnded;
 
 use crate::cli::BotCommand;
@@ -22,41 +23,43 @@ use crate::{output, trust};
 pub async fn run(command: BotCommand, operator: &Operator) -> Result<(), Failure> {
     let (store, caller) = (operator.store(), &operator.caller);
     match command {
-        BotCommand::Create { org, name, roles } => {
+        BotCommand::Create { org, name, roles, expires_at } => {
             operator.require_org(&org).await?;
-            let made = store.create_bot(&org, &name, &distinct(roles), caller).await;
+            let made = store.create_bot_until(expires_at, &org, &name, &distinct(roles), caller).await;
             let look = "the bot may have been created anyway: check with `guardctl bot list`";
             let (bot, key) = made.map_err(Failure::of_change(look))?;
-            operator.answer(&NewKey::new(BotView::new(bot, operator.now()), key))
+            operator.answer(&NewKey::new(BotView::new(bot, &KeyUses::default(), operator.now()), key))
         }
         BotCommand::List { org } => {
             operator.require_org(&org).await?;
             let now = operator.now();
-            let bots = store.bots(&org).await?.into_iter().map(|bot| BotView::new(bot, now)).collect();
+            let bots = store.bots(&org).await?;
+            let uses = store.bot_key_uses(&bots).await?;
+            let bots = bots.into_iter().map(|bot| BotView::new(bot, &uses, now)).collect();
             operator.answer(&BotsView { bots })
         }
         BotCommand::SetRoles { bot, roles } => {
             let changed = store.set_bot_roles(&bot, &distinct(roles), caller).await?;
-            operator.answer(&BotView::new(changed.ok_or(Failure::NoSuchBot(bot))?, operator.now()))
+            let changed = changed.ok_or(Failure::NoSuchBot(bot))?;
+            operator.answer(&BotView::of(changed, operator).await?)
         }
-        BotCommand::RotateKey { bot, overlap } => {
-            // Everything that can fail comes first: once the key is created, it must be shown.
-            let before = operator.bot(&bot).await?;
-            let now = operator.now();
-            let overlap = overlap.filter(|overlap| *overlap > Duration::ZERO);
-            let rotated = store.rotate_bot_key(&bot, overlap, caller).await;
+        BotCommand::RotateKey { bot, overlap, until_first_use, expires_at } => {
+            let longest = if until_first_use { MAX_OVERLAP } else { Duration::ZERO };
+            let overlap = overlap.unwrap_or(longest);
+            let rotated = store.rotate_bot_key_until(&bot, overlap, until_first_use, expires_at, caller).await;
             let look = "the API key may have been replaced anyway: running the command again creates another key, \
-                        and --overlap then keeps the replaced key, which was never shown";
-            let key = rotated.map_err(Failure::of_change(look))?.ok_or(Failure::NoSuchBot(bot))?;
-            let previous_key_expires_at = overlap.map(|overlap| now.plus(overlap));
-            operator.answer(&NewKey::new(BotView { previous_key_expires_at, ..BotView::new(before, now) }, key))
+                        and ends the one that was never shown";
+            let (rotated, key) = rotated.map_err(Failure::of_change(look))?.ok_or(Failure::NoSuchBot(bot))?;
+            operator.answer(&NewKey::new(BotView::new(rotated, &KeyUses::default(), operator.now()), key))
         }
         BotCommand::Delete { bot } => {
-            let deleted = operator.bot(&bot).await?;
+            let mut deleted = operator.bot(&bot).await?;
             if !store.delete_bot(&bot, caller).await? {
                 return Err(Failure::NoSuchBot(bot));
             }
-            let deleted = BotView { previous_key_expires_at: None, ..BotView::new(deleted, operator.now()) };
+            // With its keys.
+            deleted.keys.clear();
+            let deleted = BotView::new(deleted, &KeyUses::default(), operator.now());
             operator.answer(&Deleted { deleted })
         }
         BotCommand::Trust(command) => trust::run(command, operator).await,
@@ -64,7 +67,7 @@ pub async fn run(command: BotCommand, operator: &Operator) -> Result<(), Failure
             let found = operator.bot(&bot).await?;
             match store.end_bot_tokens(Authority::Operator, &bot, caller).await? {
                 BotTokensEnded::Done => {
-                    operator.answer(&TokensEnded { tokens_ended: BotView::new(found, operator.now()) })
+                    operator.answer(&TokensEnded { tokens_ended: BotView::of(found, operator).await? })
                 }
                 BotTokensEnded::NotFound | BotTokensEnded::CallerChanged => Err(Failure::NoSuchBot(bot)),
             }
@@ -90,16 +93,27 @@ struct BotView {
     name: String,
     roles: Vec<String>,
     created_at: Moment,
+    /// When its API key expires.
+    key_expires_at: Option<Moment>,
+    /// When its API key was last used.
+    last_used_at: Option<Moment>,
     /// When the previous key expires, while it is still valid.
     previous_key_expires_at: Option<Moment>,
 }
 
 impl BotView {
-    fn new(bot: StoredBot, now: Moment) -> Self {
-        let expiries = bot.keys.iter().filter_map(|key| key.expires_at);
-        let previous_key_expires_at = expiries.filter(|expires_at| now < *expires_at).max();
+    fn new(bot: StoredBot, uses: &KeyUses, now: Moment) -> Self {
+        let previous_key_expires_at = bot.previous_key(uses, now).and_then(|key| key.expires_at);
+        let key = bot.keys.first();
+        let (key_expires_at, last_used_at) = (key.and_then(|key| key.expires_at), key.and_then(|key| uses.of(key)));
         let StoredBot { id, org_id, name, roles, created_at, .. } = bot;
-        Self { id, org_id, name, roles, created_at, previous_key_expires_at }
+        Self { id, org_id, name, roles, created_at, key_expires_at, last_used_at, previous_key_expires_at }
+    }
+
+    /// The view of a bot as it is now.
+    async fn of(bot: StoredBot, operator: &Operator) -> Result<Self, Failure> {
+        let uses = operator.store().bot_key_uses(std::slice::from_ref(&bot)).await?;
+        Ok(Self::new(bot, &uses, operator.now()))
     }
 
     fn write(&self, f: &mut fmt::Formatter<'_>, title: &str) -> fmt::Result {
@@ -109,6 +123,12 @@ impl BotView {
             ("roles", self.roles.join(", ")),
             ("created", self.created_at.to_string()),
         ];
+        if let Some(expires_at) = self.key_expires_at {
+            lines.push(("key expires", expires_at.to_string()));
+        }
+        if let Some(last_used_at) = self.last_used_at {
+            lines.push(("last used", last_used_at.to_string()));
+        }
         if let Some(expires_at) = self.previous_key_expires_at {
             lines.push(("previous key", format!("valid until {expires_at}")));
         }
@@ -131,10 +151,20 @@ impl fmt::Display for BotsView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row = |bot: &BotView| {
             let previous_key = bot.previous_key_expires_at.map_or("-".to_owned(), |until| format!("until {until}"));
-            [bot.id.to_string(), bot.created_at.to_string(), previous_key, bot.name.clone(), bot.roles.join(", ")]
+            let moment = |at: Option<Moment>, otherwise: &str| at.map_or(otherwise.to_owned(), |at| at.to_string());
+            [
+                bot.id.to_string(),
+                bot.created_at.to_string(),
+                moment(bot.last_used_at, "never"),
+                moment(bot.key_expires_at, "-"),
+                previous_key,
+                bot.name.clone(),
+                bot.roles.join(", "),
+            ]
         };
         let rows: Vec<_> = self.bots.iter().map(row).collect();
-        output::table(f, "bots", ["ID", "CREATED", "PREVIOUS KEY", "NAME", "ROLES"], &rows)
+        let heading = ["ID", "CREATED", "LAST USED", "KEY EXPIRES", "PREVIOUS KEY", "NAME", "ROLES"];
+        output::table(f, "bots", heading, &rows)
     }
 }
 

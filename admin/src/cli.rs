@@ -16,6 +16,7 @@ use shared::store::lifetimes::{Days, Limited};
 use shared::store::orgs::Org;
 use shared::store::registration::RegistrationPolicy;
 use shared::trust::{InvalidTrust, NewTrust, Wanted};
+use shared::{Clock, Moment};
 
 /// Maximum overlap of two API keys. A longer one would defeat the purpose of the rotation.
 const LONGEST_OVERLAP: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -299,8 +300,11 @@ pub enum BotCommand {
         /// Role of the bot. Repeatable; the prefix `organization/` is optional
         #[arg(long = "role", value_name = "ROLE", required = true, value_parser = role_of_bot())]
         roles: Vec<Role>,
+        /// When its API key expires (RFC 3339, such as 2099-12-31T23:59:59Z). Never by default
+        #[arg(long, value_name = "TIME", value_parser = future_moment)]
+        expires_at: Option<Moment>,
     },
-    /// List an organization's bots, oldest first
+    /// List an organization's bots, oldest first, with the last use of their API keys
     List {
         /// Organization ID (OG…)
         #[arg(long, value_parser = org_id)]
@@ -321,9 +325,16 @@ pub enum BotCommand {
         #[arg(value_parser = bot_id)]
         bot: BotId,
         /// How long the previous key stays valid, such as 24h or 7days (at most 90 days). Without
-        /// this option it stops working immediately. A key kept by an earlier rotation always does
+        /// this option it stops working immediately. A key kept by an earlier rotation always does,
+        /// unless the key that replaced it was never used: then that one ends instead
         #[arg(long, value_name = "DURATION", value_parser = overlap)]
         overlap: Option<Duration>,
+        /// End the previous key also at the first use of the new one. Without --overlap after 7 days
+        #[arg(long)]
+        until_first_use: bool,
+        /// When the new key expires (RFC 3339). By default when the previous one does
+        #[arg(long, value_name = "TIME", value_parser = future_moment)]
+        expires_at: Option<Moment>,
     },
     /// Delete a bot without confirmation. Its API key stops working immediately; tokens it issued
     /// stay active
@@ -698,6 +709,11 @@ fn project_name(text: &str) -> Result<String, &'static str> {
 
 fn moment(text: &str) -> Result<Moment, &'static str> {
     Moment::parse(text).ok_or("expected an RFC 3339 timestamp, such as 2026-11-21T10:00:00Z")
+}
+
+fn future_moment(text: &str) -> Result<Moment, &'static str> {
+    let moment = moment(text)?;
+    if moment <= Clock::System.now() { Err("expected a time in the future") } else { Ok(moment) }
 }
 
 fn overlap(text: &str) -> Result<Duration, String> {

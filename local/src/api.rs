@@ -61,6 +61,7 @@ fn functions() -> impl IntoIterator<Item = (&'static str, OpenApiRouter<App>)> {
         api_keys_revoke,
         api_keys_rotate,
         audit_log_list,
+        bots_rotate_key,
         docs_openapi,
         email_tokens_status,
         org_access_tokens_create,

@@ -253,11 +253,13 @@ where
             }
         })?;
         let bot = principal.into_bot().ok_or(ApiError::Forbidden)?;
+        app.store().record_bot_use(&bot).await?;
         if path.has("org_id") && org_in_path.as_ref() != Some(&bot.org_id) {
             return Err(ApiError::Forbidden);
         }
         let caller = bot_caller(&bot, origin);
-        match refusal(O::OPERATION, &bot.roles, org.as_ref()) {
+        let of_jobs = (rule.makes_bot_keys && bot.workload().is_some()).then_some(ApiError::Forbidden);
+        match of_jobs.or_else(|| refusal(O::OPERATION, &bot.roles, org.as_ref())) {
             None => Ok(Self { bot, org, caller, received_at, operation: PhantomData }),
             Some(refusal) => {
                 record_refusal(app, O::OPERATION, &bot.org_id, &caller).await?;
@@ -314,6 +316,7 @@ where
             }
             principal => {
                 let bot = principal.into_bot().ok_or(ApiError::Forbidden)?;
+                app.store().record_bot_use(&bot).await?;
                 let may = holds_role(O::OPERATION, &bot.roles);
                 (bot.org_id.clone(), None, bot_caller(&bot, origin), Some(bot), may)
             }

@@ -113,6 +113,9 @@ pub enum ApiError {
     /// 400: an attribute that never changes.
     #[error("{0}")]
     Immutable(&'static str),
+    /// 404: no such bot in the caller's organization.
+    #[error("This organization has no bot with this id. Check the id.")]
+    BotNotFound,
     /// 404: no such route.
     #[error("No endpoint has this path. Check it against `/v1/docs/openapi.json`.")]
     NotFound,
@@ -218,7 +221,11 @@ impl ApiError {
             ApiError::PlanLimitReached | ApiError::TooManyAccessTokens => (StatusCode::FORBIDDEN, "PLAN_LIMIT_REACHED"),
             ApiError::SubscriptionRequired | ApiError::Suspended => (StatusCode::FORBIDDEN, "SUBSCRIPTION_REQUIRED"),
             ApiError::TokenNotFound => (StatusCode::NOT_FOUND, "TOKEN_NOT_FOUND"),
-            ApiError::NotFound | ApiError::UserNotFound | ApiError::PackageNotFound | ApiError::NotOffered(_) => {
+            ApiError::NotFound
+            | ApiError::BotNotFound
+            | ApiError::UserNotFound
+            | ApiError::PackageNotFound
+            | ApiError::NotOffered(_) => {
                 (StatusCode::NOT_FOUND, "NOT_FOUND")
             }
             ApiError::UpstreamGone(_) => (StatusCode::GONE, "GONE"),

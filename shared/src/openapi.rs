@@ -29,6 +29,8 @@ pub mod tag {
     pub const API_KEYS: &str = "API keys";
     /// Organization access tokens.
     pub const ORG_ACCESS_TOKENS: &str = "Organization access tokens";
+    /// Bots.
+    pub const BOTS: &str = "Bots";
     /// CI without stored secrets.
     pub const CI: &str = "CI";
     /// Leaked tokens, and the revocation of the caller's own.
@@ -653,6 +655,16 @@ pub struct TokenErrors;
 impl IntoResponses for TokenErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         responses(&[ApiError::TokenNotFound])
+    }
+}
+
+/// The error of a call with a bot's id in its path.
+#[derive(Debug)]
+pub struct BotErrors;
+
+impl IntoResponses for BotErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses(&[ApiError::BotNotFound])
     }
 }
 

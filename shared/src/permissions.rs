@@ -94,6 +94,8 @@ pub struct Rule {
     /// The action under which the audit log records refusals. Set for operations that create
     /// tokens.
     pub audited_refusal: Option<&'static str>,
+    /// Makes a credential of a bot, which would outlive the token of a CI job: no job may call.
+    pub makes_bot_keys: bool,
 }
 
 /// The rule of operations that need no credential.
@@ -107,6 +109,7 @@ const PUBLIC: Rule = Rule {
     console: false,
     needs_subscription: false,
     audited_refusal: None,
+    makes_bot_keys: false,
 };
 
 /// The rule of operations without a route, which only a schedule invokes.
@@ -203,6 +206,12 @@ operations! {
     };
     /// Exchange an ID token of CI for a bot token.
     BotsExchange = "bots-exchange" => PUBLIC;
+    /// Replace the API key of a bot.
+    BotsRotateKey = "bots-rotate-key" => Rule {
+        audited_refusal: Some("bot.rotate_key"),
+        makes_bot_keys: true,
+        ..OWNER
+    };
     /// Read the installation log.
     InstallationsList = "installations-list" => Rule {
         roles: &[Role::Owner, Role::Manager],

@@ -250,6 +250,11 @@ impl TokenHash {
         Self(Sha256::digest(text.as_bytes()).into())
     }
 
+    /// Its bytes.
+    pub(crate) fn bytes(self) -> [u8; 32] {
+        self.0
+    }
+
     /// 64 lower-case hex digits, as stored.
     pub fn to_hex(self) -> String {
         hex::encode(self.0)

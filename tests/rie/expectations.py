@@ -204,6 +204,15 @@ def api_key_rotated(answer, service):
     assert_equal(answer.json["replaces"], answer.values["API_KEY_ID"], "replaces")
 
 
+def bot_key_rotated(answer, service):
+    keys = "bot_id key_id api_key expires_at previous_key_id previous_key_expires_at"
+    assert_equal(set(answer.json), set(keys.split()), "fields")
+    assert re.fullmatch(r"shisho_apikey_[0-9A-Za-z]{43}", answer.json["api_key"]), "the API key has the wrong format"
+    answer.secrets.append(answer.json["api_key"])
+    assert_equal(answer.json["bot_id"], service.env["BOT_ID"], "bot_id")
+    assert answer.json["previous_key_expires_at"], "the previous key has ended at once"
+
+
 def api_keys_listed(answer, service):
     assert_equal(set(answer.json), {"api_keys", "next_cursor", "plan"}, "fields")
     assert_equal(set(answer.json["plan"]), {"name", "max_api_keys", "active_api_keys"}, "fields of the plan")
@@ -359,6 +368,7 @@ EXPECTED = {
     "audit-log-list": Expected(200, audit_log_listed),
     # No issuer is configured.
     "bots-exchange": Expected(401, exchange_refused),
+    "bots-rotate-key": Expected(201, bot_key_rotated),
     "docs-not-found": Expected(404, not_found, table=False),
     "docs-openapi": Expected(200, openapi, table=False),
     "email-tokens-erase": Expected(None, nothing_due, scheduled=True),

@@ -125,6 +125,14 @@ pub const COVERED: &[Covered] = &[
         Some(|fixtures| json!({"bot_id": fixtures.owner.id.as_str(), "id_token": fixtures.id_token()})),
         200,
     ),
+    covered(
+        Operation::BotsRotateKey,
+        Guard::Bot,
+        Method::POST,
+        "/v1/o/{org_id}/bots/{bot_id}/rotate-key",
+        Some(|_| json!({"overlap": "1h", "until_first_use": true})),
+        201,
+    ),
     covered(Operation::InstallationsList, Guard::Bot, Method::GET, "/v1/o/{org_id}/guard/installations", None, 200),
     covered(Operation::RegistryNpm, Guard::Registry, Method::GET, "/npm/{package}", None, 200),
     covered(Operation::RegistryNpm, Guard::Registry, Method::GET, "/npm/{package}/-/{file}", None, 302),
@@ -418,7 +426,7 @@ impl Covered {
             Operation::RegistryNpm => "widgets-1.0.0.tgz",
             _ => "-/packages/widgets-1.0-py3-none-any.whl",
         };
-        let path = path.replace("{file}", file);
+        let path = path.replace("{file}", file).replace("{bot_id}", fixtures.owner.id.as_str());
         let path = path.replace("{token}", &fixtures.token.token);
         let path = path.replace("{user_id}", &fixtures.employee.id);
         path.replace("{token_id}", token_id).replace("{id}", &fixtures.api_key.id)
@@ -651,7 +659,7 @@ impl<'a> InvalidCredentials<'a> {
         if !matches!(guard, Guard::Authorizer | Guard::Holder) {
             for (what, token, is_wrong) in [
                 ("a bot", credential, rule.roles.is_empty()),
-                ("a bot token", &fixtures.job, rule.roles.is_empty() && !rule.registry_tokens),
+                ("a bot token", &fixtures.job, rule.makes_bot_keys || rule.roles.is_empty() && !rule.registry_tokens),
                 ("an API key", &fixtures.api_key.key, rule.scope.is_none()),
                 ("an organization access token", &fixtures.access_token.token, true),
                 ("an org user token", &fixtures.token.token, !rule.registry_tokens),

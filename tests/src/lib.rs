@@ -46,7 +46,7 @@ use shared::mail::{MailConfig, Mailer, ses_at};
 use shared::oidc::{IdentityProvider, PlainHttp, Registration, Workloads};
 use shared::permissions::Role;
 use shared::registry::{PublicUrl, Registries, Settings};
-use shared::secret::TokenHash;
+use shared::secret::{Token, TokenHash};
 use shared::secret_scanning::ScannerKeys;
 use shared::store::Store;
 use shared::store::audit::{Caller, Subject};
@@ -304,7 +304,18 @@ impl Service {
     }
 
     /// Creates a bot with these roles.
+    ///
+    /// It has been used, so that its next calls cost what they do every time.
     pub async fn bot(&self, org: &Org, roles: &[Role]) -> Bot {
+        let bot = self.unused_bot(org, roles).await;
+        let key = bot.credential.split(':').next().and_then(Token::parse).unwrap();
+        let authenticated = self.store.authenticate_bot(&bot.id, &key).await.unwrap().unwrap();
+        self.app.store().record_bot_use(&authenticated).await.unwrap();
+        bot
+    }
+
+    /// As [`Self::bot`], and it was never used.
+    pub async fn unused_bot(&self, org: &Org, roles: &[Role]) -> Bot {
         let (bot, key) = self.store.create_bot(&org.id, "test", roles, &operator()).await.unwrap();
         Bot { credential: format!("{}:{}", key.expose(), bot.id), id: bot.id }
     }

@@ -9,10 +9,12 @@
 //! | [`respond`] | what all answers below `/console/` share: headers, error pages, the way to sign-in |
 //! | [`range`] | the days by which logs are filtered |
 //! | [`roles`] | the choice of roles in a form |
+//! | [`rotation`] | the rotation of tokens and API keys |
 //! | [`sign_in`] | the page on which people sign in, and the start of a session |
 //! | `provider` (feature) | the way to an identity provider and back |
 //! | [`cookie`] | the cookies of a browser |
 //! | [`assets`] | the stylesheet and the script |
+//! | [`token`] | what both pages of org user tokens share |
 //! | [`messages`] | all texts, in English and Japanese |
 //!
 //! A page calls the same methods of the store and the same rules as the API's operation does. It
@@ -30,7 +32,9 @@ pub mod provider;
 pub mod range;
 pub mod respond;
 pub mod roles;
+pub mod rotation;
 pub mod sign_in;
+pub mod token;
 
 use axum::extract::FromRef;
 use http::{HeaderMap, header};

@@ -83,7 +83,9 @@ pub fn error_page(error: &ApiError, request_id: &str, frame: Frame) -> Response 
     let (title, text) = match error {
         ApiError::Forbidden => (m.forbidden, m.forbidden_text.to_owned()),
         ApiError::ForeignForm | ApiError::Exceeds(_) => (m.form_forbidden, m.form_forbidden_text.to_owned()),
-        ApiError::NotFound | ApiError::TokenNotFound => (m.not_found, m.not_found_text.to_owned()),
+        ApiError::NotFound | ApiError::TokenNotFound | ApiError::BotNotFound => {
+            (m.not_found, m.not_found_text.to_owned())
+        }
         ApiError::Conflict(_) => (m.changed_meanwhile, m.changed_meanwhile_text.to_owned()),
         ApiError::MethodNotAllowed(_) | ApiError::UnsupportedMediaType => {
             (m.method_not_allowed, m.method_not_allowed_text.to_owned())

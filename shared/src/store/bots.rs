@@ -8,24 +8,34 @@
 //! without its bot's ID can be ended ([`super::leaks`]). It authenticates nothing: the hashes in the
 //! bot's item decide. It is written and deleted in the transactions that change those.
 //!
+//! A rotation gives the bot a new API key. The one before it may stay for a while, as the rules of
+//! [`super::rotation`] say: it has no ID of its own to be rotated by, so a rotation replaces the
+//! newest key, or again the one before that while the newest is unused. That a key was used is
+//! written to its item, at most every few minutes, so that the bot's item changes only with its
+//! rights.
+//!
 //! A request that is under way at that moment may not outrun the change: what it creates is handed
 //! out only after a second read of the bot ([`crate::auth::BotWith::confirm`]), and what it changes
 //! is written on the condition that the bot's `revision` is the one that was read.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
-use super::idempotency::{Once, Repeat};
+use super::idempotency::Repeat;
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
 use super::members::Authority;
-use super::tokens::{Acting, AnyToken, BotApiKey, BotToken};
-use super::{Backoff, Committed, SortKeys, Store, StoreError};
+use super::rotation::{By, Found, Rotate, Rotation, Successor};
+use super::tokens::{Acting, AnyToken, ApiKey, BotApiKey, BotToken, RECORD_TIMEOUT};
+use super::{Backoff, Committed, Condition, Located, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::domain::{Held, OrUnknown};
-use crate::ids::{BotId, OrgId};
+use crate::error::ApiError;
+use crate::ids::{BotId, OrgId, TokenId};
 use crate::permissions::Role;
 use crate::secret::{Token, TokenHash, TokenKind};
 
@@ -77,8 +87,8 @@ pub struct Bot {
 /// What authenticates a bot.
 #[derive(Debug, Clone)]
 enum BotCredential {
-    /// An API key.
-    Key(TokenHash),
+    /// An API key, and what the first use of a successor means to it.
+    Key(TokenHash, Link),
     /// The token of a CI job.
     Token(Box<BotToken>, TokenHash),
 }
@@ -94,7 +104,7 @@ impl Bot {
     /// The CI job that acts as the bot, as its ID token names it.
     pub fn workload(&self) -> Option<&str> {
         match &self.credential {
-            BotCredential::Key(_) => None,
+            BotCredential::Key(..) => None,
             BotCredential::Token(token, _) => Some(&token.subject),
         }
     }
@@ -103,7 +113,7 @@ impl Bot {
     /// creates does not outlive its token, unless its trust allows that.
     pub fn may_mint_until(&self, expires_at: Option<Moment>) -> bool {
         match &self.credential {
-            BotCredential::Key(_) => true,
+            BotCredential::Key(..) => true,
             BotCredential::Token(token, _) => {
                 token.acting.as_ref().is_some_and(|acting| acting.may_mint_longer)
                     || expires_at.is_some_and(|expires_at| expires_at <= token.expires_at)
@@ -114,7 +124,7 @@ impl Bot {
     /// The right of the bot, for changes that give rights to somebody.
     pub fn authority(&self) -> Authority<'_> {
         match &self.credential {
-            BotCredential::Key(_) => Authority::Bot(&self.id, self.revision),
+            BotCredential::Key(_, link) => Authority::Bot(&self.id, self.revision, link.successor()),
             BotCredential::Token(token, hash) => Authority::Job(token, *hash, self.revision),
         }
     }
@@ -125,9 +135,120 @@ impl Bot {
 pub struct BotKey {
     /// The hash of the whole key.
     pub hash: TokenHash,
+    /// Its ID, which tells when it was made. `None` if that was before version 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<TokenId>,
     /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Moment>,
+    /// That the newer key has replaced it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated: Option<Replaced>,
+}
+
+impl BotKey {
+    /// Whether it is active at this time, unless the use of its successor has ended it.
+    fn is_unexpired(&self, now: Moment) -> bool {
+        self.expires_at.is_none_or(|expires_at| now < expires_at)
+    }
+}
+
+/// That an API key of a bot was replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// When it expired before it was replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Moment>,
+    /// Whether it also ends at the first use of the newer key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub until_first_use: bool,
+    /// The end of an earlier overlap, which no rotation prolongs: the key that replaced it then was
+    /// ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_by: Option<Moment>,
+}
+
+/// What the first use of a successor means to an API key of a bot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// Nothing.
+    None,
+    /// Its own first use ends the key before it.
+    Ends,
+    /// It ends at the first use of this one.
+    EndsWith(TokenHash),
+}
+
+impl Link {
+    fn successor(self) -> Option<TokenHash> {
+        match self {
+            Link::EndsWith(successor) => Some(successor),
+            Link::None | Link::Ends => None,
+        }
+    }
+}
+
+/// When the API keys of bots were last used, to within a few minutes.
+#[derive(Debug, Default)]
+pub struct KeyUses(BTreeMap<String, Moment>);
+
+impl KeyUses {
+    /// When this key was last used.
+    pub fn of(&self, key: &BotKey) -> Option<Moment> {
+        self.0.get(&keys::token(key.hash).pk).copied()
+    }
+}
+
+/// The item of a key, of which only the last use is read.
+#[derive(Deserialize)]
+struct Used {
+    #[serde(default)]
+    last_used_at: Option<Moment>,
+}
+
+/// `last_used_at` of an API key is updated at most this often by each process.
+const RECORDED_EVERY: Duration = Duration::from_secs(5 * 60);
+
+/// Keys that a process remembers at most.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// The API keys whose use this process has recorded, and when: it needs no read to know that there is
+/// nothing to write.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Recorded(Arc<Mutex<BTreeMap<[u8; 32], Moment>>>);
+
+impl Recorded {
+    fn is_recent(&self, key: TokenHash, now: Moment) -> bool {
+        let recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.get(&key.bytes()).is_some_and(|at| now < at.plus(RECORDED_EVERY))
+    }
+
+    fn note(&self, key: TokenHash, now: Moment) {
+        let mut recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if recorded.len() >= MAX_REMEMBERED {
+            recorded.clear();
+        }
+        recorded.insert(key.bytes(), now);
+    }
+}
+
+/// A bot whose API key is to be rotated, as it was read.
+#[derive(Debug, Clone)]
+pub struct OldKey {
+    bot: StoredBot,
+    /// Whether its newest key was never used, and the one before it is active.
+    is_unused: bool,
+    expires_at: Option<Moment>,
+}
+
+impl OldKey {
+    fn new(bot: StoredBot, is_unused: bool, now: Moment) -> Self {
+        let old = bot.to_replace(is_unused);
+        let expires_at = old.and_then(|old| old.rotated.as_ref().map_or(old.expires_at, |rotated| rotated.expires_at));
+        // Who replaces a key that has expired says when the next one does.
+        let expires_at = expires_at.filter(|expires_at| now < *expires_at);
+        Self { bot, is_unused, expires_at }
+    }
 }
 
 impl StoredBot {
@@ -136,7 +257,7 @@ impl StoredBot {
 
     /// The item under the hash of each of its API keys.
     fn key_item(&self) -> AnyToken {
-        AnyToken::BotApiKey(BotApiKey { bot_id: self.id.clone(), org_id: self.org_id.clone() })
+        AnyToken::BotApiKey(BotApiKey { bot_id: self.id.clone(), org_id: self.org_id.clone(), last_used_at: None })
     }
 
     /// Its roles.
@@ -146,21 +267,50 @@ impl StoredBot {
         self.roles.iter().map(known).collect()
     }
 
+    /// The key that the newest one has replaced, and what was noted then, while it is active. Whether
+    /// the newest key was used is not known here.
+    fn replaced(&self, now: Moment) -> Option<(&BotKey, &Replaced)> {
+        let [_, old] = &self.keys[..] else { return None };
+        Some((old, old.rotated.as_ref()?)).filter(|_| old.is_unexpired(now))
+    }
+
+    /// The previous key while it is active.
+    pub fn previous_key(&self, uses: &KeyUses, now: Moment) -> Option<&BotKey> {
+        let newest_is_used = self.keys.first().is_some_and(|newest| uses.of(newest).is_some());
+        let ended =
+            |key: &BotKey| key.rotated.as_ref().is_some_and(|rotated| rotated.until_first_use && newest_is_used);
+        self.keys.get(1).filter(|key| key.is_unexpired(now) && !ended(key))
+    }
+
+    /// The key that a rotation replaces.
+    fn to_replace(&self, is_unused: bool) -> Option<&BotKey> {
+        self.keys.get(usize::from(is_unused))
+    }
+
+    fn link_of(&self, key: TokenHash, now: Moment) -> Link {
+        match (&self.keys[..], self.replaced(now)) {
+            ([newest, _], Some((_, rotated))) if rotated.until_first_use => {
+                if newest.hash == key {
+                    Link::Ends
+                } else {
+                    Link::EndsWith(newest.hash)
+                }
+            }
+            _ => Link::None,
+        }
+    }
+
     /// Compares all keys, each in constant time.
     fn accepts(&self, key: TokenHash, now: Moment) -> bool {
-        self.keys.iter().fold(false, |held, candidate| {
-            held | ((candidate.hash == key) & candidate.expires_at.is_none_or(|expires_at| now < expires_at))
-        })
+        self.keys.iter().fold(false, |held, candidate| held | ((candidate.hash == key) & candidate.is_unexpired(now)))
     }
 }
 
-/// The result of making an API key, with or without its bot.
+/// The result of creating a bot with its API key.
 #[derive(Debug)]
 pub enum Keyed {
     /// It was made. The plain key is returned only here.
     Done(Box<StoredBot>, Token),
-    /// There is no such bot.
-    NotFound,
     /// The caller's own rights changed in the meantime, so nothing was made.
     CallerChanged,
     /// The idempotency key was used before.
@@ -178,6 +328,9 @@ pub enum BotChange {
     CallerChanged,
 }
 
+/// Reads of a bot whose newest API key is ended again and again.
+const MAX_READS: usize = 3;
+
 /// The entry of a bot in its organization. All data is in the key.
 #[derive(Serialize)]
 struct Member {}
@@ -193,7 +346,7 @@ impl Store {
     /// is no longer valid.
     pub async fn authenticate_bot_again(&self, bot: &Bot) -> Result<Option<Bot>, StoreError> {
         match &bot.credential {
-            BotCredential::Key(key) => self.bot_with_key(&bot.id, *key).await,
+            BotCredential::Key(key, _) => self.bot_with_key(&bot.id, *key).await,
             BotCredential::Token(_, hash) => {
                 Ok(self.bot_token_again(*hash).await?.and_then(|token| Bot::of_job(token, *hash)))
             }
@@ -201,15 +354,70 @@ impl Store {
     }
 
     async fn bot_with_key(&self, id: &BotId, key: TokenHash) -> Result<Option<Bot>, StoreError> {
-        let bot = self.bot(id).await?;
+        for _ in 0..MAX_READS {
+            let bot = self.bot(id).await?;
+            let now = self.clock.now();
+            let Some(bot) = bot.filter(|bot| bot.accepts(key, now)) else { return Ok(None) };
+            let link = bot.link_of(key, now);
+            if let Link::EndsWith(successor) = link {
+                match self.get::<Used>(keys::token(successor)).await? {
+                    Some(Used { last_used_at: Some(_) }) => return Ok(None),
+                    Some(Used { last_used_at: None }) => {}
+                    // The successor was ended in the meantime.
+                    None => continue,
+                }
+            }
+            return Ok(Some(Bot {
+                roles: bot.roles(),
+                id: bot.id,
+                org_id: bot.org_id,
+                credential: BotCredential::Key(key, link),
+                revision: bot.revision,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// Updates `last_used_at` of the API key that authenticated this bot, at most every few minutes by
+    /// each process. What a process remembers saves the read that would tell when it was.
+    ///
+    /// # Errors
+    ///
+    /// Only at the first use of a key that ends the one before it. The request then fails too.
+    pub async fn record_bot_use(&self, bot: &Bot) -> Result<(), StoreError> {
+        let BotCredential::Key(hash, link) = bot.credential else { return Ok(()) };
         let now = self.clock.now();
-        Ok(bot.filter(|bot| bot.accepts(key, now)).map(|bot| Bot {
-            roles: bot.roles(),
-            id: bot.id,
-            org_id: bot.org_id,
-            credential: BotCredential::Key(key),
-            revision: bot.revision,
-        }))
+        if self.recorded.is_recent(hash, now) {
+            return Ok(());
+        }
+        if link == Link::Ends {
+            self.record_first_use(hash).await?;
+        }
+        let values = [(":now", now), (":before", now.minus(RECORDED_EVERY))];
+        let recording = self.update(
+            keys::token(hash),
+            "SET #last_used_at = :now",
+            // Keys of version 0.1 have no item before `guardctl migrate`.
+            "attribute_exists(pk) AND (attribute_not_exists(#last_used_at) OR #last_used_at <= :before)",
+            &values,
+        );
+        if !matches!(tokio::time::timeout(RECORD_TIMEOUT, recording).await, Ok(Ok(_))) {
+            tracing::warn!("last_used_at was not updated");
+        }
+        self.recorded.note(hash, now);
+        Ok(())
+    }
+
+    /// When the API keys of these bots were last used.
+    pub async fn bot_key_uses(&self, bots: &[StoredBot]) -> Result<KeyUses, StoreError> {
+        let hashes: Vec<TokenHash> = bots.iter().flat_map(|bot| bot.keys.iter().map(|key| key.hash)).collect();
+        let mut uses = BTreeMap::new();
+        for hashes in hashes.chunks(100) {
+            let keys = hashes.iter().map(|hash| keys::token(*hash)).collect();
+            let found: Vec<Located<Used>> = self.get_all(keys).await?;
+            uses.extend(found.into_iter().filter_map(|Located { pk, item }| Some((pk, item.last_used_at?))));
+        }
+        Ok(KeyUses(uses))
     }
 
     /// Reads a bot.
@@ -230,7 +438,8 @@ impl Store {
         Ok(bots)
     }
 
-    /// Creates a bot and its first API key, as the operator. The plain key is returned only here.
+    /// Creates a bot and its first API key, which does not expire, as the operator. The plain key is
+    /// returned only here.
     pub async fn create_bot(
         &self,
         org: &OrgId,
@@ -238,21 +447,33 @@ impl Store {
         roles: &[Role],
         caller: &Caller,
     ) -> Result<(StoredBot, Token), StoreError> {
-        match self.create_bot_by(Authority::Operator, org, name, roles, caller, None).await? {
+        self.create_bot_until(None, org, name, roles, caller).await
+    }
+
+    /// As [`Self::create_bot`], with an API key that expires at this time.
+    pub async fn create_bot_until(
+        &self,
+        expires_at: Option<Moment>,
+        org: &OrgId,
+        name: &str,
+        roles: &[Role],
+        caller: &Caller,
+    ) -> Result<(StoredBot, Token), StoreError> {
+        let by = By { api_key: None, authority: Authority::Operator, caller, once: None };
+        match self.create_bot_by(by, org, name, roles, expires_at).await? {
             Keyed::Done(bot, key) => Ok((*bot, key)),
-            Keyed::NotFound | Keyed::CallerChanged | Keyed::Repeated(_) => Err(StoreError::Defect),
+            Keyed::CallerChanged | Keyed::Repeated(_) => Err(StoreError::Defect),
         }
     }
 
     /// Creates a bot and its first API key, if the caller's own rights have not changed.
     pub async fn create_bot_by(
         &self,
-        authority: Authority<'_>,
+        By { authority, caller, once, .. }: By<'_>,
         org: &OrgId,
         name: &str,
         roles: &[Role],
-        caller: &Caller,
-        once: Option<&Once>,
+        expires_at: Option<Moment>,
     ) -> Result<Keyed, StoreError> {
         let key = Token::generate(TokenKind::BotApiKey)?;
         let bot = StoredBot {
@@ -260,7 +481,7 @@ impl Store {
             org_id: org.clone(),
             name: name.to_owned(),
             roles: role_names(roles),
-            keys: vec![BotKey { hash: key.hash(), expires_at: None }],
+            keys: vec![BotKey { hash: key.hash(), id: Some(TokenId::new(&self.clock)?), expires_at, rotated: None }],
             created_at: self.clock.now(),
             revision: 0,
             token_generation: 0,
@@ -279,15 +500,12 @@ impl Store {
         match transaction.commit().await? {
             Committed::Yes => Ok(Keyed::Done(Box::new(bot), key)),
             Committed::No(index) if index < own_checks => Ok(Keyed::CallerChanged),
-            Committed::No(index) if Some(index) == key_used => self.made_before(org, once, caller).await,
+            Committed::No(index) if Some(index) == key_used => {
+                self.repeated(org, once, caller).await?.map(Keyed::Repeated).ok_or(StoreError::Unavailable)
+            }
             // A collision of 80 random bits: the generator is broken.
             Committed::No(_) => Err(StoreError::Defect),
         }
-    }
-
-    /// What the key of a request was used for, after it was found to be used.
-    async fn made_before(&self, org: &OrgId, once: Option<&Once>, caller: &Caller) -> Result<Keyed, StoreError> {
-        self.repeated(org, once, caller).await?.map(Keyed::Repeated).ok_or(StoreError::Unavailable)
     }
 
     /// Replaces a bot's roles, as the operator. `None` if there is no such bot.
@@ -328,67 +546,145 @@ impl Store {
         }
     }
 
-    /// Creates a new API key for a bot, as the operator. `None` if there is no such bot.
+    /// Creates a new API key for a bot, as the operator. The previous key stays valid for `overlap`;
+    /// without it, it stops working at once. `None` if there is no such bot.
     pub async fn rotate_bot_key(
         &self,
         id: &BotId,
         overlap: Option<Duration>,
         caller: &Caller,
     ) -> Result<Option<Token>, StoreError> {
-        match self.rotate_bot_key_by(Authority::Operator, id, overlap, caller, None).await? {
-            Keyed::Done(_, key) => Ok(Some(key)),
-            Keyed::NotFound | Keyed::CallerChanged | Keyed::Repeated(_) => Ok(None),
+        let overlap = overlap.unwrap_or_default();
+        let rotated = self.rotate_bot_key_until(id, overlap, false, None, caller).await?;
+        Ok(rotated.map(|(_, key)| key))
+    }
+
+    /// As [`Self::rotate_bot_key`]. The previous key ends at the first use of the new one too, if
+    /// `until_first_use`. The new one expires when the previous key did, unless that is given.
+    pub async fn rotate_bot_key_until(
+        &self,
+        id: &BotId,
+        overlap: Duration,
+        until_first_use: bool,
+        expires_at: Option<Moment>,
+        caller: &Caller,
+    ) -> Result<Option<(StoredBot, Token)>, StoreError> {
+        loop {
+            let Some(bot) = self.bot(id).await? else { return Ok(None) };
+            let old = self.old_key(bot).await?;
+            let expires_at = expires_at.or(old.expires_at);
+            let by = By { api_key: None, authority: Authority::Operator, caller, once: None };
+            match self.replace_key(old, Rotation { overlap, until_first_use, expires_at }, by).await? {
+                Successor::Done(bot, key) => return Ok(Some((*bot, key))),
+                // The operator's rotation starts over.
+                Successor::Conflict => {}
+                _ => return Ok(None),
+            }
         }
     }
 
-    /// Creates a new API key for a bot, if the caller's own rights have not changed. The previous
-    /// key stays valid for `overlap`; without it, it stops working at once, as all older keys do.
-    pub async fn rotate_bot_key_by(
-        &self,
-        authority: Authority<'_>,
-        id: &BotId,
-        overlap: Option<Duration>,
-        caller: &Caller,
-        once: Option<&Once>,
-    ) -> Result<Keyed, StoreError> {
-        loop {
-            let Some(bot) = self.bot(id).await? else { return Ok(Keyed::NotFound) };
-            let key = Token::generate(TokenKind::BotApiKey)?;
-            let mut held = vec![BotKey { hash: key.hash(), expires_at: None }];
-            if let (Some(overlap), Some(current)) = (overlap, bot.keys.first()) {
-                let end = self.clock.now().plus(overlap);
-                // One that ends sooner is not prolonged: it is left of a pair whose newer key leaked.
-                let expires_at = Some(current.expires_at.map_or(end, |expires_at| expires_at.min(end)));
-                held.push(BotKey { expires_at, ..current.clone() });
+    /// What a rotation of this bot's API key replaces.
+    async fn old_key(&self, bot: StoredBot) -> Result<OldKey, StoreError> {
+        let now = self.clock.now();
+        let newest = bot.replaced(now).and_then(|_| bot.keys.first());
+        let is_unused = match newest {
+            Some(newest) if newest.is_unexpired(now) => {
+                let used: Option<Used> = self.get(keys::token(newest.hash)).await?;
+                used.is_some_and(|used| used.last_used_at.is_none())
             }
-            let subject = Subject::new(StoredBot::SUBJECT, id);
-            let entry = Entry::done(&self.clock, caller, "bot.rotate_key", subject.clone())?;
+            _ => false,
+        };
+        Ok(OldKey::new(bot, is_unused, now))
+    }
+
+    /// Gives a bot a new API key. What its rotation ends, and what it keeps for a while, is in one
+    /// write to the bot's item.
+    async fn replace_key(
+        &self,
+        mut old: OldKey,
+        rotation: Rotation,
+        by: By<'_>,
+    ) -> Result<Successor<StoredBot>, StoreError> {
+        let By { authority, caller, once, .. } = by;
+        let (id, org) = (old.bot.id.clone(), old.bot.org_id.clone());
+        // An operator may do so for a suspended organization.
+        if !matches!(authority, Authority::Operator) && self.org(&org).await?.is_some_and(|org| org.suspended) {
+            return Ok(Successor::Suspended);
+        }
+        let newest = old.bot.keys.first().map(|key| key.hash);
+        let mut backoff = Backoff::persistent();
+        loop {
+            let OldKey { bot, is_unused, .. } = &old;
+            let now = self.clock.now();
+            let plain = Token::generate(TokenKind::BotApiKey)?;
+            let new = BotKey {
+                hash: plain.hash(),
+                id: Some(TokenId::new(&self.clock)?),
+                expires_at: rotation.expires_at,
+                rotated: None,
+            };
+            let mut detail = new.id.as_ref().map(|id| format!("new key {id}")).unwrap_or_default();
+            if let Some(unused) = bot.keys.first().filter(|_| *is_unused).and_then(|key| key.id.as_ref()) {
+                detail = format!("{detail}, in place of {unused}, which was never used");
+            }
+            let kept = bot.to_replace(*is_unused).and_then(|key| kept(key, *is_unused, rotation, now));
+            let held: Vec<BotKey> = [new].into_iter().chain(kept).collect();
+            let subject = Subject::new(StoredBot::SUBJECT, &id);
+            let entry = Entry::done(&self.clock, caller, "bot.rotate_key", subject.clone())?.with_detail(detail);
             let values = [
                 (":keys", serde_json::to_value(&held).map_err(|_| StoreError::Defect)?),
                 (":old", bot.revision.into()),
                 (":new", (bot.revision + 1).into()),
             ];
-            let mut transaction = self.transaction().persistent();
-            let own_checks = transaction.require_authority(authority);
+            let mut transaction = self.transaction();
+            let own_checks = match authority {
+                // A transaction has one write for the bot's item, whose condition says the same.
+                Authority::Bot(own, revision, _) if *own == id => {
+                    if revision != bot.revision {
+                        return Ok(Successor::CallerChanged);
+                    }
+                    0
+                }
+                _ => transaction.require_authority(authority),
+            };
             // Before the bot: a repeat must not read the bot again and again.
-            let key_used = transaction.once(&bot.org_id, once, caller, subject);
+            let key_used = transaction.once(&org, once, caller, subject);
             transaction
-                .update(keys::bot(id), "SET #keys = :keys, #revision = :new", "#revision = :old", &values)
-                .put_new(keys::token(key.hash()), &bot.key_item());
+                .update(keys::bot(&id), "SET #keys = :keys, #revision = :new", "#revision = :old", &values)
+                .put_new(keys::token(plain.hash()), &bot.key_item());
             for dropped in bot.keys.iter().filter(|known| held.iter().all(|held| held.hash != known.hash)) {
-                transaction.delete(keys::token(dropped.hash));
+                // A key that is used in the meantime is not replaced as an unused one.
+                let condition = if *is_unused && Some(dropped.hash) == bot.keys.first().map(|key| key.hash) {
+                    Condition::plain("attribute_not_exists(last_used_at)")
+                } else {
+                    Condition::default()
+                };
+                transaction.delete_if(keys::token(dropped.hash), condition);
             }
-            match transaction.audit(&bot.org_id, &entry).commit().await? {
-                Committed::Yes => {
-                    return Ok(Keyed::Done(Box::new(StoredBot { keys: held, revision: bot.revision + 1, ..bot }), key));
+            match transaction.audit(&org, &entry).try_commit(&mut backoff).await? {
+                Some(Committed::Yes) => {
+                    let bot = StoredBot { keys: held, revision: bot.revision + 1, ..old.bot };
+                    return Ok(Successor::Done(Box::new(bot), plain));
                 }
-                Committed::No(index) if index < own_checks => return Ok(Keyed::CallerChanged),
-                Committed::No(index) if Some(index) == key_used => {
-                    return self.made_before(&bot.org_id, once, caller).await;
+                Some(Committed::No(index)) if index < own_checks => return Ok(Successor::CallerChanged),
+                Some(Committed::No(index)) if Some(index) == key_used => {
+                    return self
+                        .repeated(&org, once, caller)
+                        .await?
+                        .map(Successor::Repeated)
+                        .ok_or(StoreError::Unavailable);
                 }
-                // Another change won, or the bot was deleted: read it again.
-                Committed::No(_) => {}
+                // Another change won, the newest key was used, or the bot was deleted: read it again.
+                Some(Committed::No(_)) | None => {}
             }
+            let Some(now) = self.bot(&id).await? else { return Ok(Successor::NotFound) };
+            if now.keys.first().map(|key| key.hash) != newest {
+                return Ok(match self.repeated(&org, once, caller).await? {
+                    Some(repeat) => Successor::Repeated(repeat),
+                    None => Successor::Conflict,
+                });
+            }
+            old = self.old_key(now).await?;
         }
     }
 
@@ -432,9 +728,28 @@ impl Store {
         let mut backoff = Backoff::persistent();
         loop {
             let Some(bot) = self.bot(id).await? else { return Ok(false) };
-            let held: Vec<&BotKey> = bot.keys.iter().filter(|key| key.hash != hash).collect();
+            let mut held: Vec<BotKey> = bot.keys.iter().filter(|key| key.hash != hash).cloned().collect();
             if held.len() == bot.keys.len() {
                 return Ok(false);
+            }
+            let mut condition = Condition::default();
+            if bot.link_of(hash, self.clock.now()) == Link::Ends {
+                let used: Option<Used> = self.get(keys::token(hash)).await?;
+                if matches!(cause, Cause::Own) || used.is_some_and(|used| used.last_used_at.is_some()) {
+                    // Its use has ended the key before it, which must not come back.
+                    held.clear();
+                } else {
+                    condition = Condition::plain("attribute_not_exists(last_used_at)");
+                }
+            }
+            for left in &mut held {
+                let rotated = left.rotated.take().filter(|_| left.hash != hash);
+                let is_older = bot.keys.first().is_some_and(|newest| newest.hash == hash);
+                left.rotated = is_older.then(|| Replaced {
+                    expires_at: rotated.and_then(|rotated| rotated.expires_at),
+                    until_first_use: false,
+                    ends_by: None,
+                });
             }
             let values = [
                 (":keys", serde_json::to_value(&held).map_err(|_| StoreError::Defect)?),
@@ -444,9 +759,12 @@ impl Store {
             let mut transaction = self.transaction();
             transaction
                 .update(keys::bot(id), "SET #keys = :keys, #revision = :new", "#revision = :old", &values)
-                .delete(keys::token(hash))
-                .audit(&bot.org_id, &entry)
-                .tell(cause, hash, &Recipient::Org(bot.org_id.clone()), None, &entry);
+                .delete_if(keys::token(hash), condition);
+            for ended in bot.keys.iter().filter(|key| key.hash != hash && held.iter().all(|held| held.hash != key.hash))
+            {
+                transaction.delete(keys::token(ended.hash));
+            }
+            transaction.audit(&bot.org_id, &entry).tell(cause, hash, &Recipient::Org(bot.org_id.clone()), None, &entry);
             match transaction.try_commit(&mut backoff).await? {
                 Some(Committed::Yes) => return Ok(true),
                 // Another change won, or the bot was deleted: read it again.
@@ -461,7 +779,7 @@ impl Store {
     pub async fn revoke_own_bot_credential(&self, bot: &Bot, caller: &Caller) -> Result<bool, StoreError> {
         let cause = Cause::Own;
         match &bot.credential {
-            BotCredential::Key(hash) => self.end_bot_api_key(&bot.id, *hash, cause, caller).await,
+            BotCredential::Key(hash, _) => self.end_bot_api_key(&bot.id, *hash, cause, caller).await,
             BotCredential::Token(token, hash) => self.end_bot_token(token, *hash, cause, caller).await,
         }
     }
@@ -497,6 +815,48 @@ impl Store {
     }
 }
 
+/// What stays of a key that a rotation replaces; nothing without an overlap.
+fn kept(key: &BotKey, is_again: bool, rotation: Rotation, now: Moment) -> Option<BotKey> {
+    let (before, expires_at, ends_by) = match &key.rotated {
+        None => (key.expires_at, key.expires_at, None),
+        Some(rotated) if is_again => (rotated.ends_by.or(rotated.expires_at), rotated.expires_at, rotated.ends_by),
+        // It is left of a pair whose newer key was ended, perhaps since it leaked.
+        Some(rotated) => (key.expires_at, rotated.expires_at, key.expires_at),
+    };
+    let end = rotation.end_of_old(now, before)?;
+    let rotated = Some(Replaced { expires_at, until_first_use: rotation.until_first_use, ends_by });
+    Some(BotKey { expires_at: Some(end), rotated, ..key.clone() })
+}
+
+impl Rotate for StoredBot {
+    type Id = BotId;
+    type Old = OldKey;
+
+    const NOT_FOUND: ApiError = ApiError::BotNotFound;
+
+    async fn find(store: &Store, org: &OrgId, id: &BotId, received_at: u64) -> Result<Found<OldKey>, StoreError> {
+        let Some(bot) = store.bot(id).await?.filter(|bot| bot.org_id == *org) else { return Ok(Found::NotFound) };
+        let newest = bot.keys.first().and_then(|key| key.id.as_ref());
+        if newest.is_some_and(|id| id.milliseconds() > received_at) {
+            return Ok(Found::Conflict);
+        }
+        Ok(Found::Old(Box::new(store.old_key(bot).await?)))
+    }
+
+    fn expires_at(old: &OldKey) -> Option<Moment> {
+        old.expires_at
+    }
+
+    /// No API key rotates them.
+    fn exceeds(_: &OldKey, _: &ApiKey, _: Option<Moment>) -> Option<&'static str> {
+        None
+    }
+
+    async fn rotate(store: &Store, old: OldKey, rotation: Rotation, by: By<'_>) -> Result<Successor<Self>, StoreError> {
+        store.replace_key(old, rotation, by).await
+    }
+}
+
 fn role_names(roles: &[Role]) -> Vec<String> {
     roles.iter().map(|role| role.as_str().to_owned()).collect()
 }
@@ -523,11 +883,17 @@ mod tests {
         Moment::parse(text).unwrap()
     }
 
+    fn key(hash: TokenHash, expires_at: Option<Moment>) -> BotKey {
+        BotKey { hash, id: None, expires_at, rotated: None }
+    }
+
     #[test]
     fn stored_item_matches_its_snapshot() {
         let hash = TokenHash::from_hex(&"ab".repeat(32)).unwrap();
         let expires_at = Some(moment("2026-11-22T10:00:00Z"));
-        insta::assert_json_snapshot!(bot(vec![BotKey { hash, expires_at: None }, BotKey { hash, expires_at }]));
+        let rotated = Some(Replaced { expires_at, until_first_use: true, ends_by: expires_at });
+        let id = TokenId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WC");
+        insta::assert_json_snapshot!(bot(vec![key(hash, None), BotKey { id, rotated, ..key(hash, expires_at) }]));
     }
 
     #[test]
@@ -545,10 +911,7 @@ mod tests {
     #[test]
     fn previous_key_is_valid_until_its_overlap_ends() {
         let [current, before, foreign] = [1, 2, 3].map(|_| Token::generate(TokenKind::BotApiKey).unwrap().hash());
-        let bot = bot(vec![
-            BotKey { hash: current, expires_at: None },
-            BotKey { hash: before, expires_at: Some(moment("2026-11-21T11:00:00Z")) },
-        ]);
+        let bot = bot(vec![key(current, None), key(before, Some(moment("2026-11-21T11:00:00Z")))]);
         assert!(bot.accepts(current, moment("2030-01-01T00:00:00Z")));
         assert!(bot.accepts(before, moment("2026-11-21T10:59:59Z")));
         assert!(!bot.accepts(before, moment("2026-11-21T11:00:00Z")));

@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::audit::{Caller, Subject};
@@ -19,7 +18,7 @@ use super::keys::{self, Key};
 use super::leaks::{Cause, Mark, Place, Recipient, leak_entry};
 use super::sessions::Session;
 use super::tokens::{AnyToken, BotApiKey, StoredToken};
-use super::{Committed, Store, StoreError};
+use super::{Committed, Located, Store, StoreError};
 use crate::domain::LeakPolicy;
 use crate::ids::OrgId;
 use crate::secret::{Token, TokenHash, TokenKind};
@@ -87,14 +86,6 @@ impl Leaked {
             Leaked::Session(session) => (Session::SUBJECT, Subject::new(Session::SUBJECT, &session.id)),
         }
     }
-}
-
-/// An item with its partition, which tells it from others that were read with it.
-#[derive(Deserialize)]
-struct Located<T> {
-    pk: String,
-    #[serde(flatten)]
-    item: T,
 }
 
 /// The key of what a token or the secret of a session opens.

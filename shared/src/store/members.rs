@@ -249,8 +249,9 @@ pub enum MemberChange {
 /// are as they were read.
 #[derive(Debug, Clone, Copy)]
 pub enum Authority<'a> {
-    /// A bot: its ID, and its revision when it was read.
-    Bot(&'a BotId, u64),
+    /// A bot: its ID, its revision when it was read, and the successor of its API key, if the first use
+    /// of that ends the key.
+    Bot(&'a BotId, u64, Option<TokenHash>),
     /// A CI job that acts as a bot: the token and its hash, and the bot's revision when it was read.
     Job(&'a BotToken, TokenHash, u64),
     /// A member.
@@ -265,7 +266,12 @@ impl Transaction<'_> {
     pub(super) fn require_authority(&mut self, authority: Authority<'_>) -> usize {
         let before = self.writes.len();
         let (key, id, revision) = match authority {
-            Authority::Bot(id, revision) => (keys::bot(id), id.as_str(), revision),
+            Authority::Bot(id, revision, successor) => {
+                if let Some(successor) = successor {
+                    self.require_unused(keys::token(successor));
+                }
+                (keys::bot(id), id.as_str(), revision)
+            }
             Authority::Job(token, hash, revision) => {
                 self.require_unrevoked(keys::token(hash)).require(keys::trust(&token.bot_id, &token.trust_id));
                 (keys::bot(&token.bot_id), token.bot_id.as_str(), revision)

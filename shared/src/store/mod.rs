@@ -44,8 +44,8 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ConditionCheck, Delete, KeysAndAttributes, Put, ReturnConsumedCapacity, TransactWriteItem, Update,
 };
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use self::keys::{Key, PK, SK};
@@ -97,12 +97,14 @@ pub struct Store {
     table: String,
     clock: Clock,
     remembered: lifetimes::Remembered,
+    recorded: bots::Recorded,
 }
 
 impl Store {
     /// A store on this table.
     pub fn new(client: Client, table: impl Into<String>, clock: Clock) -> Self {
-        Self { client, table: table.into(), clock, remembered: lifetimes::Remembered::default() }
+        let (remembered, recorded) = (lifetimes::Remembered::default(), bots::Recorded::default());
+        Self { client, table: table.into(), clock, remembered, recorded }
     }
 
     /// Opens a connection to DynamoDB, so that the next request finds one: TLS, credentials and
@@ -253,6 +255,14 @@ impl Store {
     fn transaction(&self) -> Transaction<'_> {
         Transaction { store: self, writes: Vec::new(), entry: None, defect: false, attempts: Backoff::TRIES }
     }
+}
+
+/// An item with its partition, which tells it from others that were read with it.
+#[derive(Deserialize)]
+struct Located<T> {
+    pk: String,
+    #[serde(flatten)]
+    item: T,
 }
 
 /// Maximum writes in a transaction.

@@ -206,6 +206,9 @@ pub(super) struct BotApiKey {
     pub bot_id: BotId,
     /// The organization of the bot.
     pub org_id: OrgId,
+    /// When it was last used, to within a few minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<Moment>,
 }
 
 impl BotApiKey {

@@ -104,7 +104,7 @@ async fn permitted(service: &Service, fixtures: &Fixtures, covered: &Covered) ->
     for role in rule.roles {
         credentials.push((role.as_str(), service.bot(&fixtures.org, &[*role]).await.credential));
     }
-    if !rule.roles.is_empty() {
+    if !rule.roles.is_empty() && !rule.makes_bot_keys {
         // They act as a bot with several roles.
         let bot = service.bot(&fixtures.org, rule.roles).await;
         for role in rule.roles {

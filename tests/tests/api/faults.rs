@@ -201,6 +201,11 @@ impl Setup {
                 is_active && !counts(&fixtures.api_key.key).await
             }
             Operation::BotsExchange => counts(&said("access_token")).await,
+            Operation::BotsRotateKey => {
+                let (old, new) = (&fixtures.owner, format!("{}:{}", said("api_key"), fixtures.owner.id));
+                let is_active = counts(&old.credential).await && counts(&new).await;
+                is_active && !counts(&old.credential).await
+            }
             Operation::IntegrationsGithubSecretScanning | Operation::TokensLeaked => !counts(&fixtures.leaked).await,
             Operation::OrgUserTokensRevoke
             | Operation::OrgUserTokensRevokeByUser
@@ -254,6 +259,7 @@ impl Setup {
         let mut ids = service.listed_ids(&fixtures.org, owner, "?limit=100").await;
         ids.extend(service.all_api_keys(&owner.credential, 100, "").await);
         ids.extend(service.access_tokens(owner).await.iter().map(|token| token["id"].to_string()));
+        ids.push(owner.id.to_string());
         let named = |id: &String| repeat.text.contains(&format!("created {id}."));
         assert_eq!(ids.iter().filter(|id| named(id)).count(), 1, "{what}");
     }

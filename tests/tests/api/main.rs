@@ -10,6 +10,7 @@ mod authorizer;
 mod bad_input;
 mod bodies;
 mod bots_exchange;
+mod bots_rotate_key;
 mod ci_tokens;
 mod console_access_tokens;
 mod console_account;

@@ -351,9 +351,17 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
             let call = service.send(request().bearer_auth(&fixtures.api_key.key));
             recorder.record(covered.operation, covered.success, call).await;
         }
+        // The first call with a bot's API key updates its last_used_at.
+        if matches!(covered.guard, Guard::Bot | Guard::Manager | Guard::Authorizer) {
+            let fixtures = Fixtures::create(service).await;
+            let bot = service.unused_bot(&fixtures.org, &[Role::Owner]).await;
+            let call = service.send(covered.request(service, &fixtures).bearer_auth(&bot.credential));
+            recorder.record(covered.operation, covered.success, call).await;
+        }
         // A CI job acts as the bot.
         if matches!(covered.guard, Guard::Bot | Guard::Manager | Guard::Authorizer | Guard::Registry)
             && covered.operation != Operation::RegistryNpmLogout
+            && !covered.operation.rule().makes_bot_keys
         {
             let fixtures = Fixtures::create(service).await;
             let call = service.send(covered.request(service, &fixtures).bearer_auth(&fixtures.job));

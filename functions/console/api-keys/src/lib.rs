@@ -1,4 +1,4 @@
-//! `/console/o/{org_id}/api-keys`: API keys of the organization: list, create, look at, revoke.
+//! `/console/o/{org_id}/api-keys`: API keys of the organization: list, create, look at, rotate, revoke.
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -9,11 +9,13 @@ use serde::Deserialize;
 use shared::console::expiry::{Expiry, Limit, Offered};
 use shared::console::messages::Messages;
 use shared::console::page::{Confirm, Fact, Tab, state_of, tabs};
-use shared::console::{Fields, Form, Frame, MemberWith, Nav, html, see_other};
+use shared::console::rotation::{self, Outcome};
+use shared::console::{Fields, Form, Frame, MemberWith, Nav, Nothing, html, see_other};
 use shared::cursor::Pages;
 use shared::domain::{Environment, Name, Scope, Scopes};
 use shared::ids::TokenId;
-use shared::permissions::{ApiKeysCreate, ApiKeysList, ApiKeysRevoke, Guarded, Operation};
+use shared::permissions::{ApiKeysCreate, ApiKeysList, ApiKeysRevoke, ApiKeysRotate, Guarded, Operation};
+use shared::secret::Token;
 use shared::store::api_keys::{Created, Listing, NewApiKey};
 use shared::store::lifetimes::{Limited, TooLong};
 use shared::store::tokens::ApiKey;
@@ -26,6 +28,7 @@ pub fn routes() -> OpenApiRouter<ConsoleApp> {
         .route("/console/o/{org_id}/api-keys", get(list))
         .route("/console/o/{org_id}/api-keys/create", get(form).post(create))
         .route("/console/o/{org_id}/api-keys/{id}", get(look))
+        .route("/console/o/{org_id}/api-keys/{id}/rotate", get(ask_to_rotate).post(rotate))
         .route("/console/o/{org_id}/api-keys/{id}/revoke", get(ask).post(revoke))
 }
 
@@ -54,6 +57,7 @@ struct KeyRow {
     id: String,
     name: String,
     prefix: String,
+    lineage: String,
     environment: &'static str,
     scopes: Vec<ScopeRow>,
     status: &'static str,
@@ -90,6 +94,7 @@ impl KeyRow {
         Self {
             id: key.id.to_string(),
             name: key.name.as_str().to_owned(),
+            lineage: rotation::lineage(key.rotated.as_ref(), key.replaces.as_ref(), m),
             prefix: key.prefix,
             environment: environment_label(key.environment.known(), m),
             scopes: scopes.collect(),
@@ -261,7 +266,20 @@ struct CreatedPage<'a> {
     name: String,
     key: &'a str,
     environment_line: String,
-    note: &'static str,
+    note: String,
+}
+
+/// The page that shows a new key, once. `note` says when the key that it replaces ends.
+fn created_page<O: Guarded>(
+    caller: &MemberWith<O>,
+    title: &str,
+    (key, plain): (&ApiKey, &Token),
+    note: String,
+) -> Result<Response, ApiError> {
+    let page = caller.frame(title, Nav::ApiKeys)?;
+    let environment_line = format!("export TAKUMO_API_KEY=\"{}\"", plain.expose());
+    let (base, name) = (page.base(), key.name.as_str().to_owned());
+    html(StatusCode::OK, &CreatedPage { page, base, name, key: plain.expose(), environment_line, note })
 }
 
 async fn create(
@@ -281,11 +299,7 @@ async fn create(
         Created::Done(key, plain) => {
             let take_back = app.store().revoke_api_key(org, &key.id, &caller.caller);
             caller.confirm(&app, Some(&once), take_back).await?;
-            let page = caller.frame(m.key_created, Nav::ApiKeys)?;
-            let environment_line = format!("export TAKUMO_API_KEY=\"{}\"", plain.expose());
-            let (base, name) = (page.base(), key.name.as_str().to_owned());
-            let created = CreatedPage { page, base, name, key: plain.expose(), environment_line, note: "" };
-            return html(StatusCode::OK, &created);
+            return created_page(&caller, m.key_created, (&key, &plain), String::new());
         }
         Created::Repeated(repeat) => return caller.made(&repeat, Nav::ApiKeys, "api-keys"),
         // The policy was changed in between.
@@ -307,6 +321,7 @@ struct KeyPage {
     page: Frame,
     base: String,
     key: KeyRow,
+    may_rotate: bool,
     may_revoke: bool,
 }
 
@@ -317,9 +332,9 @@ async fn look(
 ) -> Result<Response, ApiError> {
     let key = stored(&app, &caller, &id).await?;
     let page = caller.frame(key.name.as_str(), Nav::ApiKeys)?;
-    let (base, may_revoke) = (page.base(), caller.may(Operation::ApiKeysRevoke));
+    let [may_rotate, may_revoke] = [Operation::ApiKeysRotate, Operation::ApiKeysRevoke].map(|other| caller.may(other));
     let key = KeyRow::new(key, app.clock().now(), page.m);
-    html(StatusCode::OK, &KeyPage { page, base, key, may_revoke })
+    html(StatusCode::OK, &KeyPage { base: page.base(), page, key, may_rotate, may_revoke })
 }
 
 async fn stored<O: Guarded>(app: &App, caller: &MemberWith<O>, id: &str) -> Result<ApiKey, ApiError> {
@@ -335,25 +350,57 @@ async fn ask(
     let key = stored(&app, &caller, &id).await?;
     let page = caller.frame(caller.m().revoke_key, Nav::ApiKeys)?;
     let m = page.m;
-    let facts = vec![
+    let cancel = format!("{}/api-keys/{}", page.base(), key.id);
+    html(StatusCode::OK, &Confirm::new(page, m.revoke_key_text, facts(&key, m), m.revoke, cancel))
+}
+
+/// What a page says of a key before it ends or is rotated.
+fn facts(key: &ApiKey, m: &Messages) -> Vec<Fact> {
+    vec![
         Fact::new(m.name, key.name.as_str()),
         Fact::new(m.prefix, &key.prefix),
         Fact::new(m.environment, environment_label(key.environment.known(), m)),
-    ];
-    let confirm = Confirm {
-        text: m.revoke_key_text.to_owned(),
-        facts,
-        submit: m.revoke.to_owned(),
-        cancel: format!("{}/api-keys/{}", page.base(), key.id),
-        error: String::new(),
-        typed: None,
-        page,
-    };
-    html(StatusCode::OK, &confirm)
+    ]
 }
 
-#[derive(Deserialize)]
-struct Nothing {}
+/// The form of a rotation, and why it was refused.
+fn rotate_page(
+    caller: &MemberWith<ApiKeysRotate>,
+    key: &ApiKey,
+    refusal: Option<&ApiError>,
+) -> Result<rotation::Ask, ApiError> {
+    let page = caller.frame(caller.m().rotate_key, Nav::ApiKeys)?;
+    let (m, cancel) = (page.m, format!("{}/api-keys/{}", page.base(), key.id));
+    let error = refusal.map_or("", |refusal| m.refusal(refusal));
+    Ok(rotation::Ask { facts: facts(key, m), cancel, error, page })
+}
+
+async fn ask_to_rotate(
+    State(app): State<App>,
+    caller: MemberWith<ApiKeysRotate>,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let key = stored(&app, &caller, &id).await?;
+    html(StatusCode::OK, &rotate_page(&caller, &key, None)?)
+}
+
+async fn rotate(
+    State(app): State<App>,
+    caller: MemberWith<ApiKeysRotate>,
+    Path((_, id)): Path<(String, String)>,
+    form: Form<rotation::Chosen>,
+) -> Result<Response, ApiError> {
+    let old = stored(&app, &caller, &id).await?;
+    match caller.rotate::<ApiKey>(&app, &old.id, &form, (Nav::ApiKeys, "api-keys")).await? {
+        Outcome::Done(key, plain) => {
+            let ends = app.store().api_key(&caller.org.id, &old.id).await?.and_then(rotation::end_of);
+            let m = caller.m();
+            created_page(&caller, m.key_created, (&key, &plain), rotation::note(&form, ends, m))
+        }
+        Outcome::Answered(page) => Ok(page),
+        Outcome::Refused(refusal) => html(StatusCode::FORBIDDEN, &rotate_page(&caller, &old, Some(&refusal))?),
+    }
+}
 
 async fn revoke(
     State(app): State<App>,

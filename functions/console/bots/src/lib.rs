@@ -3,8 +3,6 @@
 
 mod trusts;
 
-use std::time::Duration;
-
 use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -14,13 +12,15 @@ use serde::Deserialize;
 use shared::console::messages::Messages;
 use shared::console::page::{Confirm, Fact};
 use shared::console::roles::{self, OfferedRole};
+use shared::console::rotation::{self, CALLER_CHANGED, Outcome};
 use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, Nothing, html, see_other};
 use shared::domain::Name;
 use shared::ids::BotId;
-use shared::permissions::{ConsoleBots, Role};
+use shared::permissions::{BotsRotateKey, ConsoleBots, Guarded, Role};
 use shared::secret::Token;
-use shared::store::bots::{BotChange, Keyed, StoredBot};
-use shared::{ApiError, App, ConsoleApp};
+use shared::store::bots::{BotChange, BotKey, Keyed, StoredBot};
+use shared::store::rotation::By;
+use shared::{ApiError, App, ConsoleApp, Moment};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::trusts::TrustRow;
@@ -36,9 +36,6 @@ pub fn routes() -> OpenApiRouter<ConsoleApp> {
         .route("/console/o/{org_id}/bots/{bot_id}/delete", get(ask).post(delete))
         .merge(trusts::routes())
 }
-
-/// What somebody is told whose own roles changed while the form was under way.
-const CALLER_CHANGED: ApiError = ApiError::Conflict("Your roles have changed.");
 
 #[derive(Template)]
 #[template(path = "console/bots.html")]
@@ -134,15 +131,14 @@ async fn add(
     let (Some(name), Some(roles)) = (name, roles) else {
         return html(StatusCode::BAD_REQUEST, &form.fields.page(&caller, &errors)?);
     };
-    let by = (caller.authority(), &caller.caller);
-    match app.store().create_bot_by(by.0, org, name.as_str(), &roles, by.1, Some(&once)).await? {
+    let by = By { api_key: None, authority: caller.authority(), caller: &caller.caller, once: Some(&once) };
+    match app.store().create_bot_by(by, org, name.as_str(), &roles, None).await? {
         Keyed::Done(bot, key) => {
-            caller.confirm(&app, Some(&once), app.store().delete_bot(&bot.id, by.1)).await?;
+            caller.confirm(&app, Some(&once), app.store().delete_bot(&bot.id, by.caller)).await?;
             key_page(&caller, m.bot_added, &bot, &key, String::new(), &console.public_url(&headers))
         }
         Keyed::Repeated(repeat) => caller.made(&repeat, Nav::Bots, "bots"),
         Keyed::CallerChanged => Err(CALLER_CHANGED),
-        Keyed::NotFound => Err(ApiError::NotFound),
     }
 }
 
@@ -159,8 +155,8 @@ struct KeyPage<'a> {
 }
 
 /// The page that shows a new API key, once.
-fn key_page(
-    caller: &MemberWith<ConsoleBots>,
+fn key_page<O: Guarded>(
+    caller: &MemberWith<O>,
     title: &str,
     bot: &StoredBot,
     key: &Token,
@@ -187,6 +183,7 @@ struct BotPage {
     bot: BotFacts,
     roles: Vec<OfferedRole>,
     roles_error: String,
+    rotate_error: &'static str,
     error: &'static str,
     message: &'static str,
     trusts: Vec<TrustRow>,
@@ -196,34 +193,55 @@ struct BotFacts {
     id: String,
     name: String,
     created_at: String,
+    /// When the API key was last used.
+    last_used_at: String,
+    /// When the API key expires.
+    expires_at: String,
     /// When the previous API key ends, while it is valid.
     old_key: String,
+    old_key_last_used_at: String,
+}
+
+/// When an API key ends that was replaced.
+fn old_key(key: &BotKey, m: &Messages) -> String {
+    let until_first_use = key.rotated.as_ref().is_some_and(|rotated| rotated.until_first_use);
+    match key.expires_at {
+        Some(ends) if until_first_use => m.old_key_ends_at_first_use(ends),
+        Some(ends) => m.old_key_ends(ends),
+        None => String::new(),
+    }
 }
 
 impl BotPage {
-    async fn new(
+    async fn new<O: Guarded>(
         app: &App,
-        caller: &MemberWith<ConsoleBots>,
+        caller: &MemberWith<O>,
         bot: StoredBot,
         roles: Vec<OfferedRole>,
     ) -> Result<Self, ApiError> {
         let now = app.clock().now();
+        let uses = app.store().bot_key_uses(std::slice::from_ref(&bot)).await?;
+        let text = |at: Option<Moment>| at.map(|at| at.to_string()).unwrap_or_default();
+        let (newest, previous) = (bot.keys.first(), bot.previous_key(&uses, now));
         let trusts = app.store().trusts(&bot.id).await?;
         let trusts = trusts.into_iter().map(|trust| TrustRow::new(trust, caller.m())).collect();
         let page = caller.frame(&bot.name, Nav::Bots)?;
-        let ends = bot.keys.iter().filter_map(|key| key.expires_at).filter(|ends| now < *ends).max();
         let bot = BotFacts {
+            last_used_at: text(newest.and_then(|key| uses.of(key))),
+            expires_at: text(newest.and_then(|key| key.expires_at)),
+            old_key: previous.map(|key| old_key(key, page.m)).unwrap_or_default(),
+            old_key_last_used_at: text(previous.and_then(|key| uses.of(key))),
             id: bot.id.to_string(),
-            name: bot.name,
             created_at: bot.created_at.to_string(),
-            old_key: ends.map(|ends| page.m.old_key_ends(ends)).unwrap_or_default(),
+            name: bot.name,
         };
-        Ok(Self { base: page.base(), page, bot, roles, roles_error: String::new(), error: "", message: "", trusts })
+        let (base, roles_error) = (page.base(), String::new());
+        Ok(Self { base, page, bot, roles, roles_error, rotate_error: "", error: "", message: "", trusts })
     }
 }
 
 /// The bot in the path, if it belongs to the member's organization.
-async fn stored(app: &App, caller: &MemberWith<ConsoleBots>, id: &str) -> Result<StoredBot, ApiError> {
+async fn stored<O: Guarded>(app: &App, caller: &MemberWith<O>, id: &str) -> Result<StoredBot, ApiError> {
     let id = BotId::parse(id).ok_or(ApiError::NotFound)?;
     app.store().bot(&id).await?.filter(|bot| bot.org_id == caller.org.id).ok_or(ApiError::NotFound)
 }
@@ -290,42 +308,28 @@ async fn set_roles(
     }
 }
 
-#[derive(Deserialize)]
-struct Rotation {
-    #[serde(default)]
-    overlap: String,
-}
-
 async fn rotate(
     State(app): State<App>,
     State(console): State<Console>,
-    caller: MemberWith<ConsoleBots>,
+    caller: MemberWith<BotsRotateKey>,
     Path((_, id)): Path<(String, String)>,
     headers: HeaderMap,
-    form: Form<Rotation>,
+    form: Form<rotation::Chosen>,
 ) -> Result<Response, ApiError> {
     let bot = stored(&app, &caller, &id).await?;
-    let hours = match form.fields.overlap.as_str() {
-        "" => None,
-        "1h" => Some(1),
-        "24h" => Some(24),
-        "7d" => Some(7 * 24),
-        _ => return Err(ApiError::invalid("overlap", "is not offered")),
-    };
-    let overlap = hours.map(|hours| Duration::from_secs(hours * 60 * 60));
-    let (m, once) = (caller.m(), form.once::<ConsoleBots>()?);
-    let by = (caller.authority(), &caller.caller);
-    match app.store().rotate_bot_key_by(by.0, &bot.id, overlap, by.1, Some(&once)).await? {
-        // Not confirmed again: the transaction required the member's rights, and without the new key
-        // the bot might have none.
-        Keyed::Done(bot, key) => {
-            let ends = bot.keys.iter().find_map(|key| key.expires_at);
-            let note = ends.map(|ends| m.old_key_ends(ends)).unwrap_or_default();
+    match caller.rotate::<StoredBot>(&app, &bot.id, &form, (Nav::Bots, "bots")).await? {
+        Outcome::Done(bot, key) => {
+            let m = caller.m();
+            let note = bot.keys.get(1).map(|old| old_key(old, m)).unwrap_or_default();
             key_page(&caller, m.key_rotated, &bot, &key, note, &console.public_url(&headers))
         }
-        Keyed::Repeated(repeat) => caller.made(&repeat, Nav::Bots, "bots"),
-        Keyed::CallerChanged => Err(CALLER_CHANGED),
-        Keyed::NotFound => Err(ApiError::NotFound),
+        Outcome::Answered(page) => Ok(page),
+        Outcome::Refused(refusal) => {
+            let held = bot.roles();
+            let offered = roles::offered(caller.m(), roles::for_bots(), |role| held.contains(role));
+            let page = BotPage::new(&app, &caller, bot, offered).await?;
+            html(StatusCode::FORBIDDEN, &BotPage { rotate_error: caller.m().refusal(&refusal), ..page })
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `/console/o/{org_id}/my-tokens`: a member's own org user tokens: list, issue, revoke.
+//! `/console/o/{org_id}/my-tokens`: a member's own org user tokens: list, issue, rotate, revoke.
 //!
 //! A token that is issued here is bound to the membership and ends with it.
 
@@ -10,13 +10,12 @@ use axum::routing::get;
 use serde::Deserialize;
 use shared::console::expiry::{Expiry, Limit, Offered};
 use shared::console::messages::Messages;
-use shared::console::page::{Confirm, Fact};
-use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, html, see_other};
+use shared::console::rotation::{self, Outcome};
+use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, Nothing, html, see_other, token};
 use shared::cursor::{self, Pages};
 use shared::domain::{StateFilter, UserIdentifier};
 use shared::ids::TokenId;
 use shared::permissions::ConsoleMyTokens;
-use shared::setup::Setup;
 use shared::store::lifetimes::Limited;
 use shared::store::org_user_tokens::{Issued, Listing, Page};
 use shared::store::tokens::OrgUserToken;
@@ -28,6 +27,7 @@ pub fn routes() -> OpenApiRouter<ConsoleApp> {
     OpenApiRouter::new()
         .route("/console/o/{org_id}/my-tokens", get(list))
         .route("/console/o/{org_id}/my-tokens/issue", get(form).post(issue))
+        .route("/console/o/{org_id}/my-tokens/{token_id}/rotate", get(ask_to_rotate).post(rotate))
         .route("/console/o/{org_id}/my-tokens/{token_id}/revoke", get(ask).post(revoke))
 }
 
@@ -60,6 +60,7 @@ struct ListPage {
 struct TokenRow {
     id: String,
     prefix: String,
+    lineage: String,
     status: &'static str,
     status_label: &'static str,
     created_at: String,
@@ -72,6 +73,7 @@ impl TokenRow {
         let state = token.state(now);
         Self {
             id: token.id.to_string(),
+            lineage: rotation::lineage(token.rotated.as_ref(), token.replaces.as_ref(), m),
             prefix: token.token_prefix,
             status: state.into(),
             status_label: m.state(state),
@@ -187,17 +189,6 @@ async fn form(State(app): State<App>, caller: MemberWith<ConsoleMyTokens>) -> Re
     html(StatusCode::OK, &form_page(&caller, proposed, &limit, &Fields::default(), refusal(&caller))?)
 }
 
-#[derive(Template)]
-#[template(path = "console/token_issued.html")]
-struct IssuedPage<'a> {
-    page: Frame,
-    identifier: &'a str,
-    token: &'a str,
-    expires_at: String,
-    list: String,
-    setup: Setup,
-}
-
 async fn issue(
     State(app): State<App>,
     State(console): State<Console>,
@@ -228,15 +219,7 @@ async fn issue(
     };
     caller.confirm(&app, Some(&once), store.revoke_org_user_token(org, &token.id, by)).await?;
     let page = caller.frame(m.token_issued, Nav::MyTokens)?;
-    let issued = IssuedPage {
-        list: format!("{}/my-tokens", page.base()),
-        identifier: token.user_identifier.as_str(),
-        token: plain.expose(),
-        expires_at: text(token.expires_at),
-        setup: console.setup(&headers, plain.expose()),
-        page,
-    };
-    html(StatusCode::OK, &issued)
+    token::issued(page, (&token, &plain), (String::new(), "my-tokens"), &console, &headers)
 }
 
 /// The member's own token with this ID.
@@ -246,6 +229,48 @@ async fn own_token(app: &App, caller: &MemberWith<ConsoleMyTokens>, id: &str) ->
     token.filter(|token| token.bound_to == Some(caller.member.binding())).ok_or(ApiError::TokenNotFound)
 }
 
+/// The form of a rotation, and why it was refused.
+fn rotate_page(
+    caller: &MemberWith<ConsoleMyTokens>,
+    token: &OrgUserToken,
+    refusal: Option<&ApiError>,
+) -> Result<rotation::Ask, ApiError> {
+    let page = caller.frame(caller.m().rotate_token, Nav::MyTokens)?;
+    let (m, cancel) = (page.m, format!("{}/my-tokens", page.base()));
+    let error = refusal.map_or("", |refusal| m.refusal(refusal));
+    Ok(rotation::Ask { facts: token::facts(token, m), cancel, error, page })
+}
+
+async fn ask_to_rotate(
+    State(app): State<App>,
+    caller: MemberWith<ConsoleMyTokens>,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let token = own_token(&app, &caller, &id).await?;
+    html(StatusCode::OK, &rotate_page(&caller, &token, caller.refusal().as_ref())?)
+}
+
+async fn rotate(
+    State(app): State<App>,
+    State(console): State<Console>,
+    caller: MemberWith<ConsoleMyTokens>,
+    Path((_, id)): Path<(String, String)>,
+    headers: HeaderMap,
+    form: Form<rotation::Chosen>,
+) -> Result<Response, ApiError> {
+    let old = own_token(&app, &caller, &id).await?;
+    match caller.rotate::<OrgUserToken>(&app, &old.id, &form, (Nav::MyTokens, "my-tokens")).await? {
+        Outcome::Done(token, plain) => {
+            let ends = app.store().org_user_token(&caller.org.id, &old.id).await?.and_then(rotation::end_of);
+            let page = caller.frame(caller.m().token_rotated, Nav::MyTokens)?;
+            let note = rotation::note(&form, ends, page.m);
+            token::issued(page, (&token, &plain), (note, "my-tokens"), &console, &headers)
+        }
+        Outcome::Answered(page) => Ok(page),
+        Outcome::Refused(refusal) => html(StatusCode::FORBIDDEN, &rotate_page(&caller, &old, Some(&refusal))?),
+    }
+}
+
 async fn ask(
     State(app): State<App>,
     caller: MemberWith<ConsoleMyTokens>,
@@ -253,27 +278,8 @@ async fn ask(
 ) -> Result<Response, ApiError> {
     let token = own_token(&app, &caller, &id).await?;
     let page = caller.frame(caller.m().revoke_token, Nav::MyTokens)?;
-    let m = page.m;
-    let optional = |at: Option<Moment>, otherwise: &str| at.map_or(otherwise.to_owned(), |at| at.to_string());
-    let confirm = Confirm {
-        text: m.revoke_token_text.to_owned(),
-        facts: vec![
-            Fact::new(m.prefix, &token.token_prefix),
-            Fact::new(m.issued, token.created_at),
-            Fact::new(m.expires, optional(token.expires_at, m.not_expiring)),
-            Fact::new(m.last_used, optional(token.last_used_at, m.never_used)),
-        ],
-        submit: m.revoke.to_owned(),
-        cancel: format!("{}/my-tokens", page.base()),
-        error: String::new(),
-        typed: None,
-        page,
-    };
-    html(StatusCode::OK, &confirm)
+    html(StatusCode::OK, &token::ask_to_revoke(page, &token, "my-tokens"))
 }
-
-#[derive(Deserialize)]
-struct Nothing {}
 
 async fn revoke(
     State(app): State<App>,

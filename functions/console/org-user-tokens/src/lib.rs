@@ -1,4 +1,4 @@
-//! `/console/o/{org_id}/tokens`: org user tokens of the organization: list, issue, revoke one or all
+//! `/console/o/{org_id}/tokens`: org user tokens of the organization: list, issue, rotate, revoke one or all
 //! of a user identifier.
 
 use askama::Template;
@@ -9,13 +9,15 @@ use axum::routing::get;
 use serde::Deserialize;
 use shared::console::expiry::{Expiry, Limit, Offered};
 use shared::console::messages::Messages;
-use shared::console::page::{Confirm, Fact, Tab, state_of, tabs};
-use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, html, see_other};
+use shared::console::page::{Tab, state_of, tabs};
+use shared::console::rotation::{self, Outcome};
+use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, Nothing, html, see_other, token};
 use shared::cursor::{self, Pages};
 use shared::domain::{UserIdentifier, UserIdentifierPrefix};
 use shared::ids::{OrgId, TokenId};
-use shared::permissions::{Operation, OrgUserTokensIssue, OrgUserTokensRevoke, OrgUserTokensRevokeByUser};
-use shared::setup::Setup;
+use shared::permissions::{
+    Guarded, Operation, OrgUserTokensIssue, OrgUserTokensRevoke, OrgUserTokensRevokeByUser, OrgUserTokensRotate,
+};
 use shared::store::lifetimes::Limited;
 use shared::store::org_user_tokens::{Issued, Listing, Page, RevokeByUser};
 use shared::store::tokens::OrgUserToken;
@@ -28,6 +30,7 @@ pub fn routes() -> OpenApiRouter<ConsoleApp> {
         .route("/console/o/{org_id}/tokens", get(list))
         .route("/console/o/{org_id}/tokens/issue", get(form).post(issue))
         .route("/console/o/{org_id}/tokens/revoke-by-user", get(preview).post(revoke_by_user))
+        .route("/console/o/{org_id}/tokens/{token_id}/rotate", get(ask_to_rotate).post(rotate))
         .route("/console/o/{org_id}/tokens/{token_id}/revoke", get(ask).post(revoke))
 }
 
@@ -45,6 +48,7 @@ struct ListPage {
     prefix: String,
     may_list: bool,
     may_issue: bool,
+    may_rotate: bool,
     may_revoke: bool,
     may_see_installations: bool,
     refusal: &'static str,
@@ -58,6 +62,7 @@ struct TokenRow {
     id: String,
     identifier: String,
     prefix: String,
+    lineage: String,
     status: &'static str,
     status_label: &'static str,
     created_at: String,
@@ -72,6 +77,7 @@ impl TokenRow {
         Self {
             id: token.id.to_string(),
             identifier: token.user_identifier.as_str().to_owned(),
+            lineage: rotation::lineage(token.rotated.as_ref(), token.replaces.as_ref(), m),
             prefix: token.token_prefix,
             status: state.into(),
             status_label: m.state(state),
@@ -150,6 +156,7 @@ async fn list(
             state,
             may_list,
             may_issue: caller.may(Operation::OrgUserTokensIssue),
+            may_rotate: caller.may(Operation::OrgUserTokensRotate),
             may_revoke: caller.may(Operation::OrgUserTokensRevoke),
             may_see_installations: caller.may(Operation::InstallationsList),
             refusal: caller.refusal().map_or("", |refusal| m.refusal(&refusal)),
@@ -238,17 +245,6 @@ async fn form(State(app): State<App>, caller: MemberWith<OrgUserTokensIssue>) ->
     html(StatusCode::OK, &new.page(&caller, &limit, &Fields::default(), caller.refusal().as_ref())?)
 }
 
-#[derive(Template)]
-#[template(path = "console/token_issued.html")]
-struct IssuedPage<'a> {
-    page: Frame,
-    identifier: &'a str,
-    token: &'a str,
-    expires_at: String,
-    list: String,
-    setup: Setup,
-}
-
 async fn issue(
     State(app): State<App>,
     State(console): State<Console>,
@@ -277,15 +273,55 @@ async fn issue(
     };
     caller.confirm(&app, Some(&once), store.revoke_org_user_token(org, &token.id, by)).await?;
     let page = caller.frame(m.token_issued, Nav::Tokens)?;
-    let issued = IssuedPage {
-        list: format!("{}/tokens", page.base()),
-        identifier: token.user_identifier.as_str(),
-        token: plain.expose(),
-        expires_at: text(token.expires_at),
-        setup: console.setup(&headers, plain.expose()),
-        page,
-    };
-    html(StatusCode::OK, &issued)
+    token::issued(page, (&token, &plain), (String::new(), "tokens"), &console, &headers)
+}
+
+/// The organization's token with this ID.
+async fn stored<O: Guarded>(app: &App, caller: &MemberWith<O>, id: &str) -> Result<OrgUserToken, ApiError> {
+    let id = TokenId::parse(id).ok_or(ApiError::TokenNotFound)?;
+    app.store().org_user_token(&caller.org.id, &id).await?.ok_or(ApiError::TokenNotFound)
+}
+
+/// The form of a rotation, and why it was refused.
+fn rotate_page(
+    caller: &MemberWith<OrgUserTokensRotate>,
+    token: &OrgUserToken,
+    refusal: Option<&ApiError>,
+) -> Result<rotation::Ask, ApiError> {
+    let page = caller.frame(caller.m().rotate_token, Nav::Tokens)?;
+    let (m, cancel) = (page.m, format!("{}/tokens", page.base()));
+    let error = refusal.map_or("", |refusal| m.refusal(refusal));
+    Ok(rotation::Ask { facts: token::facts(token, m), cancel, error, page })
+}
+
+async fn ask_to_rotate(
+    State(app): State<App>,
+    caller: MemberWith<OrgUserTokensRotate>,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let token = stored(&app, &caller, &id).await?;
+    html(StatusCode::OK, &rotate_page(&caller, &token, caller.refusal().as_ref())?)
+}
+
+async fn rotate(
+    State(app): State<App>,
+    State(console): State<Console>,
+    caller: MemberWith<OrgUserTokensRotate>,
+    Path((_, id)): Path<(String, String)>,
+    headers: HeaderMap,
+    form: Form<rotation::Chosen>,
+) -> Result<Response, ApiError> {
+    let old = stored(&app, &caller, &id).await?;
+    match caller.rotate::<OrgUserToken>(&app, &old.id, &form, (Nav::Tokens, "tokens?state=all")).await? {
+        Outcome::Done(token, plain) => {
+            let ends = app.store().org_user_token(&caller.org.id, &old.id).await?.and_then(rotation::end_of);
+            let page = caller.frame(caller.m().token_rotated, Nav::Tokens)?;
+            let note = rotation::note(&form, ends, page.m);
+            token::issued(page, (&token, &plain), (note, "tokens"), &console, &headers)
+        }
+        Outcome::Answered(page) => Ok(page),
+        Outcome::Refused(refusal) => html(StatusCode::FORBIDDEN, &rotate_page(&caller, &old, Some(&refusal))?),
+    }
 }
 
 async fn ask(
@@ -293,34 +329,10 @@ async fn ask(
     caller: MemberWith<OrgUserTokensRevoke>,
     Path((_, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    let id = TokenId::parse(&id).ok_or(ApiError::TokenNotFound)?;
-    let token = app.store().org_user_token(&caller.org.id, &id).await?.ok_or(ApiError::TokenNotFound)?;
+    let token = stored(&app, &caller, &id).await?;
     let page = caller.frame(caller.m().revoke_token, Nav::Tokens)?;
-    let m = page.m;
-    let optional = |label: &str, at: Option<Moment>, otherwise: &str| match at {
-        Some(at) => Fact::time(label, at),
-        None => Fact::new(label, otherwise),
-    };
-    let confirm = Confirm {
-        text: m.revoke_token_text.to_owned(),
-        facts: vec![
-            Fact::new(m.user_identifier, token.user_identifier.as_str()),
-            Fact::new(m.prefix, &token.token_prefix),
-            Fact::time(m.issued, token.created_at),
-            optional(m.expires, token.expires_at, m.not_expiring),
-            optional(m.last_used, token.last_used_at, m.never_used),
-        ],
-        submit: m.revoke.to_owned(),
-        cancel: format!("{}/tokens", page.base()),
-        error: String::new(),
-        typed: None,
-        page,
-    };
-    html(StatusCode::OK, &confirm)
+    html(StatusCode::OK, &token::ask_to_revoke(page, &token, "tokens"))
 }
-
-#[derive(Deserialize)]
-struct Nothing {}
 
 async fn revoke(
     State(app): State<App>,

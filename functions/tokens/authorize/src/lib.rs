@@ -41,15 +41,16 @@ pub async fn handle(app: App, event: Event) -> Result<Decision, ApiError> {
     }
 }
 
-/// Authenticates a request, and updates the `last_used_at` of its token.
+/// Authenticates a request, and updates the `last_used_at` of its token or API key.
 ///
 /// # Errors
 ///
 /// 401 if the credential is not active, 503 if it cannot be checked.
 pub async fn authorize(app: &App, headers: &HeaderMap) -> Result<PrincipalView, ApiError> {
     let principal = auth::authenticate(app, headers).await?;
-    if let Principal::Holder(holder) = &principal {
-        app.store().record_use(holder.hash, &holder.token).await?;
+    match &principal {
+        Principal::Bot(bot) => app.store().record_bot_use(bot).await?,
+        Principal::Holder(holder) => app.store().record_use(holder.hash, &holder.token).await?,
     }
     Ok(PrincipalView::from(&principal))
 }
