@@ -639,8 +639,9 @@ impl Store {
             let mut transaction = self.transaction();
             let own_checks = match authority {
                 // A transaction has one write for the bot's item, whose condition says the same.
-                Authority::Bot(own, revision, _) if *own == id => {
-                    if revision != bot.revision {
+                Authority::Bot(own, revision, successor) if *own == id => {
+                    // The first use of its successor has ended the caller's key.
+                    if revision != bot.revision || successor.is_some() && !is_unused {
                         return Ok(Successor::CallerChanged);
                     }
                     0
@@ -742,14 +743,12 @@ impl Store {
                     condition = Condition::plain("attribute_not_exists(last_used_at)");
                 }
             }
-            for left in &mut held {
-                let rotated = left.rotated.take().filter(|_| left.hash != hash);
-                let is_older = bot.keys.first().is_some_and(|newest| newest.hash == hash);
-                left.rotated = is_older.then(|| Replaced {
-                    expires_at: rotated.and_then(|rotated| rotated.expires_at),
-                    until_first_use: false,
-                    ends_by: None,
-                });
+            if bot.keys.first().is_some_and(|newest| newest.hash == hash) {
+                // What is left of the pair has no successor any more.
+                for left in &mut held {
+                    let expires_at = left.rotated.take().and_then(|rotated| rotated.expires_at);
+                    left.rotated = Some(Replaced { expires_at, until_first_use: false, ends_by: None });
+                }
             }
             let values = [
                 (":keys", serde_json::to_value(&held).map_err(|_| StoreError::Defect)?),

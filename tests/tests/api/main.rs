@@ -26,6 +26,7 @@ mod console_org_user_tokens;
 mod console_overview;
 mod console_policies;
 mod console_projects;
+mod console_rotation;
 mod console_sign_in;
 mod contention;
 mod cost;
