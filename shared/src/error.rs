@@ -225,9 +225,7 @@ impl ApiError {
             | ApiError::BotNotFound
             | ApiError::UserNotFound
             | ApiError::PackageNotFound
-            | ApiError::NotOffered(_) => {
-                (StatusCode::NOT_FOUND, "NOT_FOUND")
-            }
+            | ApiError::NotOffered(_) => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             ApiError::UpstreamGone(_) => (StatusCode::GONE, "GONE"),
             ApiError::TooLarge(_) => (StatusCode::UNPROCESSABLE_ENTITY, "METADATA_TOO_LARGE"),
             ApiError::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
