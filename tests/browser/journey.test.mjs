@@ -229,6 +229,28 @@ test('key is created, clicked and revoked without script', async () => {
   await page.context().close();
 });
 
+test('key is rotated until the new one is used, without script', async () => {
+  const page = await open({ javaScriptEnabled: false });
+  await page.getByRole('link', { name: 'API Keys' }).click();
+  await page.getByRole('link', { name: 'Create Key' }).first().click();
+  await page.getByLabel('Name').fill('deploy');
+  await page.getByLabel('Production').check();
+  await page.getByRole('button', { name: 'Create' }).click();
+  const shown = async () => (await page.locator('main').innerText()).match(/tk_live_[0-9a-f]{64}/)[0];
+  const whoami = async key =>
+    (await fetch(`${running.base}/v1/whoami`, { headers: { authorization: `Bearer ${key}` } })).status;
+  const old = await shown();
+  await page.getByRole('link', { name: 'API Keys', exact: true }).first().click();
+  await page.getByRole('link', { name: 'deploy' }).click();
+  await page.getByRole('link', { name: 'Rotate' }).click();
+  await page.getByLabel('Overlap').selectOption('first-use');
+  await page.getByRole('button', { name: 'Rotate' }).click();
+  const key = await shown();
+  assert.notEqual(key, old);
+  assert.deepEqual([await whoami(old), await whoami(key), await whoami(old)], [200, 200, 401]);
+  await page.context().close();
+});
+
 test('added bot issues a token with its shown credential', async () => {
   const page = await open();
   await page.getByRole('link', { name: 'Bots', exact: true }).click();

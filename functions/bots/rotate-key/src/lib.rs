@@ -26,23 +26,18 @@ pub fn routes() -> OpenApiRouter<App> {
 #[schema(as = RotatedBotKey)]
 struct Answer {
     /// The bot.
-    #[schema(value_type = String, example = "BT01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
     bot_id: BotId,
-    /// ID of the API key.
-    #[schema(value_type = Option<String>, example = "01KAJ8M4R2X7Z9V5T3Q1N6P8WC")]
+    /// The id of the API key.
     key_id: Option<TokenId>,
     /// The API key. Returned only once. A credential is the API key and `bot_id`, joined by a colon.
     #[schema(value_type = String, example = "shisho_apikey_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1V", pattern = "^shisho_apikey_[0-9A-Za-z]{43}$")]
     api_key: ShownOnce,
-    /// When the API key expires; null means never.
-    #[schema(example = "2099-12-31T23:59:59Z")]
+    /// When the API key expires; null if it does not.
     expires_at: Option<Moment>,
-    /// ID of the API key that still works for a while; null if there is none, or it was created before
-    /// version 0.2.
-    #[schema(value_type = Option<String>, example = "01KAJ8M4R2X7Z9V5T3Q1N6P8WB")]
+    /// The id of the API key that still works for a while; null if there is none, or it was created
+    /// before version 0.2.
     previous_key_id: Option<TokenId>,
     /// When that one ends, unless the first use of the new one ends it; null if it ended at once.
-    #[schema(example = "2026-11-22T10:00:00Z")]
     previous_key_expires_at: Option<Moment>,
 }
 
