@@ -46,7 +46,7 @@ fn redacted(text: &str, base_url: &str) -> String {
     let patterns = [
         (r"\b(BT|OG|)[0-9A-HJKMNP-TV-Z]{26}\b", "<${1}id>"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "<time>"),
-        (r"\b(tg_anon|tg_org|oat|tk_live|tk_test)_[0-9A-Za-z]+…?", "<$1>"),
+        (r"\b(tg_anon|tg_org|oat|tk_live|tk_test|shisho_apikey)_[0-9A-Za-z]+…?", "<$1>"),
         (r#""[0-9A-Za-z]{8}\.\.\.""#, "<masked>"),
         (r#""iat":\d+"#, "<iat>"),
         (r#"("code": ?)"[0-9A-Z]{4}-[^"]*""#, "$1<code>"),

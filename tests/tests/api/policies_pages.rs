@@ -187,6 +187,9 @@ impl<'a> Pages<'a> {
         for query in ["", "?state=expired", "?state=revoked", "?state=all", "?prefix=bob"] {
             self.get(operation, &owner, &org.page(&format!("tokens{query}"))).await;
         }
+        let rotate = org.page(&format!("tokens/{}/rotate", token.id));
+        self.get(operation, &owner, &rotate).await;
+        self.submit(operation, 200, &owner, &rotate, &[("overlap", "24h")]).await;
         let revoke = org.page(&format!("tokens/{}/revoke", token.id));
         self.get(operation, &owner, &revoke).await;
         self.submit(operation, 303, &owner, &revoke, &[]).await;
@@ -208,6 +211,9 @@ impl<'a> Pages<'a> {
             self.submit(operation, 200, &member, &issue, &[fields]).await;
         }
         let listed = self.get(operation, &member, &list).await;
+        let rotate = path_on(&listed, &list, "/rotate");
+        self.get(operation, &member, &rotate).await;
+        self.submit(operation, 200, &member, &rotate, &[("overlap", "24h")]).await;
         let revoke = path_on(&listed, &list, "/revoke");
         self.get(operation, &member, &revoke).await;
         self.submit(operation, 303, &member, &revoke, &[]).await;
@@ -238,6 +244,9 @@ impl<'a> Pages<'a> {
         let key = service.api_key_with(&bot.credential, &expiring()).await;
         let path = format!("{list}/{}", key.id);
         self.recorder.record(operation, 200, owner.get(&path)).await;
+        let rotate = format!("{path}/rotate");
+        self.recorder.record(operation, 200, owner.get(&rotate)).await;
+        self.recorder.record(operation, 200, owner.submit(&rotate, &[("overlap", "24h")])).await;
         let revoke = format!("{path}/revoke");
         self.recorder.record(operation, 200, owner.get(&revoke)).await;
         self.recorder.record(operation, 303, owner.submit(&revoke, &[])).await;

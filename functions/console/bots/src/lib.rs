@@ -16,7 +16,7 @@ use shared::console::rotation::{self, CALLER_CHANGED, Outcome};
 use shared::console::{Console, Fields, Form, Frame, MemberWith, Nav, Nothing, html, see_other};
 use shared::domain::Name;
 use shared::ids::BotId;
-use shared::permissions::{BotsRotateKey, ConsoleBots, Guarded, Role};
+use shared::permissions::{ConsoleBots, Role};
 use shared::secret::Token;
 use shared::store::bots::{BotChange, BotKey, Keyed, StoredBot};
 use shared::store::rotation::By;
@@ -155,8 +155,8 @@ struct KeyPage<'a> {
 }
 
 /// The page that shows a new API key, once.
-fn key_page<O: Guarded>(
-    caller: &MemberWith<O>,
+fn key_page(
+    caller: &MemberWith<ConsoleBots>,
     title: &str,
     bot: &StoredBot,
     key: &Token,
@@ -213,9 +213,9 @@ fn old_key(key: &BotKey, m: &Messages) -> String {
 }
 
 impl BotPage {
-    async fn new<O: Guarded>(
+    async fn new(
         app: &App,
-        caller: &MemberWith<O>,
+        caller: &MemberWith<ConsoleBots>,
         bot: StoredBot,
         roles: Vec<OfferedRole>,
     ) -> Result<Self, ApiError> {
@@ -241,7 +241,7 @@ impl BotPage {
 }
 
 /// The bot in the path, if it belongs to the member's organization.
-async fn stored<O: Guarded>(app: &App, caller: &MemberWith<O>, id: &str) -> Result<StoredBot, ApiError> {
+async fn stored(app: &App, caller: &MemberWith<ConsoleBots>, id: &str) -> Result<StoredBot, ApiError> {
     let id = BotId::parse(id).ok_or(ApiError::NotFound)?;
     app.store().bot(&id).await?.filter(|bot| bot.org_id == caller.org.id).ok_or(ApiError::NotFound)
 }
@@ -311,7 +311,7 @@ async fn set_roles(
 async fn rotate(
     State(app): State<App>,
     State(console): State<Console>,
-    caller: MemberWith<BotsRotateKey>,
+    caller: MemberWith<ConsoleBots>,
     Path((_, id)): Path<(String, String)>,
     headers: HeaderMap,
     form: Form<rotation::Chosen>,
