@@ -18,7 +18,7 @@ use crate::permissions::Guarded;
 use crate::rotate_request::ROTATED_MEANWHILE;
 use crate::secret::Token;
 use crate::store::rotation::{By, Found, MAX_OVERLAP, Rotate, Rotation, Successor};
-use crate::store::tokens::{Replaces, Rotated, StoredToken};
+use crate::store::tokens::{Replaces, Rotated};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -63,8 +63,9 @@ pub struct Ask {
 /// What a form has done.
 #[derive(Debug)]
 pub enum Outcome<T> {
-    /// The successor. The plain token is returned only here.
-    Done(Box<T>, Token),
+    /// The successor, whose plain token is returned only here, and when the old one ends. `None` if that
+    /// has ended.
+    Done(Box<T>, Token, Option<Moment>),
     /// It was sent before: the page that says what was made.
     Answered(Response),
     /// It was refused, for a reason that the form shows.
@@ -95,10 +96,11 @@ impl<O: Guarded> MemberWith<O> {
                     Found::Conflict => return Err(ROTATED_MEANWHILE),
                 };
                 let rotation = Rotation { overlap, until_first_use, expires_at: T::expires_at(&old) };
+                let ends = rotation.end_of_old(app.clock().now(), rotation.expires_at);
                 let by = By { api_key: None, authority: self.authority(), caller: &self.caller, once: Some(&once) };
                 match T::rotate(app.store(), old, rotation, by).await? {
                     // Not confirmed again: the transaction required the member's rights.
-                    Successor::Done(token, plain) => return Ok(Outcome::Done(token, plain)),
+                    Successor::Done(token, plain) => return Ok(Outcome::Done(token, plain, ends)),
                     Successor::Repeated(repeat) => return self.made(&repeat, here, list).map(Outcome::Answered),
                     Successor::NotFound => return Err(T::NOT_FOUND),
                     Successor::Conflict => return Err(ROTATED_MEANWHILE),
@@ -110,15 +112,6 @@ impl<O: Guarded> MemberWith<O> {
         };
         self.record_refusal(app).await?;
         Ok(Outcome::Refused(refusal))
-    }
-}
-
-/// When a token ends that was rotated. `None` if it has ended.
-pub fn end_of(old: impl Into<StoredToken>) -> Option<Moment> {
-    match old.into() {
-        StoredToken::ApiKey(key) if key.revoked_at.is_none() => key.expires_at,
-        StoredToken::OrgUser(token) if token.revoked_at.is_none() => token.expires_at,
-        _ => None,
     }
 }
 

@@ -58,7 +58,7 @@ pub struct Rotation {
 
 impl Rotation {
     /// When the old token ends, which expired at `before` until now. `None` if at once.
-    pub(super) fn end_of_old(&self, now: Moment, before: Option<Moment>) -> Option<Moment> {
+    pub(crate) fn end_of_old(&self, now: Moment, before: Option<Moment>) -> Option<Moment> {
         let end = now.plus(self.overlap);
         (!self.overlap.is_zero()).then(|| before.map_or(end, |before| before.min(end)))
     }

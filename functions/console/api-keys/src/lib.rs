@@ -392,8 +392,7 @@ async fn rotate(
 ) -> Result<Response, ApiError> {
     let old = stored(&app, &caller, &id).await?;
     match caller.rotate::<ApiKey>(&app, &old.id, &form, (Nav::ApiKeys, "api-keys")).await? {
-        Outcome::Done(key, plain) => {
-            let ends = app.store().api_key(&caller.org.id, &old.id).await?.and_then(rotation::end_of);
+        Outcome::Done(key, plain, ends) => {
             let m = caller.m();
             created_page(&caller, m.key_created, (&key, &plain), rotation::note(&form, ends, m))
         }

@@ -318,7 +318,7 @@ async fn rotate(
 ) -> Result<Response, ApiError> {
     let bot = stored(&app, &caller, &id).await?;
     match caller.rotate::<StoredBot>(&app, &bot.id, &form, (Nav::Bots, "bots")).await? {
-        Outcome::Done(bot, key) => {
+        Outcome::Done(bot, key, _) => {
             let m = caller.m();
             let note = bot.keys.get(1).map(|old| old_key(old, m)).unwrap_or_default();
             key_page(&caller, m.key_rotated, &bot, &key, note, &console.public_url(&headers))

@@ -260,8 +260,7 @@ async fn rotate(
 ) -> Result<Response, ApiError> {
     let old = own_token(&app, &caller, &id).await?;
     match caller.rotate::<OrgUserToken>(&app, &old.id, &form, (Nav::MyTokens, "my-tokens")).await? {
-        Outcome::Done(token, plain) => {
-            let ends = app.store().org_user_token(&caller.org.id, &old.id).await?.and_then(rotation::end_of);
+        Outcome::Done(token, plain, ends) => {
             let page = caller.frame(caller.m().token_rotated, Nav::MyTokens)?;
             let note = rotation::note(&form, ends, page.m);
             token::issued(page, (&token, &plain), (note, "my-tokens"), &console, &headers)

@@ -313,8 +313,7 @@ async fn rotate(
 ) -> Result<Response, ApiError> {
     let old = stored(&app, &caller, &id).await?;
     match caller.rotate::<OrgUserToken>(&app, &old.id, &form, (Nav::Tokens, "tokens?state=all")).await? {
-        Outcome::Done(token, plain) => {
-            let ends = app.store().org_user_token(&caller.org.id, &old.id).await?.and_then(rotation::end_of);
+        Outcome::Done(token, plain, ends) => {
             let page = caller.frame(caller.m().token_rotated, Nav::Tokens)?;
             let note = rotation::note(&form, ends, page.m);
             token::issued(page, (&token, &plain), (note, "tokens"), &console, &headers)
