@@ -7,6 +7,8 @@
 //! | is this token active? | `GetItem` [`token`], strongly consistent | 1 unit |
 //! | is there a connection to DynamoDB? (in init) | `GetItem` [`nothing`], which does not exist | half a unit |
 //! | is this bot credential valid? | `GetItem` [`bot`], strongly consistent | 1 unit |
+//! | until its successor is used, is this bot credential valid? | also `GetItem` [`token`] of the newer API key | 2 units |
+//! | when was this bot's API key used? | `UpdateItem` [`token`], every 5 minutes and process | 1 unit |
 //! | may this job still act as its bot? | `GetItem` [`bot`] and [`trust`], in parallel | 2 units |
 //! | which trusts does this bot have? | `Query` [`trusts`] | the list, at most 20 |
 //! | was this ID token exchanged before? | a condition on [`exchanged_id_token`] | part of the write |
