@@ -375,3 +375,24 @@ async fn owner_who_was_cut_off_meanwhile_gives_no_rights() {
     let removed = owner.submit(&org.page("bots/add"), &[("name", "ci"), MANAGER]).await;
     assert_eq!((removed.status.as_u16(), removed.header("location")), (303, "/console/sign-in"));
 }
+
+#[tokio::test]
+async fn page_shows_when_the_key_was_used_and_until_when_the_old_one_works() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, owner, bot) = page_and_bot(&service).await;
+    let page = async || owner.get(&org.page(&format!("bots/{}", bot.id))).await.text;
+    service.clock.advance(Duration::from_secs(360));
+    assert!(!page().await.contains("2026-11-21T10:06:00Z"));
+    assert_eq!(service.whoami(&bot.credential).await.status, 200);
+    assert!(page().await.contains("2026-11-21T10:06:00Z"));
+    let rotated = owner.submit(&org.page(&format!("bots/{}/rotate", bot.id)), &[("overlap", "first-use")]).await;
+    let (new, said) =
+        (credential_on(&rotated, &bot.id), "The old API key ends when the new one is used, or at 2026-11-28");
+    assert!(rotated.text.contains(said), "{}", rotated.text);
+    let shown = page().await;
+    assert!(shown.contains(said) && shown.contains("Never used"), "{shown}");
+    assert_eq!(service.whoami(&new.credential).await.status, 200);
+    let shown = page().await;
+    assert!(!shown.contains("The old API key") && !shown.contains("Never used"), "{shown}");
+    assert_eq!(service.whoami(&bot.credential).await.status, 401);
+}
