@@ -7,7 +7,6 @@ use clap::builder::{NonEmptyStringValueParser, PossibleValue, PossibleValuesPars
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::{Span, SpanRelativeTo};
-use shared::Moment;
 use shared::domain::{LeakPolicy, Name, Notify, Plan};
 use shared::email::EmailAddress;
 use shared::ids::{BotId, MemberId, OrgId, TrustId};
