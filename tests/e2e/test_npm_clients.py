@@ -1,4 +1,5 @@
-"""npm, pnpm, yarn 1, yarn 4 and bun install scoped and unscoped packages through our service."""
+"""npm, pnpm, yarn 1, yarn 4 and bun install scoped and unscoped packages through our service, in the
+ways that are theirs alone."""
 
 from typing import Any
 
@@ -7,34 +8,11 @@ import pytest
 from clients import NPM_CLIENTS, Npm, NpmBefore, OwnHost
 from conftest import contains_token
 from fixtures import APP, PLAIN, SCOPED
-from flows import MakeClient, Person, assert_installed, assert_logged, life_of_a_token
+from flows import MakeClient, Person, assert_installed, assert_logged
 from service import Service, call
 from upstreams import ScatteredFiles, Verdaccio
 
 each_client = pytest.mark.parametrize("kind", NPM_CLIENTS, ids=lambda kind: kind.name)
-
-
-@each_client
-def test_token_installs_until_revoked_and_a_new_token_installs_again(
-    service: Service, base: str, make_client: MakeClient, kind: type[Any], person: Person
-) -> None:
-    life_of_a_token(service, base, make_client, kind, person)
-
-
-@each_client
-def test_registry_at_its_own_host_installs_and_is_logged(
-    service: Service, own_hosts: dict[str, OwnHost], make_client: MakeClient, kind: type[Any], person: Person
-) -> None:
-    client = make_client(kind)
-    client.require()
-    alice = service.issue(person("alice"))
-    client.configure(own_hosts["npm"], alice.token)
-    client.install().ok()
-    assert_installed(client)
-    assert_logged(service, alice, client, client.logged_commands[0])
-    client.forget()
-    client.install_locked().ok()
-    assert_installed(client)
 
 
 @each_client
