@@ -23,8 +23,10 @@ pub fn string_value(raw: &RawValue) -> Option<Cow<'_, str>> {
 /// A replaced part of a document.
 #[derive(Debug)]
 pub struct Edit {
-    at: Range<usize>,
-    new: String,
+    /// Which bytes of the document are replaced.
+    pub at: Range<usize>,
+    /// By what.
+    pub new: String,
 }
 
 /// A document with some of its parts replaced.
@@ -35,7 +37,7 @@ pub struct Spliced {
 }
 
 impl Spliced {
-    /// Applies edits of [`replacing`] to their document.
+    /// Applies edits to their document. They must be in order and must not overlap.
     pub fn new(whole: Vec<u8>, edits: Vec<Edit>) -> Self {
         Self { whole, edits }
     }
@@ -70,14 +72,22 @@ impl From<Vec<u8>> for Spliced {
 }
 
 /// Edits that replace these strings. They must be slices of the document and must not overlap.
-pub fn replacing(whole: &str, strings: Vec<(&RawValue, String)>) -> Vec<Edit> {
+pub fn replacing<'a>(whole: &str, strings: impl IntoIterator<Item = (&'a RawValue, String)>) -> Vec<Edit> {
     let edit = |(raw, new): (&RawValue, String)| {
         let start = raw.get().as_ptr() as usize - whole.as_ptr() as usize;
-        Edit { at: start..start + raw.get().len(), new: serde_json::Value::String(new).to_string() }
+        Edit { at: start..start + raw.get().len(), new: quoted(&new) }
     };
     let mut edits: Vec<Edit> = strings.into_iter().map(edit).collect();
     edits.sort_by_key(|edit| edit.at.start);
     edits
+}
+
+/// A JSON string with this value.
+fn quoted(value: &str) -> String {
+    // Looks at all bytes, since processors do that several at a time.
+    let is_escaped = |c: u8| c < b' ' || matches!(c, b'"' | b'\\');
+    let is_plain = !value.bytes().fold(false, |any, c| any | is_escaped(c));
+    if is_plain { ["\"", value, "\""].concat() } else { serde_json::Value::from(value).to_string() }
 }
 
 #[cfg(test)]

@@ -82,6 +82,11 @@ impl Upstream {
         self.0.as_str()
     }
 
+    /// Its scheme, host and port.
+    pub fn origin(&self) -> &str {
+        &self.0[..Position::BeforePath]
+    }
+
     /// The URL for a path below the base URL. The path must be percent-encoded.
     pub fn join(&self, path: &str) -> Url {
         let mut url = self.0.clone();
@@ -99,14 +104,8 @@ impl Upstream {
     /// The path of this URL relative to the base URL, still percent-encoded. `None` if the URL is
     /// not below it.
     pub fn path_below<'a>(&self, url: &'a Url) -> Option<&'a str> {
-        self.path_on_host(url)?;
-        url.path().strip_prefix(self.0.path())
-    }
-
-    /// The path of this URL, if it has the same scheme, host and port, and no query.
-    pub fn path_on_host<'a>(&self, url: &'a Url) -> Option<&'a str> {
-        let is_same = url[..Position::BeforePath] == self.0[..Position::BeforePath];
-        (is_same && url.query().is_none()).then(|| url.path())
+        let is_same = url[..Position::BeforePath] == *self.origin() && url.query().is_none();
+        url.path().strip_prefix(self.0.path()).filter(|_| is_same)
     }
 }
 

@@ -132,7 +132,7 @@ impl Places<'_> {
             let place = self.place(package, &version, &string_value(written)?)?;
             Some((written, place))
         });
-        replacing(body, places.collect())
+        replacing(body, places)
     }
 
     /// The URL of a version's file at this registry. `None` for invalid versions; clients skip

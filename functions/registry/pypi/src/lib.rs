@@ -1,5 +1,6 @@
 //! `/pypi/`: a read-only simple index of Python packages in front of an upstream index.
 
+pub mod link;
 pub mod page;
 pub mod path;
 
@@ -21,6 +22,7 @@ use url::Url;
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::link::Link;
 use crate::page::Format;
 use crate::path::{File, FilePath, Place, Places, Project, Resource};
 
@@ -120,8 +122,8 @@ async fn project(pypi: &Pypi<'_>, project: &Project) -> Result<Response, ApiErro
     let upstream = pypi.upstream()?;
     // The upstream may send one tag for HTML and JSON.
     let variant = Variant::of(&[&root, &settings.pypi_file_hosts.join(","), upstream.as_str(), wanted(headers)]);
-    let places = Places { upstream, hosts: &settings.pypi_file_hosts, root: &root };
-    pypi.page(&project.path(), variant, |name, url| places.for_callers(project, name, url)).await
+    let places = Places::new(project, upstream, &settings.pypi_file_hosts, &root);
+    pypi.page(&project.path(), variant, |name, link| places.for_callers(name, link)).await
 }
 
 /// Download a file of a Python project
@@ -196,12 +198,12 @@ impl Pypi<'_> {
         &self,
         path: &str,
         variant: Variant,
-        place: impl Fn(&str, &Url) -> String,
+        place: impl Fn(&str, &Link<'_>) -> String,
     ) -> Result<Response, ApiError> {
         let (url, accept) = (self.upstream()?.join(path), wanted(&self.0.parts.headers));
         let rewrite = |Document { url, content_type, body, .. }: Document| {
             let format = Format::of(&content_type).ok_or(UNREADABLE)?;
-            Ok((format.content_type(), format.rewritten(body, &url, place).map_err(unreadable)?))
+            Ok((format.content_type(), format.rewritten(body, url, place).map_err(unreadable)?))
         };
         self.0.metadata(url, accept, variant, rewrite).await
     }
@@ -211,7 +213,7 @@ impl Pypi<'_> {
         let page =
             self.0.app.registries.fetch_document(self.upstream()?.join(&file.project.path()), JSON_OR_HTML).await?;
         let format = Format::of(&page.content_type).ok_or(UNREADABLE)?;
-        let place = format.place_of(&file.name, &page.body, &page.url).map_err(unreadable)?;
+        let place = format.place_of(&file.name, &page.body, page.url).map_err(unreadable)?;
         Ok(file.beside(&place.ok_or(ApiError::PackageNotFound)?))
     }
 }

@@ -1,16 +1,19 @@
 //! Rewrites the file URLs in a project page, in HTML (PEP 503) or JSON (PEP 691). Every other byte
 //! stays unchanged, including hashes and `data-` attributes.
 
+use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
+use std::ops::Range;
 
 use html_escape::decode_html_entities;
 use lol_html::html_content::Element;
 use lol_html::{HtmlRewriter, Settings, element};
-use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::registry::splice::{Edit, Spliced, replacing, string_value};
 use url::Url;
+
+use crate::link::{Base, Link};
 
 /// Why a page cannot be parsed.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +59,8 @@ impl Format {
         }
     }
 
-    /// Replaces each file URL by the result of `place`, which gets the file name and URL. `base` is
-    /// the URL of the page.
+    /// Replaces each file URL by the result of `place`, which gets the file name and the link. `url`
+    /// is that of the page.
     ///
     /// # Errors
     ///
@@ -65,17 +68,15 @@ impl Format {
     pub fn rewritten(
         self,
         body: Vec<u8>,
-        base: &Url,
-        place: impl Fn(&str, &Url) -> String,
+        url: Url,
+        place: impl Fn(&str, &Link<'_>) -> String,
     ) -> Result<Spliced, Unreadable> {
-        let text = str::from_utf8(&body)?;
-        match self {
-            Format::Html => Ok(in_html(text, base, |url| Some(place(&last_part(url), url)))?.into()),
-            Format::Json => {
-                let edits = in_json(text, base, place)?;
-                Ok(Spliced::new(body, edits))
-            }
-        }
+        let (text, base) = (str::from_utf8(&body)?, Base::new(url));
+        let edits = match self {
+            Format::Html => in_html(text, base, |link| Some(place(&link.file_name(), link)))?,
+            Format::Json => in_json(text, &base, place)?,
+        };
+        Ok(Spliced::new(body, edits))
     }
 
     /// The URL of the file with this name in a project page.
@@ -83,33 +84,30 @@ impl Format {
     /// # Errors
     ///
     /// If the body is not such a page.
-    pub fn place_of(self, name: &str, body: &[u8], base: &Url) -> Result<Option<Url>, Unreadable> {
-        let body = str::from_utf8(body)?;
+    pub fn place_of(self, name: &str, body: &[u8], url: Url) -> Result<Option<Url>, Unreadable> {
+        let (body, base) = (str::from_utf8(body)?, Base::new(url));
         match self {
             Format::Html => {
                 let found = RefCell::new(None);
-                in_html(body, base, |url| {
-                    if last_part(url) == name {
-                        found.borrow_mut().get_or_insert_with(|| url.clone());
+                in_html(body, base, |link| {
+                    if link.file_name() == name {
+                        found.borrow_mut().get_or_insert_with(|| link.to_url());
                     }
                     None
                 })?;
-                Ok(found.into_inner())
+                Ok(found.into_inner().flatten())
             }
             Format::Json => {
                 let files = Page::read(body)?;
-                let places = files.iter().filter_map(|file| Some((file, joined(base, &string_value(file.url)?)?)));
-                let mut named = places.filter(|(file, url)| file.name(url) == name);
-                Ok(named.next().map(|(_, url)| url))
+                let mut places = files.iter().filter_map(|file| {
+                    let written = string_value(file.url)?;
+                    let link = base.link(&written).filter(|link| file.name(link) == name)?;
+                    link.to_url()
+                });
+                Ok(places.next())
             }
         }
     }
-}
-
-/// The last path segment of a URL, which is the file name in HTML pages.
-pub fn last_part(url: &Url) -> String {
-    let last = url.path().rsplit('/').next().unwrap_or_default();
-    percent_decode_str(last).decode_utf8_lossy().into_owned()
 }
 
 /// The parsed part of a JSON page: the raw file URLs.
@@ -128,61 +126,88 @@ impl<'a> Page<'a> {
 
 #[derive(Deserialize)]
 struct File<'a> {
-    filename: Option<String>,
+    #[serde(borrow)]
+    filename: Option<Text<'a>>,
     #[serde(borrow)]
     url: &'a RawValue,
 }
 
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 impl File<'_> {
     /// The file name. In JSON the URL need not end in it.
-    fn name(&self, url: &Url) -> String {
-        self.filename.clone().unwrap_or_else(|| last_part(url))
+    fn name<'a>(&'a self, link: &'a Link<'_>) -> Cow<'a, str> {
+        match &self.filename {
+            Some(Text(name)) => Cow::Borrowed(name),
+            None => link.file_name(),
+        }
     }
 }
 
-fn in_json(body: &str, base: &Url, place: impl Fn(&str, &Url) -> String) -> Result<Vec<Edit>, Unreadable> {
+fn in_json(body: &str, base: &Base, place: impl Fn(&str, &Link<'_>) -> String) -> Result<Vec<Edit>, Unreadable> {
     let files = Page::read(body)?;
     let places = files.iter().filter_map(|file| {
-        let url = joined(base, &string_value(file.url)?)?;
-        Some((file.url, place(&file.name(&url), &url)))
+        let written = string_value(file.url)?;
+        let link = base.link(&written)?;
+        Some((file.url, place(&file.name(&link), &link)))
     });
-    Ok(replacing(body, places.collect()))
+    Ok(replacing(body, places))
 }
 
-/// Replaces each link by the result of `place`, if any.
-fn in_html(body: &str, base: &Url, place: impl Fn(&Url) -> Option<String>) -> Result<Vec<u8>, Unreadable> {
-    let mut rewritten = Vec::with_capacity(body.len() + body.len() / 4);
-    let (page, base) = (base, OnceCell::new());
+/// Replaces each link by the result of `place`, if any. Nothing is written: the rewriter only finds
+/// where the links are.
+fn in_html(body: &str, page: Base, place: impl Fn(&Link<'_>) -> Option<String>) -> Result<Vec<Edit>, Unreadable> {
+    let (edits, base) = (RefCell::new(Vec::new()), OnceCell::new());
     let set_base = |element: &mut Element<'_, '_>| {
-        let url = element.get_attribute("href").and_then(|href| joined(page, &decode_html_entities(&href)));
-        if let Some(url) = url {
+        let written = href(body, element).map(|at| decode_html_entities(&body[at]));
+        if let Some(url) = written.and_then(|written| page.link(&written)?.to_url()) {
             // Only the first `base` element applies.
-            let _ = base.set(url);
+            let _ = base.set(Base::new(url));
         }
         // Rewritten URLs are absolute, and clients follow no others.
-        element.remove();
+        edits.borrow_mut().push(Edit { at: element.source_location().bytes(), new: String::new() });
         Ok(())
     };
     let set_place = |element: &mut Element<'_, '_>| {
-        let url = element
-            .get_attribute("href")
-            .and_then(|href| joined(base.get().unwrap_or(page), &decode_html_entities(&href)));
-        if let Some(place) = url.and_then(|url| place(&url)) {
-            element.set_attribute("href", &place.replace('&', "&amp;"))?;
+        let Some(at) = href(body, element) else { return Ok(()) };
+        let written = decode_html_entities(&body[at.clone()]);
+        if let Some(place) = base.get().unwrap_or(&page).link(&written).and_then(|link| place(&link)) {
+            edits.borrow_mut().push(Edit { at: with_quotes(body, at), new: quoted(&place) });
         }
         Ok(())
     };
     let settings = Settings::new()
         .append_element_content_handler(element!("base[href]", set_base))
         .append_element_content_handler(element!("a[href]", set_place));
-    let mut rewriter = HtmlRewriter::new(settings, |piece: &[u8]| rewritten.extend_from_slice(piece));
+    let mut rewriter = HtmlRewriter::new(settings, |_: &[u8]| ());
     rewriter.write(body.as_bytes())?;
     rewriter.end()?;
-    Ok(rewritten)
+    Ok(edits.into_inner())
 }
 
-fn joined(base: &Url, url: &str) -> Option<Url> {
-    base.join(url.trim()).ok()
+/// Where the value of an element's `href` is. `None` if it has no value.
+fn href(body: &str, element: &Element<'_, '_>) -> Option<Range<usize>> {
+    let is_href = |name: Range<usize>| body[name].eq_ignore_ascii_case("href");
+    let mut attributes = element.attributes().iter();
+    let href = attributes.find(|each| each.name_source_location().is_some_and(|name| is_href(name.bytes())))?;
+    Some(href.value_source_location()?.bytes())
+}
+
+/// Where the value of an attribute is with its quotes, if it has any.
+fn with_quotes(body: &str, value: Range<usize>) -> Range<usize> {
+    let is_quoted = body[..value.start].ends_with(['"', '\'']);
+    value.start - usize::from(is_quoted)..value.end + usize::from(is_quoted)
+}
+
+/// The value of an attribute that is this URL.
+fn quoted(url: &str) -> String {
+    let escaped = if url.contains(['&', '"']) {
+        Cow::Owned(url.replace('&', "&amp;").replace('"', "&quot;"))
+    } else {
+        Cow::Borrowed(url)
+    };
+    ["\"", &escaped, "\""].concat()
 }
 
 #[cfg(test)]
@@ -192,8 +217,9 @@ mod tests {
     const BASE: &str = "https://index.example.com/simple/a/";
 
     fn rewritten(format: Format, body: &str) -> String {
-        let place = |_: &str, url: &Url| format!("<{}>", url.as_str().trim_start_matches("https://"));
-        let page = format.rewritten(body.into(), &Url::parse(BASE).unwrap(), place).unwrap();
+        let place =
+            |_: &str, link: &Link<'_>| format!("<{}>", link.to_url().unwrap().as_str().trim_start_matches("https://"));
+        let page = format.rewritten(body.into(), Url::parse(BASE).unwrap(), place).unwrap();
         String::from_utf8(page.concat()).unwrap()
     }
 
@@ -211,6 +237,26 @@ mod tests {
         let after =
             of("\"<index.example.com/packages/a-1.0.tar.gz#sha256=0&amp;1>\"", "\"<files.example.com/a-1.0+cpu.zip>\"");
         assert_eq!(rewritten(Format::Html, &before), after);
+    }
+
+    #[test]
+    fn links_are_rewritten_however_their_attribute_is_written() {
+        let of = |one: &str| {
+            let before = format!("<p><A class=x\n  {one}\t data-yanked='a \"b\"'  >a</A ><!-- <a href='c'> --></p>");
+            rewritten(Format::Html, &before).replace(" data-yanked='a \"b\"'  >a</A ><!-- <a href='c'> --></p>", "")
+        };
+        let after = |attribute: &str| format!("<p><A class=x\n  {attribute}\"<index.example.com/a-1.0.zip>\"\t");
+        for (attribute, start) in [
+            ("href=/a-1.0.zip", "href="),
+            ("HREF = '/a-1.0.zip'", "HREF = "),
+            ("href=\"/&#97;-1.0.zip\" href=b", "href="),
+        ] {
+            let rest = if attribute.ends_with('b') { " href=b\t" } else { "\t" };
+            assert_eq!(of(attribute), after(start).replace('\t', rest));
+        }
+        for page in ["<a href>a</a>", "<a href=>a</a>", "<a name=\"href\">a</a>", "<link href=\"a\"><a"] {
+            assert_eq!(rewritten(Format::Html, page), page);
+        }
     }
 
     #[test]
@@ -248,16 +294,16 @@ mod tests {
                 "https://index.example.com/blob/1",
             ),
         ] {
-            let found = format.place_of("a-1.0.zip", page.as_bytes(), &base).unwrap();
+            let found = format.place_of("a-1.0.zip", page.as_bytes(), base.clone()).unwrap();
             assert_eq!(found, Some(Url::parse(place).unwrap()), "{page}");
-            assert_eq!(format.place_of("a-1.1.zip", page.as_bytes(), &base).unwrap(), None);
+            assert_eq!(format.place_of("a-1.1.zip", page.as_bytes(), base.clone()).unwrap(), None);
         }
     }
 
     #[test]
     fn malformed_pages_are_refused() {
         for body in ["", "{}", "[]", r#"{"files":{}}"#, r#"{"files":[{}]}"#] {
-            let rewritten = Format::Json.rewritten(body.into(), &Url::parse(BASE).unwrap(), |_, url| url.to_string());
+            let rewritten = Format::Json.rewritten(body.into(), Url::parse(BASE).unwrap(), |name, _| name.to_owned());
             assert!(rewritten.is_err(), "{body}");
         }
         assert_eq!(Format::of("text/html"), Some(Format::Html));

@@ -1,10 +1,14 @@
 //! The paths of a simple index, and the file names of Python packages.
 
+use std::iter;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use shared::domain::Ecosystem;
 use shared::registry::upstream::Upstream;
 use shared::secret::Token;
 use url::Url;
+
+use crate::link::{Link, is_plain, is_plain_segment};
 
 /// Characters percent-encoded in a path segment.
 const ENCODED: &AsciiSet =
@@ -122,6 +126,19 @@ impl Project {
     pub fn path(&self) -> String {
         format!("{}/", self.0)
     }
+
+    /// Whether this is a spelling of its name: whether it would be this one when normalized.
+    fn is_spelled(&self, spelling: &str) -> bool {
+        let (mut rest, mut last) = (self.0.bytes(), 0);
+        for c in spelling.bytes() {
+            let c = if matches!(c, b'_' | b'.') { b'-' } else { c.to_ascii_lowercase() };
+            if (c, last) != (b'-', b'-') && rest.next() != Some(c) {
+                return false;
+            }
+            last = c;
+        }
+        rest.next().is_none()
+    }
 }
 
 /// A file of a project, or its companion.
@@ -142,22 +159,7 @@ impl File {
     pub fn parse(project: &Project, name: &str) -> Option<Self> {
         let companion = COMPANIONS.into_iter().find(|companion| name.ends_with(companion));
         let name = name.strip_suffix(companion.unwrap_or_default())?;
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "-._+!~".contains(c);
-        if name.len() > LONGEST || !name.chars().all(allowed) {
-            return None;
-        }
-        let in_lower_case = name.to_ascii_lowercase();
-        let extension = EXTENSIONS.into_iter().find(|extension| in_lower_case.ends_with(extension))?;
-        let stem = &name[..name.len() - extension.len()];
-        // The project name, in any spelling, may contain hyphens.
-        let mut hyphens = stem.match_indices('-').map(|(at, _)| at);
-        let end = hyphens.find(|at| Ecosystem::Pypi.normalized(&stem[..*at]) == project.0)?;
-        let rest = &stem[end + 1..];
-        let version = match extension {
-            ".whl" | ".egg" => rest.split('-').next().unwrap_or_default(),
-            _ => rest,
-        };
-        let version = Some(version).filter(|version| !version.is_empty())?.to_owned();
+        let version = version_in(project, name)?.to_owned();
         Some(Self { project: project.clone(), version, name: name.to_owned(), companion })
     }
 
@@ -170,6 +172,27 @@ impl File {
         }
         place
     }
+}
+
+/// The version in the name of a file of this project.
+fn version_in<'a>(project: &Project, name: &'a str) -> Option<&'a str> {
+    if name.len() > LONGEST || !name.bytes().all(is_plain) {
+        return None;
+    }
+    let start = |extension: &str| {
+        let start = name.len().checked_sub(extension.len())?;
+        name.as_bytes()[start..].eq_ignore_ascii_case(extension.as_bytes()).then_some(start)
+    };
+    let (extension, end) = EXTENSIONS.into_iter().find_map(|extension| Some((extension, start(extension)?)))?;
+    let stem = &name[..end];
+    // The project name, in any spelling, may contain hyphens.
+    let mut hyphens = stem.match_indices('-').map(|(at, _)| at);
+    let rest = &stem[hyphens.find(|at| project.is_spelled(&stem[..*at]))? + 1..];
+    let version = match extension {
+        ".whl" | ".egg" => rest.split('-').next().unwrap_or_default(),
+        _ => rest,
+    };
+    Some(version).filter(|version| !version.is_empty())
 }
 
 /// A file and its location, parsed from a path.
@@ -208,66 +231,63 @@ impl Place {
 /// Maps file URLs of the upstream to those of this index.
 #[derive(Debug)]
 pub struct Places<'a> {
-    /// The upstream index.
-    pub upstream: &'a Upstream,
-    /// The other configured file hosts.
-    pub hosts: &'a [String],
-    /// The URL of `/pypi/files/` as callers see it.
-    pub root: &'a str,
+    project: &'a Project,
+    /// The URL of the project's files as callers see it.
+    root: String,
+    /// The origins that file URLs name by a path segment.
+    known: Vec<(String, &'a str)>,
 }
 
-impl Places<'_> {
-    /// The URL at this index of the file with this name and upstream URL. Keeps the fragment, which
-    /// has the hash.
-    pub fn for_callers(&self, project: &Project, name: &str, url: &Url) -> String {
-        let known = match self.upstream.path_on_host(url) {
-            Some(path) => Some((UPSTREAM, path)),
-            None => self.known_host(url).map(|host| (host, url.path())),
-        };
-        let place = known.map(|(host, path)| format!("{host}{path}"));
-        // Only if the path parses back to the same location. Otherwise the file is looked up in the
-        // metadata; an invalid file name is not found there either, and clients skip it.
-        let place = place.filter(|place| {
-            if self.is_plainly(project, name, known) {
-                return true;
+impl<'a> Places<'a> {
+    /// The places of a project's files. They are at the upstream index or at other configured
+    /// `hosts`; callers see them below `root`, the URL of `/pypi/files/`.
+    pub fn new(project: &'a Project, upstream: &'a Upstream, hosts: &'a [String], root: &str) -> Self {
+        let is_host =
+            |host: &str| Url::parse(&format!("https://{host}/")).is_ok_and(|url| url.host_str() == Some(host));
+        let hosts = hosts.iter().filter(|host| is_host(host)).map(|host| (format!("https://{host}"), host.as_str()));
+        let known = iter::once((upstream.origin().to_owned(), UPSTREAM)).chain(hosts).collect();
+        Self { project, root: format!("{root}{}/", project.0), known }
+    }
+
+    /// The URL at this index of the file with this name at this link. Keeps the fragment, which has
+    /// the hash.
+    pub fn for_callers(&self, name: &str, link: &Link<'_>) -> String {
+        let known = self.known.iter().find(|(origin, _)| link.origin() == origin && !link.has_query());
+        let mut url = String::with_capacity(self.root.len() + LONGEST);
+        url.push_str(&self.root);
+        match known {
+            // Only if the path parses back to the same location. Otherwise the file is looked up in the
+            // metadata; an invalid file name is not found there either, and clients skip it.
+            Some((_, host)) if self.is_plainly(name, host, link) || self.parses_back(name, host, link) => {
+                url.extend([host, link.path()]);
             }
-            let read = Resource::parse(&format!("files/{}/{place}", project.0));
-            let (path, file) = match &read {
-                Some(Resource::File(FilePath { place: Place::Upstream(path) | Place::Host(_, path), file })) => {
-                    (path, file)
-                }
-                _ => return false,
-            };
-            path == url.path() && file.name == name
-        });
-        let place = place.unwrap_or_else(|| encoded(name));
-        let fragment = url.fragment().map(|fragment| format!("#{fragment}")).unwrap_or_default();
-        format!("{}{}/{place}{fragment}", self.root, project.0)
+            _ => url.extend(utf8_percent_encode(name, ENCODED)),
+        }
+        url.extend(link.fragment().into_iter().flat_map(|fragment| ["#", fragment]));
+        url
     }
 
-    /// Whether a path parses back, for the paths that nearly all files have: with these characters
-    /// nothing is encoded, decoded or refused, so that only the file name is left to parse.
-    fn is_plainly(&self, project: &Project, name: &str, known: Option<(&str, &str)>) -> bool {
-        let Some((host, path)) = known else { return false };
-        let is_plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~' | b'+' | b'!');
-        let is_segment = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_plain);
+    fn parses_back(&self, name: &str, host: &str, link: &Link<'_>) -> bool {
+        match Resource::parse(&format!("files/{}/{host}{}", self.project.0, link.path())) {
+            Some(Resource::File(FilePath { place: Place::Upstream(path) | Place::Host(_, path), file })) => {
+                path == link.path() && file.name == name
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a path parses back, for the paths that nearly all files have: nothing is encoded,
+    /// decoded or refused, so that only the file name is left to parse.
+    fn is_plainly(&self, name: &str, host: &str, link: &Link<'_>) -> bool {
         // A token is one long word with a `_`.
+        let is_long = |word: &str| word.len() >= SHORTEST_TOKEN && word.contains('_');
         let is_in_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let may_be_token = |word: &str| word.len() >= SHORTEST_TOKEN && word.contains('_');
-        let is_harmless = |part: &str| !part.split(|c| !is_in_word(c)).any(may_be_token);
-        path.strip_prefix('/').is_some_and(|path| path.split('/').all(|part| is_segment(part) && is_harmless(part)))
-            && path.ends_with(name)
-            && path[..path.len() - name.len()].ends_with('/')
-            && is_segment(host)
-            && File::parse(project, name).is_some_and(|file| file.companion.is_none() && file.name == name)
-    }
-
-    /// The host of a URL, if it is a configured file host and the URL has no port, query or
-    /// credentials.
-    fn known_host<'a>(&self, url: &'a Url) -> Option<&'a str> {
-        let is_plain = url.scheme() == "https" && url.port().is_none() && url.query().is_none();
-        let is_plain = is_plain && url.username().is_empty() && url.password().is_none();
-        url.host_str().filter(|host| is_plain && self.hosts.iter().any(|known| known == host))
+        let may_have_token = |part: &str| is_long(part) && part.split(|c| !is_in_word(c)).any(is_long);
+        link.is_plain()
+            && is_plain_segment(host)
+            && link.path().strip_suffix(name).is_some_and(|folder| folder.ends_with('/'))
+            && !link.path().split('/').any(may_have_token)
+            && version_in(self.project, name).is_some()
     }
 }
 
@@ -287,6 +307,7 @@ mod tests {
     use proptest::test_runner::TestRunner;
 
     use super::*;
+    use crate::link::Base;
 
     fn project(name: &str) -> Project {
         Project::read(name).unwrap()
@@ -341,6 +362,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn spelling_is_compared_as_if_it_were_normalized(name in "[aB1._-]{1,6}", spelling in "[aAbB1._-]{0,6}é?") {
+            if let Some(project) = Project::read(&name) {
+                let is_spelled = |spelling: &str| Ecosystem::Pypi.normalized(spelling) == project.0;
+                prop_assert_eq!(project.is_spelled(&spelling), is_spelled(&spelling));
+                prop_assert!(project.is_spelled(&name));
+            }
+        }
+
         /// The shortcut takes nothing that would not parse back.
         #[test]
         fn plain_paths_parse_back(
@@ -355,9 +385,11 @@ mod tests {
             let name = named(&name);
             let path: String = folders.iter().map(|folder| named(folder)).chain([name.clone()]).map(|part| format!("/{part}")).collect();
             let upstream = Upstream::parse("https://index.example.com/simple/").unwrap();
-            let places = Places { upstream: &upstream, hosts: &[], root: "https://guard.example.com/pypi/files/" };
+            let base = Base::new(Url::parse("https://index.example.com/").unwrap());
+            let Some(link) = base.link(&path) else { return Ok(()) };
             for project in [project("my-lib"), project("a")] {
-                if places.is_plainly(&project, &name, Some((&host, &path))) {
+                let places = Places::new(&project, &upstream, &[], "https://guard.example.com/pypi/files/");
+                if places.is_plainly(&name, &host, &link) {
                     let read = Resource::parse(&format!("files/{}/{host}{path}", project.0));
                     let Some(Resource::File(FilePath { place: Place::Upstream(to) | Place::Host(_, to), file })) = read else {
                         panic!("{host}{path} does not parse back");
@@ -372,7 +404,9 @@ mod tests {
     fn rewritten_file_url_parses_back_to_the_same_location() {
         let upstream = Upstream::parse("https://index.example.com/simple/").unwrap();
         let hosts = ["files.example.com".to_owned()];
-        let places = Places { upstream: &upstream, hosts: &hosts, root: "https://guard.example.com/pypi/files/" };
+        let project = project("a");
+        let places = Places::new(&project, &upstream, &hosts, "https://guard.example.com/pypi/files/");
+        let link = |url: &str| Link::from(Url::parse(url).unwrap());
         for (url, path) in [
             ("https://index.example.com/packages/a/a-1.0.tar.gz#sha256=00", "a/-/packages/a/a-1.0.tar.gz#sha256=00"),
             (
@@ -387,14 +421,13 @@ mod tests {
             ("https://index.example.com/x%2fy/a-1.0.tar.gz", "a/a-1.0.tar.gz"),
             ("https://index.example.com/x;y/a-1.0.tar.gz", "a/a-1.0.tar.gz"),
         ] {
-            let url = Url::parse(url).unwrap();
-            let name = if url.path().contains("+cpu") { "a-1.0+cpu.tar.gz" } else { "a-1.0.tar.gz" };
-            let found = places.for_callers(&project("a"), name, &url);
+            let link = link(url);
+            let name = if link.path().contains("+cpu") { "a-1.0+cpu.tar.gz" } else { "a-1.0.tar.gz" };
+            let found = places.for_callers(name, &link);
             assert_eq!(found, format!("https://guard.example.com/pypi/files/{path}"));
         }
         // If the URL does not end in the file name, the name in the index wins.
-        let blob = Url::parse("https://files.example.com/blob/12345").unwrap();
-        let found = places.for_callers(&project("a"), "a-1.0.tar.gz", &blob);
+        let found = places.for_callers("a-1.0.tar.gz", &link("https://files.example.com/blob/12345"));
         assert_eq!(found, "https://guard.example.com/pypi/files/a/a-1.0.tar.gz");
         let read = |path: &str| match Resource::parse(path) {
             Some(Resource::File(found)) => found.place,
