@@ -53,8 +53,11 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 OPENER = urllib.request.build_opener(NoRedirect, urllib.request.ProxyHandler({}))
 
 
-def call(url: str, token: str | None = None, method: str = "GET", body: Any = None, **headers: str) -> Answer:
-    """Sends a request, with `token` as Bearer. Header names have `_` in place of `-`."""
+def call(
+    url: str, token: str | None = None, method: str = "GET", body: Any = None, seconds: int = 30, **headers: str
+) -> Answer:
+    """Sends a request, with `token` as Bearer. Header names have `_` in place of `-`. Waits for so
+    many seconds."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, method=method)
     if data is not None:
@@ -64,7 +67,7 @@ def call(url: str, token: str | None = None, method: str = "GET", body: Any = No
     for name, value in headers.items():
         request.add_header(name.replace("_", "-"), value)
     try:
-        with OPENER.open(request, timeout=30) as answer:
+        with OPENER.open(request, timeout=seconds) as answer:
             return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
     except urllib.error.HTTPError as error:
         with error:
@@ -95,6 +98,11 @@ class Service:
         self.bot = f"{values['BOT_API_KEY']}:{values['BOT_ID']}"
         # Tokens that must not appear in its log.
         self.secrets: set[str] = set()
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
 
     def log(self) -> str:
         """The service's log."""
