@@ -282,7 +282,8 @@ const DOCUMENT: &str = "/v1/docs/openapi.json";
 /// accept any method.
 async fn match_methods_exactly(request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if request.method() == Method::HEAD && path != DOCUMENT && ErrorFormat::at(path) == ErrorFormat::Envelope {
+    let is_exact = matches!(ErrorFormat::at(path), ErrorFormat::Envelope | ErrorFormat::Scim);
+    if request.method() == Method::HEAD && path != DOCUMENT && is_exact {
         return docs_not_found::not_found(request).await.into_response();
     }
     next.run(request).await
