@@ -326,7 +326,7 @@ async fn invalid_bodies_do_not_match_the_request_schema() {
         let mut unknown = good.clone();
         unknown["no_such_field"] = json!(1);
         assert!(!validator.is_valid(&unknown), "{name}: the schema allows unknown fields");
-        let is_optional = covered.method == Method::PATCH || covered.path.ends_with("/rotate");
+        let is_optional = covered.method == Method::PATCH || covered.operation.name().contains("-rotate");
         assert!(!validator.is_valid(&json!({})) || is_optional, "{name}: the schema requires nothing");
         for field in good.as_object().unwrap().keys() {
             let mut wrong = good.clone();

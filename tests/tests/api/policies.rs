@@ -381,21 +381,21 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
             recorder.record(covered.operation, covered.success, covered.call_once(service, &fixtures)).await;
         }
     }
-    record_expiries(&mut recorder, service).await;
-    record_unused(&mut recorder, service).await;
-    record_mails(&mut recorder, service).await;
-    record_projects(&mut recorder, service).await;
-    record_rotations(&mut recorder, service).await;
-    record_sign_in_with_provider(&mut recorder).await;
-    policies_pages::record(&mut recorder, service).await;
-    record_logouts(&mut recorder, service).await;
-    record_leaks(&mut recorder, service).await;
-    record_own_revocations(&mut recorder, service).await;
-    record_first_counts(&mut recorder, service).await;
-    record_exchanges(&mut recorder, service).await;
-    record_cuts(&mut recorder, service).await;
-    record_erasures(&mut recorder, service).await;
-    record_pending_notices(&mut recorder, service).await;
+    Box::pin(record_expiries(&mut recorder, service)).await;
+    Box::pin(record_unused(&mut recorder, service)).await;
+    Box::pin(record_mails(&mut recorder, service)).await;
+    Box::pin(record_projects(&mut recorder, service)).await;
+    Box::pin(record_rotations(&mut recorder, service)).await;
+    Box::pin(record_sign_in_with_provider(&mut recorder)).await;
+    Box::pin(policies_pages::record(&mut recorder, service)).await;
+    Box::pin(record_logouts(&mut recorder, service)).await;
+    Box::pin(record_leaks(&mut recorder, service)).await;
+    Box::pin(record_own_revocations(&mut recorder, service)).await;
+    Box::pin(record_first_counts(&mut recorder, service)).await;
+    Box::pin(record_exchanges(&mut recorder, service)).await;
+    Box::pin(record_cuts(&mut recorder, service)).await;
+    Box::pin(record_erasures(&mut recorder, service)).await;
+    Box::pin(record_pending_notices(&mut recorder, service)).await;
     Box::pin(record_reminders(&mut recorder, service)).await;
     // Apart, so that the future that holds all of these does not grow with it.
     Box::pin(record_scim(&mut recorder, service)).await;
