@@ -41,7 +41,6 @@ def rows(upstream: LargeUpstream, folder: Path) -> Iterator[str]:
             yield f"| {name} | {sent} | {accepted} | {' | '.join(cells)} |"
 
 
-
 def main() -> None:
     """Measures, prints the figures, and updates the document if asked to."""
     parser = argparse.ArgumentParser(prog="bench/registry/memory", description=__doc__.split(". ")[0] + ".")

@@ -30,13 +30,15 @@ PARTS = {
     JSON: (
         '{"meta":{"api-version":"1.1"},"name":"large","files":[{"filename":"large-0.zip","url":"large-0.zip"}',
         ',{"filename":"large-1.%d.zip","url":"{base}/files/large-1.%d.zip","hashes":{"sha256":"'
-        + f'{"0" * 64}"}},"requires-python":">=3.9","size":1000,"yanked":false,"core-metadata":{{"sha256":"{"1" * 64}"}}}}',
+        + f'{"0" * 64}"}},"requires-python":">=3.9","size":1000,"yanked":false,'
+        + f'"core-metadata":{{"sha256":"{"1" * 64}"}}}}',
         "]}",
     ),
     HTML: (
         "<!DOCTYPE html><html><body>\n",
         '<a href="{base}/files/large-1.%d.zip#sha256='
-        + f'{"0" * 64}" data-requires-python="&gt;=3.9" data-core-metadata="sha256={"1" * 64}">large-1.%d.zip</a><br/>\n',
+        + f'{"0" * 64}" data-requires-python="&gt;=3.9" '
+        + f'data-core-metadata="sha256={"1" * 64}">large-1.%d.zip</a><br/>\n',
         "</body></html>",
     ),
 }
@@ -76,8 +78,8 @@ class Large:
 
 
 class LargeUpstream:
-    """An upstream of both kinds. The last part of a path says how large its document is, and whether
-    it is compressed: `plain-40`."""
+    """An upstream of both kinds. The last part of a path says how large its document is, and
+    whether it is compressed: `plain-40`."""
 
     def __init__(self) -> None:
         documents: dict[tuple[str, int], Large] = {}
@@ -132,9 +134,11 @@ def _memory(pid: int, name: str) -> int:
     return int(found[1]) * 1024
 
 
-def needed(binary: Path, folder: Path, upstream: LargeUpstream, document: Large, encoding: str, accepted: str) -> Needed:
-    """Starts the service and asks it for a document once. The upstream sends it in one encoding, the
-    client accepts another."""
+def needed(
+    binary: Path, folder: Path, upstream: LargeUpstream, document: Large, encoding: str, accepted: str
+) -> Needed:
+    """Starts the service and asks it for a document once. The upstream sends it in one encoding,
+    the client accepts another."""
     service = Service(binary, folder, f"{upstream.url}/npm/", f"{upstream.url}/pypi/simple/")
     try:
         name = f"{encoding}-{document.megabytes}"

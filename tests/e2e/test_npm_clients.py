@@ -1,5 +1,5 @@
-"""npm, pnpm, yarn 1, yarn 4 and bun install scoped and unscoped packages through our service, in the
-ways that are theirs alone."""
+"""npm, pnpm, yarn 1, yarn 4 and bun install scoped and unscoped packages through our service, in
+the ways that are theirs alone."""
 
 from typing import Any
 
