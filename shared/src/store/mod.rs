@@ -224,7 +224,7 @@ impl Store {
             .update_expression(expression)
             .condition_expression(condition)
             .set_expression_attribute_names(names(&[expression, condition]))
-            .set_expression_attribute_values(Some(attribute_values(values).map_err(|_| StoreError::Defect)?))
+            .set_expression_attribute_values(given(attribute_values(values).map_err(|_| StoreError::Defect)?))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         match request.send().await {
             Ok(output) => {
@@ -412,7 +412,7 @@ impl Transaction<'_> {
             let update = Update::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
             let update = update.update_expression(expression).condition_expression(condition);
             let update = update.set_expression_attribute_names(names(&[expression, condition]));
-            update.set_expression_attribute_values(Some(values)).build().ok()
+            update.set_expression_attribute_values(given(values)).build().ok()
         });
         self.push(update.map(|update| TransactWriteItem::builder().update(update).build()))
     }
@@ -645,6 +645,11 @@ fn failure<E: ProvideErrorMetadata + std::fmt::Debug>(error: SdkError<E>) -> Sto
 
 fn attribute_values<V: Serialize>(values: &[(&str, V)]) -> Result<Item, serde_dynamo::Error> {
     values.iter().map(|(name, value)| Ok(((*name).to_owned(), serde_dynamo::to_attribute_value(value)?))).collect()
+}
+
+/// DynamoDB refuses a map of values that is empty.
+fn given(values: Item) -> Option<Item> {
+    Some(values).filter(|values| !values.is_empty())
 }
 
 /// Maps each `#name` in the expressions to the attribute `name`.

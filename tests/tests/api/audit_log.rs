@@ -542,6 +542,10 @@ async fn page_cost_is_independent_of_log_size() {
     long_log(&service, &short, 60).await;
     service.clock.advance(Duration::from_secs(1));
     long_log(&service, &long, 400).await;
+    for (org, owner) in [(&short, &short_owner), (&long, &long_owner)] {
+        // The first use of a bot's key is recorded.
+        service.call(Method::GET, &org.audit_log(""), &owner.credential).await;
+    }
     for filter in ["", "&actor=A1", "&action=thing.end", "&target=T2", "&actor=A1&action=thing.end"] {
         for limit in [1, 5] {
             let cost = async |org: &Org, owner: &Bot| {

@@ -27,6 +27,8 @@ const CONFIRM: f64 = 1.0;
 const PAGE: u32 = 3;
 const AUDIT: f64 = 6.0;
 const WRITE: f64 = 2.0;
+/// The use of a key of a bot, written at most every five minutes.
+const USE: f64 = 1.0;
 
 fn cost(calls: u32, read: f64, write: f64) -> Cost {
     Cost { read, write, calls }
@@ -105,6 +107,8 @@ async fn each_call_has_its_exact_cost() {
     assert_eq!(client.list("").await, cost(4, AUTH + 2.0 + 4.0, 0.0));
     assert_eq!(client.list("?user_identifier=bobby").await, cost(4, AUTH + 2.0 + 1.0, 0.0));
     assert_eq!(client.list("?user_identifier=nobody").await, cost(3, AUTH + 2.0, 0.0));
+    // Also the policy on unused tokens, which is then remembered for a minute.
+    assert_eq!(client.list("?status=expired").await, cost(4, AUTH + 3.0, 0.0));
     assert_eq!(client.list("?status=expired").await, cost(3, AUTH + 2.0, 0.0));
     assert_eq!(client.list("?status=revoked").await, cost(2, AUTH + 1.0, 0.0));
     assert_eq!(client.list("?status=all").await, cost(5, AUTH + 3.0 + 4.0, 0.0));
@@ -423,8 +427,8 @@ async fn page_costs_three_reads_beside_what_it_shows() {
         (&format!("access-tokens/{access_token}/delete"), 2, 2.0),
         ("bots", 2, 2.0),
         ("bots/add", 0, 0.0),
-        // The bot and its trusts.
-        (&format!("bots/{}", bot.id), 2, 2.0),
+        // The bot, its trusts and the use of its key.
+        (&format!("bots/{}", bot.id), 3, 3.0),
         (&format!("bots/{}/trusts/add", bot.id), 1, 1.0),
         (&format!("bots/{}/trusts/{trust}/remove", bot.id), 2, 2.0),
         (&format!("bots/{}/end-tokens", bot.id), 1, 1.0),
@@ -550,14 +554,16 @@ async fn policy_costs_a_read_where_an_expiry_is_set_and_a_move_per_unused_token(
     };
     let disabled = update(Method::PATCH, json!({"is_active": false})).await;
     let expiring = update(Method::PATCH, json!({"expires_at": "2099-01-01T00:00:00Z"})).await;
-    assert_eq!(expiring, cost(disabled.calls + 1, disabled.read + 1.0, disabled.write));
+    // And the pointer by which people are reminded of its end.
+    assert_eq!(expiring, cost(disabled.calls + 1, disabled.read + 1.0, disabled.write + WRITE));
     let replaced = update(Method::PUT, json!({"name": "relay"})).await;
-    assert_eq!(replaced, expiring);
+    assert_eq!(replaced, cost(expiring.calls, expiring.read, disabled.write));
 
-    // The policy, and the token's item, two pointers that change and one that goes.
+    // The policy, the token's item, two pointers that change and one that goes; and the use of the bot's
+    // key.
     client.issue("alice").await;
     service.end_unused(&org.id, 1).await;
     service.clock.advance(Duration::from_secs(2 * 24 * 60 * 60));
-    assert_eq!(client.list("").await, cost(6, AUTH + 2.0 + 1.0 + 1.0, 4.0 * WRITE));
+    assert_eq!(client.list("").await, cost(7, AUTH + 2.0 + 1.0 + 1.0, 4.0 * WRITE + USE));
     assert_eq!(client.list("").await, cost(3, AUTH + 2.0, 0.0));
 }

@@ -466,8 +466,16 @@ fn every_metric_filter_matches_a_logged_message() {
     for folder in folders().values() {
         code += &read(format!("{folder}/src/lib.rs"));
     }
-    for module in ["auth.rs", "console/guard.rs", "leaks.rs", "mail.rs", "registry/download.rs", "store/mail_limits.rs"]
-    {
+    for module in [
+        "auth.rs",
+        "console/guard.rs",
+        "leaks.rs",
+        "mail.rs",
+        "notices.rs",
+        "registry/download.rs",
+        "reminders.rs",
+        "store/mail_limits.rs",
+    ] {
         code += &read(format!("shared/src/{module}"));
     }
     let access_log = resources("AWS::Serverless::HttpApi")["HttpApi"]["AccessLogSettings"]["Format"].clone();
