@@ -427,8 +427,8 @@ fn bot_commands_print_text() {
       created       [time]
     ");
     assert_snapshot!(shown(&world.run(&["bot", "list", "--org", &org]).stdout), @r"
-    ID                            CREATED               PREVIOUS KEY  NAME          ROLES
-    [bot]  [time]  -             nightly jobs  organization/owner
+    ID                            CREATED               LAST USED  KEY EXPIRES  PREVIOUS KEY  NAME          ROLES
+    [bot]  [time]  never      -            -             nightly jobs  organization/owner
     ");
 
     let rotated = world.run(&["bot", "rotate-key", bot, "--overlap", "24h"]);
@@ -447,8 +447,8 @@ fn bot_commands_print_text() {
     ");
     assert!(world.roles_of(rotated.stdout.lines().last().unwrap().trim()).is_some());
     assert_snapshot!(shown(&world.run(&["bot", "list", "--org", &org]).stdout), @r"
-    ID                            CREATED               PREVIOUS KEY                NAME          ROLES
-    [bot]  [time]  until [time]  nightly jobs  organization/owner
+    ID                            CREATED               LAST USED  KEY EXPIRES  PREVIOUS KEY                NAME          ROLES
+    [bot]  [time]  never      -            until [time]  nightly jobs  organization/owner
     ");
 
     assert_snapshot!(shown(&world.run(&["bot", "delete", bot]).stdout), @r"
@@ -476,6 +476,8 @@ fn bot_commands_print_json() {
         "organization/owner"
       ],
       "created_at": "[time]",
+      "key_expires_at": null,
+      "last_used_at": null,
       "previous_key_expires_at": null,
       "api_key": "[key]",
       "credential": "[key]:[bot]"
