@@ -149,7 +149,7 @@ async fn expiring(service: &Service, address: &str, language: &str) -> [(&'stati
     let own = token("org_user_token", "tg_org_a1B2", "alice@example.com", 0);
     let key = token("api_key", "tk_live_a1b2c3d4", "<b>o'brien</b>", 1);
     let access = token("org_access_token", "rjm9czn9", "Factor export pipeline", 30);
-    let all = [of("Acme", vec![own.clone()]), of("Beta & Co", vec![key, access])];
+    let all = [of("Acme", vec![own.clone()]), of("Beta Ltd", vec![key, access])];
     let some = [of("Acme", vec![own])];
     let mut sent = Vec::new();
     for (name, of, more) in [("tokens_expire", &all[..], 0), ("tokens_expire_many", &some[..], 3)] {

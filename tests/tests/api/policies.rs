@@ -437,6 +437,13 @@ async fn record_rotations(recorder: &mut Recorder, service: &Service) {
             recorder.record(covered.operation, 201, service.post(&path, owner, &json!({}))).await;
         }
     }
+    // A bot's key whose successor was never used, which ends.
+    let fixtures = Fixtures::create(service).await;
+    let path = format!("/v1/o/{}/bots/{}/rotate-key", fixtures.org.id, fixtures.owner.id);
+    for _ in 0..2 {
+        let rotate = service.post(&path, &fixtures.owner.credential, &json!({"until_first_use": true}));
+        recorder.record(Operation::BotsRotateKey, 201, rotate).await;
+    }
     // An API key as the caller, in its overlap too, and a successor whose slot was freed.
     let fixtures = Fixtures::create(service).await;
     let (key, owner) = (&fixtures.api_key, &fixtures.owner.credential);
@@ -447,6 +454,9 @@ async fn record_rotations(recorder: &mut Recorder, service: &Service) {
     let expires_at = service.clock.now().plus(Duration::from_secs(60)).to_string();
     let create = json!({"name": "ci", "environment": "live", "scopes": ["org:read"], "expires_at": expires_at});
     recorder.record(Operation::ApiKeysCreate, 201, service.post("/v1/api-keys", &key.key, &create)).await;
+    let ends =
+        json!({"name": "ends", "environment": "live", "scopes": ["org:read"], "expires_at": "2099-12-31T23:59:59Z"});
+    recorder.record(Operation::ApiKeysCreate, 201, service.post("/v1/api-keys", owner, &ends)).await;
     let next = format!("/v1/api-keys/{}", next["id"].as_str().unwrap());
     recorder.record(Operation::ApiKeysRevoke, 204, service.call(Method::DELETE, &next, owner)).await;
     recorder.record(Operation::ApiKeysRotate, 201, service.post(&path, owner, &body)).await;
@@ -559,7 +569,10 @@ async fn record_projects(recorder: &mut Recorder, service: &Service) {
     let body = json!({"name": "with a project", "access_config": {"role": "readonly", "projects": ["greenhouse"]}});
     let (credential, path) = (&fixtures.owner.credential, "/api/v2/organization/tokens/");
     recorder.record(Operation::OrgAccessTokensCreate, 201, service.post(path, credential, &body)).await;
-    let body = json!({"access_config": {"projects": ["greenhouse"]}});
+    // People are reminded of these ends.
+    let body = json!({"name": "ends", "expires_at": "2099-12-31T23:59:59Z"});
+    recorder.record(Operation::OrgAccessTokensCreate, 201, service.post(path, credential, &body)).await;
+    let body = json!({"access_config": {"projects": ["greenhouse"]}, "expires_at": "2099-12-31T23:59:59Z"});
     let path = fixtures.access_token.path();
     let call = service.send_json(Method::PATCH, &path, credential, &body);
     recorder.record(Operation::OrgAccessTokensUpdate, 200, call).await;
