@@ -440,8 +440,9 @@ async fn record_rotations(recorder: &mut Recorder, service: &Service) {
     // A bot's key whose successor was never used, which ends.
     let fixtures = Fixtures::create(service).await;
     let path = format!("/v1/o/{}/bots/{}/rotate-key", fixtures.org.id, fixtures.owner.id);
+    let body = json!({"until_first_use": true});
     for _ in 0..2 {
-        let rotate = service.post(&path, &fixtures.owner.credential, &json!({"until_first_use": true}));
+        let rotate = service.post(&path, &fixtures.owner.credential, &body);
         recorder.record(Operation::BotsRotateKey, 201, rotate).await;
     }
     // An API key as the caller, in its overlap too, and a successor whose slot was freed.
