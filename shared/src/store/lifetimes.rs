@@ -124,12 +124,15 @@ impl Lifetimes {
     }
 }
 
+/// After how many days without a use tokens end, and when that was read, by organization.
+type Policies = HashMap<OrgId, (Option<Days>, Moment)>;
+
 /// The policies that a process remembers for tokens in use.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Remembered(Arc<Mutex<HashMap<OrgId, (Option<Days>, Moment)>>>);
+pub(super) struct Remembered(Arc<Mutex<Policies>>);
 
 impl Remembered {
-    fn lock(&self) -> MutexGuard<'_, HashMap<OrgId, (Option<Days>, Moment)>> {
+    fn lock(&self) -> MutexGuard<'_, Policies> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
