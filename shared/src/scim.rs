@@ -225,12 +225,12 @@ pub struct ScimListParameters {
     /// `userName eq "alice@example.com"`, in any case. There is no other filter.
     #[param(example = "userName eq \"alice@example.com\"")]
     filter: Option<String>,
-    /// The position of the first user to return. The first of all is 1.
+    /// The position of the first user to return. The first of all is 1, as is any less.
     #[param(default = 1)]
-    start_index: Option<u64>,
-    /// Users per page, at most 100.
+    start_index: Option<i64>,
+    /// Users per page, at most 100. Less than 0 is 0.
     #[param(default = 100)]
-    count: Option<u64>,
+    count: Option<i64>,
 }
 
 /// What a list of users is asked for. Other parameters are ignored.
