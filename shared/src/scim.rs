@@ -199,7 +199,7 @@ pub struct ScimUserRequest {
 #[expect(dead_code, reason = "only its description is used: `patch` reads the body")]
 pub struct ScimPatchRequest {
     /// The changes, in their order.
-    #[schema(rename = "Operations")]
+    #[schema(rename = "Operations", min_items = 1)]
     operations: Vec<ScimOperation>,
 }
 
