@@ -3,12 +3,12 @@
 //! - The longest lifetime of each kind, counted from `created_at`, binds whoever sets an expiry.
 //!   Existing tokens are untouched.
 //! - A token that is not used for some days has ended. Nobody writes at that moment: every read that
-//!   decides compares the token's item with the policy ([`Store::note_unused`]). Listings then write
+//!   decides compares the token's item with the policy (`Store::note_unused`). Listings then write
 //!   the end as the token's expiry and move it; from then on it has expired, whatever the policy.
 //!
 //! A use and that write exclude each other: the write is conditional on `last_used_at`, and the use
 //! of a token that was idle for a day looks at the token as its own write has left it
-//! ([`Store::record_idle_use`]). A token that was used within a day needs no policy: no policy is
+//! (`Store::record_idle_use`). A token that was used within a day needs no policy: no policy is
 //! shorter.
 
 use std::collections::HashMap;
