@@ -205,7 +205,7 @@ def api_key_rotated(answer, service):
 
 
 def bot_key_rotated(answer, service):
-    keys = "bot_id key_id api_key expires_at previous_key_id previous_key_expires_at"
+    keys = "bot_id key_id api_key expires_at replaces previous_key_expires_at"
     assert_equal(set(answer.json), set(keys.split()), "fields")
     assert re.fullmatch(r"shisho_apikey_[0-9A-Za-z]{43}", answer.json["api_key"]), "the API key has the wrong format"
     answer.secrets.append(answer.json["api_key"])

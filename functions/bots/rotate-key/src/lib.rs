@@ -36,7 +36,7 @@ struct Answer {
     expires_at: Option<Moment>,
     /// The id of the API key that still works for a while; null if there is none, or it was created
     /// before version 0.2.
-    previous_key_id: Option<TokenId>,
+    replaces: Option<TokenId>,
     /// When that one ends, unless the first use of the new one ends it; null if it ended at once.
     previous_key_expires_at: Option<Moment>,
 }
@@ -51,7 +51,7 @@ impl Answer {
             expires_at: newest.as_ref().and_then(|key| key.expires_at),
             key_id: newest.and_then(|key| key.id),
             previous_key_expires_at: previous.as_ref().and_then(|key| key.expires_at),
-            previous_key_id: previous.and_then(|key| key.id),
+            replaces: previous.and_then(|key| key.id),
         }
     }
 }
