@@ -240,11 +240,19 @@ async fn run_that_is_killed_at_any_call_loses_nothing_and_repeats_one_mail_at_mo
     let runs = (0..calls).map(|place| async move {
         let (service, faults, _, ids) = with_news().await;
         faults.arm(place, &[Fault::Held], None);
-        let run = tokio::spawn(reminders_send::send(service.mail_app()));
-        faults.reached(place + 1).await;
-        run.abort();
-        assert!(run.await.unwrap_err().is_cancelled(), "{place}");
-        faults.release();
+        let mut run = tokio::spawn(reminders_send::send(service.mail_app()));
+        tokio::select! {
+            () = faults.reached(place + 1) => {
+                run.abort();
+                assert!(run.await.unwrap_err().is_cancelled(), "{place}");
+                faults.release();
+            }
+            // On a busy machine a call was repeated when the calls were counted.
+            done = &mut run => {
+                done.unwrap().unwrap();
+                assert!(place + 5 > calls, "{place}: the fault was never reached");
+            }
+        }
         faults.disarm();
         next_hour(&service).await;
         next_hour(&service).await;
