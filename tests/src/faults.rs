@@ -293,6 +293,33 @@ impl Faults {
         }
     }
 
+    /// Kills a run at the call after `place` others, as the end of its process would.
+    ///
+    /// `calls` is how many another run has made. On a busy machine one of them may have been repeated
+    /// then: this run may end a few calls earlier.
+    pub async fn kill_at<E>(
+        &self,
+        place: usize,
+        calls: usize,
+        run: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) where
+        E: std::fmt::Debug + Send + 'static,
+    {
+        self.arm(place, &[Fault::Held], None);
+        let mut run = tokio::spawn(run);
+        tokio::select! {
+            () = self.reached(place + 1) => {
+                run.abort();
+                assert!(run.await.unwrap_err().is_cancelled(), "{place}: the run had ended");
+                self.release();
+            }
+            done = &mut run => {
+                done.unwrap().unwrap();
+                assert!(place + 5 > calls, "{place}: the fault was never reached");
+            }
+        }
+    }
+
     /// Lets one [`Fault::Held`] call pass.
     pub fn release(&self) {
         self.gate.add_permits(1);

@@ -1,5 +1,7 @@
 //! The page of policies, and what it changes in the forms.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use shared::permissions::Role;
 use shared::store::lifetimes::{Days, Lifetimes, Limited};
@@ -48,6 +50,8 @@ async fn owner_sees_sets_and_takes_away_limits() {
         assert_eq!(hidden(&shown.text, &format!("shown_{field}")), value);
     }
     let fields = [("org_user_token", ""), ("shown_org_user_token", "90"), ("unused", "30"), ("shown_unused", "30")];
+    // Entries of the same millisecond have no order.
+    service.clock.advance(Duration::from_secs(1));
     assert_eq!(owner.submit(&path, &fields).await.status, 303);
     assert_eq!(policy(&service, &org).await, Lifetimes { org_user_token: None, ..expected });
     let mut entries = service.table.audit_entries(&org.id).await;

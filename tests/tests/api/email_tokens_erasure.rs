@@ -268,12 +268,7 @@ async fn run_that_is_killed_at_any_call_is_continued_by_the_next() {
     let calls = calls_of_an_erasure().await;
     let runs = (0..calls).map(|place| async move {
         let (service, faults) = with_due_erasure().await;
-        faults.arm(place, &[Fault::Held], None);
-        let run = tokio::spawn(email_tokens_erase::erase(service.app.clone()));
-        faults.reached(place + 1).await;
-        run.abort();
-        assert!(run.await.unwrap_err().is_cancelled(), "{place}");
-        faults.release();
+        faults.kill_at(place, calls, email_tokens_erase::erase(service.app.clone())).await;
         assert_eq!(service.table.findings(), Vec::<String>::new(), "{place}");
         service.erase().await.unwrap();
         assert_erased(&service, ALICE, &place.to_string()).await;

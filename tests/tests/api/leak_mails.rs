@@ -384,12 +384,7 @@ async fn run_that_is_killed_at_any_call_loses_nothing_and_repeats_at_most_one_ma
     assert!(calls > 10, "{calls}");
     let runs = (0..calls).map(|place| async move {
         let (service, faults, _, tokens) = with_pending().await;
-        faults.arm(place, &[Fault::Held], None);
-        let run = tokio::spawn(leaks_send::send(service.mail_app()));
-        faults.reached(place + 1).await;
-        run.abort();
-        assert!(run.await.unwrap_err().is_cancelled(), "{place}");
-        faults.release();
+        faults.kill_at(place, calls, leaks_send::send(service.mail_app())).await;
         assert_eq!(service.table.findings(), Vec::<String>::new(), "{place}");
         faults.disarm();
         service.clock.advance(HOUR);

@@ -510,20 +510,7 @@ async fn run_that_is_killed_at_any_call_loses_nobody_and_one_at_most_hears_twice
     assert!(calls > 40, "{calls}");
     let runs = (0..calls).map(|place| async move {
         let (service, faults, _, tokens) = with_due().await;
-        faults.arm(place, &[Fault::Held], None);
-        let mut run = tokio::spawn(reminders_send::send(service.mail_app()));
-        tokio::select! {
-            () = faults.reached(place + 1) => {
-                run.abort();
-                assert!(run.await.unwrap_err().is_cancelled(), "{place}");
-                faults.release();
-            }
-            // On a busy machine a call was repeated when the calls were counted.
-            done = &mut run => {
-                done.unwrap().unwrap();
-                assert!(place + 5 > calls, "{place}: the fault was never reached");
-            }
-        }
+        faults.kill_at(place, calls, reminders_send::send(service.mail_app())).await;
         assert_eq!(service.table.findings(), Vec::<String>::new(), "{place}");
         faults.disarm();
         // Lambda repeats it soon.
