@@ -401,10 +401,11 @@ impl Store {
             "attribute_exists(pk) AND (attribute_not_exists(#last_used_at) OR #last_used_at <= :before)",
             &values,
         );
-        if !matches!(tokio::time::timeout(RECORD_TIMEOUT, recording).await, Ok(Ok(_))) {
-            tracing::warn!("last_used_at was not updated");
+        match tokio::time::timeout(RECORD_TIMEOUT, recording).await {
+            Ok(Ok(_)) => self.recorded.note(hash, now),
+            // The next use tries again: a rotation would take a used key for an unused one.
+            _ => tracing::warn!("last_used_at was not updated"),
         }
-        self.recorded.note(hash, now);
         Ok(())
     }
 

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, Key};
 use super::members::{Authority, COUNT, Invitation, Member, Pointer};
-use super::{Committed, Range, SortKeys, Store, StoreError, Transaction};
+use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::{Held, OrUnknown};
 use crate::email::{AddressHash, EmailAddress};
@@ -212,6 +212,7 @@ impl Store {
         caller: &Caller,
     ) -> Result<ScimChange, StoreError> {
         let name = || keys::scim_user_name(org, new.email.hash());
+        let mut backoff = Backoff::new();
         loop {
             if self.get::<Named>(name()).await?.is_some() {
                 return Ok(ScimChange::Taken);
@@ -254,7 +255,7 @@ impl Store {
                 Committed::No(index) if index < own_checks => return Ok(ScimChange::CallerChanged),
                 Committed::No(index) if Some(index) == last_owner => return Ok(ScimChange::LastOwner),
                 // Somebody was invited, joined, changed or was provisioned first: read it again.
-                Committed::No(_) => {}
+                Committed::No(_) => backoff.pause().await?,
             }
         }
     }
@@ -299,6 +300,7 @@ impl Store {
         authority: Authority<'_>,
         caller: &Caller,
     ) -> Result<ScimChange, StoreError> {
+        let mut backoff = Backoff::persistent();
         loop {
             let Some(user) = self.get::<ScimUser>(keys::scim_user(org, id)).await? else {
                 return Ok(ScimChange::NotFound);
@@ -355,7 +357,7 @@ impl Store {
                 Committed::No(index) if index < own_checks => return Ok(ScimChange::CallerChanged),
                 Committed::No(index) if Some(index) == last_owner => return Ok(ScimChange::LastOwner),
                 // User, membership or invitation has changed: read it again.
-                Committed::No(_) => {}
+                Committed::No(_) => backoff.pause().await?,
             }
         }
     }
@@ -368,6 +370,7 @@ impl Store {
         authority: Authority<'_>,
         caller: &Caller,
     ) -> Result<ScimChange, StoreError> {
+        let mut backoff = Backoff::persistent();
         loop {
             let Some(user) = self.get::<ScimUser>(keys::scim_user(org, id)).await? else {
                 return Ok(ScimChange::NotFound);
@@ -396,7 +399,7 @@ impl Store {
                 }
                 Committed::No(index) if index < own_checks => return Ok(ScimChange::CallerChanged),
                 Committed::No(index) if Some(index) == last_owner => return Ok(ScimChange::LastOwner),
-                Committed::No(_) => {}
+                Committed::No(_) => backoff.pause().await?,
             }
         }
     }
