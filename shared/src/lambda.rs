@@ -94,7 +94,9 @@ pub async fn serve_with_ci(routes: OpenApiRouter<CiApp>) -> RuntimeResult {
 #[cfg(feature = "registry")]
 pub async fn serve_registry(routes: OpenApiRouter<RegistryApp>) -> RuntimeResult {
     start_logs();
-    serve_with(routes, RegistryApp::from_env().await?).await
+    let app = RegistryApp::from_env().await?;
+    futures::join!(connect(&app.app), app.registries.connect());
+    run(Router::from(routes).with_state(app)).await
 }
 
 /// Serves pages of the console.

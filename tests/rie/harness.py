@@ -348,6 +348,10 @@ class Upstream(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+
     def do_GET(self):
         tarball = f"http://{self.headers['host']}/widgets/-/widgets-1.0.0.tgz"
         versions = {"1.0.0": {"version": "1.0.0", "description": "w\u00efdgets " * 500, "dist": {"tarball": tarball}}}

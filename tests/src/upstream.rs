@@ -144,7 +144,8 @@ impl Revival {
                         }
                         // Long enough that parallel requests need a connection each.
                         tokio::time::sleep(Duration::from_millis(200)).await;
-                        stream.write_all(json_response(&body).as_bytes()).await.unwrap();
+                        let body = if buffer.starts_with(b"HEAD") { "" } else { &body };
+                        stream.write_all(json_response(body).as_bytes()).await.unwrap();
                     }
                 });
             }

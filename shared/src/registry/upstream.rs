@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use flate2::read::MultiGzDecoder;
 use futures::FutureExt;
-use futures::future::select_ok;
+use futures::future::{join_all, select_ok};
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Response};
 use rustls::ClientConfig;
+use tokio::time::timeout;
 use tower::{Layer, Service};
 use url::{Position, Url};
 
@@ -29,6 +30,7 @@ use crate::aws::IDLE_TIMEOUT;
 use crate::error::ApiError;
 use crate::resolver::{Resolver, has_internal_host, has_link_local_host};
 use crate::secret::Token;
+use crate::store::CONNECTING;
 
 /// The timeout for connecting to an upstream.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -225,6 +227,16 @@ pub struct Document {
 }
 
 impl Registries {
+    /// Opens a connection to each upstream, so that the next request finds one: the name is resolved
+    /// and TLS is done. Takes a second at most, and ignores failures: a later request connects
+    /// itself, and reports what is wrong.
+    pub async fn connect(&self) {
+        let Http { client, .. } = self.http();
+        let upstreams = [&self.settings.npm, &self.settings.pypi].into_iter().flatten();
+        let connecting = upstreams.map(|upstream| timeout(CONNECTING, client.head(upstream.0.clone()).send()));
+        join_all(connecting).await;
+    }
+
     /// Fetches a document from an upstream. Of the caller's headers, only the entity tags of its
     /// copies are forwarded, in the condition.
     ///
@@ -306,7 +318,7 @@ impl Registries {
         let is_connecting = Arc::new(AtomicBool::new(false));
         let mut first = IS_CONNECTING.scope(Arc::clone(&is_connecting), client.execute(request)).boxed();
         let outcome = loop {
-            match tokio::time::timeout(RESEND_AFTER, &mut first).await {
+            match timeout(RESEND_AFTER, &mut first).await {
                 Err(_) if is_connecting.load(Ordering::Relaxed) => {}
                 outcome => break outcome,
             }

@@ -57,7 +57,7 @@ use crate::secret::RandomnessUnavailable;
 type Item = HashMap<String, AttributeValue>;
 
 /// How long [`Store::connect`] takes at most.
-const CONNECTING: Duration = Duration::from_secs(1);
+pub(crate) const CONNECTING: Duration = Duration::from_secs(1);
 
 /// Why a read or write failed. Callers see only the resulting [`ApiError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
-use shared::registry::{Settings, UPSTREAM_TIMEOUT, upstream::Upstream};
+use shared::ApiError;
+use shared::registry::{Registries, Settings, UPSTREAM_TIMEOUT, upstream::Upstream};
 use tests::upstream::{Death, Registry, Reply, Revival, mortal};
 use tests::{Service, no_upstreams};
 
@@ -97,4 +98,39 @@ async fn requests_that_meet_dead_connections_together_share_their_new_ones() {
     // All are in the pool of one client, so that the next requests need no more.
     five().await;
     assert!(revival.connections() <= after + 1, "{before}, {after}, {}", revival.connections());
+}
+
+/// The registries in front of this upstream, as a function starts them.
+fn registries(url: &str) -> Registries {
+    Registries::new(Settings { npm: Upstream::parse(url), timeout: UPSTREAM_TIMEOUT, ..no_upstreams() }).unwrap()
+}
+
+async fn widgets(registries: &Registries) -> Result<(), ApiError> {
+    let url = registries.settings.npm.as_ref().unwrap().join("widgets");
+    registries.fetch_document(url, "application/json").await.map(|_| ())
+}
+
+#[tokio::test]
+async fn connection_to_the_upstream_opened_in_init_serves_the_first_request() {
+    let (url, revival) = Revival::start(json!({}).to_string()).await;
+    let registries = registries(&url);
+    registries.connect().await;
+    assert_eq!(revival.connections(), 1);
+    widgets(&registries).await.unwrap();
+    assert_eq!(revival.connections(), 1);
+    revival.silence_connections();
+    widgets(&registries).await.unwrap();
+    assert_eq!(revival.connections(), 2);
+}
+
+#[tokio::test]
+async fn init_ends_without_an_upstream_and_the_first_request_reports_it() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = registries(&format!("http://{}", listener.local_addr().unwrap()));
+    let started = Instant::now();
+    silent.connect().await;
+    assert!(started.elapsed() < Duration::from_secs(3), "init took {:?}", started.elapsed());
+    drop(listener);
+    silent.connect().await;
+    assert!(matches!(widgets(&silent).await, Err(ApiError::BadGateway(_))));
 }
