@@ -117,6 +117,8 @@ pub struct MemberWith<O> {
     pub signed_in: SignedIn,
     /// For the audit log.
     pub caller: Caller,
+    /// When the request came in, in milliseconds since 1970.
+    pub received_at: u64,
     operation: PhantomData<O>,
 }
 
@@ -131,6 +133,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let app = App::from_ref(state);
+        let received_at = app.clock().now_milliseconds();
         let signed_in = SignedIn::read(parts, state).await?;
         let org_id = OrgId::parse(PathParams::from_request_parts(parts, state).await?.get("org_id"));
         let Some(org_id) = org_id else { return Err(nowhere(&app, &signed_in).await) };
@@ -140,7 +143,7 @@ where
         note_principal(member.id.to_string());
         let Origin { request_id, source_ip } = signed_in.origin.clone();
         let caller = Caller { actor: member.subject(), source_ip, request_id, workload: None };
-        let member = Self { member, org, signed_in, caller, operation: PhantomData };
+        let member = Self { member, org, signed_in, caller, received_at, operation: PhantomData };
         if !member.may(O::OPERATION) {
             if parts.method == Method::POST {
                 member.record_refusal(&app).await?;

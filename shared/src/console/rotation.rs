@@ -82,7 +82,7 @@ impl<O: Guarded> MemberWith<O> {
         form: &Form<Chosen>,
         (here, list): (Nav, &str),
     ) -> Result<Outcome<T>, ApiError> {
-        let (received_at, once) = (app.clock().now_milliseconds(), form.once::<O>()?);
+        let once = form.once::<O>()?;
         let (overlap, until_first_use) = form.fields.overlap()?;
         if let Some(repeat) = app.store().repeated(&self.org.id, Some(&once), &self.caller).await? {
             return self.made(&repeat, here, list).map(Outcome::Answered);
@@ -90,7 +90,7 @@ impl<O: Guarded> MemberWith<O> {
         let refusal = match self.refusal() {
             Some(refusal) => refusal,
             None => {
-                let old = match T::find(app.store(), &self.org.id, id, received_at).await? {
+                let old = match T::find(app.store(), &self.org.id, id, self.received_at).await? {
                     Found::Old(old) => *old,
                     Found::NotFound => return Err(T::NOT_FOUND),
                     Found::Conflict => return Err(ROTATED_MEANWHILE),

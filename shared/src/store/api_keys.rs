@@ -10,6 +10,11 @@
 //! - revoking an active key removes the pointer and decrements the counter;
 //! - the next create or list after an expiry moves the expired keys and decrements the counter. Where
 //!   a policy ends unused keys, a list or a create at the limit moves those too.
+//!
+//! A key that was rotated does not count while it still works, since its successor does. If the
+//! successor ends first, it counts again ([`Place`]).
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +24,8 @@ use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
 use super::lifetimes::{AsRead, Limited, Settled, TooLong, is_old};
 use super::orgs::Org;
-use super::rotation::{NewToken, Old, Rotatable};
-use super::tokens::{ApiKey, StoredToken};
+use super::rotation::{MAX_LINE, MAX_OVERLAP, NewToken, Old, Rotatable, pointers_as_read};
+use super::tokens::{ApiKey, Replaces, StoredToken};
 use super::{Backoff, Committed, Condition, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::{Environment, Name, OrUnknown, Plan, Scopes, StateFilter, TokenState};
@@ -59,12 +64,31 @@ struct Unused {
     key: ApiKey,
     hash: TokenHash,
     end: Moment,
+    place: Place,
+}
+
+/// What becomes of a key's place in the plan's count when it ends.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// It has none.
+    None,
+    /// It becomes free.
+    Free,
+    /// A key that it replaces still works, and takes it.
+    Taken(Box<ApiKey>, TokenHash),
+}
+
+impl Place {
+    /// Whether another key takes it.
+    fn is_taken(&self) -> bool {
+        matches!(self, Place::Taken(..))
+    }
 }
 
 /// The counter of an organization's active API keys.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Active {
-    active: u64,
+    active: i64,
 }
 
 /// The properties of a new API key.
@@ -127,10 +151,7 @@ impl Store {
     pub async fn api_key(&self, org: &OrgId, id: &TokenId) -> Result<Option<ApiKey>, StoreError> {
         let pointer: Option<Pointer> = self.get(keys::api_key_by_id(org, id)).await?;
         let Some(pointer) = pointer else { return Ok(None) };
-        Ok(match self.current_token(pointer.hash).await? {
-            Some(StoredToken::ApiKey(key)) => Some(key),
-            _ => None,
-        })
+        Ok(self.current_token(pointer.hash).await?.and_then(ApiKey::of))
     }
 
     /// Creates an API key if the plan's limit allows it, exactly, even with concurrent calls. `by`
@@ -252,8 +273,10 @@ impl Store {
                 let hash = hash_of(token);
                 if let (StoredToken::ApiKey(key), Some(hash)) = (token, hash) {
                     let stored = key.clone();
-                    let end = self.note_unused(key).await?;
-                    unused.extend(end.map(|end| Unused { key: stored, hash, end }));
+                    if let Some(end) = self.note_unused(key).await? {
+                        let place = self.place_of(&stored).await?;
+                        unused.push(Unused { key: stored, hash, end, place });
+                    }
                 }
             }
             self.move_unused_api_keys(org, &unused).await;
@@ -296,7 +319,8 @@ impl Store {
                     let StoredToken::ApiKey(key) = token else { continue };
                     let hash = chunk.iter().find(|pointer| pointer.id == key.id).map(|pointer| pointer.hash);
                     if let (Some(end), Some(hash)) = (self.note_unused(&mut key.clone()).await?, hash) {
-                        unused.push(Unused { key, hash, end });
+                        let place = self.place_of(&key).await?;
+                        unused.push(Unused { key, hash, end, place });
                     }
                 }
             }
@@ -307,6 +331,15 @@ impl Store {
     /// Moves these keys, one transaction after the other, since all of them write the counter. False if
     /// it has moved none.
     async fn move_unused_api_keys(&self, org: &OrgId, unused: &[Unused]) -> bool {
+        let mut moved = false;
+        // A key that takes a place may be in no other write.
+        for batch in unused.chunk_by(|one, next| !one.place.is_taken() && !next.place.is_taken()) {
+            moved |= self.move_unused_in_batches(org, batch).await;
+        }
+        moved
+    }
+
+    async fn move_unused_in_batches(&self, org: &OrgId, unused: &[Unused]) -> bool {
         let mut moved = false;
         for batch in unused.chunks(UNUSED_PER_TRANSACTION) {
             match self.settle(self.unused_api_keys(org, batch)).await {
@@ -327,11 +360,8 @@ impl Store {
     /// A transaction that makes keys expire when they ended unused.
     fn unused_api_keys(&self, org: &OrgId, batch: &[Unused]) -> Transaction<'_> {
         let mut transaction = self.transaction();
-        let counted = batch.iter().filter(|unused| !unused.key.uncounted).count();
-        if counted > 0 {
-            transaction.add(keys::api_key_count(org), ACTIVE, -i64::try_from(counted).unwrap_or(i64::MAX));
-        }
-        for Unused { key, hash, end } in batch {
+        transaction.give_back(org, batch.iter().map(|unused| &unused.place));
+        for Unused { key, hash, end, .. } in batch {
             let before = key.pointer(*hash);
             let after = Pointer { expires_at: Some(*end), ..before.clone() };
             let ApiKey { last_used_at, expires_at, uncounted, .. } = *key;
@@ -350,7 +380,8 @@ impl Store {
     async fn org_with_active_api_keys(&self, org: &OrgId) -> Result<(Org, u64), StoreError> {
         self.move_due_api_keys(org).await?;
         let (org, count) = futures::try_join!(self.org(org), self.get::<Active>(keys::api_key_count(org)))?;
-        Ok((org.ok_or(StoreError::Defect)?, count.unwrap_or_default().active))
+        let active = u64::try_from(count.unwrap_or_default().active).unwrap_or(0);
+        Ok((org.ok_or(StoreError::Defect)?, active))
     }
 
     /// Moves expired keys from the active to the expired listing and decrements the counter.
@@ -362,32 +393,83 @@ impl Store {
             let end = keys::expiry_sort_key_prefix(self.clock.now().plus(std::time::Duration::from_secs(1)));
             let due: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::Before(&end)), DUE_PER_CALL).await?;
             let due: Vec<Pointer> = due.into_iter().map(|(_, pointer)| pointer).collect();
-            for batch in due.chunks(DUE_PER_TRANSACTION) {
+            let count = due.len();
+            let due = self.with_places(due).await?;
+            // A key that takes a place may be in no other write.
+            let batches = due.chunk_by(|(_, one), (_, next)| !one.is_taken() && !next.is_taken());
+            for batch in batches.flat_map(|batch| batch.chunks(DUE_PER_TRANSACTION)) {
                 match self.expired_api_keys(org, batch).try_commit(&mut backoff).await? {
                     Some(Committed::Yes) => {}
                     // Another call may be moving them.
                     None => continue 'attempts,
                     // Another call moved or revoked one of them: move the rest one by one.
                     Some(Committed::No(_)) => {
-                        for pointer in batch {
-                            let mut one = self.expired_api_keys(org, std::slice::from_ref(pointer));
+                        for one in batch {
+                            let mut one = self.expired_api_keys(org, std::slice::from_ref(one));
                             let _moved_by_another = one.commit().await?;
                         }
                     }
                 }
             }
-            return if due.len() == DUE_PER_CALL { Err(StoreError::Unavailable) } else { Ok(()) };
+            return if count == DUE_PER_CALL { Err(StoreError::Unavailable) } else { Ok(()) };
         }
     }
 
-    /// A transaction that moves expired keys.
-    fn expired_api_keys(&self, org: &OrgId, batch: &[Pointer]) -> Transaction<'_> {
-        let mut transaction = self.transaction();
-        let counted = batch.iter().filter(|pointer| !pointer.uncounted).count();
-        if counted > 0 {
-            transaction.add(keys::api_key_count(org), ACTIVE, -i64::try_from(counted).unwrap_or(i64::MAX));
+    /// What becomes of the places of expired keys. Reads none that is too old to have replaced a key
+    /// that still works.
+    async fn with_places(&self, pointers: Vec<Pointer>) -> Result<Vec<(Pointer, Place)>, StoreError> {
+        let mut places = BTreeMap::new();
+        let oldest = self.clock.now().minus(MAX_OVERLAP).epoch_milliseconds();
+        let young = |pointer: &&Pointer| !pointer.uncounted && pointer.id.milliseconds() >= oldest;
+        let young: Vec<TokenHash> = pointers.iter().filter(young).map(|pointer| pointer.hash).collect();
+        for hashes in young.chunks(100) {
+            for key in self.stored_tokens(hashes.iter().copied()).await?.into_iter().filter_map(ApiKey::of) {
+                places.insert(key.id.clone(), self.place_of(&key).await?);
+            }
         }
-        for pointer in batch {
+        let pointers = pointers.into_iter().map(|pointer| {
+            let place = if pointer.uncounted { Place::None } else { Place::Free };
+            let place = places.remove(&pointer.id).unwrap_or(place);
+            (pointer, place)
+        });
+        Ok(pointers.collect())
+    }
+
+    /// What becomes of the place of a token that ends now. Those of other kinds have none.
+    pub(super) async fn place_of_any(&self, token: &StoredToken) -> Result<Place, StoreError> {
+        match token {
+            StoredToken::ApiKey(key) => self.place_of(key).await,
+            _ => Ok(Place::None),
+        }
+    }
+
+    /// What becomes of the place of a key that ends now.
+    async fn place_of(&self, key: &ApiKey) -> Result<Place, StoreError> {
+        if key.uncounted {
+            return Ok(Place::None);
+        }
+        let now = self.clock.now();
+        let (mut created_at, mut replaces) = (key.created_at, key.replaces.clone());
+        for _ in 0..MAX_LINE {
+            // The overlap of its rotation is over later.
+            let Some(Replaces { hash, .. }) = replaces.filter(|_| created_at.plus(MAX_OVERLAP) > now) else { break };
+            let Some(mut stored) = self.stored_token(hash).await? else { break };
+            self.note_all(&mut stored).await?;
+            let is_active = stored.is_active(now);
+            let Some(old) = ApiKey::of(stored) else { break };
+            if is_active && old.uncounted {
+                return Ok(Place::Taken(Box::new(old), hash));
+            }
+            (created_at, replaces) = (old.created_at, old.replaces);
+        }
+        Ok(Place::Free)
+    }
+
+    /// A transaction that moves expired keys.
+    fn expired_api_keys(&self, org: &OrgId, batch: &[(Pointer, Place)]) -> Transaction<'_> {
+        let mut transaction = self.transaction();
+        transaction.give_back(org, batch.iter().map(|(_, place)| place));
+        for (pointer, _) in batch {
             // A rotation may have changed what it counts.
             let counts = if pointer.uncounted { "attribute_exists" } else { "attribute_not_exists" };
             transaction
@@ -439,6 +521,13 @@ impl Store {
                 break;
             }
             let pointer = key.pointer(pointer.hash);
+            let place = match cause {
+                // The call is its first use, which ends what it replaces.
+                Cause::Own if key.is_counted() && key.replaces.as_ref().is_some_and(|old| old.until_first_use) => {
+                    Place::Free
+                }
+                _ => self.place_of(&key).await?,
+            };
             // Only an active key counts towards the plan. Its listing tells: try active first, then
             // expired.
             for state in [TokenState::Active, TokenState::Expired] {
@@ -448,9 +537,7 @@ impl Store {
                     .revoke_as_read(keys::token(pointer.hash), (key.expires_at, key.is_counted()), cause, caller)?
                     .put(ApiKey::listed(&pointer, org, TokenState::Revoked), &pointer);
                 if state == TokenState::Active {
-                    if !pointer.uncounted {
-                        transaction.add(keys::api_key_count(org), ACTIVE, -1);
-                    }
+                    transaction.give_back(org, [&place]);
                     if let Some(expiry) = ApiKey::expiry(&pointer, org) {
                         transaction.delete(expiry);
                     }
@@ -575,6 +662,37 @@ impl Transaction<'_> {
         match key.rotated.as_ref().filter(|rotated| rotated.until_first_use) {
             Some(rotated) => self.require_unused(keys::token(rotated.hash)),
             None => self,
+        }
+    }
+
+    /// Gives the places of keys that end back to the plan, or to the keys that take them.
+    pub(super) fn give_back<'a>(&mut self, org: &OrgId, places: impl IntoIterator<Item = &'a Place>) -> &mut Self {
+        let mut freed = 0;
+        for place in places {
+            match place {
+                Place::None => {}
+                Place::Free => freed += 1,
+                Place::Taken(key, hash) => self.count_again(org, key, *hash),
+            }
+        }
+        if freed > 0 {
+            self.add(keys::api_key_count(org), ACTIVE, -freed);
+        }
+        self
+    }
+
+    /// Counts a key that was rotated in place of its successor, if it still is as it was read.
+    fn count_again(&mut self, org: &OrgId, key: &ApiKey, hash: TokenHash) {
+        let mut values = Vec::new();
+        let as_read = pointers_as_read(key.expires_at, key.is_counted(), &mut values);
+        let condition = format!("attribute_exists(pk) AND attribute_not_exists(#revoked_at) AND {as_read}");
+        let pointer = Pointer { uncounted: false, ..key.pointer(hash) };
+        let is_listed = Condition::plain("attribute_exists(pk)");
+        self.update(keys::token(hash), "REMOVE #uncounted", &condition, &values)
+            .put(ApiKey::by_id(org, &key.id), &pointer)
+            .put_if(ApiKey::listed(&pointer, org, TokenState::Active), &pointer, Some(is_listed));
+        if let Some(expiry) = ApiKey::expiry(&pointer, org) {
+            self.put(expiry, &pointer);
         }
     }
 

@@ -310,11 +310,11 @@ impl Store {
         .map(|_| ())
     }
 
-    /// Reads the token with this hash, and whether it has ended because it was not used.
+    /// Reads the token with this hash, and what else decides whether it is active.
     pub(super) async fn current_token(&self, hash: TokenHash) -> Result<Option<StoredToken>, StoreError> {
         let mut token = self.stored_token(hash).await?;
         if let Some(token) = &mut token {
-            self.note_unused_of(token).await?;
+            self.note_all(token).await?;
         }
         Ok(token)
     }

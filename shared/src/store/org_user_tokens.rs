@@ -21,7 +21,7 @@ use super::leaks::{Cause, Recipient};
 use super::lifetimes::{AsRead, Limited, Settled, is_old};
 use super::members::Member;
 use super::orgs::Org;
-use super::rotation::{NewToken, Old, Rotatable};
+use super::rotation::{MAX_OVERLAP, NewToken, Old, Rotatable};
 use super::tokens::{ApiKey, OrgUserToken, StoredToken};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
@@ -401,6 +401,7 @@ impl Store {
                 let unused = self.unused_among(&unexpired).await?;
                 unexpired.retain(|pointer| unused.iter().all(|(token, _)| token.id != pointer.id));
             }
+            self.drop_superseded(&mut unexpired).await?;
             let bindings = unexpired.iter().filter_map(|pointer| pointer.bound_to.as_ref());
             let members = self.current_members(&org.id, bindings).await?;
             let is_current = |binding: &Binding| members.contains(&binding.member);
@@ -427,6 +428,21 @@ impl Store {
             }
         }
         Ok(unused)
+    }
+
+    /// Drops those of these tokens that a first use of a successor has ended. Reads none that outlives
+    /// the longest overlap of a rotation.
+    async fn drop_superseded(&self, pointers: &mut Vec<Pointer>) -> Result<(), StoreError> {
+        let last = self.clock.now().plus(MAX_OVERLAP);
+        let may_be = |pointer: &&Pointer| pointer.expires_at.is_some_and(|end| end <= last);
+        let hashes: Vec<TokenHash> = pointers.iter().filter(may_be).map(|pointer| pointer.hash).collect();
+        for hashes in hashes.chunks(100) {
+            let tokens = self.stored_tokens(hashes.iter().copied()).await?;
+            let rotated = tokens.iter().filter_map(|token| Some((token.id(), token.rotated()?.clone())));
+            let superseded = self.superseded(rotated.collect()).await?;
+            pointers.retain(|pointer| !superseded.contains(pointer.id.as_str()));
+        }
+        Ok(())
     }
 
     /// Moves tokens that have ended unused to the listing of expired ones, among the first
@@ -553,10 +569,7 @@ impl Store {
     pub async fn org_user_token(&self, org: &OrgId, id: &TokenId) -> Result<Option<OrgUserToken>, StoreError> {
         let pointer: Option<Pointer> = self.get(keys::org_user_token_by_id(org, id)).await?;
         let Some(pointer) = pointer else { return Ok(None) };
-        let Some(StoredToken::OrgUser(mut token)) = self.stored_token(pointer.hash).await? else { return Ok(None) };
-        self.note_membership(&mut token).await?;
-        self.note_unused(&mut token).await?;
-        Ok(Some(token))
+        Ok(self.current_token(pointer.hash).await?.and_then(OrgUserToken::of))
     }
 
     /// Revokes a token of this organization by ID. Idempotent; false if there is no such token.
@@ -655,6 +668,7 @@ impl Store {
             let moved = self.settle_unused_among(&pointers).await?;
             pointers.retain(|pointer| !moved.contains(&pointer.id));
         }
+        self.drop_superseded(&mut pointers).await?;
         // Few: an identifier is the address of one person.
         let mut members: Vec<(Binding, bool)> = Vec::new();
         for binding in pointers.iter().filter_map(|pointer| pointer.bound_to.as_ref()) {

@@ -8,12 +8,16 @@
 //!                  └──▶ old + another successor; the first one is revoked
 //! ```
 //!
+//! A successor may be rotated before it was used, and so on. Then the tokens are a line, in which a
+//! first use ends all that come before it, and a rotation revokes all that come after.
+//!
 //! The old token keeps `Rotated`, the successor `Replaces`. The end of the overlap is the old
 //! token's expiry. If the overlap lasts until the successor's first use, each use of the old token
 //! reads whether the successor was used, and the successor's first use is written before it is
 //! answered: a client that saw the successor work never sees the old token work again. The next
 //! listing revokes the old token, so that it shows why it ended. API keys count towards the plan's
-//! limit once: the successor does, the old key no longer.
+//! limit once: the successor does, the old key no longer, unless the successor ends first
+//! (`Place`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -39,8 +43,11 @@ use crate::secret::{Token, TokenHash, TokenKind};
 /// The longest overlap, and its length where it ends at the successor's first use.
 pub const MAX_OVERLAP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// The longest chain of unused successors that is followed.
-const MAX_CHAIN: usize = 20;
+/// The longest line of unused successors that is followed.
+pub(super) const MAX_LINE: usize = 20;
+
+/// The unused successors that one rotation may revoke: five writes each, of a transaction's 100.
+const MAX_REVOKED: usize = 15;
 
 /// Tokens that a listing revokes at the same time.
 const CONCURRENCY: usize = 16;
@@ -65,21 +72,20 @@ impl Rotation {
 }
 
 impl Transaction<'_> {
-    /// Notes a successor at a token that was rotated as `before` says. The token ends at `end`, or
-    /// without it at once. `is_counted` if a plan limits tokens of this kind: then it no longer counts.
-    pub(super) fn rotate(
+    /// Notes a successor at a token, if it is as it was read. The token ends at `end`, or without it at
+    /// once. If `only_unused`, it must not have been used either.
+    fn rotate<T: Rotatable>(
         &mut self,
-        key: Key,
-        before: Option<&Rotated>,
+        old: &Old<T>,
         rotated: &Rotated,
         end: Option<Moment>,
-        is_counted: bool,
+        only_unused: bool,
         caller: &Caller,
     ) -> Result<&mut Self, StoreError> {
-        let value = |value| serde_json::to_value(value).map_err(|_| StoreError::Defect);
         let mut values = vec![(":rotated", value(rotated)?)];
+        // If a plan limits tokens of this kind, it no longer counts.
         let change = match end {
-            Some(end) if is_counted => {
+            Some(end) if T::IS_COUNTED => {
                 values.push((":end", end.to_string().into()));
                 values.push((":true", true.into()));
                 "SET #rotated = :rotated, #expires_at = :end, #uncounted = :true"
@@ -93,14 +99,13 @@ impl Transaction<'_> {
                 "SET #rotated = :rotated, #revoked_at = :now, #revoked_by = :by"
             }
         };
-        let is_as_read = match before {
-            Some(before) => {
-                values.push((":before", value(before)?));
-                "attribute_not_exists(#revoked_at) AND #rotated = :before"
-            }
-            None => "attribute_exists(pk) AND attribute_not_exists(#revoked_at) AND attribute_not_exists(#rotated)",
-        };
-        Ok(self.update(key, change, is_as_read, &values))
+        let pointers = pointers_as_read(old.token.expires_at(), old.token.is_counted(), &mut values);
+        let successor = rotated_as_read(old.rotated.as_ref(), &mut values)?;
+        let mut condition = format!("{UNREVOKED} AND {pointers} AND {successor}");
+        if only_unused {
+            condition = format!("{condition} AND {UNUSED}");
+        }
+        Ok(self.update(keys::token(old.hash), change, &condition, &values))
     }
 
     /// Revokes a token whose pointers are those of a token with this expiry, counted or not. A rotation
@@ -113,16 +118,7 @@ impl Transaction<'_> {
         caller: &Caller,
     ) -> Result<&mut Self, StoreError> {
         let mut values = self.store.revocation(caller)?.to_vec();
-        let expiry = match expires_at {
-            Some(expires_at) => {
-                values.push((":expires_at", expires_at.to_string().into()));
-                "#expires_at = :expires_at"
-            }
-            None => "attribute_not_exists(#expires_at)",
-        };
-        let counts = if is_counted { "attribute_not_exists" } else { "attribute_exists" };
-        let is_as_read =
-            format!("attribute_exists(pk) AND attribute_not_exists(#revoked_at) AND {expiry} AND {counts}(#uncounted)");
+        let is_as_read = format!("{UNREVOKED} AND {}", pointers_as_read(expires_at, is_counted, &mut values));
         let change = match cause {
             // A call with the token: a successor that was never used before ends what it replaces.
             Cause::Own => "SET #revoked_at = :now, #revoked_by = :by, #last_used_at = :now",
@@ -163,15 +159,51 @@ impl Transaction<'_> {
         self.note_expiry(&stored, hash)
     }
 
-    /// Revokes a successor that was never used.
-    pub(super) fn revoke_unused(&mut self, key: Key, caller: &Caller) -> Result<&mut Self, StoreError> {
-        Ok(self.update(
-            key,
-            "SET #revoked_at = :now, #revoked_by = :by",
-            "attribute_exists(pk) AND attribute_not_exists(#revoked_at) AND attribute_not_exists(#last_used_at)",
-            &self.store.revocation(caller)?,
-        ))
+    /// Revokes a successor, if it is as it was read: never used, and with the same pointers.
+    fn revoke_unused<T: Rotatable>(&mut self, unused: &Unused<T>, caller: &Caller) -> Result<&mut Self, StoreError> {
+        let Unused { token, hash, rotated } = unused;
+        let mut values = self.store.revocation(caller)?.to_vec();
+        let pointers = pointers_as_read(token.expires_at(), token.is_counted(), &mut values);
+        let rotated = rotated_as_read(rotated.as_ref(), &mut values)?;
+        let condition = format!("{UNREVOKED} AND {UNUSED} AND {pointers} AND {rotated}");
+        self.update(keys::token(*hash), "SET #revoked_at = :now, #revoked_by = :by", &condition, &values);
+        T::list_as_revoked(self, token.org_id(), &token.pointer(*hash));
+        Ok(self)
     }
+}
+
+/// The condition that a token was not revoked.
+const UNREVOKED: &str = "attribute_exists(pk) AND attribute_not_exists(#revoked_at)";
+
+/// The condition that a token was never used.
+const UNUSED: &str = "attribute_not_exists(#last_used_at)";
+
+/// The values of an update.
+pub(super) type Values = Vec<(&'static str, serde_json::Value)>;
+
+fn value<V: Serialize>(value: &V) -> Result<serde_json::Value, StoreError> {
+    serde_json::to_value(value).map_err(|_| StoreError::Defect)
+}
+
+/// The condition that a token's pointers are those of one with this expiry, counted or not. A rotation
+/// changes both.
+pub(super) fn pointers_as_read(expires_at: Option<Moment>, is_counted: bool, values: &mut Values) -> String {
+    let expiry = match expires_at {
+        Some(expires_at) => {
+            values.push((":expires_at", expires_at.to_string().into()));
+            "#expires_at = :expires_at"
+        }
+        None => "attribute_not_exists(#expires_at)",
+    };
+    let counts = if is_counted { "attribute_not_exists" } else { "attribute_exists" };
+    format!("{expiry} AND {counts}(#uncounted)")
+}
+
+/// The condition that a token's successor is this one.
+fn rotated_as_read(rotated: Option<&Rotated>, values: &mut Values) -> Result<&'static str, StoreError> {
+    let Some(rotated) = rotated else { return Ok("attribute_not_exists(#rotated)") };
+    values.push((":before", value(rotated)?));
+    Ok("#rotated = :before")
 }
 
 /// The condition that an item exists.
@@ -185,8 +217,16 @@ pub struct Old<T> {
     pub(super) expires_at: Option<Moment>,
     hash: TokenHash,
     rotated: Option<Rotated>,
-    /// Its successor, which is active and unused.
-    successor: Option<T>,
+    /// Its active successors, none of which was used: its own, that one's, and so on.
+    successors: Vec<Unused<T>>,
+}
+
+/// A successor that was never used, as it was read.
+#[derive(Debug, Clone)]
+struct Unused<T> {
+    token: T,
+    hash: TokenHash,
+    rotated: Option<Rotated>,
 }
 
 /// What was found under an ID that is to be rotated.
@@ -354,116 +394,187 @@ impl Store {
         let Some(hash) = pointer.as_ref().map(T::hash) else { return Ok(Found::NotFound) };
         let Some(mut stored) = self.stored_token(hash).await? else { return Ok(Found::NotFound) };
         let rotated = stored.rotated().cloned();
-        let successor = match &rotated {
-            // This call was on its way when the other one rotated the token.
-            Some(rotated) if rotated.id.milliseconds() > received_at => return Ok(Found::Conflict),
-            Some(rotated) => self.stored_token(rotated.hash).await?,
-            None => None,
-        };
+        // This call was on its way when the other one rotated the token.
+        if rotated.as_ref().is_some_and(|rotated| rotated.id.milliseconds() > received_at) {
+            return Ok(Found::Conflict);
+        }
         self.note_all(&mut stored).await?;
-        let now = self.clock.now();
-        if !stored.is_active(now) || successor.as_ref().is_some_and(|successor| successor.last_used_at().is_some()) {
+        if !stored.is_active(self.clock.now()) {
             return Ok(Found::NotFound);
         }
-        let successor = successor.filter(|successor| successor.is_active(now)).and_then(T::of);
+        let Some(successors) = self.unused_successors(rotated.as_ref()).await? else { return Ok(Found::NotFound) };
+        if successors.len() > MAX_REVOKED {
+            return Ok(Found::Conflict);
+        }
         let Some(token) = T::of(stored) else { return Ok(Found::NotFound) };
         let expires_at = rotated.as_ref().map_or_else(|| token.expires_at(), |rotated| rotated.expires_at);
-        Ok(Found::Old(Box::new(Old { token, expires_at, hash, rotated, successor })))
+        Ok(Found::Old(Box::new(Old { token, expires_at, hash, rotated, successors })))
     }
 
+    /// The active successors of a token that was rotated: its own, that one's, and so on. `None` if one
+    /// of them was used.
+    async fn unused_successors<T: Rotatable>(
+        &self,
+        rotated: Option<&Rotated>,
+    ) -> Result<Option<Vec<Unused<T>>>, StoreError> {
+        let (now, mut unused, mut next) = (self.clock.now(), Vec::new(), rotated.cloned());
+        for _ in 0..MAX_LINE {
+            let Some(Rotated { hash, .. }) = next else { break };
+            let Some(stored) = self.stored_token(hash).await? else { break };
+            if stored.last_used_at().is_some() {
+                return Ok(None);
+            }
+            next = stored.rotated().cloned();
+            let token = T::of(stored).filter(|token| token.clone().into().is_active(now));
+            unused.extend(token.map(|token| Unused { token, hash, rotated: next.clone() }));
+        }
+        Ok(Some(unused))
+    }
+
+    /// As [`Rotate::rotate`]. If only a successor has changed since they were read, it starts over, and
+    /// once if the plan refuses: keys that have ended may still be counted.
     async fn rotate_token<T: Rotatable>(
         &self,
-        old: Old<T>,
+        mut old: Old<T>,
         rotation: Rotation,
         by: By<'_>,
     ) -> Result<Successor<T>, StoreError> {
+        let (mut backoff, mut has_looked) = (Backoff::new(), false);
+        loop {
+            let org = old.token.org_id();
+            match self.try_rotate(&old, rotation, by).await? {
+                None => backoff.pause().await?,
+                Some(Successor::PlanLimitReached) if !has_looked => {
+                    has_looked = true;
+                    self.api_key_plan(org).await?;
+                }
+                Some(outcome) => return Ok(outcome),
+            }
+            old = match self.to_rotate::<T>(org, old.token.id(), u64::MAX).await? {
+                Found::Old(now) if now.rotated == old.rotated => *now,
+                Found::Old(_) | Found::Conflict => return Ok(Successor::Conflict),
+                Found::NotFound => return Ok(Successor::NotFound),
+            };
+        }
+    }
+
+    /// Rotates a token. `None` if a successor of it is no longer as it was read.
+    async fn try_rotate<T: Rotatable>(
+        &self,
+        old: &Old<T>,
+        rotation: Rotation,
+        by: By<'_>,
+    ) -> Result<Option<Successor<T>>, StoreError> {
         let By { api_key, authority, caller, once } = by;
-        let Old { token: old, expires_at: before, hash, rotated: was, successor } = old;
-        let org = old.org_id();
+        let Old { token, expires_at: before, hash, rotated: was, successors } = old;
+        let (org, hash) = (token.org_id(), *hash);
+        // This call is a use of its caller.
+        if api_key.is_some_and(|(_, own)| successors.iter().any(|successor| successor.hash == *own)) {
+            return Ok(Some(Successor::NotFound));
+        }
         let mut max = None;
         if T::IS_COUNTED {
             let stored = self.org(org).await?.ok_or(StoreError::Defect)?;
             if stored.suspended {
-                return Ok(match api_key {
+                return Ok(Some(match api_key {
                     Some((_, own)) if self.is_revoked(*own).await? => Successor::CallerRevoked,
                     _ => Successor::Suspended,
-                });
+                }));
             }
             max = stored.plan.max_api_keys();
         }
-        let (now, plain) = (self.clock.now(), Token::generate(old.secret())?);
-        let token = old.succeeded_by(NewToken {
+        let (now, plain) = (self.clock.now(), Token::generate(token.secret())?);
+        let stored: StoredToken = token.clone().into();
+        // If this is used first, it ends what its predecessor would have ended.
+        let ends_others = stored.last_used_at().is_none() && stored.replaces().is_some_and(|old| old.until_first_use);
+        let new = token.succeeded_by(NewToken {
             id: TokenId::new(&self.clock)?,
             shown_prefix: plain.shown_prefix(),
             created_at: now,
             created_by: caller.actor.clone(),
             expires_at: rotation.expires_at,
-            replaces: Replaces { id: old.id().clone(), hash, until_first_use: rotation.until_first_use },
+            replaces: Replaces {
+                id: token.id().clone(),
+                hash,
+                until_first_use: rotation.until_first_use || ends_others,
+            },
         });
         let rotated = Rotated {
-            id: token.id().clone(),
+            id: new.id().clone(),
             hash: plain.hash(),
-            expires_at: before,
+            expires_at: *before,
             until_first_use: rotation.until_first_use,
         };
         let entry = |verb: &str, id: &TokenId, detail: String| -> Result<Entry, StoreError> {
             let entry = Entry::done(&self.clock, caller, &format!("{}.{verb}", T::KIND), Subject::new(T::KIND, id))?;
             Ok(entry.with_detail(detail))
         };
-        let rotate = entry("rotate", old.id(), format!("replaced by {}", token.id()))?;
-        let made = entry(T::MADE, token.id(), format!("replaces {}", old.id()))?;
+        let rotate = entry("rotate", token.id(), format!("replaced by {}", new.id()))?;
+        let made = entry(T::MADE, new.id(), format!("replaces {}", token.id()))?;
         let mut transaction = self.transaction();
         // First, so that a caller who was cut off learns nothing from the other conditions.
         let own_checks = transaction.require_authority(authority);
         let is_itself = api_key.is_some_and(|(_, own)| *own == hash);
-        if let Some(api_key) = api_key.filter(|_| !is_itself) {
-            transaction.require_api_key(api_key);
-        }
+        // Its first use would have ended the caller. A transaction has one write for each item.
+        let ends_caller = api_key.is_some_and(|(key, _)| key.is_ended_by(hash));
+        match api_key.filter(|_| !is_itself) {
+            Some((_, own)) if ends_caller => transaction.require_unrevoked(keys::token(*own)),
+            Some(api_key) => transaction.require_api_key(api_key),
+            None => &mut transaction,
+        };
         let own = transaction.writes.len();
-        let end = rotation.end_of_old(now, before);
-        transaction.rotate(keys::token(hash), was.as_ref(), &rotated, end, T::IS_COUNTED, caller)?;
-        transaction.end_rotated(&old, hash, end);
-        if let (Some(unused), Some(was)) = (&successor, &was) {
-            let entry = entry("revoke", unused.id(), "its predecessor was rotated again".to_owned())?;
-            transaction.revoke_unused(keys::token(was.hash), caller)?;
-            T::list_as_revoked(&mut transaction, org, &unused.pointer(was.hash));
-            transaction.audit(org, &entry);
+        let end = rotation.end_of_old(now, *before);
+        transaction.rotate(old, &rotated, end, ends_caller, caller)?;
+        transaction.end_rotated(token, hash, end);
+        let first_successor = transaction.writes.len();
+        for unused in successors {
+            let detail = "its predecessor was rotated again".to_owned();
+            let entry = entry("revoke", unused.token.id(), detail)?;
+            transaction.revoke_unused(unused, caller)?.audit(org, &entry);
         }
-        // The successor takes over what the old token or an unused successor counts. Neither counts if
-        // that successor was revoked.
-        let is_counted = old.is_counted() || successor.as_ref().is_some_and(T::is_counted);
+        let of_successors = first_successor..transaction.writes.len();
+        // The new token takes over what the old one or an unused successor counts.
+        let is_counted = token.is_counted() || successors.iter().any(|unused| unused.token.is_counted());
         let limit = transaction.writes.len();
         if T::IS_COUNTED && !is_counted {
             transaction.count_api_key(org, max);
         }
         let after = transaction.writes.len();
-        transaction.put_token(&token, plain.hash()).audit(org, &made).audit(org, &rotate);
-        let key_used = transaction.once(org, once, caller, Subject::new(T::KIND, token.id()));
+        transaction.put_token(&new, plain.hash()).audit(org, &made).audit(org, &rotate);
+        let key_used = transaction.once(org, once, caller, Subject::new(T::KIND, new.id()));
         let mut backoff = Backoff::new();
         loop {
             let outcome = transaction.try_commit(&mut backoff).await?;
             match outcome {
-                Some(Committed::Yes) => return Ok(Successor::Done(Box::new(token), plain)),
-                Some(Committed::No(index)) if index < own_checks => return Ok(Successor::CallerChanged),
-                Some(Committed::No(index)) if index < own => return Ok(Successor::CallerRevoked),
+                Some(Committed::Yes) => return Ok(Some(Successor::Done(Box::new(new), plain))),
+                Some(Committed::No(index)) if index < own_checks => return Ok(Some(Successor::CallerChanged)),
+                Some(Committed::No(index)) if index < own => return Ok(Some(Successor::CallerRevoked)),
                 Some(Committed::No(index)) if (limit..after).contains(&index) => {
-                    return Ok(Successor::PlanLimitReached);
+                    return Ok(Some(Successor::PlanLimitReached));
                 }
                 _ => {}
             }
             // Whatever refused it, the same request may have been carried out meanwhile.
             if let Some(repeat) = self.repeated(org, once, caller).await? {
-                return Ok(Successor::Repeated(repeat));
+                return Ok(Some(Successor::Repeated(repeat)));
             }
             match outcome {
                 Some(Committed::No(index)) if Some(index) == key_used => return Err(StoreError::Unavailable),
                 _ => {}
             }
-            match self.stored_token(hash).await? {
-                Some(stored) if stored.rotated() != was.as_ref() => return Ok(Successor::Conflict),
-                _ if outcome.is_some() && is_itself => return Ok(Successor::CallerRevoked),
-                _ if outcome.is_some() => return Ok(Successor::NotFound),
-                _ => {}
+            let found = self.stored_token(hash).await?;
+            if found.as_ref().is_some_and(|found| found.rotated() != was.as_ref()) {
+                return Ok(Some(Successor::Conflict));
+            }
+            let has_moved = found.and_then(T::of).is_some_and(|found| {
+                found.expires_at() != token.expires_at() || found.is_counted() != token.is_counted()
+            });
+            match outcome {
+                // Another transaction was under way.
+                None => {}
+                Some(Committed::No(index)) if has_moved || of_successors.contains(&index) => return Ok(None),
+                Some(_) if is_itself => return Ok(Some(Successor::CallerRevoked)),
+                Some(_) => return Ok(Some(Successor::NotFound)),
             }
         }
     }
@@ -472,7 +583,7 @@ impl Store {
     /// for each unused successor that was rotated itself.
     pub(super) async fn is_superseded(&self, rotated: Option<&Rotated>) -> Result<bool, StoreError> {
         let mut next = rotated.filter(|rotated| rotated.until_first_use).cloned();
-        for _ in 0..MAX_CHAIN {
+        for _ in 0..MAX_LINE {
             let Some(rotated) = next else { return Ok(false) };
             let Some(successor) = self.stored_token(rotated.hash).await? else { return Ok(false) };
             if successor.last_used_at().is_some() {
@@ -509,11 +620,11 @@ impl Store {
     }
 
     /// The IDs of those of these tokens that have ended because a successor was used.
-    async fn superseded(&self, rotated: Vec<(String, Rotated)>) -> Result<BTreeSet<String>, StoreError> {
+    pub(super) async fn superseded(&self, rotated: Vec<(String, Rotated)>) -> Result<BTreeSet<String>, StoreError> {
         let mut open = rotated;
         open.retain(|(_, rotated)| rotated.until_first_use);
         let mut ended = BTreeSet::new();
-        for _ in 0..MAX_CHAIN {
+        for _ in 0..MAX_LINE {
             if open.is_empty() {
                 return Ok(ended);
             }
@@ -576,9 +687,11 @@ impl Store {
         let (action, subject) = (format!("{}.revoke", T::KIND), Subject::new(T::KIND, token.id()));
         let entry = Entry::done(&self.clock, &caller, &action, subject)?;
         let entry = entry.with_detail("its successor was used".to_owned());
+        let place = self.place_of_any(&token.clone().into()).await?;
         let mut transaction = self.transaction();
         let as_read = (token.expires_at(), token.is_counted());
         transaction.revoke_as_read(keys::token(hash), as_read, Cause::Asked("revoke"), &caller)?;
+        transaction.give_back(token.org_id(), [&place]);
         T::list_as_revoked(&mut transaction, token.org_id(), &token.pointer(hash));
         // If another call has changed it meanwhile, the next listing settles it.
         transaction.audit(token.org_id(), &entry).commit().await.map(|_| ())

@@ -124,6 +124,11 @@ impl ApiKey {
         }
     }
 
+    /// Whether the first use of the key with this hash ends it.
+    pub(super) fn is_ended_by(&self, successor: TokenHash) -> bool {
+        self.rotated.as_ref().is_some_and(|rotated| rotated.until_first_use && rotated.hash == successor)
+    }
+
     /// How a key with these rights exceeds this one, which is to create it, if it does.
     pub fn exceeded_by(
         &self,

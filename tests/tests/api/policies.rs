@@ -445,13 +445,13 @@ async fn record_rotations(recorder: &mut Recorder, service: &Service) {
         let rotate = service.post(&path, &fixtures.owner.credential, &body);
         recorder.record(Operation::BotsRotateKey, 201, rotate).await;
     }
-    // An API key as the caller, in its overlap too, and a successor whose slot was freed.
+    // An API key as the caller, in its overlap too, and a successor that ends before what it replaces.
     let fixtures = Fixtures::create(service).await;
     let (key, owner) = (&fixtures.api_key, &fixtures.owner.credential);
     let path = format!("/v1/api-keys/{}/rotate", key.id);
     let body = json!({"until_first_use": true});
-    let next = recorder.record(Operation::ApiKeysRotate, 201, service.post(&path, &key.key, &body)).await.json();
     recorder.record(Operation::ApiKeysRotate, 201, service.post(&path, &key.key, &body)).await;
+    let next = recorder.record(Operation::ApiKeysRotate, 201, service.post(&path, &key.key, &body)).await.json();
     let expires_at = service.clock.now().plus(Duration::from_secs(60)).to_string();
     let create = json!({"name": "ci", "environment": "live", "scopes": ["org:read"], "expires_at": expires_at});
     recorder.record(Operation::ApiKeysCreate, 201, service.post("/v1/api-keys", &key.key, &create)).await;
@@ -497,11 +497,12 @@ async fn record_expiries(recorder: &mut Recorder, service: &Service) {
     recorder.record(Operation::OrgUserTokensList, 200, service.call(Method::GET, &path, &owner.credential)).await;
 }
 
-/// Listings, revocations by user and creations of API keys at the plan's limit move what has ended
-/// unused.
+/// Listings, revocations by user, and creations and rotations of API keys at the plan's limit move what
+/// has ended unused.
 async fn record_unused(recorder: &mut Recorder, service: &Service) {
     for operation in [
         Operation::ApiKeysCreate,
+        Operation::ApiKeysRotate,
         Operation::ApiKeysList,
         Operation::OrgUserTokensList,
         Operation::OrgUserTokensRevokeByUser,
@@ -509,13 +510,22 @@ async fn record_unused(recorder: &mut Recorder, service: &Service) {
     ] {
         let fixtures = Fixtures::create(service).await;
         let (org, owner) = (&fixtures.org, &fixtures.owner.credential);
+        // Its successor ends before it.
+        let rotated = service.api_key(owner, &["org:read"]).await;
+        let rotate = format!("/v1/api-keys/{}/rotate", rotated.id);
+        let expires_at = service.clock.now().plus(Duration::from_secs(60)).to_string();
+        let brief = json!({"overlap": "7d", "expires_at": expires_at});
+        assert_eq!(service.post(&rotate, owner, &brief).await.status, 201);
         service.set_plan(org, Plan::Free).await;
         for name in ["one", "two", "three"] {
             let key = json!({"name": name, "environment": "live", "scopes": ["org:read"]});
             service.post("/v1/api-keys", owner, &key).await;
         }
         service.end_unused(&org.id, 1).await;
-        service.clock.advance(Duration::from_secs(2 * 24 * 60 * 60));
+        let day = Duration::from_secs(24 * 60 * 60);
+        service.clock.advance(day - Duration::from_secs(120));
+        assert_eq!(service.whoami(&rotated.key).await.status, 200);
+        service.clock.advance(day);
         let body = json!({"user_identifier": "alice-laptop"});
         let key = json!({"name": "four", "environment": "live", "scopes": ["org:read"]});
         let by_user = org.org_user_tokens("/revoke-by-user");
@@ -525,6 +535,7 @@ async fn record_unused(recorder: &mut Recorder, service: &Service) {
             Operation::ApiKeysCreate => {
                 recorder.record(operation, 201, service.post("/v1/api-keys", owner, &key)).await
             }
+            Operation::ApiKeysRotate => recorder.record(operation, 201, service.post(&rotate, owner, &json!({}))).await,
             Operation::OrgUserTokensRevokeByUser => {
                 recorder.record(operation, 200, service.post(&by_user, owner, &body)).await
             }
@@ -596,20 +607,23 @@ async fn every_credential(service: &Service) -> (Fixtures, Vec<String>) {
     let fixtures = Fixtures::create(service).await;
     let expires_at = service.clock.now().plus(Duration::from_secs(60)).to_string();
     let user = service.issue_until(&fixtures.org, &fixtures.owner, "alice", &expires_at).await;
-    let key = json!({"name": "ci", "environment": "live", "scopes": ["org:read"], "expires_at": expires_at});
-    let key = service.api_key_with(&fixtures.owner.credential, &key).await;
+    // What it replaces still works.
+    let replaced = service.api_key(&fixtures.owner.credential, &["org:read"]).await;
+    let rotate = format!("/v1/api-keys/{}/rotate", replaced.id);
+    let rotation = json!({"overlap": "7d", "expires_at": expires_at});
+    let key = service.post(&rotate, &fixtures.owner.credential, &rotation).await.json();
     let bot = service.bot(&fixtures.org, &[]).await;
     service.table.delete(&format!("ORG#{}", fixtures.org.id), "ACCESS_TOKEN_COUNT").await;
-    let credentials = [
+    let credentials: [&str; 7] = [
         &fixtures.token.token,
         &user.token,
-        &key.key,
+        text(&key, "key"),
         &fixtures.access_token.token,
         &fixtures.job,
         &bot.credential,
         &fixtures.email_token,
     ];
-    let credentials = credentials.map(String::clone).to_vec();
+    let credentials = credentials.map(str::to_owned).to_vec();
     (fixtures, credentials)
 }
 

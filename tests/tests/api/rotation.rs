@@ -106,6 +106,13 @@ impl<'a> Setup<'a> {
         self.listed(status).await.iter().any(|listed| listed["id"] == token.id.as_str())
     }
 
+    /// The number of API keys that count towards the plan's limit.
+    async fn counted(&self) -> u64 {
+        let body = self.service.call(Method::GET, API_KEYS, &self.owner.credential).await.json();
+        assert_eq!(self.service.table.findings(), Vec::<String>::new());
+        body["plan"]["active_api_keys"].as_u64().unwrap()
+    }
+
     async fn listed(&self, status: &str) -> Vec<Value> {
         let path = match self.kind {
             Kind::User => self.org.org_user_tokens(&format!("?status={status}&limit=100")),
@@ -264,6 +271,105 @@ async fn use_of_a_successors_successor_ends_its_ancestors() {
         assert!(setup.works(&third).await);
         assert!(!setup.works(&first).await && !setup.works(&second).await && setup.works(&third).await, "{kind:?}");
     }
+}
+
+#[tokio::test]
+async fn rotating_an_ancestor_again_ends_the_whole_line_behind_it() {
+    let service = Service::start_with_manual_clock().await;
+    for kind in KINDS {
+        for body in [json!({"until_first_use": true}), json!({"overlap": "1d"})] {
+            let setup = Setup::new(&service, kind).await;
+            let first = setup.make(None).await;
+            let second = setup.rotate(&first.id, body.clone()).await;
+            let third = setup.rotate(&second.id, body.clone()).await;
+            let other = setup.rotate(&first.id, json!({"until_first_use": true})).await;
+            assert!(setup.works(&first).await && !setup.works(&second).await && !setup.works(&third).await);
+            for ended in [&second, &third] {
+                assert!(setup.is_listed(ended, "revoked").await && !setup.is_listed(ended, "active").await, "{kind:?}");
+            }
+            assert!(setup.works(&other).await && !setup.works(&first).await, "{kind:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn use_of_a_successors_successor_ends_the_rotations_of_its_ancestors() {
+    let service = Service::start_with_manual_clock().await;
+    for kind in KINDS {
+        let setup = Setup::new(&service, kind).await;
+        let first = setup.make(None).await;
+        let second = setup.rotate(&first.id, json!({"overlap": "1d"})).await;
+        let third = setup.rotate(&second.id, json!({"overlap": "1d"})).await;
+        assert!(setup.works(&third).await && setup.works(&first).await, "the overlap goes on");
+        for ancestor in [&first, &second] {
+            setup.try_rotate(&ancestor.id, json!({})).await.assert_error(404, "TOKEN_NOT_FOUND");
+        }
+        assert!(setup.works(&third).await, "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rotations_of_a_line_at_once_leave_one_line() {
+    let service = Service::start().await;
+    for kind in KINDS {
+        for _ in 0..5 {
+            let setup = Setup::new(&service, kind).await;
+            let first = setup.make(None).await;
+            let second = setup.rotate(&first.id, json!({"overlap": "1d"})).await;
+            join_all((0..2).map(|_| service.whoami(&setup.owner.credential))).await;
+            let body = json!({"until_first_use": true});
+            let answers =
+                futures::join!(setup.try_rotate(&first.id, body.clone()), setup.try_rotate(&second.id, body.clone()));
+            assert_eq!(answers.0.status, 201, "{}", answers.0.text);
+            let mut lost = vec![second];
+            match answers.1.status.as_u16() {
+                201 => lost.push(Made::of(&answers.1.json())),
+                _ => answers.1.assert_error(404, "TOKEN_NOT_FOUND"),
+            }
+            for lost in &lost {
+                assert!(!setup.works(lost).await, "{kind:?}");
+            }
+            assert!(setup.works(&first).await && setup.works(&Made::of(&answers.0.json())).await, "{kind:?}");
+            assert!(!setup.works(&first).await, "{kind:?}");
+            assert_eq!(service.table.findings(), Vec::<String>::new());
+        }
+    }
+}
+
+#[tokio::test]
+async fn api_key_rotates_its_own_unused_successor() {
+    let service = Service::start_with_manual_clock().await;
+    for body in [json!({"until_first_use": true}), json!({"overlap": "7d"})] {
+        let setup = Setup::new(&service, Kind::ApiKey).await;
+        let old = setup.make(Some("2026-11-26T10:00:00Z")).await;
+        let rotate = async |id: &str| {
+            let path = format!("{API_KEYS}/{id}/rotate");
+            service.post(&path, &old.plain, &body).await
+        };
+        let lost = Made::of(&rotate(&old.id).await.json());
+        let answer = rotate(&lost.id).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        assert!(setup.works(&old).await && setup.works(&Made::of(&answer.json())).await, "{body}");
+        assert!(!body["until_first_use"].is_boolean() || !setup.works(&old).await);
+    }
+}
+
+#[tokio::test]
+async fn revocation_by_user_does_not_count_what_a_first_use_has_ended() {
+    let service = Service::start_with_manual_clock().await;
+    let setup = Setup::new(&service, Kind::User).await;
+    let first = setup.make(None).await;
+    let second = setup.rotate(&first.id, json!({"until_first_use": true})).await;
+    let path = setup.org.org_user_tokens("/revoke-by-user");
+    let revoke = async |expected: u64, dry_run: bool| {
+        let body = json!({"user_identifier": "alice-laptop", "expected_count": expected, "dry_run": dry_run});
+        service.post(&path, &setup.owner.credential, &body).await
+    };
+    assert_eq!(revoke(2, true).await.json()["matched"], 2);
+    assert!(setup.works(&second).await);
+    revoke(2, true).await.assert_error(409, "CONFLICT");
+    let revoked = revoke(1, false).await;
+    assert_eq!(revoked.json(), json!({"matched": 1, "revoked": [second.id], "remaining": 0}), "{}", revoked.text);
 }
 
 #[tokio::test]
@@ -434,34 +540,92 @@ async fn rotated_keys_count_once_towards_the_plan() {
     for _ in 0..limit {
         keys.push(setup.make(None).await);
     }
-    let active = async || {
-        let body = service.call(Method::GET, API_KEYS, &setup.owner.credential).await.json();
-        body["plan"]["active_api_keys"].as_u64().unwrap()
-    };
     let full = json!({"name": "ci", "environment": "test", "scopes": ["org:read"]});
     let create = async || service.post(API_KEYS, &setup.owner.credential, &full).await;
     let first = setup.rotate(&keys[0].id, json!({"overlap": "1h"})).await;
     let second = setup.rotate(&keys[0].id, json!({"until_first_use": true})).await;
     assert!(!setup.works(&first).await && setup.works(&keys[0]).await);
-    assert_eq!(active().await, limit);
+    assert_eq!(setup.counted().await, limit);
     create().await.assert_error(403, "PLAN_LIMIT_REACHED");
     assert!(setup.works(&second).await && !setup.works(&keys[0]).await);
     setup.listed("active").await;
-    assert_eq!(active().await, limit);
+    assert_eq!(setup.counted().await, limit);
     create().await.assert_error(403, "PLAN_LIMIT_REACHED");
     setup.revoke(&second.id).await;
-    assert_eq!(active().await, limit - 1);
+    assert_eq!(setup.counted().await, limit - 1);
     assert_eq!(create().await.status, 201);
     // What expires at the end of an overlap frees no slot.
     let third = setup.rotate(&keys[1].id, json!({"overlap": "1h"})).await;
     service.clock.advance(HOUR);
-    assert_eq!(active().await, limit);
+    assert_eq!(setup.counted().await, limit);
     assert!(setup.works(&third).await);
-    // A successor whose slot was freed and filled again cannot be had anew.
-    let fourth = setup.rotate(&keys[2].id, json!({"overlap": "1h"})).await;
-    setup.revoke(&fourth.id).await;
-    assert_eq!(create().await.status, 201);
-    setup.try_rotate(&keys[2].id, json!({"overlap": "1h"})).await.assert_error(403, "PLAN_LIMIT_REACHED");
+}
+
+#[tokio::test]
+async fn rotated_key_counts_again_if_its_successor_ends_first() {
+    let service = Service::start_with_manual_clock().await;
+    let setup = Setup::new(&service, Kind::ApiKey).await;
+    service.set_plan(&setup.org, Plan::Free).await;
+    let limit = Plan::Free.max_api_keys().unwrap();
+    let mut keys = Vec::new();
+    for _ in 0..limit {
+        keys.push(setup.make(None).await);
+    }
+    let full = json!({"name": "ci", "environment": "test", "scopes": ["org:read"]});
+    let is_full = async || {
+        let answer = service.post(API_KEYS, &setup.owner.credential, &full).await;
+        answer.assert_error(403, "PLAN_LIMIT_REACHED");
+        assert_eq!(setup.counted().await, limit);
+    };
+    // Revoked, at the end of its own time, with what it replaces in between, and for want of use.
+    let revoked = setup.rotate(&keys[0].id, json!({"overlap": "7d"})).await;
+    setup.revoke(&revoked.id).await;
+    is_full().await;
+    assert_eq!(setup.listed("active").await.len() as u64, limit);
+    let brief = json!({"overlap": "7d", "expires_at": "2026-11-21T10:01:00Z"});
+    let again = setup.rotate(&keys[0].id, brief.clone()).await;
+    let line = setup.rotate(&keys[1].id, json!({"overlap": "7d"})).await;
+    let end_of_line = setup.rotate(&line.id, brief).await;
+    service.clock.advance(Duration::from_secs(60));
+    assert!(!setup.works(&again).await && !setup.works(&end_of_line).await && setup.is_listed(&line, "active").await);
+    is_full().await;
+    setup.revoke(&line.id).await;
+    is_full().await;
+    assert!(setup.works(&keys[1]).await);
+    service.end_unused(&setup.org.id, 1).await;
+    let unused = setup.rotate(&keys[2].id, json!({"overlap": "7d"})).await;
+    for _ in 0..24 {
+        service.clock.advance(HOUR);
+        for key in &keys {
+            assert!(setup.works(key).await);
+        }
+    }
+    assert!(!setup.works(&unused).await);
+    is_full().await;
+    // Each takes a successor again, and frees its place at last.
+    for key in &keys {
+        setup.rotate(&key.id, json!({"overlap": "1h"})).await;
+    }
+    is_full().await;
+    service.clock.advance(25 * HOUR);
+    assert_eq!(setup.counted().await, 0);
+}
+
+#[tokio::test]
+async fn places_of_keys_that_end_in_any_order_are_counted_exactly() {
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let service = Service::start_with_manual_clock().await;
+        let setup = Setup::new(&service, Kind::ApiKey).await;
+        let first = setup.make(None).await;
+        let second = setup.rotate(&first.id, json!({"overlap": "7d"})).await;
+        let third = setup.rotate(&second.id, json!({"overlap": "7d"})).await;
+        let line = [first, second, third];
+        for (ended, key) in order.iter().enumerate() {
+            assert_eq!(setup.counted().await, 1, "{order:?} {ended}");
+            setup.revoke(&line[*key].id).await;
+        }
+        assert_eq!(setup.counted().await, 0, "{order:?}");
+    }
 }
 
 #[tokio::test]
