@@ -15,8 +15,8 @@
 //! What SCIM ended is an item of its own, at the address. Whoever invites or removes somebody there
 //! deletes it in the same transaction: SCIM never brings back what an owner removed.
 //!
-//! The invitation is read before the memberships: whoever accepts it in between may be seen twice,
-//! and is not missed. Each write is conditional on what was read, or starts over.
+//! The invitation is read before the memberships: whoever accepts it in between is not missed, and
+//! is seen as a member. Each write is conditional on what was read, or starts over.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -417,7 +417,7 @@ impl Store {
     }
 
     async fn at_address(&self, org: &OrgId, email: &EmailAddress) -> Result<AtAddress, StoreError> {
-        let invitation = self.get(keys::invitation(email.hash(), org)).await?;
+        let invitation: Option<Invitation> = self.get(keys::invitation(email.hash(), org)).await?;
         let pk = keys::members_at(org, email.hash());
         let pointers: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::All), MAX_AT_ONCE).await?;
         let mut keys: Vec<Key> = Vec::with_capacity(pointers.len());
@@ -430,6 +430,8 @@ impl Store {
         let mut members: Vec<Member> = self.get_all(keys).await?;
         members.retain(|member| pointers.iter().any(|(id, _)| id == member.id.as_str()));
         members.sort_by(|a, b| a.id.cmp(&b.id));
+        // Whoever accepted it in between has its ID, and DynamoDB refuses to write an item twice.
+        let invitation = invitation.filter(|invitation| members.iter().all(|member| member.id != invitation.id));
         Ok(AtAddress { invitation, members })
     }
 

@@ -7,7 +7,7 @@ use shared::permissions::Role;
 use shared::person::Person;
 use shared::store::members::{Accepted, Authority, Listed, Member, MemberChange};
 use tests::console::{issued_token, person};
-use tests::faults::Fault;
+use tests::faults::{Call, Fault, Faults};
 use tests::table::text;
 use tests::{Answer, Bot, Org, Service, operator};
 
@@ -119,6 +119,31 @@ impl<'a> Provider<'a> {
         actions.sort();
         actions
     }
+}
+
+/// Whether it reads who is a member at an address, which comes after the invitation.
+fn reads_members(call: &Call) -> bool {
+    call.operation == "Query" && call.request.to_string().contains("#MEMBERS_AT#")
+}
+
+/// Makes a request whose first such call waits until something else has happened.
+async fn overtaken(
+    faults: &Faults,
+    call: fn(&Call) -> bool,
+    request: impl Future<Output = Answer>,
+    by: impl Future<Output = ()>,
+) -> Answer {
+    faults.arm_where(call, &[Fault::Held], None);
+    let overtake = async {
+        while !faults.calls().iter().any(call) {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        by.await;
+        faults.release();
+    };
+    let (answer, ()) = join(request, overtake).await;
+    faults.disarm();
+    answer
 }
 
 /// A user as Okta creates and replaces it.
@@ -726,6 +751,45 @@ async fn leaver_who_accepts_at_the_same_time_is_no_member() {
         assert!(matches!(accepted.unwrap(), Accepted::Joined(_) | Accepted::Gone));
         assert_eq!(provider.membership(&alice).await, None);
         assert_eq!(provider.get(&id).await.json()["active"], false);
+    }
+}
+
+#[tokio::test]
+async fn leaver_who_accepts_between_the_reads_of_a_call_is_no_member() {
+    let (service, faults) = Service::start_with_faults().await;
+    let provider = Provider::new(&service).await;
+    let (store, org) = (&service.store, &provider.org.id);
+    for way in 0..4 {
+        let alice = person(&format!("alice-{way}@example.com"));
+        let name = alice.email.expose();
+        let id = match way {
+            // The user is created inactive, for somebody whom an owner has invited.
+            0 => {
+                let by = Authority::Member(&provider.owner);
+                store.invite_member(org, &alice.email, &[Role::Manager], by, &operator()).await.unwrap().unwrap();
+                String::new()
+            }
+            _ => provider.provision(name).await,
+        };
+        let request = async {
+            match way {
+                0 => provider.create(okta_user(name, false)).await,
+                1 => provider.set_active(&id, false).await,
+                2 => provider.put(&id, okta_user(name, false)).await,
+                _ => provider.delete(&id).await,
+            }
+        };
+        let accept = async {
+            provider.accept(&alice).await;
+        };
+        let answer = overtaken(&faults, reads_members, request, accept).await;
+        let expected = [201, 200, 200, 204][way];
+        assert_eq!(answer.status, expected, "{way}: {}", answer.text);
+        assert_eq!(provider.membership(&alice).await, None);
+        assert!(store.invitations_of(&alice.email).await.unwrap().is_empty());
+        if way < 3 {
+            assert_eq!(provider.find(name).await[0]["active"], false);
+        }
     }
 }
 
