@@ -383,7 +383,9 @@ impl Store {
             .delete_where(keys::invitation(person.email.hash(), org), "#id = :id", &[(":id", &invitation.id)])
             .put_new(member.key(), &member)
             .put(keys::org_member(org, &member.id), &member.pointer())
-            .put(keys::member_at(org, member.email.hash(), &member.id), &member.pointer());
+            .put(keys::member_at(org, member.email.hash(), &member.id), &member.pointer())
+            // From now on SCIM does not bring back the membership that it ended, at whatever address.
+            .delete(keys::ended_membership(person.id, org));
         if member.is_owner() {
             transaction.add(keys::owner_count(org), COUNT, 1);
         }

@@ -13,7 +13,9 @@
 //! anyway. Bringing somebody back makes another membership, which revives no token.
 //!
 //! What SCIM ended is an item of its own, at the address. Whoever invites or removes somebody there
-//! deletes it in the same transaction: SCIM never brings back what an owner removed.
+//! deletes it in the same transaction: SCIM never brings back what an owner removed. An identity
+//! provider's account may have several addresses, so the person has an item too, which names the
+//! membership that ended last. It goes when the person joins again, with whatever address.
 //!
 //! The invitation is read before the memberships: whoever accepts it in between is not missed, and
 //! is seen as a member. Each write is conditional on what was read, or starts over.
@@ -30,10 +32,10 @@ use crate::domain::{Held, OrUnknown};
 use crate::email::{AddressHash, EmailAddress};
 use crate::ids::{MemberId, OrgId};
 use crate::permissions::Role;
-use crate::person::PersonId;
 
-/// Memberships at one address that end in one transaction. If there are more, others follow.
-const MAX_AT_ONCE: usize = 20;
+/// Memberships at one address that end in one transaction, five items each. If there are more, others
+/// follow.
+const MAX_AT_ONCE: usize = 16;
 
 /// Addresses of a list that are looked at concurrently.
 const CONCURRENCY: usize = 16;
@@ -82,6 +84,12 @@ struct Named {
 struct Ended {
     at: Moment,
     members: Vec<Member>,
+}
+
+/// The membership of a person that SCIM ended last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct EndedMembership {
+    id: MemberId,
 }
 
 /// The number of an organization's users.
@@ -236,7 +244,7 @@ impl Store {
             transaction.add(keys::scim_user_count(org), COUNT, 1);
             let mut last_owner = None;
             if !new.active {
-                transaction.put(keys::scim_ended(org, new.email.hash()), &found.ended(now, None));
+                transaction.keep(&user, &found, now, None);
                 last_owner = transaction.end_all(&user, &found, now, caller)?;
             } else if !found.is_active(now) {
                 transaction.invite(&user, user.id.clone(), &found, caller)?;
@@ -331,13 +339,11 @@ impl Store {
             transaction.put_where(user.key(), &changed, "#revision = :old", &[(":old", user.revision)]);
             let (mut last_owner, active) = (None, if ends || restores { restores } else { is_active });
             if ends {
-                transaction.put(keys::scim_ended(org, address), &found.ended(now, ended));
+                transaction.keep(&user, &found, now, ended);
                 last_owner = transaction.end_all(&user, &found, now, caller)?;
             } else if restores {
                 let Some(ended) = ended else { return Ok(ScimChange::NotEnded) };
-                let elsewhere = self.people_in(org, &ended.members).await?;
-                let members: Vec<&Member> =
-                    ended.members.iter().filter(|member| !elsewhere.contains(&member.person)).collect();
+                let members = self.not_joined_since(org, &ended.members).await?;
                 if members.is_empty() && !ended.members.is_empty() {
                     return Ok(ScimChange::NotEnded);
                 }
@@ -435,11 +441,11 @@ impl Store {
         Ok(AtAddress { invitation, members })
     }
 
-    /// The people among these who are members, with another address.
-    async fn people_in(&self, org: &OrgId, members: &[Member]) -> Result<Vec<PersonId>, StoreError> {
-        let keys = members.iter().map(|member| keys::membership(member.person, org)).collect();
-        let found: Vec<Member> = self.get_all(keys).await?;
-        Ok(found.into_iter().map(|member| member.person).collect())
+    /// Those of these memberships, which SCIM ended, after which the person has not joined again.
+    async fn not_joined_since<'a>(&self, org: &OrgId, members: &'a [Member]) -> Result<Vec<&'a Member>, StoreError> {
+        let keys = members.iter().map(|member| keys::ended_membership(member.person, org)).collect();
+        let last: Vec<EndedMembership> = self.get_all(keys).await?;
+        Ok(members.iter().filter(|member| last.iter().any(|last| last.id == member.id)).collect())
     }
 
     async fn sign_out_all(&self, members: &[Member], ended_at: Moment, caller: &Caller) -> Result<(), StoreError> {
@@ -451,6 +457,15 @@ impl Store {
 }
 
 impl Transaction<'_> {
+    /// Keeps whoever ends at the address of a user, and what ended there before, to be brought back.
+    fn keep(&mut self, user: &ScimUser, found: &AtAddress, now: Moment, before: Option<Ended>) {
+        let org = &user.org_id;
+        self.put(keys::scim_ended(org, user.email.hash()), &found.ended(now, before));
+        for member in &found.members {
+            self.put(keys::ended_membership(member.person, org), &EndedMembership { id: member.id.clone() });
+        }
+    }
+
     /// Ends everybody at the address of a user. Returns the index of the write whose condition fails
     /// if no owner would be left.
     fn end_all(
@@ -506,6 +521,7 @@ impl Transaction<'_> {
             return self.invite(user, MemberId::new(clock)?, found, caller);
         }
         for &member in members {
+            self.delete_where(keys::ended_membership(member.person, org), "#id = :id", &[(":id", &member.id)]);
             // Tokens are bound to the ID.
             let member = Member {
                 id: MemberId::new(clock)?,
@@ -607,6 +623,7 @@ mod tests {
         insta::assert_json_snapshot!("user", user());
         let ended = Ended { at: user().modified_at, members: vec![member(Role::Owner)] };
         insta::assert_json_snapshot!("ended", ended);
+        insta::assert_json_snapshot!("ended_membership", EndedMembership { id: user().id });
     }
 
     #[test]

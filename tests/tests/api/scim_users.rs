@@ -126,6 +126,10 @@ fn reads_members(call: &Call) -> bool {
     call.operation == "Query" && call.request.to_string().contains("#MEMBERS_AT#")
 }
 
+fn writes(call: &Call) -> bool {
+    call.operation == "TransactWriteItems"
+}
+
 /// Makes a request whose first such call waits until something else has happened.
 async fn overtaken(
     faults: &Faults,
@@ -432,6 +436,78 @@ async fn reactivation_gives_no_owner_and_brings_back_nobody_whom_an_owner_remove
     assert_eq!(withdrawn, MemberChange::Done);
     provider.set_active(&bobby, true).await.assert_scim_error(409, None);
     assert!(store.invitations_of(&email).await.unwrap().is_empty());
+}
+
+/// A person with one account at an OpenID provider, at two addresses of it one after the other.
+fn with_two_addresses() -> [Person; 2] {
+    let at = |name: &str| Person::of_provider("https://id.example.com", "4711", person(name).email);
+    [at("a@example.com"), at("b@example.com")]
+}
+
+#[tokio::test]
+async fn person_whom_an_owner_removed_at_another_address_is_not_brought_back() {
+    let service = Service::start_with_manual_clock().await;
+    let provider = Provider::new(&service).await;
+    let [at_a, at_b] = with_two_addresses();
+    provider.join(&at_a, &[Role::Manager]).await;
+    let a = provider.provision("a@example.com").await;
+    provider.must_set_active(&a, false).await;
+    let member = provider.join(&at_b, &[Role::Member]).await;
+    // A member already, by the owner's invitation.
+    provider.set_active(&a, true).await.assert_scim_error(409, None);
+    assert_eq!(provider.membership(&at_b).await, Some(member.clone()));
+    assert_eq!(provider.remove(&member).await, MemberChange::Done);
+    provider.set_active(&a, true).await.assert_scim_error(409, None);
+    provider.put(&a, okta_user("a@example.com", true)).await.assert_scim_error(409, None);
+    // Nor by ending nobody once more.
+    provider.must_set_active(&a, false).await;
+    provider.set_active(&a, true).await.assert_scim_error(409, None);
+    assert_eq!(provider.membership(&at_a).await, None);
+    // An owner overrides that.
+    provider.join(&at_a, &[Role::Member]).await;
+    provider.must_set_active(&a, false).await;
+    provider.must_set_active(&a, true).await;
+    assert!(provider.membership(&at_a).await.is_some_and(|member| !member.roles.contains(Role::Manager)));
+}
+
+#[tokio::test]
+async fn person_comes_back_only_with_the_membership_that_ended_last() {
+    let service = Service::start_with_manual_clock().await;
+    let provider = Provider::new(&service).await;
+    let [at_a, at_b] = with_two_addresses();
+    let colleague = person("a@example.com");
+    provider.join(&at_a, &[Role::Manager]).await;
+    provider.join(&colleague, &[Role::ApiKeyManager]).await;
+    let a = provider.provision("a@example.com").await;
+    provider.must_set_active(&a, false).await;
+    let b = provider.provision("b@example.com").await;
+    provider.accept(&at_b).await;
+    provider.must_set_active(&b, false).await;
+    // The other person at the address comes back, without the one who has another address now.
+    provider.must_set_active(&a, true).await;
+    assert!(provider.membership(&colleague).await.is_some_and(|member| member.roles.contains(Role::ApiKeyManager)));
+    assert_eq!(provider.membership(&at_a).await, None);
+    provider.must_set_active(&b, true).await;
+    let back = provider.membership(&at_b).await.unwrap();
+    assert!(back.email == at_b.email && !back.roles.contains(Role::Manager));
+}
+
+#[tokio::test]
+async fn person_who_joins_and_is_removed_during_the_call_is_not_brought_back() {
+    let (service, faults) = Service::start_with_faults().await;
+    let provider = Provider::new(&service).await;
+    let [at_a, at_b] = with_two_addresses();
+    provider.join(&at_a, &[Role::Manager]).await;
+    let a = provider.provision("a@example.com").await;
+    provider.must_set_active(&a, false).await;
+    let join_and_remove = async {
+        let member = provider.join(&at_b, &[Role::Member]).await;
+        assert_eq!(provider.remove(&member).await, MemberChange::Done);
+    };
+    // It was decided whom to bring back, and not written yet.
+    let answer = overtaken(&faults, writes, provider.set_active(&a, true), join_and_remove).await;
+    answer.assert_scim_error(409, None);
+    assert_eq!(provider.membership(&at_a).await, None);
 }
 
 #[tokio::test]
