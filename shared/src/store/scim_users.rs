@@ -368,7 +368,7 @@ impl Store {
         }
     }
 
-    /// Deletes a user, and ends everybody at its address.
+    /// Deletes a user, and ends everybody at its address. The user is deleted with the last of them.
     pub async fn delete_scim_user(
         &self,
         org: &OrgId,
@@ -383,25 +383,28 @@ impl Store {
             };
             let address = user.email.hash();
             let found = self.at_address(org, &user.email).await?;
-            if found.is_full() {
-                let update = ScimUpdate { active: Some(false), ..ScimUpdate::default() };
-                match self.update_scim_user(org, id, &update, authority, caller).await? {
-                    ScimChange::Done(_) => continue,
-                    refused => return Ok(refused),
-                }
-            }
             let now = self.clock.now();
+            let (condition, unchanged) = ("#revision = :old", [(":old", user.revision)]);
             let mut transaction = self.transaction().persistent();
             let own_checks = transaction.require_authority(authority);
-            transaction.delete_where(user.key(), "#revision = :old", &[(":old", user.revision)]);
-            transaction.delete(keys::scim_user_name(org, address)).delete(keys::scim_ended(org, address));
-            transaction.add(keys::scim_user_count(org), COUNT, -1);
+            if found.is_full() {
+                transaction.require_where(user.key(), condition, &unchanged);
+            } else {
+                transaction.delete_where(user.key(), condition, &unchanged);
+                transaction.delete(keys::scim_user_name(org, address)).delete(keys::scim_ended(org, address));
+                transaction.add(keys::scim_user_count(org), COUNT, -1);
+            }
             let last_owner = transaction.end_all(&user, &found, now, caller)?;
-            let entry = Entry::done(&self.clock, caller, "scim_user.delete", user.subject())?;
-            match transaction.audit(org, &entry).commit().await? {
+            if !found.is_full() {
+                let entry = Entry::done(&self.clock, caller, "scim_user.delete", user.subject())?;
+                transaction.audit(org, &entry);
+            }
+            match transaction.commit().await? {
                 Committed::Yes => {
                     self.sign_out_all(&found.members, now, caller).await?;
-                    return Ok(done(user, false));
+                    if !found.is_full() {
+                        return Ok(done(user, false));
+                    }
                 }
                 Committed::No(index) if index < own_checks => return Ok(ScimChange::CallerChanged),
                 Committed::No(index) if Some(index) == last_owner => return Ok(ScimChange::LastOwner),
