@@ -722,6 +722,49 @@ async fn invalid_bodies_are_errors_of_scim_and_change_nothing() {
 }
 
 #[tokio::test]
+async fn leaver_is_not_refused_for_other_operations_of_the_request() {
+    let service = Service::start().await;
+    let provider = Provider::new(&service).await;
+    let id = provider.provision("alice@example.com").await;
+    let ends = json!({"op": "replace", "path": "active", "value": false});
+    for other in [
+        json!({"op": "replace", "path": "title"}),
+        json!({"op": "add", "path": "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:manager"}),
+        json!({"op": "remove"}),
+        json!({"op": "remove", "value": {"title": "x"}}),
+        json!({"op": "replace", "value": "x"}),
+        json!({"op": "replace", "path": 7, "value": "x"}),
+        json!({"op": "move", "path": "title", "value": "x"}),
+        json!({"path": "title", "value": "x"}),
+        json!({"op": "remove", "path": "active"}),
+        json!({"op": "replace", "path": "active", "value": null}),
+        json!({"op": "replace", "path": "active", "value": "off"}),
+        json!({"op": "replace", "path": "userName", "value": "new@example.com"}),
+        json!({"op": "replace", "path": "externalId", "value": "x".repeat(256)}),
+        json!("x"),
+    ] {
+        for operations in [[&ends, &other], [&other, &ends]] {
+            provider.must_set_active(&id, true).await;
+            let answer = provider.patch(&id, json!({"Operations": operations})).await;
+            assert_eq!(answer.status, 200, "{other}: {}", answer.text);
+            assert_eq!(answer.json()["active"], false, "{other}");
+        }
+        // Somebody who stays is: what is asked for is done as a whole or not at all.
+        if other["path"] != "active" || other["op"] == "remove" {
+            provider.must_set_active(&id, true).await;
+            let stays = json!({"op": "replace", "path": "active", "value": true});
+            let answer = provider.patch(&id, json!({"Operations": [other, stays]})).await;
+            assert_eq!(answer.status, 400, "{other}: {}", answer.text);
+        }
+    }
+    let mut invalid = okta_user("bobby@example.com", false);
+    invalid["externalId"] = json!("x".repeat(256));
+    let answer = provider.create(invalid).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["active"]), (201, &json!(false)), "{}", answer.text);
+    assert_eq!(answer.json().get("externalId"), None);
+}
+
+#[tokio::test]
 async fn change_that_changes_nothing_writes_nothing() {
     let service = Service::start_with_manual_clock().await;
     let provider = Provider::new(&service).await;
