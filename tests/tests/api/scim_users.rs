@@ -765,6 +765,25 @@ async fn leaver_is_not_refused_for_other_operations_of_the_request() {
 }
 
 #[tokio::test]
+async fn large_profile_of_a_leaver_is_read() {
+    let service = Service::start().await;
+    let provider = Provider::new(&service).await;
+    let id = provider.provision("alice@example.com").await;
+    // A photo, and 500 groups.
+    let photo = "x".repeat(100_000);
+    let groups: Vec<Value> = (0..500).map(|number| json!({"value": number, "display": "x".repeat(200)})).collect();
+    let mut profile = okta_user("alice@example.com", false);
+    profile["photos"] = json!([{"type": "photo", "value": photo}]);
+    profile["groups"] = json!(groups);
+    let answer = provider.put(&id, profile.clone()).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["active"]), (200, &json!(false)), "{}", answer.text);
+    provider.must_set_active(&id, true).await;
+    let patch = json!({"Operations": [{"op": "replace", "value": profile}]});
+    let answer = provider.patch(&id, patch).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["active"]), (200, &json!(false)), "{}", answer.text);
+}
+
+#[tokio::test]
 async fn change_that_changes_nothing_writes_nothing() {
     let service = Service::start_with_manual_clock().await;
     let provider = Provider::new(&service).await;
