@@ -81,8 +81,8 @@ struct Named {
 
 /// What SCIM ended at an address. Without members it was an invitation, or nothing yet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Ended {
-    at: Moment,
+pub(super) struct Ended {
+    pub(super) at: Moment,
     members: Vec<Member>,
 }
 
