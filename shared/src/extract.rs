@@ -30,6 +30,13 @@ pub const MAX_BODY: usize = 16_384;
 /// The error for a body larger than [`MAX_BODY`].
 pub const BODY_TOO_LARGE: ApiError = ApiError::PayloadTooLarge("16,384 bytes");
 
+/// The size limit of a SCIM request, in bytes. Identity providers send whole profiles, with groups and
+/// photos, also of people who leave.
+pub const MAX_SCIM: usize = 262_144;
+
+/// The error for a SCIM request larger than [`MAX_SCIM`].
+pub const SCIM_TOO_LARGE: ApiError = ApiError::PayloadTooLarge("262,144 bytes");
+
 /// The size limit of a report of leaked tokens, in bytes.
 pub const MAX_REPORT: usize = 1_048_576;
 
@@ -86,7 +93,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-/// The body of a SCIM request, as SCIM's media type or JSON.
+/// The body of a SCIM request, as SCIM's media type or JSON, up to [`MAX_SCIM`].
 #[derive(Debug, Clone)]
 pub struct ScimJson(pub serde_json::Map<String, serde_json::Value>);
 
@@ -95,7 +102,7 @@ impl<S: Send + Sync> FromRequest<S> for ScimJson {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let is_scim = is_json(request.headers()) || essence(request.headers()) == SCIM_JSON;
-        let body = read_body(request).await?;
+        let body = read_up_to(MAX_SCIM, SCIM_TOO_LARGE, request).await?;
         if !is_scim {
             return Err(ApiError::UnsupportedMediaType);
         }

@@ -15,7 +15,7 @@ use crate::domain::IdempotencyKey;
 use crate::error::{
     ApiError, ErrorEnvelope, ExchangeError, NOT_IN_REGISTRY, Problem, SCIM_JSON, ScimError, Unauthorized,
 };
-use crate::extract::{BODY_TOO_LARGE, REPORT_TOO_LARGE};
+use crate::extract::{BODY_TOO_LARGE, REPORT_TOO_LARGE, SCIM_TOO_LARGE};
 use crate::permissions::{Operation, Rule};
 use crate::scim::LAST_OWNER;
 
@@ -372,7 +372,7 @@ impl IntoResponses for ScimBodyErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         scim_errors(&[
             ApiError::invalid("active", "must be true or false"),
-            BODY_TOO_LARGE,
+            SCIM_TOO_LARGE,
             ApiError::UnsupportedMediaType,
         ])
     }

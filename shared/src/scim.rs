@@ -198,7 +198,7 @@ pub struct ScimUserRequest {
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its description is used: `patch` reads the body")]
 pub struct ScimPatchRequest {
-    /// The changes, in their order.
+    /// The changes, in their order. Invalid ones are ignored if another one sets `active` to false.
     #[schema(rename = "Operations", min_items = 1)]
     operations: Vec<ScimOperation>,
 }
@@ -337,8 +337,11 @@ impl<'a> Sent<'a> {
         sent
     }
 
-    /// Sets an attribute. Unknown ones are ignored.
+    /// Sets an attribute. Unknown ones are ignored. After `active` false, only `active` true counts.
     fn set(&mut self, name: &str, value: &'a Value) {
+        if is_attribute(name, "active") && self.leaves() && boolean(value).is_none() {
+            return;
+        }
         for (known, place) in
             [("active", &mut self.active), ("userName", &mut self.name), ("externalId", &mut self.external_id)]
         {
@@ -348,13 +351,45 @@ impl<'a> Sent<'a> {
         }
     }
 
+    /// Applies an operation of a PATCH.
+    fn apply(&mut self, operation: &'a Value) -> Result<(), ApiError> {
+        let operation = operation.as_object().ok_or(ApiError::Malformed("Each operation must be an object."))?;
+        let op = attribute(operation, "op").and_then(Value::as_str).unwrap_or_default();
+        let path = match attribute(operation, "path") {
+            None => None,
+            Some(path) => Some(path.as_str().ok_or(ApiError::Malformed("`path` must be a text."))?),
+        };
+        let value = operation.iter().find(|(name, _)| name.eq_ignore_ascii_case("value")).map(|(_, value)| value);
+        let is_removal = op.eq_ignore_ascii_case("remove");
+        if !is_removal && !["add", "replace"].iter().any(|known| op.eq_ignore_ascii_case(known)) {
+            return Err(ApiError::Malformed("`op` must be `add`, `replace` or `remove`."));
+        }
+        match (path, value) {
+            (Some(path), _) if is_removal && is_attribute(path, "active") => {
+                return Err(ApiError::Immutable("`active` cannot be removed. Replace it with `false`."));
+            }
+            (Some(path), _) if is_removal => self.set(path, &Value::Null),
+            (Some(path), Some(value)) => self.set(path, value),
+            (None, Some(Value::Object(attributes))) if !is_removal => {
+                attributes.iter().for_each(|(name, value)| self.set(name, value));
+            }
+            _ => return Err(ApiError::Malformed("An operation must have a `path`, or an object as its `value`.")),
+        }
+        Ok(())
+    }
+
+    /// Whether it ends the membership. Nobody stays because of anything else that was sent.
+    fn leaves(&self) -> bool {
+        self.active.and_then(boolean) == Some(false)
+    }
+
     fn active(&self) -> Result<Option<bool>, ApiError> {
         let value = self.active.filter(|value| !value.is_null());
         let invalid = || ApiError::invalid("active", "must be true or false");
         value.map(|value| boolean(value).ok_or_else(invalid)).transpose()
     }
 
-    /// The `externalId`; `None` if it was not sent.
+    /// The `externalId`; `None` if it was not sent, or is invalid and the person leaves.
     fn external_id(&self) -> Result<Option<Option<String>>, ApiError> {
         let invalid = || ApiError::invalid("externalId", "must be a text of 1 to 255 characters");
         match self.external_id {
@@ -363,18 +398,14 @@ impl<'a> Sent<'a> {
             Some(Value::String(text)) if (1..=LONGEST_EXTERNAL_ID).contains(&text.chars().count()) => {
                 Ok(Some(Some(text.clone())))
             }
+            Some(_) if self.leaves() => Ok(None),
             Some(_) => Err(invalid()),
         }
     }
 
     fn update(&self) -> Result<ScimUpdate, ApiError> {
-        let active = self.active()?;
-        let external_id = match self.external_id() {
-            Err(_) if active == Some(false) => None,
-            external_id => external_id?,
-        };
         let name = self.name.map(|name| Some(address(name)?.hash()));
-        Ok(ScimUpdate { active, name, external_id })
+        Ok(ScimUpdate { active: self.active()?, name, external_id: self.external_id()? })
     }
 }
 
@@ -408,37 +439,23 @@ pub fn replacement(body: &Map<String, Value>) -> Result<ScimUpdate, ApiError> {
 ///
 /// # Errors
 ///
-/// 400 if an operation or an attribute is invalid.
+/// 400 if an operation or an attribute is invalid, unless the change ends the membership.
 pub fn patch(body: &Map<String, Value>) -> Result<ScimUpdate, ApiError> {
     let operations = attribute(body, "Operations").and_then(Value::as_array);
     let operations = operations.filter(|operations| !operations.is_empty());
     let operations = operations.ok_or(ApiError::Malformed("`Operations` must be a list of at least one operation."))?;
     let mut sent = Sent::default();
+    let mut wrong = None;
     for operation in operations {
-        let operation = operation.as_object().ok_or(ApiError::Malformed("Each operation must be an object."))?;
-        let op = attribute(operation, "op").and_then(Value::as_str).unwrap_or_default();
-        let path = match attribute(operation, "path") {
-            None => None,
-            Some(path) => Some(path.as_str().ok_or(ApiError::Malformed("`path` must be a text."))?),
-        };
-        let value = operation.iter().find(|(name, _)| name.eq_ignore_ascii_case("value")).map(|(_, value)| value);
-        let is_removal = op.eq_ignore_ascii_case("remove");
-        if !is_removal && !["add", "replace"].iter().any(|known| op.eq_ignore_ascii_case(known)) {
-            return Err(ApiError::Malformed("`op` must be `add`, `replace` or `remove`."));
-        }
-        match (path, value) {
-            (Some(path), _) if is_removal && is_attribute(path, "active") => {
-                return Err(ApiError::Immutable("`active` cannot be removed. Replace it with `false`."));
-            }
-            (Some(path), _) if is_removal => sent.set(path, &Value::Null),
-            (Some(path), Some(value)) => sent.set(path, value),
-            (None, Some(Value::Object(attributes))) if !is_removal => {
-                attributes.iter().for_each(|(name, value)| sent.set(name, value));
-            }
-            _ => return Err(ApiError::Malformed("An operation must have a `path`, or an object as its `value`.")),
+        if let Err(error) = sent.apply(operation) {
+            wrong.get_or_insert(error);
         }
     }
-    sent.update()
+    match wrong {
+        // What is wrong beside it keeps nobody who leaves.
+        Some(error) if !sent.leaves() => Err(error),
+        _ => sent.update(),
+    }
 }
 
 /// The ID of a user in the path. An ID that cannot be one is like an unknown one.
@@ -521,7 +538,8 @@ mod tests {
     }
 
     #[test]
-    fn invalid_operations_are_refused() {
+    fn invalid_operations_are_refused_except_to_somebody_who_leaves() {
+        let ends = json!({"op": "replace", "value": {"active": "False"}});
         for operation in [
             json!({"op": "move", "path": "active", "value": false}),
             json!({"path": "active", "value": false}),
@@ -532,9 +550,21 @@ mod tests {
             json!({"op": "replace", "value": false}),
             json!({"op": "remove"}),
             json!({"op": "remove", "path": "active"}),
+            json!({"op": "replace", "path": "displayName"}),
+            json!({"op": "add", "path": "unknown"}),
             json!("replace"),
         ] {
-            assert!(patch(&map(json!({"Operations": [operation]}))).is_err(), "{operation}");
+            let with = |others: &[&Value]| {
+                let operations: Vec<&Value> = others.iter().copied().chain([&operation]).collect();
+                patch(&map(json!({"Operations": operations})))
+            };
+            assert!(with(&[]).is_err(), "{operation}");
+            assert_eq!(with(&[&ends]).unwrap().active, Some(false), "{operation}");
+            let body = map(json!({"Operations": [operation, ends]}));
+            assert_eq!(patch(&body).unwrap().active, Some(false), "{operation}");
+            // Who is to stay after all does not leave.
+            let stays = json!({"op": "replace", "path": "active", "value": true});
+            assert!(with(&[&ends, &stays]).is_err(), "{operation}");
         }
         for body in [json!({}), json!({"Operations": []}), json!({"Operations": {}}), json!({"active": false})] {
             assert!(patch(&map(body.clone())).is_err(), "{body}");
@@ -547,6 +577,8 @@ mod tests {
         let update = replacement(&body(false)).unwrap();
         assert_eq!((update.active, update.external_id), (Some(false), None));
         assert!(replacement(&body(true)).is_err());
+        let user = new_user(&map(json!({"userName": "a@example.com", "active": false, "externalId": 7}))).unwrap();
+        assert_eq!((user.active, user.external_id), (false, None));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use shared::Moment;
 use shared::domain::{Scope, UserIdentifier};
 use shared::email::EmailAddress;
-use shared::extract::{MAX_BODY, MAX_REPORT};
+use shared::extract::{MAX_BODY, MAX_REPORT, MAX_SCIM};
 use shared::ids::{BotId, OrgId};
 use shared::permissions::{Operation, Role};
 use shared::person::Person;
@@ -486,7 +486,11 @@ impl Covered {
 
     /// The largest body that is read, in bytes.
     pub fn max_body(&self) -> usize {
-        if self.operation == Operation::TokensLeaked { MAX_REPORT } else { MAX_BODY }
+        match self.operation {
+            Operation::TokensLeaked => MAX_REPORT,
+            _ if self.is_scim() => MAX_SCIM,
+            _ => MAX_BODY,
+        }
     }
 
     /// Whether a successful call invalidates its own fixtures, so that the next one needs new ones.

@@ -91,6 +91,7 @@ impl<'a> TokensTable<'a> {
                 (["SESSION", hash], "SESSION") => self.session(hash, item),
                 (["PERSON", _], "PERSON") => self.explain(item),
                 (["PERSON", person], place) if place.starts_with("ORG#") => self.member(person, item),
+                (["PERSON", _], place) if place.starts_with("SCIM_ENDED#") => self.ended_membership(item),
                 (["INVITED", address], org) => self.invitation(address, org, item),
                 (["ORG", org, "SCIM_USERS"], id) => self.scim_user(org, id, item),
                 (["ORG", org, "SCIM_ENDED"], address) => self.scim_ended(org, address, item),
@@ -516,6 +517,16 @@ impl<'a> TokensTable<'a> {
         if self.items.contains_key(&(format!("INVITED#{address}").as_str(), org)) {
             self.found(ended, "the address is invited");
         }
+    }
+
+    /// Whose membership SCIM ended is no member, and the membership has ended.
+    fn ended_membership(&mut self, ended: &Value) {
+        self.explain(ended);
+        let (person, org) = (text(ended, "pk"), text(ended, "sk").trim_start_matches("SCIM_ENDED#"));
+        if self.items.contains_key(&(person, format!("ORG#{org}").as_str())) {
+            self.found(ended, "the person is a member");
+        }
+        self.check_log(ended, &format!("ORG#{org}#AUDIT"), text(ended, "id"), &[("remove", 1)]);
     }
 
     /// The counter equals the number of SCIM users.

@@ -32,6 +32,7 @@
 //! | who joined this organization with this address? | `Query` [`members_at`], then `BatchGetItem` [`membership`] | usually one |
 //! | which SCIM user has this ID, this name? | `GetItem` [`scim_user`], [`scim_user_name`] | 1 unit each |
 //! | what did SCIM end at this address? | `GetItem` [`scim_ended`] | 1 unit |
+//! | has this person joined again since SCIM ended the membership? | `BatchGetItem` [`ended_membership`] | 1 unit each |
 //! | an organization's SCIM users, and how many there are | `Query` [`scim_users`], `GetItem` [`scim_user_count`] | all up to the end of the page |
 //! | is this the last owner? | a condition on [`owner_count`] | part of the write |
 //! | all organizations (`guardctl` only) | `Query` [`ORGS`] | the page |
@@ -223,6 +224,11 @@ pub fn membership(person: PersonId, org: &OrgId) -> Key {
 /// The partition and sort key prefix of a person's memberships.
 pub fn memberships(person: PersonId) -> (String, &'static str) {
     (format!("PERSON#{}", person.to_hex()), "ORG#")
+}
+
+/// The membership of a person that SCIM ended, until the person is a member again.
+pub fn ended_membership(person: PersonId, org: &OrgId) -> Key {
+    key(format!("PERSON#{}", person.to_hex()), format!("SCIM_ENDED#{org}"))
 }
 
 /// The partition that lists an organization's members and invitations by ID, so by age.

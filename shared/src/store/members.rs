@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, Key};
+use super::scim_users::Ended;
 use super::tokens::BotToken;
 use super::{Committed, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
@@ -147,6 +148,13 @@ pub(super) struct StoredInvitation<'a> {
     invitation: &'a Invitation,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl: Option<i64>,
+}
+
+/// What an invitation took the place of.
+#[derive(Debug)]
+pub struct Replaced {
+    earlier: Option<Invitation>,
+    ended: Option<Ended>,
 }
 
 /// The pointer from an organization's list to a membership or an invitation, or from an address to a
@@ -297,6 +305,19 @@ impl Store {
         authority: Authority<'_>,
         caller: &Caller,
     ) -> Result<Option<Invitation>, StoreError> {
+        let invited = self.invite_in_place(org, email, roles, authority, caller).await?;
+        Ok(invited.map(|(invitation, _)| invitation))
+    }
+
+    /// [`Self::invite_member`], which also returns what the invitation took the place of.
+    pub async fn invite_in_place(
+        &self,
+        org: &OrgId,
+        email: &EmailAddress,
+        roles: &[Role],
+        authority: Authority<'_>,
+        caller: &Caller,
+    ) -> Result<Option<(Invitation, Replaced)>, StoreError> {
         let now = self.clock.now();
         let inviter = match authority {
             Authority::Member(member) => Some(member.email.clone()),
@@ -317,6 +338,7 @@ impl Store {
         let key = || keys::invitation(email.hash(), org);
         loop {
             let earlier: Option<Invitation> = self.get(key()).await?;
+            let ended: Option<Ended> = self.get(keys::scim_ended(org, email.hash())).await?;
             let stored = invitation.stored();
             let mut transaction = self.transaction();
             // First, so that somebody who was cut off learns nothing from the other conditions.
@@ -329,13 +351,50 @@ impl Store {
             };
             transaction.put_new(keys::org_member(org, &invitation.id), &invitation.pointer());
             // What SCIM ended before is not brought back over this decision.
-            transaction.delete(keys::scim_ended(org, email.hash())).audit(org, &entry);
-            match transaction.commit().await? {
-                Committed::Yes => return Ok(Some(invitation)),
+            match &ended {
+                None => transaction.require_absent(keys::scim_ended(org, email.hash())),
+                Some(ended) => {
+                    transaction.delete_where(keys::scim_ended(org, email.hash()), "#at = :at", &[(":at", ended.at)])
+                }
+            };
+            match transaction.audit(org, &entry).commit().await? {
+                Committed::Yes => return Ok(Some((invitation, Replaced { earlier, ended }))),
                 Committed::No(index) if index < own_checks => return Ok(None),
-                // Another invitation came first, or was accepted: read it again.
+                // Another invitation came first, or was accepted, or SCIM ended something: read it again.
                 Committed::No(_) => {}
             }
+        }
+    }
+
+    /// Takes back an invitation of which nobody may have been told. What SCIM had made or ended at the
+    /// address is as before.
+    pub async fn take_back_invitation(
+        &self,
+        invitation: &Invitation,
+        replaced: &Replaced,
+        authority: Authority<'_>,
+        caller: &Caller,
+    ) -> Result<MemberChange, StoreError> {
+        let (org, id, address) = (&invitation.org_id, &invitation.id, invitation.email.hash());
+        let entry = Entry::done(&self.clock, caller, "member.remove", Subject::new(Member::SUBJECT, id))?;
+        let mut transaction = self.transaction().persistent();
+        let own_checks = transaction.require_authority(authority);
+        let (key, condition, is_this) = (keys::invitation(address, org), "#id = :id", [(":id", id)]);
+        match replaced.earlier.as_ref().filter(|earlier| earlier.expires_at.is_none()) {
+            None => transaction.delete_where(key, condition, &is_this),
+            Some(lasting) => transaction
+                .put_where(key, &lasting.stored(), condition, &is_this)
+                .put(keys::org_member(org, &lasting.id), &lasting.pointer()),
+        };
+        transaction.delete(keys::org_member(org, id));
+        if let Some(ended) = &replaced.ended {
+            transaction.put(keys::scim_ended(org, address), ended);
+        }
+        match transaction.audit(org, &entry).commit().await? {
+            Committed::Yes => Ok(MemberChange::Done),
+            Committed::No(index) if index < own_checks => Ok(MemberChange::CallerChanged),
+            // It was accepted, or another one came after it.
+            Committed::No(_) => self.remove_member(org, id, authority, caller).await,
         }
     }
 
@@ -383,7 +442,9 @@ impl Store {
             .delete_where(keys::invitation(person.email.hash(), org), "#id = :id", &[(":id", &invitation.id)])
             .put_new(member.key(), &member)
             .put(keys::org_member(org, &member.id), &member.pointer())
-            .put(keys::member_at(org, member.email.hash(), &member.id), &member.pointer());
+            .put(keys::member_at(org, member.email.hash(), &member.id), &member.pointer())
+            // From now on SCIM does not bring back the membership that it ended, at whatever address.
+            .delete(keys::ended_membership(person.id, org));
         if member.is_owner() {
             transaction.add(keys::owner_count(org), COUNT, 1);
         }

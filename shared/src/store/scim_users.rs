@@ -13,10 +13,12 @@
 //! anyway. Bringing somebody back makes another membership, which revives no token.
 //!
 //! What SCIM ended is an item of its own, at the address. Whoever invites or removes somebody there
-//! deletes it in the same transaction: SCIM never brings back what an owner removed.
+//! deletes it in the same transaction: SCIM never brings back what an owner removed. An identity
+//! provider's account may have several addresses, so the person has an item too, which names the
+//! membership that ended last. It goes when the person joins again, with whatever address.
 //!
-//! The invitation is read before the memberships: whoever accepts it in between may be seen twice,
-//! and is not missed. Each write is conditional on what was read, or starts over.
+//! The invitation is read before the memberships: whoever accepts it in between is not missed, and
+//! is seen as a member. Each write is conditional on what was read, or starts over.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -30,10 +32,10 @@ use crate::domain::{Held, OrUnknown};
 use crate::email::{AddressHash, EmailAddress};
 use crate::ids::{MemberId, OrgId};
 use crate::permissions::Role;
-use crate::person::PersonId;
 
-/// Memberships at one address that end in one transaction. If there are more, others follow.
-const MAX_AT_ONCE: usize = 20;
+/// Memberships at one address that end in one transaction, five items each. If there are more, others
+/// follow.
+const MAX_AT_ONCE: usize = 16;
 
 /// Addresses of a list that are looked at concurrently.
 const CONCURRENCY: usize = 16;
@@ -79,9 +81,15 @@ struct Named {
 
 /// What SCIM ended at an address. Without members it was an invitation, or nothing yet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Ended {
-    at: Moment,
+pub(super) struct Ended {
+    pub(super) at: Moment,
     members: Vec<Member>,
+}
+
+/// The membership of a person that SCIM ended last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct EndedMembership {
+    id: MemberId,
 }
 
 /// The number of an organization's users.
@@ -236,7 +244,7 @@ impl Store {
             transaction.add(keys::scim_user_count(org), COUNT, 1);
             let mut last_owner = None;
             if !new.active {
-                transaction.put(keys::scim_ended(org, new.email.hash()), &found.ended(now, None));
+                transaction.keep(&user, &found, now, None);
                 last_owner = transaction.end_all(&user, &found, now, caller)?;
             } else if !found.is_active(now) {
                 transaction.invite(&user, user.id.clone(), &found, caller)?;
@@ -331,13 +339,11 @@ impl Store {
             transaction.put_where(user.key(), &changed, "#revision = :old", &[(":old", user.revision)]);
             let (mut last_owner, active) = (None, if ends || restores { restores } else { is_active });
             if ends {
-                transaction.put(keys::scim_ended(org, address), &found.ended(now, ended));
+                transaction.keep(&user, &found, now, ended);
                 last_owner = transaction.end_all(&user, &found, now, caller)?;
             } else if restores {
                 let Some(ended) = ended else { return Ok(ScimChange::NotEnded) };
-                let elsewhere = self.people_in(org, &ended.members).await?;
-                let members: Vec<&Member> =
-                    ended.members.iter().filter(|member| !elsewhere.contains(&member.person)).collect();
+                let members = self.not_joined_since(org, &ended.members).await?;
                 if members.is_empty() && !ended.members.is_empty() {
                     return Ok(ScimChange::NotEnded);
                 }
@@ -362,7 +368,7 @@ impl Store {
         }
     }
 
-    /// Deletes a user, and ends everybody at its address.
+    /// Deletes a user, and ends everybody at its address. The user is deleted with the last of them.
     pub async fn delete_scim_user(
         &self,
         org: &OrgId,
@@ -377,25 +383,28 @@ impl Store {
             };
             let address = user.email.hash();
             let found = self.at_address(org, &user.email).await?;
-            if found.is_full() {
-                let update = ScimUpdate { active: Some(false), ..ScimUpdate::default() };
-                match self.update_scim_user(org, id, &update, authority, caller).await? {
-                    ScimChange::Done(_) => continue,
-                    refused => return Ok(refused),
-                }
-            }
             let now = self.clock.now();
+            let (condition, unchanged) = ("#revision = :old", [(":old", user.revision)]);
             let mut transaction = self.transaction().persistent();
             let own_checks = transaction.require_authority(authority);
-            transaction.delete_where(user.key(), "#revision = :old", &[(":old", user.revision)]);
-            transaction.delete(keys::scim_user_name(org, address)).delete(keys::scim_ended(org, address));
-            transaction.add(keys::scim_user_count(org), COUNT, -1);
+            if found.is_full() {
+                transaction.require_where(user.key(), condition, &unchanged);
+            } else {
+                transaction.delete_where(user.key(), condition, &unchanged);
+                transaction.delete(keys::scim_user_name(org, address)).delete(keys::scim_ended(org, address));
+                transaction.add(keys::scim_user_count(org), COUNT, -1);
+            }
             let last_owner = transaction.end_all(&user, &found, now, caller)?;
-            let entry = Entry::done(&self.clock, caller, "scim_user.delete", user.subject())?;
-            match transaction.audit(org, &entry).commit().await? {
+            if !found.is_full() {
+                let entry = Entry::done(&self.clock, caller, "scim_user.delete", user.subject())?;
+                transaction.audit(org, &entry);
+            }
+            match transaction.commit().await? {
                 Committed::Yes => {
                     self.sign_out_all(&found.members, now, caller).await?;
-                    return Ok(done(user, false));
+                    if !found.is_full() {
+                        return Ok(done(user, false));
+                    }
                 }
                 Committed::No(index) if index < own_checks => return Ok(ScimChange::CallerChanged),
                 Committed::No(index) if Some(index) == last_owner => return Ok(ScimChange::LastOwner),
@@ -417,7 +426,7 @@ impl Store {
     }
 
     async fn at_address(&self, org: &OrgId, email: &EmailAddress) -> Result<AtAddress, StoreError> {
-        let invitation = self.get(keys::invitation(email.hash(), org)).await?;
+        let invitation: Option<Invitation> = self.get(keys::invitation(email.hash(), org)).await?;
         let pk = keys::members_at(org, email.hash());
         let pointers: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::All), MAX_AT_ONCE).await?;
         let mut keys: Vec<Key> = Vec::with_capacity(pointers.len());
@@ -430,14 +439,16 @@ impl Store {
         let mut members: Vec<Member> = self.get_all(keys).await?;
         members.retain(|member| pointers.iter().any(|(id, _)| id == member.id.as_str()));
         members.sort_by(|a, b| a.id.cmp(&b.id));
+        // Whoever accepted it in between has its ID, and DynamoDB refuses to write an item twice.
+        let invitation = invitation.filter(|invitation| members.iter().all(|member| member.id != invitation.id));
         Ok(AtAddress { invitation, members })
     }
 
-    /// The people among these who are members, with another address.
-    async fn people_in(&self, org: &OrgId, members: &[Member]) -> Result<Vec<PersonId>, StoreError> {
-        let keys = members.iter().map(|member| keys::membership(member.person, org)).collect();
-        let found: Vec<Member> = self.get_all(keys).await?;
-        Ok(found.into_iter().map(|member| member.person).collect())
+    /// Those of these memberships, which SCIM ended, after which the person has not joined again.
+    async fn not_joined_since<'a>(&self, org: &OrgId, members: &'a [Member]) -> Result<Vec<&'a Member>, StoreError> {
+        let keys = members.iter().map(|member| keys::ended_membership(member.person, org)).collect();
+        let last: Vec<EndedMembership> = self.get_all(keys).await?;
+        Ok(members.iter().filter(|member| last.iter().any(|last| last.id == member.id)).collect())
     }
 
     async fn sign_out_all(&self, members: &[Member], ended_at: Moment, caller: &Caller) -> Result<(), StoreError> {
@@ -449,6 +460,15 @@ impl Store {
 }
 
 impl Transaction<'_> {
+    /// Keeps whoever ends at the address of a user, and what ended there before, to be brought back.
+    fn keep(&mut self, user: &ScimUser, found: &AtAddress, now: Moment, before: Option<Ended>) {
+        let org = &user.org_id;
+        self.put(keys::scim_ended(org, user.email.hash()), &found.ended(now, before));
+        for member in &found.members {
+            self.put(keys::ended_membership(member.person, org), &EndedMembership { id: member.id.clone() });
+        }
+    }
+
     /// Ends everybody at the address of a user. Returns the index of the write whose condition fails
     /// if no owner would be left.
     fn end_all(
@@ -504,6 +524,7 @@ impl Transaction<'_> {
             return self.invite(user, MemberId::new(clock)?, found, caller);
         }
         for &member in members {
+            self.delete_where(keys::ended_membership(member.person, org), "#id = :id", &[(":id", &member.id)]);
             // Tokens are bound to the ID.
             let member = Member {
                 id: MemberId::new(clock)?,
@@ -605,6 +626,7 @@ mod tests {
         insta::assert_json_snapshot!("user", user());
         let ended = Ended { at: user().modified_at, members: vec![member(Role::Owner)] };
         insta::assert_json_snapshot!("ended", ended);
+        insta::assert_json_snapshot!("ended_membership", EndedMembership { id: user().id });
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
+use serde_json::json;
 use shared::email::{EmailAddress, Language};
 use shared::ids::MemberId;
 use shared::permissions::Role;
@@ -132,6 +133,55 @@ async fn invitation_that_cannot_be_mailed_is_not_left_behind() {
     ses.recover();
     let invited = owner.submit(&org.page("members/invite"), &[("email", "dave@example.com"), MANAGER]).await;
     assert_leads(&invited, &org.page("members?invited"));
+}
+
+/// An owner's invitation takes the place of what SCIM has made or ended. If it cannot be mailed, all
+/// is as before.
+#[tokio::test]
+async fn invitation_that_cannot_be_mailed_takes_nothing_from_scim() {
+    let (service, ses) = Service::start_with_mail_faults(unlimited()).await;
+    let (org, owner, ..) = people(&service).await;
+    let bot = service.bot(&org, &[Role::Scim]).await;
+    let provision = async |email: &str| {
+        let answer = service.post("/scim/v2/Users", &bot.credential, &json!({"userName": email})).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        format!("/scim/v2/Users/{}", answer.json()["id"].as_str().unwrap())
+    };
+    let set_active = async |path: &str, active: bool| {
+        let body = json!({"Operations": [{"op": "replace", "value": {"active": active}}]});
+        let answer = service.send_json(Method::PATCH, path, &bot.credential, &body).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["active"]), (200, &json!(active)), "{}", answer.text);
+    };
+    let (dave, erika) = (person("dave@example.com"), person("erika@example.com"));
+    let invited = provision("dave@example.com").await;
+    let lasting = service.store.invitation(&dave.email, &org.id).await.unwrap();
+    assert!(lasting.is_some());
+    service.join(&org.id, &erika, &[Role::Manager]).await;
+    let ended = provision("erika@example.com").await;
+    set_active(&ended, false).await;
+    for fault in [MailFault::Rejected, MailFault::Down, MailFault::LostAfter] {
+        ses.fail(fault);
+        for email in ["dave@example.com", "erika@example.com"] {
+            let failed = owner.submit(&org.page("members/invite"), &[("email", email), MANAGER]).await;
+            assert!(failed.status.is_server_error(), "{fault:?} {}", failed.text);
+        }
+        assert_eq!(service.store.invitation(&dave.email, &org.id).await.unwrap(), lasting, "{fault:?}");
+        assert_eq!(service.store.invitation(&erika.email, &org.id).await.unwrap(), None, "{fault:?}");
+    }
+    ses.recover();
+    set_active(&invited, true).await;
+    set_active(&ended, true).await;
+    assert!(service.store.membership(erika.id, &org.id).await.unwrap().unwrap().roles.contains(Role::Manager));
+    // A mailed one stays in its place.
+    set_active(&ended, false).await;
+    for email in ["dave@example.com", "erika@example.com"] {
+        let mailed = owner.submit(&org.page("members/invite"), &[("email", email), MANAGER]).await;
+        assert_leads(&mailed, &org.page("members?invited"));
+        let invitation = service.store.invitation(&person(email).email, &org.id).await.unwrap().unwrap();
+        assert!(invitation.expires_at.is_some());
+    }
+    set_active(&ended, true).await;
+    assert_eq!(service.store.membership(erika.id, &org.id).await.unwrap(), None);
 }
 
 /// The answer is the same, whatever is known about the address elsewhere.

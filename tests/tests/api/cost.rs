@@ -531,14 +531,14 @@ async fn scim_users_cost_a_few_reads_and_what_they_end() {
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.cost()
     };
-    // User, what ended, invitation, members; the bot, the user, what ends, no invitation, the membership
-    // and two pointers. Then the sessions, one of which ends.
+    // User, what ended, invitation, members; the bot, the user, what ends, and of whom, no invitation, the
+    // membership and two pointers. Then the sessions, one of which ends.
     let ended = change(false).await;
-    assert_eq!(ended, cost(9, AUTH + 6.0, 7.0 * WRITE + 2.0 * AUDIT + 2.0 * WRITE + AUDIT));
+    assert_eq!(ended, cost(9, AUTH + 6.0, 8.0 * WRITE + 2.0 * AUDIT + 2.0 * WRITE + AUDIT));
     // Again: the sessions.
     assert_eq!(change(false).await, cost(6, AUTH + 5.0, 0.0));
-    // The membership elsewhere; the bot, the user, what ended, the membership and two pointers.
-    assert_eq!(change(true).await, cost(7, AUTH + 5.0, 6.0 * WRITE + 2.0 * AUDIT));
+    // Whose membership ended; the bot, the user, what ended, and of whom, the membership and two pointers.
+    assert_eq!(change(true).await, cost(7, AUTH + 5.0, 7.0 * WRITE + 2.0 * AUDIT));
     let answer = service.call(Method::DELETE, &path, &owner.credential).await;
     // User, name, what ended, counter, the bot, no invitation, the membership and two pointers.
     assert_eq!(answer.cost(), cost(7, AUTH + 5.0, 9.0 * WRITE + 2.0 * AUDIT));

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use shared::app::Limits;
 use shared::domain::{LeakPolicy, Notify, Plan};
 use shared::permissions::{Operation, Role};
+use shared::person::Person;
 use shared::secret::Token;
 use shared::store::bot_tokens::REFUSALS_PER_HOUR;
 use shared::store::erasures::DELAY;
@@ -765,6 +766,21 @@ async fn record_scim(recorder: &mut Recorder, service: &Service) {
     recorder.record(Operation::ScimUsersList, 200, service.call(Method::GET, users, owner)).await;
     let filter = format!("{users}?filter=userName%20eq%20%22{name}%22");
     recorder.record(Operation::ScimUsersList, 200, service.call(Method::GET, &filter, owner)).await;
+    // More memberships at an address than end in one transaction.
+    let email = person(&format!("shared-{}", fixtures.email)).email;
+    for way in 0..3 {
+        for number in 0..25 {
+            let person = Person::of_provider("https://id.example.com", &number.to_string(), email.clone());
+            service.join(&org.id, &person, &[Role::Member]).await;
+        }
+        let body = json!({"userName": email.expose(), "active": way > 0});
+        let user = recorder.record(Operation::ScimUsersCreate, 201, service.post(users, owner, &body)).await.json();
+        let path = format!("{users}/{}", text(&user, "id"));
+        if way == 1 {
+            change(recorder, &path, false).await;
+        }
+        recorder.record(Operation::ScimUsersDelete, 204, service.call(Method::DELETE, &path, owner)).await;
+    }
 }
 
 /// A run that reminds of a token and tells of a new one: mails that SES refuses, then accepts.

@@ -10,6 +10,7 @@ use shared::domain::Plan;
 use shared::permissions::{Operation, Role};
 use shared::secret::MailedCode;
 use shared::store::members::{Authority, Listed, MemberChange};
+use shared::store::scim_users::NewScimUser;
 use tests::console::{Visitor, hidden, person};
 use tests::coverage::{COVERED, Fixtures, Guard};
 use tests::email::code_in;
@@ -332,6 +333,14 @@ impl<'a> Pages<'a> {
         self.recorder.ses.fail(MailFault::Rejected);
         self.service.clock.advance(UPDATED_AFTER);
         self.recorder.record(operation, 503, owner.submit(&invite, &fields)).await;
+        // Over what SCIM has made and ended.
+        for active in [true, false] {
+            let new = NewScimUser { email: person(&format!("{active}-{email}")).email, external_id: None, active };
+            let by = Authority::Operator;
+            service.store.create_scim_user(&org.id, &new, by, &operator()).await.unwrap();
+            let fields = [("email", new.email.expose()), ("role", "organization/takumi_manager")];
+            self.recorder.record(operation, 503, owner.submit(&invite, &fields)).await;
+        }
         self.recorder.ses.recover();
         for _ in 0..2 {
             self.submit(operation, 303, &owner, &invite, &fields).await;

@@ -7,7 +7,7 @@ use shared::permissions::Role;
 use shared::person::Person;
 use shared::store::members::{Accepted, Authority, Listed, Member, MemberChange};
 use tests::console::{issued_token, person};
-use tests::faults::Fault;
+use tests::faults::{Call, Fault, Faults};
 use tests::table::text;
 use tests::{Answer, Bot, Org, Service, operator};
 
@@ -119,6 +119,35 @@ impl<'a> Provider<'a> {
         actions.sort();
         actions
     }
+}
+
+/// Whether it reads who is a member at an address, which comes after the invitation.
+fn reads_members(call: &Call) -> bool {
+    call.operation == "Query" && call.request.to_string().contains("#MEMBERS_AT#")
+}
+
+fn writes(call: &Call) -> bool {
+    call.operation == "TransactWriteItems"
+}
+
+/// Makes a request whose first such call waits until something else has happened.
+async fn overtaken(
+    faults: &Faults,
+    call: fn(&Call) -> bool,
+    request: impl Future<Output = Answer>,
+    by: impl Future<Output = ()>,
+) -> Answer {
+    faults.arm_where(call, &[Fault::Held], None);
+    let overtake = async {
+        while !faults.calls().iter().any(call) {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        by.await;
+        faults.release();
+    };
+    let (answer, ()) = join(request, overtake).await;
+    faults.disarm();
+    answer
 }
 
 /// A user as Okta creates and replaces it.
@@ -409,6 +438,78 @@ async fn reactivation_gives_no_owner_and_brings_back_nobody_whom_an_owner_remove
     assert!(store.invitations_of(&email).await.unwrap().is_empty());
 }
 
+/// A person with one account at an OpenID provider, at two addresses of it one after the other.
+fn with_two_addresses() -> [Person; 2] {
+    let at = |name: &str| Person::of_provider("https://id.example.com", "4711", person(name).email);
+    [at("a@example.com"), at("b@example.com")]
+}
+
+#[tokio::test]
+async fn person_whom_an_owner_removed_at_another_address_is_not_brought_back() {
+    let service = Service::start_with_manual_clock().await;
+    let provider = Provider::new(&service).await;
+    let [at_a, at_b] = with_two_addresses();
+    provider.join(&at_a, &[Role::Manager]).await;
+    let a = provider.provision("a@example.com").await;
+    provider.must_set_active(&a, false).await;
+    let member = provider.join(&at_b, &[Role::Member]).await;
+    // A member already, by the owner's invitation.
+    provider.set_active(&a, true).await.assert_scim_error(409, None);
+    assert_eq!(provider.membership(&at_b).await, Some(member.clone()));
+    assert_eq!(provider.remove(&member).await, MemberChange::Done);
+    provider.set_active(&a, true).await.assert_scim_error(409, None);
+    provider.put(&a, okta_user("a@example.com", true)).await.assert_scim_error(409, None);
+    // Nor by ending nobody once more.
+    provider.must_set_active(&a, false).await;
+    provider.set_active(&a, true).await.assert_scim_error(409, None);
+    assert_eq!(provider.membership(&at_a).await, None);
+    // An owner overrides that.
+    provider.join(&at_a, &[Role::Member]).await;
+    provider.must_set_active(&a, false).await;
+    provider.must_set_active(&a, true).await;
+    assert!(provider.membership(&at_a).await.is_some_and(|member| !member.roles.contains(Role::Manager)));
+}
+
+#[tokio::test]
+async fn person_comes_back_only_with_the_membership_that_ended_last() {
+    let service = Service::start_with_manual_clock().await;
+    let provider = Provider::new(&service).await;
+    let [at_a, at_b] = with_two_addresses();
+    let colleague = person("a@example.com");
+    provider.join(&at_a, &[Role::Manager]).await;
+    provider.join(&colleague, &[Role::ApiKeyManager]).await;
+    let a = provider.provision("a@example.com").await;
+    provider.must_set_active(&a, false).await;
+    let b = provider.provision("b@example.com").await;
+    provider.accept(&at_b).await;
+    provider.must_set_active(&b, false).await;
+    // The other person at the address comes back, without the one who has another address now.
+    provider.must_set_active(&a, true).await;
+    assert!(provider.membership(&colleague).await.is_some_and(|member| member.roles.contains(Role::ApiKeyManager)));
+    assert_eq!(provider.membership(&at_a).await, None);
+    provider.must_set_active(&b, true).await;
+    let back = provider.membership(&at_b).await.unwrap();
+    assert!(back.email == at_b.email && !back.roles.contains(Role::Manager));
+}
+
+#[tokio::test]
+async fn person_who_joins_and_is_removed_during_the_call_is_not_brought_back() {
+    let (service, faults) = Service::start_with_faults().await;
+    let provider = Provider::new(&service).await;
+    let [at_a, at_b] = with_two_addresses();
+    provider.join(&at_a, &[Role::Manager]).await;
+    let a = provider.provision("a@example.com").await;
+    provider.must_set_active(&a, false).await;
+    let join_and_remove = async {
+        let member = provider.join(&at_b, &[Role::Member]).await;
+        assert_eq!(provider.remove(&member).await, MemberChange::Done);
+    };
+    // It was decided whom to bring back, and not written yet.
+    let answer = overtaken(&faults, writes, provider.set_active(&a, true), join_and_remove).await;
+    answer.assert_scim_error(409, None);
+    assert_eq!(provider.membership(&at_a).await, None);
+}
+
 #[tokio::test]
 async fn owner_may_invite_somebody_whom_scim_ended() {
     let service = Service::start_with_manual_clock().await;
@@ -621,6 +722,68 @@ async fn invalid_bodies_are_errors_of_scim_and_change_nothing() {
 }
 
 #[tokio::test]
+async fn leaver_is_not_refused_for_other_operations_of_the_request() {
+    let service = Service::start().await;
+    let provider = Provider::new(&service).await;
+    let id = provider.provision("alice@example.com").await;
+    let ends = json!({"op": "replace", "path": "active", "value": false});
+    for other in [
+        json!({"op": "replace", "path": "title"}),
+        json!({"op": "add", "path": "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:manager"}),
+        json!({"op": "remove"}),
+        json!({"op": "remove", "value": {"title": "x"}}),
+        json!({"op": "replace", "value": "x"}),
+        json!({"op": "replace", "path": 7, "value": "x"}),
+        json!({"op": "move", "path": "title", "value": "x"}),
+        json!({"path": "title", "value": "x"}),
+        json!({"op": "remove", "path": "active"}),
+        json!({"op": "replace", "path": "active", "value": null}),
+        json!({"op": "replace", "path": "active", "value": "off"}),
+        json!({"op": "replace", "path": "userName", "value": "new@example.com"}),
+        json!({"op": "replace", "path": "externalId", "value": "x".repeat(256)}),
+        json!("x"),
+    ] {
+        for operations in [[&ends, &other], [&other, &ends]] {
+            provider.must_set_active(&id, true).await;
+            let answer = provider.patch(&id, json!({"Operations": operations})).await;
+            assert_eq!(answer.status, 200, "{other}: {}", answer.text);
+            assert_eq!(answer.json()["active"], false, "{other}");
+        }
+        // Somebody who stays is: what is asked for is done as a whole or not at all.
+        if other["path"] != "active" || other["op"] == "remove" {
+            provider.must_set_active(&id, true).await;
+            let stays = json!({"op": "replace", "path": "active", "value": true});
+            let answer = provider.patch(&id, json!({"Operations": [other, stays]})).await;
+            assert_eq!(answer.status, 400, "{other}: {}", answer.text);
+        }
+    }
+    let mut invalid = okta_user("bobby@example.com", false);
+    invalid["externalId"] = json!("x".repeat(256));
+    let answer = provider.create(invalid).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["active"]), (201, &json!(false)), "{}", answer.text);
+    assert_eq!(answer.json().get("externalId"), None);
+}
+
+#[tokio::test]
+async fn large_profile_of_a_leaver_is_read() {
+    let service = Service::start().await;
+    let provider = Provider::new(&service).await;
+    let id = provider.provision("alice@example.com").await;
+    // A photo, and 500 groups.
+    let photo = "x".repeat(100_000);
+    let groups: Vec<Value> = (0..500).map(|number| json!({"value": number, "display": "x".repeat(200)})).collect();
+    let mut profile = okta_user("alice@example.com", false);
+    profile["photos"] = json!([{"type": "photo", "value": photo}]);
+    profile["groups"] = json!(groups);
+    let answer = provider.put(&id, profile.clone()).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["active"]), (200, &json!(false)), "{}", answer.text);
+    provider.must_set_active(&id, true).await;
+    let patch = json!({"Operations": [{"op": "replace", "value": profile}]});
+    let answer = provider.patch(&id, patch).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["active"]), (200, &json!(false)), "{}", answer.text);
+}
+
+#[tokio::test]
 async fn change_that_changes_nothing_writes_nothing() {
     let service = Service::start_with_manual_clock().await;
     let provider = Provider::new(&service).await;
@@ -726,6 +889,45 @@ async fn leaver_who_accepts_at_the_same_time_is_no_member() {
         assert!(matches!(accepted.unwrap(), Accepted::Joined(_) | Accepted::Gone));
         assert_eq!(provider.membership(&alice).await, None);
         assert_eq!(provider.get(&id).await.json()["active"], false);
+    }
+}
+
+#[tokio::test]
+async fn leaver_who_accepts_between_the_reads_of_a_call_is_no_member() {
+    let (service, faults) = Service::start_with_faults().await;
+    let provider = Provider::new(&service).await;
+    let (store, org) = (&service.store, &provider.org.id);
+    for way in 0..4 {
+        let alice = person(&format!("alice-{way}@example.com"));
+        let name = alice.email.expose();
+        let id = match way {
+            // The user is created inactive, for somebody whom an owner has invited.
+            0 => {
+                let by = Authority::Member(&provider.owner);
+                store.invite_member(org, &alice.email, &[Role::Manager], by, &operator()).await.unwrap().unwrap();
+                String::new()
+            }
+            _ => provider.provision(name).await,
+        };
+        let request = async {
+            match way {
+                0 => provider.create(okta_user(name, false)).await,
+                1 => provider.set_active(&id, false).await,
+                2 => provider.put(&id, okta_user(name, false)).await,
+                _ => provider.delete(&id).await,
+            }
+        };
+        let accept = async {
+            provider.accept(&alice).await;
+        };
+        let answer = overtaken(&faults, reads_members, request, accept).await;
+        let expected = [201, 200, 200, 204][way];
+        assert_eq!(answer.status, expected, "{way}: {}", answer.text);
+        assert_eq!(provider.membership(&alice).await, None);
+        assert!(store.invitations_of(&alice.email).await.unwrap().is_empty());
+        if way < 3 {
+            assert_eq!(provider.find(name).await[0]["active"], false);
+        }
     }
 }
 

@@ -42,7 +42,7 @@ const PLACE: &str = "https://github.com/octocat/hello/blob/main/.npmrc#L1";
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 58] = [
+const KINDS: [(&str, &str, &str); 59] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
     ("trust", "BOT#*", "TRUST#*"),
@@ -57,6 +57,7 @@ const KINDS: [(&str, &str, &str); 58] = [
     ("person", "PERSON#*", "PERSON"),
     ("session_of", "PERSON#*", "SESSION#*"),
     ("membership", "PERSON#*", "ORG#*"),
+    ("ended_membership", "PERSON#*", "SCIM_ENDED#*"),
     ("org_member", "ORG#*#MEMBERS", "*"),
     ("member_at", "ORG#*#MEMBERS_AT#*", "*"),
     ("scim_user", "ORG#*#SCIM_USERS", "*"),

@@ -219,8 +219,8 @@ async fn invite_by_mail(
             return Ok(Invited::TooMany);
         }
     };
-    let invited = store.invite_member(org, email, roles, caller.authority(), &caller.caller).await?;
-    let Some(invitation) = invited else {
+    let invited = store.invite_in_place(org, email, roles, caller.authority(), &caller.caller).await?;
+    let Some((invitation, replaced)) = invited else {
         store.uncount_mail(counted).await?;
         return Ok(Invited::CallerChanged);
     };
@@ -228,7 +228,8 @@ async fn invite_by_mail(
     let mail = Mail::Invitation { organization, inviter, roles };
     if let Err(error) = mailer.send(email, caller.signed_in.language, &mail).await {
         // An invitation that nobody may have been told about is not left behind.
-        let _: MemberChange = store.remove_member(org, &invitation.id, caller.authority(), &caller.caller).await?;
+        let taken_back = store.take_back_invitation(&invitation, &replaced, caller.authority(), &caller.caller);
+        let _: MemberChange = taken_back.await?;
         if error == MailError::NotSent {
             store.uncount_mail(counted).await?;
         }
