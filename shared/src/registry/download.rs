@@ -1,9 +1,10 @@
 //! Redirects to files at the upstream registry, and records downloads in the installation log.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use axum::response::{IntoResponse, Response};
-use futures::future::OptionFuture;
+use futures::future::{Either, OptionFuture, select};
 use http::header::{LOCATION, RANGE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -65,7 +66,8 @@ impl<'a> Begun<'a> {
     }
 
     /// Looks up whether it is already logged. It runs beside `guard`, so that the answer waits for
-    /// the slower of them; what `guard` refuses is refused at once.
+    /// the slower of them, and for the look-up at most [`RECORD_TIMEOUT`] longer; what `guard`
+    /// refuses is refused at once.
     pub async fn beside<T>(
         self,
         log: &InstallationLog,
@@ -75,13 +77,16 @@ impl<'a> Begun<'a> {
         let [name, command, session] = [&client.name, &client.command, &client.session].map(Option::as_deref);
         let PackageFile { ecosystem, package, name: file, .. } = file;
         let attempt = Attempt { token, ecosystem: *ecosystem, package, file, client: name, command, session };
-        let guard = async { Ok::<_, ApiError>((guard.await?, Instant::now())) };
-        let look_up = async { Ok(tokio::time::timeout(RECORD_TIMEOUT, log.look_up(attempt)).await) };
-        let ((guarded, since), place) = futures::try_join!(guard, look_up)?;
-        let logging = match place {
-            Ok(Ok(place)) => Some(Logging { client, place, left: RECORD_TIMEOUT.saturating_sub(since.elapsed()) }),
-            _ => None,
+        let (guarded, place, delay) = match select(pin!(guard), pin!(log.look_up(attempt))).await {
+            Either::Left((guarded, look_up)) => {
+                let (guarded, since) = (guarded?, Instant::now());
+                let place = tokio::time::timeout(RECORD_TIMEOUT, look_up).await.ok();
+                (guarded, place, since.elapsed())
+            }
+            Either::Right((place, guard)) => (guard.await?, Some(place), Duration::ZERO),
         };
+        let place = place.and_then(Result::ok);
+        let logging = place.map(|place| Logging { client, place, left: RECORD_TIMEOUT.saturating_sub(delay) });
         Ok((guarded, logging))
     }
 }

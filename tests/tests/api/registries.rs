@@ -354,6 +354,23 @@ async fn download_is_answered_after_its_entry_is_written_and_written_after_its_t
 }
 
 #[tokio::test]
+async fn download_is_logged_if_reading_its_token_takes_as_long_as_its_look_up() {
+    let registry = Registry::with_widgets().await;
+    let (service, faults) = Service::start_with_registries_and_faults(registry.settings()).await;
+    let fixtures = Fixtures::create(&service).await;
+    let bearer = format!("Bearer {}", fixtures.token.token);
+    assert_eq!(get(&service, NPM, &bearer).await.status, 200);
+    // Both meet dead connections, and their retries answer after the look-up's half second.
+    let reads: fn(&Call) -> bool = |call| call.operation == "GetItem";
+    faults.arm_where(reads, &[Fault::Held; 3], None);
+    let mut download = std::pin::pin!(get(&service, TARBALL, &bearer));
+    assert!(tokio::time::timeout(Duration::from_millis(700), &mut download).await.is_err(), "answered too early");
+    (0..3).for_each(|_| faults.release());
+    assert_eq!(download.await.status, 302);
+    assert_eq!(service.table.installations().await.len(), 1);
+}
+
+#[tokio::test]
 async fn refused_download_writes_nothing() {
     let registry = Registry::with_widgets().await;
     let (service, faults) = Service::start_with_registries_and_faults(registry.settings()).await;
