@@ -17,8 +17,6 @@ use url::Url;
 
 use self::kept::Kept;
 use super::splice::Spliced;
-use super::upstream::Condition;
-use super::validator::Validator;
 use crate::accept;
 use crate::error::ApiError;
 use crate::secret::Token;
@@ -84,12 +82,7 @@ impl Variant {
     /// Our entity tag for an upstream's. It is weak, because compressed and plain responses share
     /// it.
     fn tag(&self, upstream: &HeaderValue) -> Option<HeaderValue> {
-        let tag = upstream.to_str().ok()?;
-        let (strength, opaque) = match tag.strip_prefix("W/") {
-            Some(opaque) => ('w', opaque),
-            None => ('s', tag),
-        };
-        let opaque = opaque.strip_prefix('"')?.strip_suffix('"').filter(|opaque| !opaque.contains('"'))?;
+        let (strength, opaque) = parsed(upstream)?;
         HeaderValue::from_str(&format!("W/\"{opaque}~{strength}{:08x}\"", self.checksum)).ok()
     }
 
@@ -120,29 +113,24 @@ pub(super) struct Cached {
 
 impl Cached {
     /// What the upstream is asked on: that it has another version than the caller and we.
-    pub fn condition(&self, kept: Option<&Kept>) -> Option<Condition> {
-        let own = match kept.map(|kept| &kept.validator) {
-            // A date and tags do not go together: an upstream would look at the tags alone.
-            Some(Validator::Modified(date)) => return Some(Condition::ModifiedSince(date.clone())),
-            Some(Validator::Tag(tag)) => Some(tag).filter(|tag| !self.tags.contains(tag)),
-            None => None,
-        };
+    pub fn condition(&self, kept: Option<&Kept>) -> Option<HeaderValue> {
+        let own = kept.map(|kept| &kept.encoded.etag).filter(|tag| !self.tags.contains(tag));
         let tags: Vec<&[u8]> = self.tags.iter().chain(own).map(HeaderValue::as_bytes).collect();
-        HeaderValue::from_bytes(&tags.join(&b", "[..])).ok().filter(|_| !tags.is_empty()).map(Condition::NoneMatch)
+        HeaderValue::from_bytes(&tags.join(&b", "[..])).ok().filter(|_| !tags.is_empty())
     }
 
     /// What a 304 of the upstream is about, after [`Self::condition`]. It has this entity tag, if any,
     /// and came from this URL.
     pub fn unmodified(&self, kept: Option<&Kept>, etag: Option<&HeaderValue>, url: &Url) -> Unmodified {
         let Some(kept) = kept else { return Unmodified::Callers(etag.cloned()) };
-        let is_kept = match (&kept.validator, etag) {
-            (Validator::Modified(_), _) => true,
-            (Validator::Tag(tag), Some(etag)) => opaque(tag) == opaque(etag),
+        let own = &kept.encoded.etag;
+        let is_kept = match etag {
+            Some(etag) => opaque(own) == opaque(etag),
             // It can only be about the one tag that was sent.
-            (Validator::Tag(tag), None) => self.tags.iter().all(|sent| sent == tag),
+            None => self.tags.iter().all(|sent| sent == own),
         };
-        if is_kept && self.includes(&kept.encoded.etag) {
-            Unmodified::Callers(Some(kept.encoded.etag.clone()))
+        if is_kept && self.includes(own) {
+            Unmodified::Callers(Some(own.clone()))
         } else if is_kept && kept.url == *url {
             Unmodified::Kept
         } else if etag.is_some_and(|etag| self.tags.contains(etag)) {
@@ -169,16 +157,31 @@ pub(super) enum Unmodified {
     Unknown,
 }
 
+/// A response's entity tag. Malformed ones, which some upstreams send, are treated as absent.
+pub(super) fn entity_tag(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(ETAG).filter(|tag| parsed(tag).is_some()).cloned()
+}
+
+/// The strength and the opaque part of an entity tag. `None` if it is malformed.
+fn parsed(tag: &HeaderValue) -> Option<(char, &str)> {
+    let tag = tag.to_str().ok()?;
+    let (strength, opaque) = match tag.strip_prefix("W/") {
+        Some(opaque) => ('w', opaque),
+        None => ('s', tag),
+    };
+    let opaque = opaque.strip_prefix('"')?.strip_suffix('"').filter(|opaque| !opaque.contains('"'))?;
+    Some((strength, opaque))
+}
+
 /// An entity tag without its strength, which does not matter here (RFC 9110, section 13.1.2).
 fn opaque(tag: &HeaderValue) -> &[u8] {
     tag.as_bytes().strip_prefix(b"W/").unwrap_or(tag.as_bytes())
 }
 
-/// Whether a caller asks for what is nowhere kept.
-pub(super) fn wants_reload(headers: &HeaderMap) -> bool {
+/// Whether `Cache-Control` has this directive.
+pub(super) fn has_directive(headers: &HeaderMap, directive: &str) -> bool {
     let controls = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    let mut directives = controls.flat_map(|control| control.split(','));
-    directives.any(|directive| directive.trim().eq_ignore_ascii_case("no-cache"))
+    controls.flat_map(|control| control.split(',')).any(|each| each.trim().eq_ignore_ascii_case(directive))
 }
 
 /// The opaque parts of a list of entity tags, up to the first malformed one.
@@ -253,8 +256,7 @@ pub(super) fn encoded(
     content_type: &'static str,
     body: Spliced,
 ) -> Result<Result<Encoded, HeaderValue>, ApiError> {
-    // Some upstreams send malformed ETags: treat them as absent.
-    let etag = etag.filter(|etag| variant.tag(etag).is_some()).unwrap_or_else(|| digest(&body));
+    let etag = etag.unwrap_or_else(|| digest(&body));
     if variant.cached(headers).includes(&etag) {
         return Ok(Err(etag));
     }
@@ -349,31 +351,27 @@ mod tests {
 
     /// Likewise if this is kept.
     fn asked(variant: &Variant, header: &str, kept: Option<&Kept>) -> Option<String> {
-        match variant.cached(&HeaderMap::from_iter([(IF_NONE_MATCH, value(header))])).condition(kept)? {
-            Condition::NoneMatch(tags) => Some(tags.to_str().unwrap().to_owned()),
-            Condition::ModifiedSince(date) => Some(format!("since {}", date.to_str().unwrap())),
-        }
+        let cached = variant.cached(&HeaderMap::from_iter([(IF_NONE_MATCH, value(header))]));
+        Some(cached.condition(kept)?.to_str().unwrap().to_owned())
     }
 
     const PLACE: &str = "https://packages.example.com/a";
 
-    fn kept(validator: Validator, etag: &str) -> Kept {
+    fn kept(etag: &str) -> Kept {
         let encoded =
             Encoded { etag: value(etag), content_type: "text/html", body: Bytes::new(), is_compressed: false };
-        Kept { url: Url::parse(PLACE).unwrap(), validator, encoded }
+        Kept { url: Url::parse(PLACE).unwrap(), encoded }
     }
 
     #[test]
     fn upstream_is_asked_about_the_copies_of_both_and_its_304_is_about_one_of_them() {
         let variant = Variant::of(&["https://guard.example.com"]);
         let ours = |upstream: &str| variant.tag(&value(upstream)).unwrap().to_str().unwrap().to_owned();
-        let tagged = kept(Validator::Tag(value("\"k\"")), "\"k\"");
-        let dated = kept(Validator::Modified(value("a date")), "\"digest\"");
+        let tagged = kept("\"k\"");
         let (own, other) = (ours("\"k\""), ours("\"c\""));
         assert_eq!(asked(&variant, "", Some(&tagged)).as_deref(), Some("\"k\""));
         assert_eq!(asked(&variant, &own, Some(&tagged)).as_deref(), Some("\"k\""));
         assert_eq!(asked(&variant, &other, Some(&tagged)).as_deref(), Some("\"c\", \"k\""));
-        assert_eq!(asked(&variant, &other, Some(&dated)).as_deref(), Some("since a date"));
         let answered = |kept, sent: &str, etag: Option<&str>, url: &str| {
             let cached = variant.cached(&HeaderMap::from_iter([(IF_NONE_MATCH, value(sent))]));
             cached.unmodified(kept, etag.map(value).as_ref(), &Url::parse(url).unwrap())
@@ -392,14 +390,29 @@ mod tests {
             (Some(&tagged), &other, None, PLACE, Unmodified::Unknown),
             (Some(&tagged), "", Some("\"x\""), PLACE, Unmodified::Unknown),
             (Some(&tagged), "", Some("\"k\""), elsewhere, Unmodified::Unknown),
-            (Some(&dated), "", None, PLACE, Unmodified::Kept),
-            (Some(&dated), &other, None, PLACE, Unmodified::Kept),
-            (Some(&dated), &ours("\"digest\""), None, PLACE, callers("\"digest\"")),
-            (Some(&dated), "", None, elsewhere, Unmodified::Unknown),
             (None, &other, Some("\"c\""), PLACE, callers("\"c\"")),
             (None, &other, None, PLACE, Unmodified::Callers(None)),
         ] {
             assert_eq!(answered(kept, sent, etag, url), expected, "{sent} {etag:?} {url}");
+        }
+    }
+
+    #[test]
+    fn malformed_entity_tags_are_as_good_as_absent() {
+        let tag = |text: &str| entity_tag(&HeaderMap::from_iter([(ETAG, value(text))]));
+        for text in ["\"a\"", "W/\"a\"", "\"\""] {
+            assert_eq!(tag(text), Some(value(text)));
+        }
+        for text in ["a", "\"a", "w/\"a\"", "\"a\"b\"", "\"", ""] {
+            assert_eq!(tag(text), None, "{text}");
+        }
+        assert_eq!(entity_tag(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn directives_are_found_among_others_in_any_case() {
+        for (control, has) in [("private, No-Store", true), ("no-store", true), ("private, no-cache", false), ("", false)] {
+            assert_eq!(has_directive(&HeaderMap::from_iter([(CACHE_CONTROL, value(control))]), "no-store"), has);
         }
     }
 
