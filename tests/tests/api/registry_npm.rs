@@ -222,6 +222,26 @@ async fn metadata_is_kept_for_as_long_as_the_upstream_says_that_it_is_current() 
 }
 
 #[tokio::test]
+async fn current_copy_is_304_however_strong_the_upstreams_tag_has_become() {
+    let setup = Setup::start().await;
+    let get = async |tag: &str| setup.get_with("/npm/widgets", &[("if-none-match", tag)]).await;
+    stub(&setup, "old", &[("etag", "\"2\"")]);
+    let strong = setup.get("/npm/widgets").await.header("etag").to_owned();
+    // As after a proxy that compresses. It compares tags as text, and so sends the document.
+    stub(&setup, "old", &[("etag", "W/\"2\"")]);
+    let answer = get(&strong).await;
+    assert_eq!((answer.status.as_u16(), answer.header("etag")), (304, strong.as_str()));
+    // What is kept is another version than the caller's, which the upstream says is current.
+    stub(&setup, "new", &[("etag", "\"1\"")]);
+    assert_eq!(said(&setup.get("/npm/widgets").await), "new");
+    setup.registry.stub("/npm/widgets", Reply::status(304).with_header("etag", "W/\"2\""));
+    setup.registry.take_requests();
+    let answer = get(&strong).await;
+    assert_eq!((answer.status.as_u16(), answer.header("etag")), (304, strong.as_str()));
+    assert_eq!(condition(&setup).as_deref(), Some("\"2\", \"1\""));
+}
+
+#[tokio::test]
 async fn metadata_of_an_upstream_that_goes_back_to_an_older_version_is_that_version() {
     let setup = Setup::start().await;
     let dated = |modified| [("last-modified", modified), ("date", "Sat, 21 Nov 2026 12:00:00 GMT")];

@@ -114,35 +114,38 @@ pub(super) struct Cached {
 impl Cached {
     /// What the upstream is asked on: that it has another version than the caller and we.
     pub fn condition(&self, kept: Option<&Kept>) -> Option<HeaderValue> {
-        let own = kept.map(|kept| &kept.encoded.etag).filter(|tag| !self.tags.contains(tag));
-        let tags: Vec<&[u8]> = self.tags.iter().chain(own).map(HeaderValue::as_bytes).collect();
+        let own = kept.map(|kept| &kept.encoded.etag);
+        let others = self.tags.iter().filter(|tag| own.is_none_or(|own| !is_same(own, tag)));
+        let tags: Vec<&[u8]> = others.chain(own).map(HeaderValue::as_bytes).collect();
         HeaderValue::from_bytes(&tags.join(&b", "[..])).ok().filter(|_| !tags.is_empty())
     }
 
     /// What a 304 of the upstream is about, after [`Self::condition`]. It has this entity tag, if any,
     /// and came from this URL.
     pub fn unmodified(&self, kept: Option<&Kept>, etag: Option<&HeaderValue>, url: &Url) -> Unmodified {
-        let Some(kept) = kept else { return Unmodified::Callers(etag.cloned()) };
+        let Some(kept) = kept else {
+            return Unmodified::Callers(etag.map(|etag| self.copy(etag).unwrap_or(etag).clone()));
+        };
         let own = &kept.encoded.etag;
         let is_kept = match etag {
-            Some(etag) => opaque(own) == opaque(etag),
+            Some(etag) => is_same(own, etag),
             // It can only be about the one tag that was sent.
-            None => self.tags.iter().all(|sent| sent == own),
+            None => self.tags.iter().all(|sent| is_same(sent, own)),
         };
-        if is_kept && self.includes(own) {
-            Unmodified::Callers(Some(own.clone()))
+        if is_kept && let Some(copy) = self.copy(own) {
+            Unmodified::Callers(Some(copy.clone()))
         } else if is_kept && kept.url == *url {
             Unmodified::Kept
-        } else if etag.is_some_and(|etag| self.tags.contains(etag)) {
-            Unmodified::Callers(etag.cloned())
+        } else if let Some(copy) = etag.and_then(|etag| self.copy(etag)) {
+            Unmodified::Callers(Some(copy.clone()))
         } else {
             Unmodified::Unknown
         }
     }
 
-    /// Whether the document with this tag is one of them.
-    fn includes(&self, etag: &HeaderValue) -> bool {
-        self.is_any || self.tags.contains(etag)
+    /// The tag of the one that is the document with this tag, as the caller has it.
+    fn copy<'a>(&'a self, etag: &'a HeaderValue) -> Option<&'a HeaderValue> {
+        self.tags.iter().find(|tag| is_same(tag, etag)).or(self.is_any.then_some(etag))
     }
 }
 
@@ -173,9 +176,11 @@ fn parsed(tag: &HeaderValue) -> Option<(char, &str)> {
     Some((strength, opaque))
 }
 
-/// An entity tag without its strength, which does not matter here (RFC 9110, section 13.1.2).
-fn opaque(tag: &HeaderValue) -> &[u8] {
-    tag.as_bytes().strip_prefix(b"W/").unwrap_or(tag.as_bytes())
+/// Whether two entity tags are of one document. Their strength does not matter here (RFC 9110,
+/// section 13.1.2).
+fn is_same(one: &HeaderValue, other: &HeaderValue) -> bool {
+    let [one, other] = [one, other].map(|tag| tag.as_bytes().strip_prefix(b"W/").unwrap_or(tag.as_bytes()));
+    one == other
 }
 
 /// Whether `Cache-Control` has this directive.
@@ -257,8 +262,8 @@ pub(super) fn encoded(
     body: Spliced,
 ) -> Result<Result<Encoded, HeaderValue>, ApiError> {
     let etag = etag.unwrap_or_else(|| digest(&body));
-    if variant.cached(headers).includes(&etag) {
-        return Ok(Err(etag));
+    if let Some(copy) = variant.cached(headers).copy(&etag) {
+        return Ok(Err(copy.clone()));
     }
     let (body, is_compressed) = encode(body, accept::accepts_gzip(headers))?;
     Ok(Ok(Encoded { etag, content_type, body, is_compressed }))
@@ -368,9 +373,10 @@ mod tests {
         let variant = Variant::of(&["https://guard.example.com"]);
         let ours = |upstream: &str| variant.tag(&value(upstream)).unwrap().to_str().unwrap().to_owned();
         let tagged = kept("\"k\"");
-        let (own, other) = (ours("\"k\""), ours("\"c\""));
+        let (own, other, weak_own) = (ours("\"k\""), ours("\"c\""), ours("W/\"k\""));
         assert_eq!(asked(&variant, "", Some(&tagged)).as_deref(), Some("\"k\""));
         assert_eq!(asked(&variant, &own, Some(&tagged)).as_deref(), Some("\"k\""));
+        assert_eq!(asked(&variant, &weak_own, Some(&tagged)).as_deref(), Some("\"k\""));
         assert_eq!(asked(&variant, &other, Some(&tagged)).as_deref(), Some("\"c\", \"k\""));
         let answered = |kept, sent: &str, etag: Option<&str>, url: &str| {
             let cached = variant.cached(&HeaderMap::from_iter([(IF_NONE_MATCH, value(sent))]));
@@ -386,6 +392,11 @@ mod tests {
             (Some(&tagged), "*", None, PLACE, callers("\"k\"")),
             (Some(&tagged), &other, Some("\"k\""), PLACE, Unmodified::Kept),
             (Some(&tagged), &other, Some("\"c\""), PLACE, callers("\"c\"")),
+            // Tags are compared without their strength, and the caller gets its own.
+            (Some(&tagged), &other, Some("W/\"c\""), PLACE, callers("\"c\"")),
+            (Some(&tagged), &weak_own, Some("\"k\""), PLACE, callers("W/\"k\"")),
+            (Some(&tagged), &weak_own, None, PLACE, callers("W/\"k\"")),
+            (None, &other, Some("W/\"c\""), PLACE, callers("\"c\"")),
             // It may be about either, about neither, or about the same name elsewhere.
             (Some(&tagged), &other, None, PLACE, Unmodified::Unknown),
             (Some(&tagged), "", Some("\"x\""), PLACE, Unmodified::Unknown),
@@ -445,10 +456,11 @@ mod tests {
         let list = format!("\"other\" , {},W/\"x,y~s1\", {}", ours("\"a,b\""), ours("W/\"c\""));
         assert_eq!(sent(&variant, &list).as_deref(), Some("\"a,b\", W/\"c\""));
         let headers = HeaderMap::from_iter([(IF_NONE_MATCH, value(&list))]);
-        assert!(variant.cached(&headers).includes(&value("\"a,b\"")));
-        assert!(!variant.cached(&headers).includes(&value("\"other\"")));
+        assert!(variant.cached(&headers).copy(&value("\"a,b\"")).is_some());
+        assert!(variant.cached(&headers).copy(&value("\"other\"")).is_none());
         let any = HeaderMap::from_iter([(IF_NONE_MATCH, value(" * "))]);
-        assert!(variant.cached(&any).includes(&value("\"a\"")) && variant.cached(&any).condition(None).is_none());
+        let any = variant.cached(&any);
+        assert!(any.copy(&value("\"a\"")).is_some() && any.condition(None).is_none());
         // Not one of ours, since the upstream never received it.
         let token = Token::generate(crate::secret::TokenKind::OrgUser).unwrap();
         assert_eq!(sent(&variant, &ours(&format!("\"x-{}\"", token.expose()))), None);
