@@ -242,6 +242,24 @@ async fn current_copy_is_304_however_strong_the_upstreams_tag_has_become() {
 }
 
 #[tokio::test]
+async fn upstream_that_compares_tags_as_one_text_sends_a_current_copy_once() {
+    let setup = Setup::start().await;
+    stub(&setup, "new", &[("etag", "\"2\"")]);
+    let current = setup.get("/npm/widgets").await.header("etag").to_owned();
+    stub(&setup, "old", &[("etag", "\"1\"")]);
+    assert_eq!(said(&setup.get("/npm/widgets").await), "old");
+    setup.registry.take_requests();
+    // It sends the document though the list has its tag.
+    stub(&setup, "new", &[("etag", "\"2\"")]);
+    setup.registry.compares_tags_as_text();
+    for asked in ["\"2\", \"1\"", "\"2\"", "\"2\""] {
+        let answer = setup.get_with("/npm/widgets", &[("if-none-match", &current)]).await;
+        assert_eq!((answer.status.as_u16(), answer.header("etag")), (304, current.as_str()));
+        assert_eq!(condition(&setup).as_deref(), Some(asked));
+    }
+}
+
+#[tokio::test]
 async fn metadata_of_an_upstream_that_goes_back_to_an_older_version_is_that_version() {
     let setup = Setup::start().await;
     let dated = |modified| [("last-modified", modified), ("date", "Sat, 21 Nov 2026 12:00:00 GMT")];

@@ -88,6 +88,11 @@ impl Keeping {
         self.cache().insert(key, Arc::new(kept));
     }
 
+    /// Keeps the answer for this key no longer.
+    pub fn remove(&self, key: &Key) {
+        self.cache().remove(key);
+    }
+
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache<Key, Arc<Kept>, Bytewise>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
