@@ -236,12 +236,7 @@ impl Registries {
     /// 404 and 410 only if the upstream says so, since package managers cache them. 403 if the upstream
     /// refuses, 429 if it limits the rate, 422 if the document is too large: clients retry 5xx. 504
     /// after a timeout, 502 for every other failure.
-    pub async fn fetch(
-        &self,
-        url: Url,
-        accept: &'static str,
-        known: Option<HeaderValue>,
-    ) -> Result<Fetched, ApiError> {
+    pub async fn fetch(&self, url: Url, accept: &'static str, known: Option<HeaderValue>) -> Result<Fetched, ApiError> {
         let request = self.http().client.get(url).header(ACCEPT, accept);
         let is_conditional = known.is_some();
         let request = known.into_iter().fold(request, |request, tags| request.header(IF_NONE_MATCH, tags));

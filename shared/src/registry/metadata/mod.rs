@@ -289,7 +289,8 @@ fn with_headers(mut response: Response, variant: &Variant, etag: Option<&HeaderV
     response
 }
 
-/// Encodes a body within Lambda's limit. Returns whether it is compressed.
+/// Encodes a body within Lambda's limit. Returns whether it is compressed. It takes no more memory
+/// than its length, since it may be kept.
 fn encode(body: Spliced, accepts_gzip: bool) -> Result<(Bytes, bool), ApiError> {
     if accepts_gzip && body.length() >= MIN_COMPRESSED {
         for level in [Compression::fast(), Compression::best()] {
@@ -298,11 +299,11 @@ fn encode(body: Spliced, accepts_gzip: bool) -> Result<(Bytes, bool), ApiError> 
                 ApiError::Internal
             })?;
             if let Some(compressed) = compressed {
-                return Ok((compressed.into(), true));
+                return Ok((compressed.into_boxed_slice().into(), true));
             }
         }
     } else if body.pieces().map(json_length).sum::<usize>() <= MAX_ENCODED {
-        return Ok((body.concat().into(), false));
+        return Ok((body.concat().into_boxed_slice().into(), false));
     }
     Err(ApiError::TooLarge(TOO_LARGE))
 }
@@ -422,7 +423,9 @@ mod tests {
 
     #[test]
     fn directives_are_found_among_others_in_any_case() {
-        for (control, has) in [("private, No-Store", true), ("no-store", true), ("private, no-cache", false), ("", false)] {
+        for (control, has) in
+            [("private, No-Store", true), ("no-store", true), ("private, no-cache", false), ("", false)]
+        {
             assert_eq!(has_directive(&HeaderMap::from_iter([(CACHE_CONTROL, value(control))]), "no-store"), has);
         }
     }
@@ -477,5 +480,16 @@ mod tests {
         assert!(is_compressed && compressed.len() < MAX_ENCODED / 100);
         assert_eq!(base64_length(4), 8);
         assert_eq!(json_length(b"\"a\x01\""), serde_json::to_string("\"a\x01\"").unwrap().len() - 2);
+    }
+
+    #[test]
+    fn bodies_take_no_more_memory_than_their_length() {
+        for accepts_gzip in [false, true] {
+            let mut grown = Vec::with_capacity(10_000);
+            grown.extend_from_slice(&[b'a'; 6_000]);
+            let (body, _) = encode(grown.into(), accepts_gzip).unwrap();
+            let length = body.len();
+            assert_eq!(body.try_into_mut().unwrap().capacity(), length);
+        }
     }
 }
