@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use shared::registry::{PublicUrl, Settings};
 use tests::coverage::{COVERED, Fixtures, Guard, InvalidCredential, InvalidCredentials, Refusal};
 use tests::faults::{Call, Fault, Faults, in_sequence};
+use tests::log::Log;
 use tests::table::INSTALLATIONS;
 use tests::upstream::{Registry, Reply};
 use tests::{Answer, Service, no_upstreams};
+use tracing_subscriber::filter::LevelFilter;
 
 const NPM: &str = "/npm/widgets";
 const TARBALL: &str = "/npm/widgets/-/widgets-1.0.0.tgz";
@@ -368,6 +370,31 @@ async fn download_is_logged_if_reading_its_token_takes_as_long_as_its_look_up() 
     (0..3).for_each(|_| faults.release());
     assert_eq!(download.await.status, 302);
     assert_eq!(service.table.installations().await.len(), 1);
+}
+
+#[tokio::test]
+async fn download_whose_counters_hang_is_logged_and_not_reported_as_unlogged() {
+    let log = Log::default();
+    let _here = tracing::subscriber::set_default(log.subscriber(LevelFilter::INFO));
+    let registry = Registry::with_widgets().await;
+    let (service, faults) = Service::start_with_registries_and_faults(registry.settings()).await;
+    let fixtures = Fixtures::create(&service).await;
+    let counters: fn(&Call) -> bool = |call| call.operation == "UpdateItem";
+    for token in [&fixtures.token.token, &fixtures.email_token] {
+        assert_eq!(get(&service, NPM, &format!("Bearer {token}")).await.status, 200);
+        faults.arm_where(counters, &[], Some(Fault::Hang));
+        let started = Instant::now();
+        assert_eq!(get(&service, TARBALL, &format!("Bearer {token}")).await.status, 302);
+        assert!(started.elapsed() < Duration::from_millis(1_100), "{:?}", started.elapsed());
+        faults.disarm();
+    }
+    assert_eq!(service.table.installations().await.len(), 2);
+    assert!(log.text().contains("not counted in time"), "{}", log.text());
+    assert!(!log.text().contains("a download was not logged"), "{}", log.text());
+    // A hanging write of the entry is reported.
+    faults.arm_where(|call| call.operation == "PutItem", &[], Some(Fault::Hang));
+    assert_eq!(get(&service, WHEEL, &format!("Bearer {}", fixtures.token.token)).await.status, 302);
+    assert!(log.text().contains("a download was not logged"), "{}", log.text());
 }
 
 #[tokio::test]
