@@ -12,7 +12,7 @@ use url::Url;
 
 use super::client::Client;
 use super::upstream::is_plain_http_url;
-use super::{RegistryApp, RegistryUser, credential_in, holder_name};
+use super::{RegistryApp, RegistryUser, credential_in};
 use crate::auth::Credential;
 use crate::domain::Ecosystem;
 use crate::error::ApiError;
@@ -174,16 +174,16 @@ async fn record(
 ) -> Result<(), StoreError> {
     let Logging { client, place: Some(place), left } = logging else { return Ok(()) };
     let deadline = tokio::time::Instant::now() + *left;
-    let (org, token_id) = match &holder.token {
-        StoredToken::Bot(token) => (Some(&token.org_id), &token.id),
-        StoredToken::OrgUser(token) => (Some(&token.org_id), &token.id),
-        StoredToken::EmailVerified(token) => (None, &token.id),
+    let (org, token_id, user_identifier, subject) = match &holder.token {
+        StoredToken::Bot(token) => (Some(&token.org_id), &token.id, None, Some(token.subject.clone())),
+        StoredToken::OrgUser(token) => {
+            (Some(&token.org_id), &token.id, Some(token.user_identifier.as_str().to_owned()), None)
+        }
+        // No list has these entries, so nobody's address is in the log.
+        StoredToken::EmailVerified(token) => (None, &token.id, None, None),
         // The guard refuses these kinds.
         StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(StoreError::Defect),
     };
-    let name = holder_name(&app.app, &holder.token).await?;
-    let is_job = matches!(holder.token, StoredToken::Bot(_));
-    let (user_identifier, subject) = if is_job { (None, Some(name)) } else { (Some(name), None) };
     let client = client.clone();
     let download = Download {
         ecosystem: file.ecosystem,

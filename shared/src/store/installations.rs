@@ -99,8 +99,8 @@ pub struct Download {
     pub version: String,
     /// The file.
     pub file: String,
-    /// The `user_identifier` of an org user token, or the masked address of an email-verified
-    /// token. `None` for a bot token.
+    /// The `user_identifier` of an org user token. `None` for other tokens; up to 0.1 the masked
+    /// address of an email-verified one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_identifier: Option<String>,
     /// The management ID of the token.
@@ -259,7 +259,7 @@ struct Stored<'a> {
 #[derive(Serialize)]
 struct IndexKeys {
     org_pk: String,
-    /// A bot token is nobody's.
+    /// A bot token has no user.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_pk: Option<String>,
     package_pk: String,
