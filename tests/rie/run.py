@@ -339,10 +339,10 @@ def run_at_registry_hosts(emulator, bins, service, folder):
     for name, (host, cut) in functions.items():
         answer(name, host, cut, host).check(EXPECTED[name], service)
         if cut:
-            # A forged header leads nowhere, and neither does the other registry's host.
+            # A forged header leads nowhere. At the other registry's host it is no package.
             other = next(each for each in hosts.values() if each != host)
-            for domain in ("api.example.com", other):
-                assert_equal(answer(name, host, cut, domain).status, 404, f"status of {name} at {domain}")
+            for domain, status in (("api.example.com", 404), (other, 400)):
+                assert_equal(answer(name, host, cut, domain).status, status, f"status of {name} at {domain}")
     # A function that is no part of a registry's host serves nothing there.
     status = answer("tokens-introspect", "npm.example.com", "", "npm.example.com").status
     assert_equal(status, 404, "status of tokens-introspect at npm.example.com")
