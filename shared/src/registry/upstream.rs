@@ -324,7 +324,7 @@ enum Request {
 
 /// Whether a body is compressed.
 fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
-    match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+    match headers.get(CONTENT_ENCODING).map(|coding| coding.as_bytes().to_ascii_lowercase()).as_deref() {
         None | Some(b"identity") => Ok(false),
         Some(b"gzip" | b"x-gzip") => Ok(true),
         Some(_) => Err(ApiError::Malformed("The request body must be sent plain or with `Content-Encoding: gzip`.")),
@@ -469,6 +469,24 @@ mod tests {
             "http://[fd00:ec2::254]/",
         ] {
             assert_eq!(Upstream::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn content_codings_are_understood_in_any_case() {
+        let coded = |coding: &'static str| {
+            is_gzip(&HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(coding))])).ok()
+        };
+        for (coding, is_gzip) in [
+            ("gzip", Some(true)),
+            ("GZip", Some(true)),
+            ("X-GZIP", Some(true)),
+            ("Identity", Some(false)),
+            ("br", None),
+            ("gzip, gzip", None),
+            ("", None),
+        ] {
+            assert_eq!(coded(coding), is_gzip, "{coding}");
         }
     }
 
