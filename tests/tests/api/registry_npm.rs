@@ -123,7 +123,12 @@ async fn abbreviated_metadata_is_negotiated() {
     assert_eq!((answer.header("content-type"), answer.header("vary")), (kind, "Accept, Accept-Encoding"));
     assert_eq!(setup.registry.take_one_request().headers["accept"], ABBREVIATED);
     // Other clients get full metadata, since only that has the versions' times.
-    for accept in ["application/json", "*/*", "application/vnd.npm.install-v1+json;q=0"] {
+    for accept in [
+        "application/json",
+        "*/*",
+        "application/vnd.npm.install-v1+json;q=0",
+        "application/vnd.npm.install-v1+json;q=0.5, application/json",
+    ] {
         setup.get_with("/npm/widgets", &[("accept", accept)]).await;
         assert_eq!(setup.registry.take_one_request().headers["accept"], "application/json");
     }

@@ -129,7 +129,8 @@ struct PackageMetadata {
 /// Get the metadata of an npm package
 ///
 /// Meant for package managers; docs/TOUR.md has the settings for each. Returns abbreviated metadata
-/// for `Accept: application/vnd.npm.install-v1+json`, else full metadata. Also supports `HEAD`.
+/// for `Accept: application/vnd.npm.install-v1+json`, unless `application/json` has a higher weight,
+/// else full metadata. Also supports `HEAD`.
 #[utoipa::path(
     get,
     path = "/npm/{package}",
@@ -148,8 +149,8 @@ struct PackageMetadata {
     ),
 )]
 async fn package(npm: &Npm<'_>, package: &Package) -> Result<Response, ApiError> {
-    let is_abbreviated = accept::media_weight(&npm.0.parts.headers, &[ABBREVIATED]) > 0;
-    let accept = if is_abbreviated { ABBREVIATED_OR_FULL } else { FULL };
+    let [abbreviated, full] = [ABBREVIATED, FULL].map(|kind| accept::media_weight(&npm.0.parts.headers, &[kind]));
+    let accept = if abbreviated > 0 && abbreviated >= full { ABBREVIATED_OR_FULL } else { FULL };
     npm.metadata(&package.path(), accept, |places, body| places.in_packument(package, body)).await
 }
 
