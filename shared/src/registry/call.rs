@@ -54,15 +54,15 @@ impl<O> Call<'_, O> {
         };
         let (etag, may_be_kept, url) = (document.etag.clone(), document.may_be_kept, document.url.clone());
         let (content_type, body) = rewrite(document)?;
-        let encoded = match metadata::encoded(headers, &variant, etag, content_type, body)? {
+        let encoded = match metadata::encoded(self.parts, &variant, etag, content_type, body)? {
             Ok(encoded) => encoded,
-            Err(etag) => {
+            Err(response) => {
                 // What is kept is older, and an upstream that compares lists of tags as text would
                 // send the document each time.
                 if kept.is_some() {
                     registries.kept.remove(&key);
                 }
-                return Ok(metadata::not_modified(&variant, Some(&etag)));
+                return Ok(response);
             }
         };
         let response = encoded.response(&variant);

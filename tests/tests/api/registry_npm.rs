@@ -169,6 +169,29 @@ async fn unchanged_metadata_is_304() {
     assert!(!setup.registry.take_one_request().headers.contains_key("if-modified-since"));
 }
 
+#[tokio::test]
+async fn head_of_metadata_is_not_compressed_and_tells_what_get_would_but_its_length() {
+    let setup = Setup::start().await;
+    stub(&setup, "old", &[("etag", "\"1\"")]);
+    let call = async |method: Method, tag: &str| {
+        let request = setup.service.request(method, "/npm/widgets").bearer_auth(&setup.fixtures.token.token);
+        setup.service.send(request.header("accept-encoding", "gzip").header("if-none-match", tag)).await
+    };
+    for after_get in [false, true] {
+        let head = call(Method::HEAD, "").await;
+        let [length, coding] = ["content-length", "content-encoding"].map(|name| head.header(name).to_owned());
+        assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""));
+        // What is kept is compressed already.
+        assert_eq!(!length.is_empty(), after_get, "{length}");
+        assert_eq!(coding, if after_get { "gzip" } else { "" });
+        let get = call(Method::GET, "").await;
+        for name in ["etag", "content-type", "cache-control", "vary"] {
+            assert_eq!(head.header(name), get.header(name), "{name}");
+        }
+        assert_eq!(call(Method::HEAD, head.header("etag")).await.status, 304);
+    }
+}
+
 /// Stubs metadata of this text, with these headers.
 fn stub(setup: &Setup, text: &str, headers: &[(&str, &str)]) {
     let body = json!({"name": "widgets", "said": text.repeat(500), "versions": {}}).to_string();

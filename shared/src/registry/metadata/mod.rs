@@ -2,6 +2,7 @@
 
 pub(super) mod kept;
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::iter;
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use sha2::{Digest, Sha256};
 use url::Url;
 
@@ -229,43 +232,49 @@ impl Encoded {
     }
 }
 
-/// A response with this metadata, or 304 if the caller's copy is current. The body must be UTF-8 and
-/// of a text type.
+/// The response to this request with this metadata, or 304 if the caller's copy is current. The body
+/// must be UTF-8 and of a text type.
 ///
 /// # Errors
 ///
 /// 422 if it is too large for a Lambda response.
 pub fn answer(
-    headers: &HeaderMap,
+    parts: &Parts,
     variant: &Variant,
     etag: Option<HeaderValue>,
     content_type: &'static str,
     body: Spliced,
 ) -> Result<Response, ApiError> {
-    Ok(match encoded(headers, variant, etag, content_type, body)? {
+    Ok(match encoded(parts, variant, etag, content_type, body)? {
         Ok(encoded) => encoded.response(variant),
-        Err(etag) => not_modified(variant, Some(&etag)),
+        Err(response) => response,
     })
 }
 
-/// This metadata, compressed if the caller accepts gzip; or the entity tag of the caller's copy, if
-/// that is current.
+/// This metadata, compressed if the caller accepts gzip; or a response that needs no body: 304 if the
+/// caller's copy is current, and that to `HEAD`.
 ///
 /// # Errors
 ///
 /// As [`answer`].
 pub(super) fn encoded(
-    headers: &HeaderMap,
+    parts: &Parts,
     variant: &Variant,
     etag: Option<HeaderValue>,
     content_type: &'static str,
     body: Spliced,
-) -> Result<Result<Encoded, HeaderValue>, ApiError> {
+) -> Result<Result<Encoded, Response>, ApiError> {
     let etag = etag.unwrap_or_else(|| digest(&body));
-    if let Some(copy) = variant.cached(headers).copy(&etag) {
-        return Ok(Err(copy.clone()));
+    if let Some(copy) = variant.cached(&parts.headers).copy(&etag) {
+        return Ok(Err(not_modified(variant, Some(copy))));
     }
-    let (body, is_compressed) = encode(body, accept::accepts_gzip(headers))?;
+    if parts.method == Method::HEAD {
+        // Only compressing would tell the length, so that of the body must not be known.
+        let body = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
+        let response = ([(CONTENT_TYPE, content_type)], body).into_response();
+        return Ok(Err(with_headers(response, variant, Some(&etag))));
+    }
+    let (body, is_compressed) = encode(body, accept::accepts_gzip(&parts.headers))?;
     Ok(Ok(Encoded { etag, content_type, body, is_compressed }))
 }
 
