@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::ConfigLoader;
 use aws_config::environment::credentials::EnvironmentVariableCredentialsProvider;
@@ -36,6 +36,10 @@ const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 /// How long a connection may be idle and still be used. Longer, and it may have died while the
 /// function was frozen.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// An attempt that is given up earlier says nothing about connections: its caller has no more need of
+/// it. Shorter than any timeout in this service.
+const MIN_WAIT: Duration = Duration::from_millis(400);
 
 /// Whether a client keeps connections between requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,8 +109,8 @@ pub(crate) fn from_env(connections: Connections) -> ConfigLoader {
     }
 }
 
-/// The SDK's HTTP client. After an attempt without a response it starts a new pool, so that the
-/// next attempt never meets another connection that died with the first.
+/// The SDK's HTTP client. After an attempt that failed or waited in vain it starts a new pool, so that
+/// the next attempt never meets another connection that died with the first.
 #[derive(Clone)]
 struct Renewing {
     connect: Arc<dyn Fn() -> SharedHttpClient + Send + Sync>,
@@ -170,7 +174,7 @@ impl HttpClient for Renewing {
     }
 }
 
-/// A connector that renews its client's pool after an attempt without a response.
+/// A connector that renews its client's pool after an attempt that failed or waited in vain.
 #[derive(Debug)]
 struct Watched {
     connector: SharedHttpConnector,
@@ -180,29 +184,31 @@ struct Watched {
 impl HttpConnector for Watched {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let attempt = self.connector.call(request);
-        let unanswered = Unanswered(Some(self.client.clone()));
+        let mut unanswered = Unanswered { client: Some(self.client.clone()), since: Instant::now() };
         HttpConnectorFuture::new(async move {
             let result = attempt.await;
-            if result.is_ok() {
-                unanswered.disarm();
+            if let Some(client) = unanswered.client.take()
+                && result.is_err()
+            {
+                client.renew();
             }
             result
         })
     }
 }
 
-/// Renews the pool when dropped. The SDK drops an attempt that times out.
-struct Unanswered(Option<Renewing>);
-
-impl Unanswered {
-    fn disarm(mut self) {
-        self.0 = None;
-    }
+/// Renews the pool when dropped, if the attempt has waited for a while. The SDK drops an attempt that
+/// times out.
+struct Unanswered {
+    client: Option<Renewing>,
+    since: Instant,
 }
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        if let Some(client) = &self.0 {
+        if let Some(client) = &self.client
+            && self.since.elapsed() >= MIN_WAIT
+        {
             client.renew();
         }
     }
@@ -212,7 +218,6 @@ impl Drop for Unanswered {
 mod tests {
     use std::net::SocketAddr;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Instant;
 
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD as BASE64;
@@ -317,6 +322,30 @@ mod tests {
         }
         assert_eq!(server.unheard.load(Ordering::SeqCst), 1, "attempts on dead connections");
         assert_eq!(server.accepted.load(Ordering::SeqCst), 4);
+    }
+
+    #[tokio::test]
+    async fn attempt_that_is_given_up_at_once_costs_no_connection_but_its_own() {
+        let server = Silent::start().await;
+        let client = server.client(Connections::Kept);
+        let list = || client.list_tables().send();
+        futures::future::try_join3(list(), list(), list()).await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(10), list()).await.is_err(), "answered too early");
+        futures::future::try_join(list(), list()).await.unwrap();
+        assert_eq!(server.accepted.load(Ordering::SeqCst), 3, "connections are reused");
+    }
+
+    #[tokio::test]
+    async fn attempt_that_waited_in_vain_leaves_all_dead_connections_behind() {
+        let server = Silent::start().await;
+        let client = server.client(Connections::Kept);
+        let list = || client.list_tables().send();
+        futures::future::try_join3(list(), list(), list()).await.unwrap();
+        server.fall_silent();
+        // Before the client's own timeout.
+        assert!(tokio::time::timeout(Duration::from_millis(450), list()).await.is_err(), "answered");
+        list().await.unwrap();
+        assert_eq!(server.unheard.load(Ordering::SeqCst), 1, "attempts on dead connections");
     }
 
     #[tokio::test]

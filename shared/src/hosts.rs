@@ -4,7 +4,8 @@
 //! host of its own: `https://npm.example.com/<package>`, `https://pypi.example.com/simple/`. A request
 //! to such a host becomes one for the registry's path before it is routed, so that each function has
 //! one set of routes. Besides its registry, such a host has the endpoints of email-verified tokens,
-//! and nothing else: the remaining paths lead to one that no function serves.
+//! and nothing else: the service's other paths lead to one that no function serves. All that remains
+//! is the registry's, which answers as it does at the service's host: a 404 is the upstream's alone.
 //!
 //! The host is the domain that API Gateway names in its event, or in the local service the one that
 //! the caller names; see [`RegistryHosts::enter`].
@@ -93,35 +94,27 @@ impl RegistryHosts {
     /// Leads a request to its registry's path if it came to a registry's own host. `authority` is the
     /// host that it came to; it must not be a header that the caller could forge.
     pub fn enter<B>(&self, authority: &str, mut request: Request<B>) -> Request<B> {
-        let (host, path) = match (&self.npm, &self.pypi) {
-            (Some(host), _) if host.is(authority) => (host, at_npm(request.uri().path())),
-            (_, Some(host)) if host.is(authority) => (host, at_pypi(request.uri().path())),
+        let (host, root) = match (&self.npm, &self.pypi) {
+            (Some(host), _) if host.is(authority) => (host, "/npm"),
+            (_, Some(host)) if host.is(authority) => (host, "/pypi"),
             _ => return request,
         };
-        *request.uri_mut() = with_path(request.uri(), &path.unwrap_or_else(|| NOWHERE.to_owned()));
+        let path = below(root, request.uri().path()).unwrap_or_else(|| NOWHERE.to_owned());
+        *request.uri_mut() = with_path(request.uri(), &path);
         request.extensions_mut().insert(AtOwnHost(host.url()));
         request
     }
 }
 
-/// The service's path for a path at npm's own host.
-fn at_npm(path: &str) -> Option<String> {
+/// The service's path for a path at the host of the registry with this root.
+fn below(root: &str, path: &str) -> Option<String> {
     if is_of_email_tokens(path) {
         return Some(path.to_owned());
     }
     let mut segments = path.strip_prefix('/')?.split('/');
     let first = segments.next()?;
     let is_ours = OURS.contains(&first) && segments.next().is_some_and(|second| second != "-");
-    (!is_ours).then(|| format!("/npm{path}"))
-}
-
-/// The service's path for a path at PyPI's own host.
-fn at_pypi(path: &str) -> Option<String> {
-    if is_of_email_tokens(path) {
-        return Some(path.to_owned());
-    }
-    let first = path.strip_prefix('/')?.split('/').next()?;
-    matches!(first, "simple" | "files").then(|| format!("/pypi{path}"))
+    (!is_ours).then(|| format!("{root}{path}"))
 }
 
 fn is_of_email_tokens(path: &str) -> bool {
@@ -186,12 +179,16 @@ mod tests {
             ("/simple/", "/pypi/simple/"),
             ("/simple/widgets/?format=x", "/pypi/simple/widgets/?format=x"),
             ("/files/widgets/-/a/widgets-1.0.tar.gz", "/pypi/files/widgets/-/a/widgets-1.0.tar.gz"),
+            // Nothing that the index has, but its own to answer.
+            ("/", "/pypi/"),
+            ("/widgets/", "/pypi/widgets/"),
+            ("/npm/widgets", "/pypi/npm/widgets"),
+            ("/pypi/simple/widgets/", "/pypi/pypi/simple/widgets/"),
+            ("//simple/", "/pypi//simple/"),
         ] {
             assert_leads("pypi.example.com", at_host, at_service);
         }
-        for path in ["/", "/widgets", "/npm/widgets", "/pypi/simple/widgets/", "//simple/", "/simplex/", "*"] {
-            assert_leads("pypi.example.com", path, NOWHERE);
-        }
+        assert_leads("pypi.example.com", "*", NOWHERE);
     }
 
     #[test]

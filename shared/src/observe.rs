@@ -17,7 +17,6 @@ use http::{HeaderValue, StatusCode, header};
 
 use crate::cost;
 use crate::error::{ApiError, ErrorFormat, NOT_IN_REGISTRY, Rendered};
-use crate::hosts::AtOwnHost;
 
 /// The response header with the request ID.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -91,8 +90,6 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let trace_id = request.extensions().get::<TraceId>().map(|trace| trace.0.clone());
     let method = Some(request.method().to_string());
     let format = ErrorFormat::at(request.uri().path());
-    // The function of another registry serves nothing there.
-    let is_elsewhere = request.extensions().get::<AtOwnHost>().is_some();
     let is_console = request.uri().path().starts_with(CONSOLE);
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let time_left = request.extensions().get::<Deadline>().map_or(Duration::MAX, |deadline| deadline.0);
@@ -112,7 +109,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let (error, mut response) = match rendered {
         Some(error) => (Some(error), response),
         None => match response.extensions().get::<ApiError>().cloned().or_else(|| routing_error(&response)) {
-            Some(ApiError::NotFound) if !is_elsewhere && matches!(format, ErrorFormat::Npm | ErrorFormat::Pypi) => {
+            Some(ApiError::NotFound) if matches!(format, ErrorFormat::Npm | ErrorFormat::Pypi) => {
                 (Some(NOT_IN_REGISTRY), NOT_IN_REGISTRY.render(format, &line.request_id))
             }
             Some(error) => (Some(error.clone()), error.render(format, &line.request_id)),
@@ -234,19 +231,6 @@ mod tests {
             let response = router.clone().oneshot(request).await.unwrap();
             assert_eq!(response.headers()[header::CONTENT_SECURITY_POLICY], policy, "{path}");
             assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
-        }
-    }
-
-    #[tokio::test]
-    async fn function_of_another_registry_answers_404_at_a_registrys_own_host() {
-        let router = observed(Router::new().route("/pypi/{*path}", get(async || Html(""))));
-        for (at_own_host, status) in [(false, StatusCode::BAD_REQUEST), (true, StatusCode::NOT_FOUND)] {
-            let mut request = Request::builder().uri("/npm/simple/widgets/").body(Body::empty()).unwrap();
-            if at_own_host {
-                request.extensions_mut().insert(AtOwnHost("https://npm.example.com".to_owned()));
-            }
-            let response = router.clone().oneshot(request).await.unwrap();
-            assert_eq!(response.status(), status);
         }
     }
 

@@ -153,7 +153,7 @@ class Thawed:
             self.service.delete_access_tokens()
         event, values = new_event(self.name, self.service)
         if self.name in REGISTRIES:
-            # Metadata, since a download is answered without the upstream.
+            # Metadata, since a file is answered without the upstream.
             path = "/npm/widgets" if self.name == "registry-npm" else "/pypi/simple/widgets/"
             event["rawPath"] = event["requestContext"]["http"]["path"] = path
         started = time.monotonic()
@@ -164,6 +164,22 @@ class Thawed:
         else:
             kind_of(self.expected)(answer, event, values).check(self.expected, self.service)
         assert seconds < SECONDS_IN_TIME, f"the answer took {seconds:.1f} s"
+
+    def download(self):
+        """Requests a file of a registry, and expects it in the installation log."""
+        event, values = new_event(self.name, self.service)
+        started = time.monotonic()
+        answer = self.function.call(event)
+        seconds = time.monotonic() - started
+        assert_equal(answer["statusCode"], 302, f"status (body: {answer.get('body')})")
+        assert seconds < SECONDS_IN_TIME, f"the answer took {seconds:.1f} s"
+        log = self.service.bot("GET", f"/v1/o/{self.service.env['ORG']}/guard/installations")
+        tokens = [entry["token_id"] for entry in log["installations"]]
+        assert_equal(tokens.count(values["TOKEN_ID"]), 1, "entries in the installation log")
+
+    def calls(self):
+        """What the function is asked after each short freeze."""
+        return [self.call, self.download] if self.name in REGISTRIES else [self.call]
 
     def freeze(self, death):
         """Stops the function, as Lambda does after an answer; meanwhile its connections die."""
@@ -259,14 +275,14 @@ def run_frozen(names, emulator, bins, service, folder):
 
         for function in functions:
             attempt(function, "first call", function.call)
-            for death in Death:
+            for death, call in itertools.product(Death, function.calls()):
 
-                def short(function=function, death=death):
+                def short(function=function, death=death, call=call):
                     function.freeze(death)
                     function.thaw()
-                    function.call()
+                    call()
 
-                attempt(function, f"call after a short freeze, connections {death.value}", short)
+                attempt(function, f"{call.__name__} after a short freeze, connections {death.value}", short)
         for death in Death:
             for function in functions:
                 attempt(function, "freeze", lambda function=function, death=death: function.freeze(death))
@@ -339,10 +355,10 @@ def run_at_registry_hosts(emulator, bins, service, folder):
     for name, (host, cut) in functions.items():
         answer(name, host, cut, host).check(EXPECTED[name], service)
         if cut:
-            # A forged header leads nowhere, and neither does the other registry's host.
+            # A forged header leads nowhere. At the other registry's host it is no package.
             other = next(each for each in hosts.values() if each != host)
-            for domain in ("api.example.com", other):
-                assert_equal(answer(name, host, cut, domain).status, 404, f"status of {name} at {domain}")
+            for domain, status in (("api.example.com", 404), (other, 400)):
+                assert_equal(answer(name, host, cut, domain).status, status, f"status of {name} at {domain}")
     # A function that is no part of a registry's host serves nothing there.
     status = answer("tokens-introspect", "npm.example.com", "", "npm.example.com").status
     assert_equal(status, 404, "status of tokens-introspect at npm.example.com")

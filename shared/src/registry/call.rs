@@ -42,7 +42,7 @@ impl<O> Call<'_, O> {
         let (headers, registries) = (&self.parts.headers, &self.app.registries);
         let cached = variant.cached(headers);
         let key = Key::new(&url, accept, &variant, accept::accepts_gzip(headers));
-        let kept = if metadata::wants_reload(headers) { None } else { registries.kept.get(&key) };
+        let kept = if metadata::has_directive(headers, "no-cache") { None } else { registries.kept.get(&key) };
         let kept = kept.as_deref();
         let document = match registries.fetch(url.clone(), accept, cached.condition(kept)).await? {
             Fetched::Document(document) => document,
@@ -52,15 +52,22 @@ impl<O> Call<'_, O> {
                 _ => registries.fetch_document(url, accept).await?,
             },
         };
-        let (etag, validator, url) = (document.etag.clone(), document.validator.clone(), document.url.clone());
+        let (etag, may_be_kept, url) = (document.etag.clone(), document.may_be_kept, document.url.clone());
         let (content_type, body) = rewrite(document)?;
-        let encoded = match metadata::encoded(headers, &variant, etag, content_type, body)? {
+        let encoded = match metadata::encoded(self.parts, &variant, etag, content_type, body)? {
             Ok(encoded) => encoded,
-            Err(etag) => return Ok(metadata::not_modified(&variant, Some(&etag))),
+            Err(response) => {
+                // What is kept is older, and an upstream that compares lists of tags as text would
+                // send the document each time.
+                if kept.is_some() {
+                    registries.kept.remove(&key);
+                }
+                return Ok(response);
+            }
         };
         let response = encoded.response(&variant);
-        if let Some(validator) = validator {
-            registries.kept.keep(key, Kept { url, validator, encoded });
+        if may_be_kept {
+            registries.kept.keep(key, Kept { url, encoded });
         }
         Ok(response)
     }

@@ -1,9 +1,10 @@
 //! Redirects to files at the upstream registry, and records downloads in the installation log.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use axum::response::{IntoResponse, Response};
-use futures::future::OptionFuture;
+use futures::future::{Either, select};
 use http::header::{LOCATION, RANGE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -11,7 +12,7 @@ use url::Url;
 
 use super::client::Client;
 use super::upstream::is_plain_http_url;
-use super::{RegistryApp, RegistryUser, credential_in, holder_name};
+use super::{RegistryApp, RegistryUser, credential_in};
 use crate::auth::Credential;
 use crate::domain::Ecosystem;
 use crate::error::ApiError;
@@ -65,7 +66,8 @@ impl<'a> Begun<'a> {
     }
 
     /// Looks up whether it is already logged. It runs beside `guard`, so that the answer waits for
-    /// the slower of them; what `guard` refuses is refused at once.
+    /// the slower of them, and for the look-up at most [`RECORD_TIMEOUT`] longer; what `guard`
+    /// refuses is refused at once.
     pub async fn beside<T>(
         self,
         log: &InstallationLog,
@@ -75,13 +77,16 @@ impl<'a> Begun<'a> {
         let [name, command, session] = [&client.name, &client.command, &client.session].map(Option::as_deref);
         let PackageFile { ecosystem, package, name: file, .. } = file;
         let attempt = Attempt { token, ecosystem: *ecosystem, package, file, client: name, command, session };
-        let guard = async { Ok::<_, ApiError>((guard.await?, Instant::now())) };
-        let look_up = async { Ok(tokio::time::timeout(RECORD_TIMEOUT, log.look_up(attempt)).await) };
-        let ((guarded, since), place) = futures::try_join!(guard, look_up)?;
-        let logging = match place {
-            Ok(Ok(place)) => Some(Logging { client, place, left: RECORD_TIMEOUT.saturating_sub(since.elapsed()) }),
-            _ => None,
+        let (guarded, place, delay) = match select(pin!(guard), pin!(log.look_up(attempt))).await {
+            Either::Left((guarded, look_up)) => {
+                let (guarded, since) = (guarded?, Instant::now());
+                let place = tokio::time::timeout(RECORD_TIMEOUT, look_up).await.ok();
+                (guarded, place, since.elapsed())
+            }
+            Either::Right((place, guard)) => (guard.await?, Some(place), Duration::ZERO),
         };
+        let place = place.and_then(Result::ok);
+        let logging = place.map(|place| Logging { client, place, left: RECORD_TIMEOUT.saturating_sub(delay) });
         Ok((guarded, logging))
     }
 }
@@ -102,11 +107,11 @@ pub(super) async fn redirect_to_file<O>(
     if let Some(holder) = &user.holder
         && is_download(&parts.method, &parts.headers)
     {
-        let recording = OptionFuture::from(user.logging.as_ref().map(|logging| {
-            let recording = record(app, holder, &user.origin, logging, file);
-            tokio::time::timeout(logging.left, recording)
-        }));
-        if !matches!(recording.await, Some(Ok(Ok(())))) {
+        let is_logged = match &user.logging {
+            Some(logging) => record(app, holder, &user.origin, logging, file).await.is_ok(),
+            None => false,
+        };
+        if !is_logged {
             // A metric filter in template.yaml matches this message.
             tracing::error!(principal = holder.token.id(), "a download was not logged");
         }
@@ -167,17 +172,18 @@ async fn record(
     logging: &Logging,
     file: PackageFile,
 ) -> Result<(), StoreError> {
-    let Logging { client, place: Some(place), .. } = logging else { return Ok(()) };
-    let (org, token_id) = match &holder.token {
-        StoredToken::Bot(token) => (Some(&token.org_id), &token.id),
-        StoredToken::OrgUser(token) => (Some(&token.org_id), &token.id),
-        StoredToken::EmailVerified(token) => (None, &token.id),
+    let Logging { client, place: Some(place), left } = logging else { return Ok(()) };
+    let deadline = tokio::time::Instant::now() + *left;
+    let (org, token_id, user_identifier, subject) = match &holder.token {
+        StoredToken::Bot(token) => (Some(&token.org_id), &token.id, None, Some(token.subject.clone())),
+        StoredToken::OrgUser(token) => {
+            (Some(&token.org_id), &token.id, Some(token.user_identifier.as_str().to_owned()), None)
+        }
+        // No list has these entries, so nobody's address is in the log.
+        StoredToken::EmailVerified(token) => (None, &token.id, None, None),
         // The guard refuses these kinds.
         StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(StoreError::Defect),
     };
-    let name = holder_name(&app.app, &holder.token).await?;
-    let is_job = matches!(holder.token, StoredToken::Bot(_));
-    let (user_identifier, subject) = if is_job { (None, Some(name)) } else { (Some(name), None) };
     let client = client.clone();
     let download = Download {
         ecosystem: file.ecosystem,
@@ -200,7 +206,7 @@ async fn record(
             tracing::warn!(principal = holder.token.id(), "a download was not counted");
         }
     };
-    let _: Recorded = app.log.write(org, place.clone(), &download, count).await?;
+    let _: Recorded = app.log.write(org, place.clone(), &download, deadline, count).await?;
     Ok(())
 }
 

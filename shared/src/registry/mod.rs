@@ -25,7 +25,6 @@ pub mod metadata;
 mod reason;
 pub mod splice;
 pub mod upstream;
-mod validator;
 
 use std::collections::HashMap;
 use std::fmt;

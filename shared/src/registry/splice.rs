@@ -61,7 +61,7 @@ impl Spliced {
 
     /// The result as a whole.
     pub fn concat(self) -> Vec<u8> {
-        if self.edits.is_empty() { self.whole } else { self.pieces().flatten().copied().collect() }
+        if self.edits.is_empty() { self.whole } else { self.pieces().collect::<Vec<_>>().concat() }
     }
 }
 
@@ -104,7 +104,9 @@ mod tests {
         let changed = Spliced::new(whole.into(), replacing(whole, strings));
         let expected = r#"[ "" ,1.0e400,"longer \"than\" it was","\u00e9"]"#;
         assert_eq!(changed.length(), expected.len());
-        assert_eq!(String::from_utf8(changed.concat()).unwrap(), expected);
+        let changed = changed.concat();
+        assert_eq!(changed.capacity(), changed.len());
+        assert_eq!(String::from_utf8(changed).unwrap(), expected);
         let unchanged = Spliced::new(whole.into(), replacing(whole, Vec::new()));
         assert_eq!(unchanged.concat(), whole.as_bytes());
     }

@@ -14,7 +14,7 @@ use axum::body::Bytes;
 use flate2::read::MultiGzDecoder;
 use futures::FutureExt;
 use futures::future::{join_all, select_ok};
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, DATE, IF_NONE_MATCH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::redirect::{Action, Attempt, Policy};
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tower::{Layer, Service};
 use url::{Position, Url};
 
-use super::validator::Validator;
+use super::metadata::{entity_tag, has_directive};
 use super::{Http, Registries, Settings, TOKEN_IN_BODY, reason};
 use crate::aws::IDLE_TIMEOUT;
 use crate::error::ApiError;
@@ -202,15 +202,6 @@ pub enum Fetched {
     Document(Document),
 }
 
-/// On what condition an upstream sends a document rather than 304.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
-    /// That it has none of these entity tags.
-    NoneMatch(HeaderValue),
-    /// That it was modified after this date.
-    ModifiedSince(HeaderValue),
-}
-
 /// A document from an upstream.
 #[derive(Debug)]
 pub struct Document {
@@ -218,10 +209,10 @@ pub struct Document {
     pub url: Url,
     /// The content type in lower case, without parameters.
     pub content_type: String,
-    /// The entity tag.
+    /// The entity tag. `None` if it is malformed: some upstreams send such ones.
     pub etag: Option<HeaderValue>,
-    /// What tells it from later versions, if it may be kept.
-    pub validator: Option<Validator>,
+    /// Whether it may be kept. Its entity tag tells it from other versions.
+    pub may_be_kept: bool,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -237,33 +228,24 @@ impl Registries {
         join_all(connecting).await;
     }
 
-    /// Fetches a document from an upstream. Of the caller's headers, only the entity tags of its
-    /// copies are forwarded, in the condition.
+    /// Fetches a document from an upstream, or 304 if it has one of these entity tags. Nothing else of
+    /// the caller's headers is forwarded than the tags of its copies.
     ///
     /// # Errors
     ///
     /// 404 and 410 only if the upstream says so, since package managers cache them. 403 if the upstream
     /// refuses, 429 if it limits the rate, 422 if the document is too large: clients retry 5xx. 504
     /// after a timeout, 502 for every other failure.
-    pub async fn fetch(
-        &self,
-        url: Url,
-        accept: &'static str,
-        condition: Option<Condition>,
-    ) -> Result<Fetched, ApiError> {
+    pub async fn fetch(&self, url: Url, accept: &'static str, known: Option<HeaderValue>) -> Result<Fetched, ApiError> {
         let request = self.http().client.get(url).header(ACCEPT, accept);
-        let is_conditional = condition.is_some();
-        let request = match condition {
-            Some(Condition::NoneMatch(tags)) => request.header(IF_NONE_MATCH, tags),
-            Some(Condition::ModifiedSince(date)) => request.header(IF_MODIFIED_SINCE, date),
-            None => request,
-        };
+        let is_conditional = known.is_some();
+        let request = known.into_iter().fold(request, |request, tags| request.header(IF_NONE_MATCH, tags));
         let response = self.send(request).await.map_err(failure)?;
         match response.status() {
             StatusCode::OK => Ok(Fetched::Document(document(response).await?)),
             // A 304 to an unconditional request is an error.
             StatusCode::NOT_MODIFIED if is_conditional => {
-                Ok(Fetched::NotModified(response.headers().get(ETAG).cloned(), response.url().clone()))
+                Ok(Fetched::NotModified(entity_tag(response.headers()), response.url().clone()))
             }
             _ => Err(refusal(response, Request::Metadata).await),
         }
@@ -342,7 +324,7 @@ enum Request {
 
 /// Whether a body is compressed.
 fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
-    match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+    match headers.get(CONTENT_ENCODING).map(|coding| coding.as_bytes().to_ascii_lowercase()).as_deref() {
         None | Some(b"identity") => Ok(false),
         Some(b"gzip" | b"x-gzip") => Ok(true),
         Some(_) => Err(ApiError::Malformed("The request body must be sent plain or with `Content-Encoding: gzip`.")),
@@ -387,7 +369,8 @@ async fn document(mut response: Response) -> Result<Document, ApiError> {
     let headers = response.headers();
     let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let (etag, validator, url) = (headers.get(ETAG).cloned(), Validator::of(headers), response.url().clone());
+    let (etag, url) = (entity_tag(headers), response.url().clone());
+    let may_be_kept = etag.is_some() && !has_directive(headers, "no-store");
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failure)? {
         if body.len() + chunk.len() > MAX_DOCUMENT {
@@ -395,7 +378,7 @@ async fn document(mut response: Response) -> Result<Document, ApiError> {
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Document { url, content_type, etag, validator, body })
+    Ok(Document { url, content_type, etag, may_be_kept, body })
 }
 
 /// Our error for an upstream's error response.
@@ -486,6 +469,24 @@ mod tests {
             "http://[fd00:ec2::254]/",
         ] {
             assert_eq!(Upstream::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn content_codings_are_understood_in_any_case() {
+        let coded = |coding: &'static str| {
+            is_gzip(&HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(coding))])).ok()
+        };
+        for (coding, is_gzip) in [
+            ("gzip", Some(true)),
+            ("GZip", Some(true)),
+            ("X-GZIP", Some(true)),
+            ("Identity", Some(false)),
+            ("br", None),
+            ("gzip, gzip", None),
+            ("", None),
+        ] {
+            assert_eq!(coded(coding), is_gzip, "{coding}");
         }
     }
 

@@ -54,6 +54,7 @@ use aws_sdk_dynamodb::types::{
 use futures::future::{OptionFuture, try_join_all};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::time::{Instant, timeout_at};
 
 use super::keys::{PK, TTL};
 use super::usage::Day;
@@ -98,8 +99,8 @@ pub struct Download {
     pub version: String,
     /// The file.
     pub file: String,
-    /// The `user_identifier` of an org user token, or the masked address of an email-verified
-    /// token. `None` for a bot token.
+    /// The `user_identifier` of an org user token. `None` for other tokens; up to 0.1 the masked
+    /// address of an email-verified one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_identifier: Option<String>,
     /// The management ID of the token.
@@ -258,7 +259,7 @@ struct Stored<'a> {
 #[derive(Serialize)]
 struct IndexKeys {
     org_pk: String,
-    /// A bot token is nobody's.
+    /// A bot token has no user.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_pk: Option<String>,
     package_pk: String,
@@ -471,25 +472,36 @@ impl InstallationLog {
     /// Logs a download with a token of this organization, or of none, at a place that was looked up,
     /// unless another call has taken it since. `count` counts the download elsewhere: it runs beside
     /// the write with 1, and with -1 if there was nothing to count.
+    ///
+    /// All of it ends by the deadline. An entry that is written by then is logged, counted or not.
     pub async fn write<F: Future<Output = ()>>(
         &self,
         org: Option<&OrgId>,
         place: Place,
         download: &Download,
+        deadline: Instant,
         count: impl Fn(i64) -> F,
     ) -> Result<Recorded, StoreError> {
         let Place { id, time, hash } = place;
         let installation = Installation { id, time, download: download.logged() };
-        let counted =
-            async |number| futures::join!(self.count(org, hash.shard(), &installation, number), count(number));
-        let (recorded, _) = futures::join!(self.put(org, hash, &installation), counted(1));
-        if recorded == Ok(Recorded::Repeated) {
+        let counted = async |number| {
+            let counting = async {
+                futures::join!(self.count(org, hash.shard(), &installation, number), count(number));
+            };
+            if timeout_at(deadline, counting).await.is_err() {
+                tracing::warn!("an installation was not counted in time");
+            }
+        };
+        let put = timeout_at(deadline, self.put(org, hash, &installation));
+        let (recorded, ()) = futures::join!(put, counted(1));
+        let recorded = recorded.map_err(|_| StoreError::Unavailable)??;
+        if recorded == Recorded::Repeated {
             counted(-1).await;
         }
-        recorded
+        Ok(recorded)
     }
 
-    /// Looks a download up and logs it: [`Self::look_up`] and [`Self::write`].
+    /// Looks a download up and logs it: [`Self::look_up`] and [`Self::write`], in a minute at most.
     pub async fn record(
         &self,
         org: Option<&OrgId>,
@@ -497,7 +509,10 @@ impl InstallationLog {
         download: &Download,
     ) -> Result<Recorded, StoreError> {
         match self.look_up(download.attempt(token)).await? {
-            Some(place) => self.write(org, place, download, async |_| ()).await,
+            Some(place) => {
+                let deadline = Instant::now() + Duration::from_secs(60);
+                self.write(org, place, download, deadline, async |_| ()).await
+            }
             None => Ok(Recorded::Repeated),
         }
     }

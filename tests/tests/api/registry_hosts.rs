@@ -201,16 +201,50 @@ async fn registry_hosts_serve_no_other_route() {
         }
     }
     assert!(setup.registry.take_requests().is_empty());
-    // These are packages at npm's host. A session opens nothing.
-    for path in ["/console", "/v1", "/npm", "/simple"] {
-        let answer =
-            setup.service.send(setup.request("npm", Method::GET, path).header("cookie", visitor.cookie())).await;
-        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (401, "UNAUTHORIZED"), "{path}");
+    // These are packages at npm's host, and nothing at PyPI's. A session opens nothing.
+    for path in ["/console", "/v1", "/npm", "/pypi"] {
+        for registry in HOSTS {
+            let request = setup.request(registry, Method::GET, path).header("cookie", visitor.cookie());
+            let answer = setup.service.send(request).await;
+            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (401, "UNAUTHORIZED"), "{path}");
+        }
         assert_eq!(setup.get("npm", path).await.status, 404, "{path}");
         assert_eq!(setup.registry.take_one_request().path, format!("/npm{path}"));
-        assert_eq!(setup.get("pypi", path).await.status, 404, "{path}");
+        assert_eq!(setup.get("pypi", path).await.status, 400, "{path}");
         assert!(setup.registry.take_requests().is_empty(), "{path}");
     }
+}
+
+#[tokio::test]
+async fn path_that_is_no_package_is_answered_as_at_the_services_host() {
+    let setup = Setup::start().await;
+    for (registry, path, statuses) in [
+        ("npm", "/", [400, 400]),
+        ("npm", "/widgets/-/x", [401, 400]),
+        ("npm", "/wid%20gets", [401, 400]),
+        ("pypi", "/", [400, 400]),
+        ("pypi", "/flask/", [401, 400]),
+        ("pypi", "/npm/widgets", [401, 400]),
+        ("pypi", "/simple/-/", [401, 400]),
+        ("pypi", "/-/whoami", [401, 400]),
+    ] {
+        let token = &setup.fixtures.token.token;
+        let at_service = format!("/{registry}{path}");
+        let stranger = [setup.request(registry, Method::GET, path), setup.service.request(Method::GET, &at_service)];
+        let holder = [setup.request(registry, Method::GET, path), setup.service.request(Method::GET, &at_service)];
+        let holder = holder.map(|request| request.bearer_auth(token));
+        for (requests, status) in [stranger, holder].into_iter().zip(statuses) {
+            let mut problems = Vec::new();
+            for request in requests {
+                let answer = setup.service.send(request).await;
+                let kind = answer.header("content-type").to_owned();
+                assert_eq!((answer.status.as_u16(), kind.as_str()), (status, "application/problem+json"), "{path}");
+                problems.push(answer.json());
+            }
+            assert_eq!(problems[0], problems[1], "{registry}{path}");
+        }
+    }
+    assert!(setup.registry.take_requests().is_empty());
 }
 
 #[tokio::test]
@@ -236,7 +270,7 @@ async fn hosts_of_two_registries_never_mix() {
     }
     // The token in the path is not revoked where `npm logout` is not.
     let logout = format!("/-/user/token/{}", setup.fixtures.token.token);
-    assert_eq!(setup.call("pypi", Method::DELETE, &logout).await.status, 404);
+    assert_eq!(setup.call("pypi", Method::DELETE, &logout).await.status, 400);
     let main = async |path: &str| setup.service.call(Method::GET, path, &setup.fixtures.token.token).await.status;
     assert_eq!(main("/npm/widgets").await, 200);
     assert_eq!(main("/pypi/simple/widgets/").await, 200);

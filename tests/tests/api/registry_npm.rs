@@ -123,7 +123,12 @@ async fn abbreviated_metadata_is_negotiated() {
     assert_eq!((answer.header("content-type"), answer.header("vary")), (kind, "Accept, Accept-Encoding"));
     assert_eq!(setup.registry.take_one_request().headers["accept"], ABBREVIATED);
     // Other clients get full metadata, since only that has the versions' times.
-    for accept in ["application/json", "*/*", "application/vnd.npm.install-v1+json;q=0"] {
+    for accept in [
+        "application/json",
+        "*/*",
+        "application/vnd.npm.install-v1+json;q=0",
+        "application/vnd.npm.install-v1+json;q=0.5, application/json",
+    ] {
         setup.get_with("/npm/widgets", &[("accept", accept)]).await;
         assert_eq!(setup.registry.take_one_request().headers["accept"], "application/json");
     }
@@ -164,6 +169,29 @@ async fn unchanged_metadata_is_304() {
     assert!(!setup.registry.take_one_request().headers.contains_key("if-modified-since"));
 }
 
+#[tokio::test]
+async fn head_of_metadata_is_not_compressed_and_tells_what_get_would_but_its_length() {
+    let setup = Setup::start().await;
+    stub(&setup, "old", &[("etag", "\"1\"")]);
+    let call = async |method: Method, tag: &str| {
+        let request = setup.service.request(method, "/npm/widgets").bearer_auth(&setup.fixtures.token.token);
+        setup.service.send(request.header("accept-encoding", "gzip").header("if-none-match", tag)).await
+    };
+    for after_get in [false, true] {
+        let head = call(Method::HEAD, "").await;
+        let [length, coding] = ["content-length", "content-encoding"].map(|name| head.header(name).to_owned());
+        assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""));
+        // What is kept is compressed already.
+        assert_eq!(!length.is_empty(), after_get, "{length}");
+        assert_eq!(coding, if after_get { "gzip" } else { "" });
+        let get = call(Method::GET, "").await;
+        for name in ["etag", "content-type", "cache-control", "vary"] {
+            assert_eq!(head.header(name), get.header(name), "{name}");
+        }
+        assert_eq!(call(Method::HEAD, head.header("etag")).await.status, 304);
+    }
+}
+
 /// Stubs metadata of this text, with these headers.
 fn stub(setup: &Setup, text: &str, headers: &[(&str, &str)]) {
     let body = json!({"name": "widgets", "said": text.repeat(500), "versions": {}}).to_string();
@@ -187,52 +215,97 @@ fn condition(setup: &Setup) -> Option<String> {
 
 #[tokio::test]
 async fn metadata_is_kept_for_as_long_as_the_upstream_says_that_it_is_current() {
-    let old = "Sat, 21 Nov 2026 10:00:00 GMT";
-    let [dated, tagged] =
-        [[("last-modified", old), ("date", "Sat, 21 Nov 2026 10:01:00 GMT")], [("etag", "\"1\""), ("x-other", "")]];
-    for (headers, asked) in [(&tagged, "\"1\""), (&dated, old)] {
-        let setup = Setup::start().await;
-        stub(&setup, "old", headers);
-        let first = setup.get("/npm/widgets").await;
-        assert_eq!((said(&first), condition(&setup)), ("old".to_owned(), None));
-        // That it is ours which goes out shows an upstream that forgets to tell of a change.
-        stub(&setup, "new", headers);
-        for _ in 0..2 {
-            let again = setup.get("/npm/widgets").await;
-            assert_eq!((said(&again), again.header("etag")), ("old".to_owned(), first.header("etag")));
-            assert_eq!(condition(&setup).as_deref(), Some(asked), "the upstream is asked each time");
-        }
-        // The caller's own copy.
-        let unchanged = setup.get_with("/npm/widgets", &[("if-none-match", first.header("etag"))]).await;
-        assert_eq!((unchanged.status.as_u16(), unchanged.header("etag")), (304, first.header("etag")));
+    let headers = [("etag", "\"1\"")];
+    let asked = Some("\"1\"");
+    let setup = Setup::start().await;
+    stub(&setup, "old", &headers);
+    let first = setup.get("/npm/widgets").await;
+    assert_eq!((said(&first), condition(&setup)), ("old".to_owned(), None));
+    // That it is ours which goes out shows an upstream that forgets to tell of a change.
+    stub(&setup, "new", &headers);
+    for _ in 0..2 {
+        let again = setup.get("/npm/widgets").await;
+        assert_eq!((said(&again), again.header("etag")), ("old".to_owned(), first.header("etag")));
+        assert_eq!(condition(&setup).as_deref(), asked, "the upstream is asked each time");
+    }
+    // The caller's own copy.
+    let unchanged = setup.get_with("/npm/widgets", &[("if-none-match", first.header("etag"))]).await;
+    assert_eq!((unchanged.status.as_u16(), unchanged.header("etag")), (304, first.header("etag")));
+    assert_eq!(condition(&setup).as_deref(), asked);
+    // A copy of another version, beside ours.
+    let tag = first.header("etag").replace("W/\"", "W/\"x");
+    assert_eq!(said(&setup.get_with("/npm/widgets", &[("if-none-match", &tag)]).await), "old");
+    setup.registry.take_requests();
+    // Whoever wants no copy gets none.
+    assert_eq!(said(&setup.get_with("/npm/widgets", &[("cache-control", "max-age=0, no-cache")]).await), "new");
+    assert_eq!(condition(&setup), None);
+    assert_eq!(said(&setup.get("/npm/widgets").await), "new");
+    setup.registry.take_requests();
+    // A change is in the very next answer.
+    stub(&setup, "now", &[("etag", "\"2\"")]);
+    assert_eq!(said(&setup.get("/npm/widgets").await), "now");
+    assert_eq!(condition(&setup).as_deref(), asked);
+    assert_eq!(said(&setup.get("/npm/widgets").await), "now");
+    assert_eq!(condition(&setup).as_deref(), Some("\"2\""));
+}
+
+#[tokio::test]
+async fn current_copy_is_304_however_strong_the_upstreams_tag_has_become() {
+    let setup = Setup::start().await;
+    let get = async |tag: &str| setup.get_with("/npm/widgets", &[("if-none-match", tag)]).await;
+    stub(&setup, "old", &[("etag", "\"2\"")]);
+    let strong = setup.get("/npm/widgets").await.header("etag").to_owned();
+    // As after a proxy that compresses. It compares tags as text, and so sends the document.
+    stub(&setup, "old", &[("etag", "W/\"2\"")]);
+    let answer = get(&strong).await;
+    assert_eq!((answer.status.as_u16(), answer.header("etag")), (304, strong.as_str()));
+    // What is kept is another version than the caller's, which the upstream says is current.
+    stub(&setup, "new", &[("etag", "\"1\"")]);
+    assert_eq!(said(&setup.get("/npm/widgets").await), "new");
+    setup.registry.stub("/npm/widgets", Reply::status(304).with_header("etag", "W/\"2\""));
+    setup.registry.take_requests();
+    let answer = get(&strong).await;
+    assert_eq!((answer.status.as_u16(), answer.header("etag")), (304, strong.as_str()));
+    assert_eq!(condition(&setup).as_deref(), Some("\"2\", \"1\""));
+}
+
+#[tokio::test]
+async fn upstream_that_compares_tags_as_one_text_sends_a_current_copy_once() {
+    let setup = Setup::start().await;
+    stub(&setup, "new", &[("etag", "\"2\"")]);
+    let current = setup.get("/npm/widgets").await.header("etag").to_owned();
+    stub(&setup, "old", &[("etag", "\"1\"")]);
+    assert_eq!(said(&setup.get("/npm/widgets").await), "old");
+    setup.registry.take_requests();
+    // It sends the document though the list has its tag.
+    stub(&setup, "new", &[("etag", "\"2\"")]);
+    setup.registry.compares_tags_as_text();
+    for asked in ["\"2\", \"1\"", "\"2\"", "\"2\""] {
+        let answer = setup.get_with("/npm/widgets", &[("if-none-match", &current)]).await;
+        assert_eq!((answer.status.as_u16(), answer.header("etag")), (304, current.as_str()));
         assert_eq!(condition(&setup).as_deref(), Some(asked));
-        // A copy of another version, beside ours.
-        let tag = first.header("etag").replace("W/\"", "W/\"x");
-        assert_eq!(said(&setup.get_with("/npm/widgets", &[("if-none-match", &tag)]).await), "old");
-        setup.registry.take_requests();
-        // Whoever wants no copy gets none.
-        assert_eq!(said(&setup.get_with("/npm/widgets", &[("cache-control", "max-age=0, no-cache")]).await), "new");
-        assert_eq!(condition(&setup), None);
-        assert_eq!(said(&setup.get("/npm/widgets").await), "new");
-        setup.registry.take_requests();
-        // A change is in the very next answer.
-        stub(&setup, "now", &[("etag", "\"2\"")]);
-        assert_eq!(said(&setup.get("/npm/widgets").await), "now");
-        assert_eq!(condition(&setup).as_deref(), Some(asked));
-        assert_eq!(said(&setup.get("/npm/widgets").await), "now");
-        assert_eq!(condition(&setup).as_deref(), Some("\"2\""));
+    }
+}
+
+#[tokio::test]
+async fn metadata_of_an_upstream_that_goes_back_to_an_older_version_is_that_version() {
+    let setup = Setup::start().await;
+    let dated = |modified| [("last-modified", modified), ("date", "Sat, 21 Nov 2026 12:00:00 GMT")];
+    for (text, modified) in [("new", "Sat, 21 Nov 2026 11:00:00 GMT"), ("old", "Sat, 21 Nov 2026 10:00:00 GMT")] {
+        stub(&setup, text, &dated(modified));
+        assert_eq!(said(&setup.get("/npm/widgets").await), text);
     }
 }
 
 #[tokio::test]
 async fn metadata_that_nothing_tells_from_its_next_version_is_not_kept() {
     let setup = Setup::start().await;
-    let (at_ten, a_second_later) = ("Sat, 21 Nov 2026 10:00:00 GMT", "Sat, 21 Nov 2026 10:00:01 GMT");
+    let (at_ten, at_noon) = ("Sat, 21 Nov 2026 10:00:00 GMT", "Sat, 21 Nov 2026 12:00:00 GMT");
     for headers in [
         vec![],
         vec![("etag", "1")],
         vec![("etag", "\"1\""), ("cache-control", "no-store")],
-        vec![("last-modified", at_ten), ("date", a_second_later)],
+        vec![("last-modified", at_ten), ("date", at_noon)],
     ] {
         for text in ["one", "two", "six"] {
             stub(&setup, text, &headers);

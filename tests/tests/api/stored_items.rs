@@ -263,9 +263,9 @@ impl Fixture {
             token_id: TokenId::parse("01KAJ8M4R2X7Z9V5T3Q1N6P8WC").unwrap(),
             ..bare.clone()
         };
-        let anonymous = Download { user_identifier: Some("a***@example.com".to_owned()), token_id, ..download.clone() };
+        let of_a_person = Download { user_identifier: None, token_id, ..download.clone() };
         for (org, download) in
-            [(Some(&org.id), download), (Some(&org.id), bare), (Some(&org.id), by_job), (None, anonymous)]
+            [(Some(&org.id), download), (Some(&org.id), bare), (Some(&org.id), by_job), (None, of_a_person)]
         {
             assert_eq!(
                 service.installation_log.record(org, hash_for(&download.token_id), &download).await.unwrap(),

@@ -9,7 +9,8 @@ use std::error::Error;
 use axum::Json as AnswerJson;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method};
+use axum::http::Method;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body_util::LengthLimitError;
@@ -129,7 +130,8 @@ struct PackageMetadata {
 /// Get the metadata of an npm package
 ///
 /// Meant for package managers; docs/TOUR.md has the settings for each. Returns abbreviated metadata
-/// for `Accept: application/vnd.npm.install-v1+json`, else full metadata. Also supports `HEAD`.
+/// for `Accept: application/vnd.npm.install-v1+json`, unless `application/json` has a higher weight,
+/// else full metadata. Also supports `HEAD`.
 #[utoipa::path(
     get,
     path = "/npm/{package}",
@@ -148,8 +150,8 @@ struct PackageMetadata {
     ),
 )]
 async fn package(npm: &Npm<'_>, package: &Package) -> Result<Response, ApiError> {
-    let is_abbreviated = accept::media_weight(&npm.0.parts.headers, &[ABBREVIATED]) > 0;
-    let accept = if is_abbreviated { ABBREVIATED_OR_FULL } else { FULL };
+    let [abbreviated, full] = [ABBREVIATED, FULL].map(|kind| accept::media_weight(&npm.0.parts.headers, &[kind]));
+    let accept = if abbreviated > 0 && abbreviated >= full { ABBREVIATED_OR_FULL } else { FULL };
     npm.metadata(&package.path(), accept, |places, body| places.in_packument(package, body)).await
 }
 
@@ -240,7 +242,7 @@ impl Npm<'_> {
     /// Passes on a JSON document of the upstream registry, unchanged.
     async fn pass_through(&self, path: &str) -> Result<Response, ApiError> {
         let document = self.0.app.registries.fetch_document(self.upstream()?.join(path), FULL).await?;
-        unchanged(&self.0.parts.headers, document)
+        unchanged(self.0.parts, document)
     }
 
     /// Passes on an audit request to the upstream registry.
@@ -249,9 +251,9 @@ impl Npm<'_> {
             Some(source) if source.is::<LengthLimitError>() => ApiError::PayloadTooLarge("4 MiB"),
             _ => ApiError::Malformed("The request body could not be read."),
         })?;
-        let headers = &self.0.parts.headers;
-        let document = self.0.app.registries.post(self.upstream()?.join(path), headers, body).await?;
-        unchanged(headers, document)
+        let url = self.upstream()?.join(path);
+        let document = self.0.app.registries.post(url, &self.0.parts.headers, body).await?;
+        unchanged(self.0.parts, document)
     }
 
     async fn whoami(&self) -> Result<Response, ApiError> {
@@ -264,14 +266,14 @@ impl Npm<'_> {
 }
 
 /// A JSON document of the upstream registry, unchanged.
-fn unchanged(headers: &HeaderMap, document: Document) -> Result<Response, ApiError> {
+fn unchanged(parts: &Parts, document: Document) -> Result<Response, ApiError> {
     let Document { content_type, etag, body, .. } = document;
     if content_type != FULL {
         tracing::warn!("the upstream response is not JSON");
         return Err(UNREADABLE);
     }
     readable(&body)?;
-    metadata::answer(headers, &Variant::of(&[]), etag, FULL, body.into())
+    metadata::answer(parts, &Variant::of(&[]), etag, FULL, body.into())
 }
 
 fn readable(body: &[u8]) -> Result<&str, ApiError> {

@@ -1,8 +1,8 @@
 //! Metadata that is kept in the process's memory, rewritten and compressed, for as long as the
 //! upstream says that it is current.
 //!
-//! The upstream is asked about it at each request, with its own entity tag or date, so an answer is
-//! as fresh as without this module. No caller's rights are in it: the guard comes first, and what
+//! The upstream is asked about it at each request, with its own entity tag, so an answer is as fresh
+//! as without this module. No caller's rights are in it: the guard comes first, and what
 //! passed it is all answered alike, because the upstream receives nothing of a caller. What an
 //! answer does depend on is its [`Key`].
 
@@ -12,7 +12,6 @@ use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use url::Url;
 
-use super::super::validator::Validator;
 use super::{Encoded, Variant};
 use crate::config;
 
@@ -51,9 +50,7 @@ impl Key {
 pub struct Kept {
     /// The upstream's URL after redirects. If that changes, so may what relative URLs lead to.
     pub url: Url,
-    /// What the upstream is asked about it with.
-    pub validator: Validator,
-    /// What callers get.
+    /// What callers get, with the entity tag that the upstream is asked with.
     pub encoded: Encoded,
 }
 
@@ -91,6 +88,11 @@ impl Keeping {
         self.cache().insert(key, Arc::new(kept));
     }
 
+    /// Keeps the answer for this key no longer.
+    pub fn remove(&self, key: &Key) {
+        self.cache().remove(key);
+    }
+
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache<Key, Arc<Kept>, Bytewise>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,7 +112,6 @@ mod tests {
     fn kept(size: usize) -> Kept {
         Kept {
             url: Url::parse("https://packages.example.com/a").unwrap(),
-            validator: Validator::Tag(HeaderValue::from_static("\"1\"")),
             encoded: Encoded {
                 etag: HeaderValue::from_static("\"1\""),
                 content_type: "application/json",

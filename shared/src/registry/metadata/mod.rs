@@ -2,6 +2,7 @@
 
 pub(super) mod kept;
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::iter;
 use std::sync::Arc;
@@ -10,15 +11,15 @@ use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use sha2::{Digest, Sha256};
 use url::Url;
 
 use self::kept::Kept;
 use super::splice::Spliced;
-use super::upstream::Condition;
-use super::validator::Validator;
 use crate::accept;
 use crate::error::ApiError;
 use crate::secret::Token;
@@ -84,12 +85,7 @@ impl Variant {
     /// Our entity tag for an upstream's. It is weak, because compressed and plain responses share
     /// it.
     fn tag(&self, upstream: &HeaderValue) -> Option<HeaderValue> {
-        let tag = upstream.to_str().ok()?;
-        let (strength, opaque) = match tag.strip_prefix("W/") {
-            Some(opaque) => ('w', opaque),
-            None => ('s', tag),
-        };
-        let opaque = opaque.strip_prefix('"')?.strip_suffix('"').filter(|opaque| !opaque.contains('"'))?;
+        let (strength, opaque) = parsed(upstream)?;
         HeaderValue::from_str(&format!("W/\"{opaque}~{strength}{:08x}\"", self.checksum)).ok()
     }
 
@@ -120,41 +116,39 @@ pub(super) struct Cached {
 
 impl Cached {
     /// What the upstream is asked on: that it has another version than the caller and we.
-    pub fn condition(&self, kept: Option<&Kept>) -> Option<Condition> {
-        let own = match kept.map(|kept| &kept.validator) {
-            // A date and tags do not go together: an upstream would look at the tags alone.
-            Some(Validator::Modified(date)) => return Some(Condition::ModifiedSince(date.clone())),
-            Some(Validator::Tag(tag)) => Some(tag).filter(|tag| !self.tags.contains(tag)),
-            None => None,
-        };
-        let tags: Vec<&[u8]> = self.tags.iter().chain(own).map(HeaderValue::as_bytes).collect();
-        HeaderValue::from_bytes(&tags.join(&b", "[..])).ok().filter(|_| !tags.is_empty()).map(Condition::NoneMatch)
+    pub fn condition(&self, kept: Option<&Kept>) -> Option<HeaderValue> {
+        let own = kept.map(|kept| &kept.encoded.etag);
+        let others = self.tags.iter().filter(|tag| own.is_none_or(|own| !is_same(own, tag)));
+        let tags: Vec<&[u8]> = others.chain(own).map(HeaderValue::as_bytes).collect();
+        HeaderValue::from_bytes(&tags.join(&b", "[..])).ok().filter(|_| !tags.is_empty())
     }
 
     /// What a 304 of the upstream is about, after [`Self::condition`]. It has this entity tag, if any,
     /// and came from this URL.
     pub fn unmodified(&self, kept: Option<&Kept>, etag: Option<&HeaderValue>, url: &Url) -> Unmodified {
-        let Some(kept) = kept else { return Unmodified::Callers(etag.cloned()) };
-        let is_kept = match (&kept.validator, etag) {
-            (Validator::Modified(_), _) => true,
-            (Validator::Tag(tag), Some(etag)) => opaque(tag) == opaque(etag),
-            // It can only be about the one tag that was sent.
-            (Validator::Tag(tag), None) => self.tags.iter().all(|sent| sent == tag),
+        let Some(kept) = kept else {
+            return Unmodified::Callers(etag.map(|etag| self.copy(etag).unwrap_or(etag).clone()));
         };
-        if is_kept && self.includes(&kept.encoded.etag) {
-            Unmodified::Callers(Some(kept.encoded.etag.clone()))
+        let own = &kept.encoded.etag;
+        let is_kept = match etag {
+            Some(etag) => is_same(own, etag),
+            // It can only be about the one tag that was sent.
+            None => self.tags.iter().all(|sent| is_same(sent, own)),
+        };
+        if is_kept && let Some(copy) = self.copy(own) {
+            Unmodified::Callers(Some(copy.clone()))
         } else if is_kept && kept.url == *url {
             Unmodified::Kept
-        } else if etag.is_some_and(|etag| self.tags.contains(etag)) {
-            Unmodified::Callers(etag.cloned())
+        } else if let Some(copy) = etag.and_then(|etag| self.copy(etag)) {
+            Unmodified::Callers(Some(copy.clone()))
         } else {
             Unmodified::Unknown
         }
     }
 
-    /// Whether the document with this tag is one of them.
-    fn includes(&self, etag: &HeaderValue) -> bool {
-        self.is_any || self.tags.contains(etag)
+    /// The tag of the one that is the document with this tag, as the caller has it.
+    fn copy<'a>(&'a self, etag: &'a HeaderValue) -> Option<&'a HeaderValue> {
+        self.tags.iter().find(|tag| is_same(tag, etag)).or(self.is_any.then_some(etag))
     }
 }
 
@@ -169,16 +163,33 @@ pub(super) enum Unmodified {
     Unknown,
 }
 
-/// An entity tag without its strength, which does not matter here (RFC 9110, section 13.1.2).
-fn opaque(tag: &HeaderValue) -> &[u8] {
-    tag.as_bytes().strip_prefix(b"W/").unwrap_or(tag.as_bytes())
+/// A response's entity tag. Malformed ones, which some upstreams send, are treated as absent.
+pub(super) fn entity_tag(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(ETAG).filter(|tag| parsed(tag).is_some()).cloned()
 }
 
-/// Whether a caller asks for what is nowhere kept.
-pub(super) fn wants_reload(headers: &HeaderMap) -> bool {
+/// The strength and the opaque part of an entity tag. `None` if it is malformed.
+fn parsed(tag: &HeaderValue) -> Option<(char, &str)> {
+    let tag = tag.to_str().ok()?;
+    let (strength, opaque) = match tag.strip_prefix("W/") {
+        Some(opaque) => ('w', opaque),
+        None => ('s', tag),
+    };
+    let opaque = opaque.strip_prefix('"')?.strip_suffix('"').filter(|opaque| !opaque.contains('"'))?;
+    Some((strength, opaque))
+}
+
+/// Whether two entity tags are of one document. Their strength does not matter here (RFC 9110,
+/// section 13.1.2).
+fn is_same(one: &HeaderValue, other: &HeaderValue) -> bool {
+    let [one, other] = [one, other].map(|tag| tag.as_bytes().strip_prefix(b"W/").unwrap_or(tag.as_bytes()));
+    one == other
+}
+
+/// Whether `Cache-Control` has this directive.
+pub(super) fn has_directive(headers: &HeaderMap, directive: &str) -> bool {
     let controls = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    let mut directives = controls.flat_map(|control| control.split(','));
-    directives.any(|directive| directive.trim().eq_ignore_ascii_case("no-cache"))
+    controls.flat_map(|control| control.split(',')).any(|each| each.trim().eq_ignore_ascii_case(directive))
 }
 
 /// The opaque parts of a list of entity tags, up to the first malformed one.
@@ -221,44 +232,49 @@ impl Encoded {
     }
 }
 
-/// A response with this metadata, or 304 if the caller's copy is current. The body must be UTF-8 and
-/// of a text type.
+/// The response to this request with this metadata, or 304 if the caller's copy is current. The body
+/// must be UTF-8 and of a text type.
 ///
 /// # Errors
 ///
 /// 422 if it is too large for a Lambda response.
 pub fn answer(
-    headers: &HeaderMap,
+    parts: &Parts,
     variant: &Variant,
     etag: Option<HeaderValue>,
     content_type: &'static str,
     body: Spliced,
 ) -> Result<Response, ApiError> {
-    Ok(match encoded(headers, variant, etag, content_type, body)? {
+    Ok(match encoded(parts, variant, etag, content_type, body)? {
         Ok(encoded) => encoded.response(variant),
-        Err(etag) => not_modified(variant, Some(&etag)),
+        Err(response) => response,
     })
 }
 
-/// This metadata, compressed if the caller accepts gzip; or the entity tag of the caller's copy, if
-/// that is current.
+/// This metadata, compressed if the caller accepts gzip; or a response that needs no body: 304 if the
+/// caller's copy is current, and that to `HEAD`.
 ///
 /// # Errors
 ///
 /// As [`answer`].
 pub(super) fn encoded(
-    headers: &HeaderMap,
+    parts: &Parts,
     variant: &Variant,
     etag: Option<HeaderValue>,
     content_type: &'static str,
     body: Spliced,
-) -> Result<Result<Encoded, HeaderValue>, ApiError> {
-    // Some upstreams send malformed ETags: treat them as absent.
-    let etag = etag.filter(|etag| variant.tag(etag).is_some()).unwrap_or_else(|| digest(&body));
-    if variant.cached(headers).includes(&etag) {
-        return Ok(Err(etag));
+) -> Result<Result<Encoded, Response>, ApiError> {
+    let etag = etag.unwrap_or_else(|| digest(&body));
+    if let Some(copy) = variant.cached(&parts.headers).copy(&etag) {
+        return Ok(Err(not_modified(variant, Some(copy))));
     }
-    let (body, is_compressed) = encode(body, accept::accepts_gzip(headers))?;
+    if parts.method == Method::HEAD {
+        // Only compressing would tell the length, so that of the body must not be known.
+        let body = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
+        let response = ([(CONTENT_TYPE, content_type)], body).into_response();
+        return Ok(Err(with_headers(response, variant, Some(&etag))));
+    }
+    let (body, is_compressed) = encode(body, accept::accepts_gzip(&parts.headers))?;
     Ok(Ok(Encoded { etag, content_type, body, is_compressed }))
 }
 
@@ -282,7 +298,8 @@ fn with_headers(mut response: Response, variant: &Variant, etag: Option<&HeaderV
     response
 }
 
-/// Encodes a body within Lambda's limit. Returns whether it is compressed.
+/// Encodes a body within Lambda's limit. Returns whether it is compressed. It takes no more memory
+/// than its length, since it may be kept.
 fn encode(body: Spliced, accepts_gzip: bool) -> Result<(Bytes, bool), ApiError> {
     if accepts_gzip && body.length() >= MIN_COMPRESSED {
         for level in [Compression::fast(), Compression::best()] {
@@ -291,11 +308,11 @@ fn encode(body: Spliced, accepts_gzip: bool) -> Result<(Bytes, bool), ApiError> 
                 ApiError::Internal
             })?;
             if let Some(compressed) = compressed {
-                return Ok((compressed.into(), true));
+                return Ok((compressed.into_boxed_slice().into(), true));
             }
         }
     } else if body.pieces().map(json_length).sum::<usize>() <= MAX_ENCODED {
-        return Ok((body.concat().into(), false));
+        return Ok((body.concat().into_boxed_slice().into(), false));
     }
     Err(ApiError::TooLarge(TOO_LARGE))
 }
@@ -349,31 +366,28 @@ mod tests {
 
     /// Likewise if this is kept.
     fn asked(variant: &Variant, header: &str, kept: Option<&Kept>) -> Option<String> {
-        match variant.cached(&HeaderMap::from_iter([(IF_NONE_MATCH, value(header))])).condition(kept)? {
-            Condition::NoneMatch(tags) => Some(tags.to_str().unwrap().to_owned()),
-            Condition::ModifiedSince(date) => Some(format!("since {}", date.to_str().unwrap())),
-        }
+        let cached = variant.cached(&HeaderMap::from_iter([(IF_NONE_MATCH, value(header))]));
+        Some(cached.condition(kept)?.to_str().unwrap().to_owned())
     }
 
     const PLACE: &str = "https://packages.example.com/a";
 
-    fn kept(validator: Validator, etag: &str) -> Kept {
+    fn kept(etag: &str) -> Kept {
         let encoded =
             Encoded { etag: value(etag), content_type: "text/html", body: Bytes::new(), is_compressed: false };
-        Kept { url: Url::parse(PLACE).unwrap(), validator, encoded }
+        Kept { url: Url::parse(PLACE).unwrap(), encoded }
     }
 
     #[test]
     fn upstream_is_asked_about_the_copies_of_both_and_its_304_is_about_one_of_them() {
         let variant = Variant::of(&["https://guard.example.com"]);
         let ours = |upstream: &str| variant.tag(&value(upstream)).unwrap().to_str().unwrap().to_owned();
-        let tagged = kept(Validator::Tag(value("\"k\"")), "\"k\"");
-        let dated = kept(Validator::Modified(value("a date")), "\"digest\"");
-        let (own, other) = (ours("\"k\""), ours("\"c\""));
+        let tagged = kept("\"k\"");
+        let (own, other, weak_own) = (ours("\"k\""), ours("\"c\""), ours("W/\"k\""));
         assert_eq!(asked(&variant, "", Some(&tagged)).as_deref(), Some("\"k\""));
         assert_eq!(asked(&variant, &own, Some(&tagged)).as_deref(), Some("\"k\""));
+        assert_eq!(asked(&variant, &weak_own, Some(&tagged)).as_deref(), Some("\"k\""));
         assert_eq!(asked(&variant, &other, Some(&tagged)).as_deref(), Some("\"c\", \"k\""));
-        assert_eq!(asked(&variant, &other, Some(&dated)).as_deref(), Some("since a date"));
         let answered = |kept, sent: &str, etag: Option<&str>, url: &str| {
             let cached = variant.cached(&HeaderMap::from_iter([(IF_NONE_MATCH, value(sent))]));
             cached.unmodified(kept, etag.map(value).as_ref(), &Url::parse(url).unwrap())
@@ -388,18 +402,40 @@ mod tests {
             (Some(&tagged), "*", None, PLACE, callers("\"k\"")),
             (Some(&tagged), &other, Some("\"k\""), PLACE, Unmodified::Kept),
             (Some(&tagged), &other, Some("\"c\""), PLACE, callers("\"c\"")),
+            // Tags are compared without their strength, and the caller gets its own.
+            (Some(&tagged), &other, Some("W/\"c\""), PLACE, callers("\"c\"")),
+            (Some(&tagged), &weak_own, Some("\"k\""), PLACE, callers("W/\"k\"")),
+            (Some(&tagged), &weak_own, None, PLACE, callers("W/\"k\"")),
+            (None, &other, Some("W/\"c\""), PLACE, callers("\"c\"")),
             // It may be about either, about neither, or about the same name elsewhere.
             (Some(&tagged), &other, None, PLACE, Unmodified::Unknown),
             (Some(&tagged), "", Some("\"x\""), PLACE, Unmodified::Unknown),
             (Some(&tagged), "", Some("\"k\""), elsewhere, Unmodified::Unknown),
-            (Some(&dated), "", None, PLACE, Unmodified::Kept),
-            (Some(&dated), &other, None, PLACE, Unmodified::Kept),
-            (Some(&dated), &ours("\"digest\""), None, PLACE, callers("\"digest\"")),
-            (Some(&dated), "", None, elsewhere, Unmodified::Unknown),
             (None, &other, Some("\"c\""), PLACE, callers("\"c\"")),
             (None, &other, None, PLACE, Unmodified::Callers(None)),
         ] {
             assert_eq!(answered(kept, sent, etag, url), expected, "{sent} {etag:?} {url}");
+        }
+    }
+
+    #[test]
+    fn malformed_entity_tags_are_as_good_as_absent() {
+        let tag = |text: &str| entity_tag(&HeaderMap::from_iter([(ETAG, value(text))]));
+        for text in ["\"a\"", "W/\"a\"", "\"\""] {
+            assert_eq!(tag(text), Some(value(text)));
+        }
+        for text in ["a", "\"a", "w/\"a\"", "\"a\"b\"", "\"", ""] {
+            assert_eq!(tag(text), None, "{text}");
+        }
+        assert_eq!(entity_tag(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn directives_are_found_among_others_in_any_case() {
+        for (control, has) in
+            [("private, No-Store", true), ("no-store", true), ("private, no-cache", false), ("", false)]
+        {
+            assert_eq!(has_directive(&HeaderMap::from_iter([(CACHE_CONTROL, value(control))]), "no-store"), has);
         }
     }
 
@@ -432,10 +468,11 @@ mod tests {
         let list = format!("\"other\" , {},W/\"x,y~s1\", {}", ours("\"a,b\""), ours("W/\"c\""));
         assert_eq!(sent(&variant, &list).as_deref(), Some("\"a,b\", W/\"c\""));
         let headers = HeaderMap::from_iter([(IF_NONE_MATCH, value(&list))]);
-        assert!(variant.cached(&headers).includes(&value("\"a,b\"")));
-        assert!(!variant.cached(&headers).includes(&value("\"other\"")));
+        assert!(variant.cached(&headers).copy(&value("\"a,b\"")).is_some());
+        assert!(variant.cached(&headers).copy(&value("\"other\"")).is_none());
         let any = HeaderMap::from_iter([(IF_NONE_MATCH, value(" * "))]);
-        assert!(variant.cached(&any).includes(&value("\"a\"")) && variant.cached(&any).condition(None).is_none());
+        let any = variant.cached(&any);
+        assert!(any.copy(&value("\"a\"")).is_some() && any.condition(None).is_none());
         // Not one of ours, since the upstream never received it.
         let token = Token::generate(crate::secret::TokenKind::OrgUser).unwrap();
         assert_eq!(sent(&variant, &ours(&format!("\"x-{}\"", token.expose()))), None);
@@ -452,5 +489,16 @@ mod tests {
         assert!(is_compressed && compressed.len() < MAX_ENCODED / 100);
         assert_eq!(base64_length(4), 8);
         assert_eq!(json_length(b"\"a\x01\""), serde_json::to_string("\"a\x01\"").unwrap().len() - 2);
+    }
+
+    #[test]
+    fn bodies_take_no_more_memory_than_their_length() {
+        for accepts_gzip in [false, true] {
+            let mut grown = Vec::with_capacity(10_000);
+            grown.extend_from_slice(&[b'a'; 6_000]);
+            let (body, _) = encode(grown.into(), accepts_gzip).unwrap();
+            let length = body.len();
+            assert_eq!(body.try_into_mut().unwrap().capacity(), length);
+        }
     }
 }
