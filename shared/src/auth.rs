@@ -204,9 +204,10 @@ impl<O: Guarded> BotWith<O> {
         confirm(app, O::OPERATION, &self.bot, &self.caller, once, take_back).await
     }
 
-    /// Reads the bot again. The error is what a request that comes now is answered.
+    /// Reads the bot again. The error is what a request that comes now is answered, and recorded as
+    /// that one's would be.
     pub async fn check_again(&mut self, app: &App) -> Result<(), ApiError> {
-        self.bot = again(app, O::OPERATION, &self.bot).await?;
+        self.bot = again_or_recorded(app, O::OPERATION, &self.bot, &self.caller).await?;
         Ok(())
     }
 
@@ -266,8 +267,8 @@ where
                 _ => Ok(None),
             }
         })?;
-        let bot = principal.into_bot().ok_or(ApiError::Forbidden)?;
         record_use(app, &principal).await?;
+        let bot = principal.into_bot().ok_or(ApiError::Forbidden)?;
         if path.has("org_id") && org_in_path.as_ref() != Some(&bot.org_id) {
             return Err(ApiError::Forbidden);
         }
@@ -406,10 +407,10 @@ impl Minter<'_> {
         self.bot.as_ref().map_or(Authority::Operator, |bot| bot.authority())
     }
 
-    /// Reads the bot again. The error is what a request that comes now is answered.
+    /// As [`BotWith::check_again`].
     pub(crate) async fn check_again(&mut self, app: &App) -> Result<(), ApiError> {
         if let Some(bot) = &self.bot {
-            self.bot = Some(Cow::Owned(again(app, self.operation, bot).await?));
+            self.bot = Some(Cow::Owned(again_or_recorded(app, self.operation, bot, self.caller).await?));
         }
         Ok(())
     }
@@ -673,6 +674,15 @@ async fn again(app: &App, operation: Operation, bot: &Bot) -> Result<Bot, ApiErr
     let bot = app.store().authenticate_bot_again(bot).await?;
     let bot = bot.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
     if holds_role(operation, &bot.roles) { Ok(bot) } else { Err(ApiError::Forbidden) }
+}
+
+/// As [`again`]. That the role was lost is recorded.
+async fn again_or_recorded(app: &App, operation: Operation, bot: &Bot, caller: &Caller) -> Result<Bot, ApiError> {
+    let bot_now = again(app, operation, bot).await;
+    if let Err(ApiError::Forbidden) = bot_now {
+        record_refusal(app, operation, &bot.org_id, caller).await?;
+    }
+    bot_now
 }
 
 async fn confirm(
