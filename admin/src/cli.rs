@@ -331,7 +331,8 @@ pub enum BotCommand {
         /// End the previous key also at the first use of the new one. Without --overlap after 7 days
         #[arg(long)]
         until_first_use: bool,
-        /// When the new key expires (RFC 3339). By default when the previous one does
+        /// When the new key expires (RFC 3339). By default when the previous one does; required if
+        /// that has expired
         #[arg(long, value_name = "TIME", value_parser = future_moment)]
         expires_at: Option<Moment>,
     },
