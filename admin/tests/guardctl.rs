@@ -712,6 +712,20 @@ fn rotation_of_an_expired_key_must_say_when_the_new_one_expires() {
 }
 
 #[test]
+fn overlap_that_a_first_use_ends_is_at_most_7_days() {
+    let world = World::new();
+    let (bot, before) = world.bot(&world.org(), "owner");
+    let refused = world.run(&["bot", "rotate-key", &bot, "--until-first-use", "--overlap", "169h"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+    assert!(refused.stderr.contains("at most 7 days"), "{}", refused.stderr);
+    assert!(world.roles_of(&before).is_some());
+    for arguments in [&["--until-first-use", "--overlap", "7days"][..], &["--overlap", "90days"]] {
+        let rotated = world.json(&[&["bot", "rotate-key", &bot], arguments].concat());
+        assert_ne!(rotated["previous_key_expires_at"], Value::Null, "{arguments:?}");
+    }
+}
+
+#[test]
 fn previous_key_works_until_the_overlap_ends() {
     let world = World::new();
     let org = world.org();
