@@ -9,6 +9,7 @@ use shared::Moment;
 use shared::ids::{BotId, OrgId};
 use shared::permissions::Role;
 use shared::secret::{ShownOnce, Token};
+use shared::store::StoreError;
 use shared::store::bots::{KeyUses, StoredBot};
 use shared::store::members::Authority;
 use shared::store::rotation::MAX_OVERLAP;
@@ -49,7 +50,11 @@ pub async fn run(command: BotCommand, operator: &Operator) -> Result<(), Failure
             let rotated = store.rotate_bot_key_until(&bot, overlap, until_first_use, expires_at, caller).await;
             let look = "the API key may have been replaced anyway: running the command again creates another key, \
                         and ends the one that was never shown";
-            let (rotated, key) = rotated.map_err(Failure::of_change(look))?.ok_or(Failure::NoSuchBot(bot))?;
+            let rotated = match rotated {
+                Err(StoreError::ExpiryMissing) => return Err(Failure::ExpiryMissing(bot)),
+                rotated => rotated.map_err(Failure::of_change(look))?,
+            };
+            let (rotated, key) = rotated.ok_or(Failure::NoSuchBot(bot))?;
             operator.answer(&NewKey::new(BotView::new(rotated, &KeyUses::default(), operator.now()), key))
         }
         BotCommand::Delete { bot } => {

@@ -14,6 +14,7 @@ use shared::permissions::Role;
 use shared::store::lifetimes::{Days, Limited};
 use shared::store::orgs::Org;
 use shared::store::registration::RegistrationPolicy;
+use shared::store::rotation::MAX_OVERLAP;
 use shared::trust::{InvalidTrust, NewTrust, Wanted};
 use shared::{Clock, Moment};
 
@@ -63,7 +64,7 @@ impl Cli {
     }
 
     /// Checks what clap cannot: whether a token of this kind has an organization, the number of
-    /// security contacts, and what a trust consists of.
+    /// security contacts, what a trust consists of, and how long an overlap is that a first use ends.
     pub fn check(&self) -> Result<(), clap::Error> {
         match &self.command {
             Command::Token(TokenCommand::Revoke { kind, org, .. }) => {
@@ -94,6 +95,12 @@ impl Cli {
                     return Err(Cli::command().error(ErrorKind::TooManyValues, message));
                 }
                 Ok(())
+            }
+            Command::Bot(BotCommand::RotateKey { overlap: Some(overlap), until_first_use: true, .. })
+                if *overlap > MAX_OVERLAP =>
+            {
+                let message = "with --until-first-use an overlap must be at most 7 days";
+                Err(Cli::command().error(ErrorKind::ValueValidation, message))
             }
             Command::Bot(BotCommand::Trust(TrustCommand::Add { trust, .. })) => {
                 let checked = trust.checked().map(|_| ());
@@ -328,10 +335,12 @@ pub enum BotCommand {
         /// unless the key that replaced it was never used: then that one ends instead
         #[arg(long, value_name = "DURATION", value_parser = overlap)]
         overlap: Option<Duration>,
-        /// End the previous key also at the first use of the new one. Without --overlap after 7 days
+        /// End the previous key also at the first use of the new one. Without --overlap after 7 days,
+        /// which is the longest overlap then
         #[arg(long)]
         until_first_use: bool,
-        /// When the new key expires (RFC 3339). By default when the previous one does
+        /// When the new key expires (RFC 3339). By default when the previous one does; required if
+        /// that has expired
         #[arg(long, value_name = "TIME", value_parser = future_moment)]
         expires_at: Option<Moment>,
     },

@@ -18,6 +18,8 @@ pub enum Failure {
     NoSuchTrust(BotId, TrustId),
     /// A trust cannot give a role that the bot does not have.
     RoleNotHeld(BotId, Role),
+    /// The API key of the bot has expired, and nothing says when the new one does.
+    ExpiryMissing(BotId),
     /// The bot has as many trusts as it may have.
     TooManyTrusts(BotId),
     /// The organization has no member or invitation with this ID.
@@ -56,6 +58,9 @@ impl Failure {
                 "bot {bot} does not have the role {}: a trust can only give roles that the bot has",
                 role.as_str()
             ),
+            Failure::ExpiryMissing(bot) => {
+                format!("the API key of bot {bot} has expired: say with --expires-at when the new one expires")
+            }
             Failure::TooManyTrusts(bot) => {
                 format!("bot {bot} has {MAX_TRUSTS} trusts, which is the limit: remove one that is not needed")
             }
@@ -91,7 +96,7 @@ fn store(error: StoreError, table: &str) -> String {
             "DynamoDB did not respond for table {table}: check your AWS credentials, AWS_REGION and network connection; \
              for the local service, check that it is running at AWS_ENDPOINT_URL_DYNAMODB"
         ),
-        StoreError::Defect | StoreError::Ended => format!(
+        StoreError::Defect | StoreError::Ended | StoreError::ExpiryMissing => format!(
             "DynamoDB rejected the request for table {table}: check that the table exists in this account and region, \
              that your AWS credentials have access to it, and that guardctl is at least as new as the service"
         ),

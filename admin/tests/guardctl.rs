@@ -693,6 +693,39 @@ fn previous_key_stops_working_at_once_without_overlap() {
 }
 
 #[test]
+fn rotation_of_an_expired_key_must_say_when_the_new_one_expires() {
+    let world = World::new();
+    let org = OrgId::parse(&world.org()).unwrap();
+    let bot = world.store(Clock::System, |store| async move {
+        let actor = Subject::new("operator", "test");
+        let caller = Caller { actor, source_ip: None, request_id: "1".to_owned(), workload: None };
+        let expired = Moment::parse("2020-01-01T00:00:00Z");
+        store.create_bot_until(expired, &org, "ci", &[Role::Owner], &caller).await.unwrap().0.id.to_string()
+    });
+    for arguments in [&["bot", "rotate-key", &bot][..], &["bot", "rotate-key", &bot, "--until-first-use"]] {
+        let expected = format!("the API key of bot {bot} has expired: say with --expires-at when the new one expires");
+        assert_eq!(world.run(arguments).failure(), expected);
+    }
+    let renewed = world.json(&["bot", "rotate-key", &bot, "--expires-at", "2099-01-01T00:00:00Z"]);
+    assert_eq!(renewed["key_expires_at"], "2099-01-01T00:00:00Z");
+    assert_eq!(world.roles_of(&renewed["credential"].text()), Some(vec![Role::Owner]));
+}
+
+#[test]
+fn overlap_that_a_first_use_ends_is_at_most_7_days() {
+    let world = World::new();
+    let (bot, before) = world.bot(&world.org(), "owner");
+    let refused = world.run(&["bot", "rotate-key", &bot, "--until-first-use", "--overlap", "169h"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+    assert!(refused.stderr.contains("at most 7 days"), "{}", refused.stderr);
+    assert!(world.roles_of(&before).is_some());
+    for arguments in [&["--until-first-use", "--overlap", "7days"][..], &["--overlap", "90days"]] {
+        let rotated = world.json(&[&["bot", "rotate-key", &bot], arguments].concat());
+        assert_ne!(rotated["previous_key_expires_at"], Value::Null, "{arguments:?}");
+    }
+}
+
+#[test]
 fn previous_key_works_until_the_overlap_ends() {
     let world = World::new();
     let org = world.org();

@@ -131,6 +131,20 @@ pub(crate) async fn principal_of(
     Ok(principal)
 }
 
+/// Records the use of the credential that has authenticated this caller. A call that is refused for
+/// the kind, role or organization of its caller is a use too, so guards record before they refuse.
+///
+/// # Errors
+///
+/// If this first use should end what the credential replaces, or keep it from ending unused, and could
+/// not be recorded: the request must not be answered.
+pub async fn record_use(app: &App, principal: &Principal) -> Result<(), StoreError> {
+    match principal {
+        Principal::Bot(bot) => app.store().record_bot_use(bot).await,
+        Principal::Holder(holder) => app.store().record_use(holder.hash, &holder.token).await,
+    }
+}
+
 /// A CI job asks for something that would outlive its token.
 pub const OUTLIVES_JOB: ApiError = ApiError::Exceeds(
     "A CI token cannot create or extend what outlives it. Set `expires_at` no later than its own, or add a trust with \
@@ -190,9 +204,10 @@ impl<O: Guarded> BotWith<O> {
         confirm(app, O::OPERATION, &self.bot, &self.caller, once, take_back).await
     }
 
-    /// Reads the bot again. The error is what a request that comes now is answered.
+    /// Reads the bot again. The error is what a request that comes now is answered, and recorded as
+    /// that one's would be.
     pub async fn check_again(&mut self, app: &App) -> Result<(), ApiError> {
-        self.bot = again(app, O::OPERATION, &self.bot).await?;
+        self.bot = again_or_recorded(app, O::OPERATION, &self.bot, &self.caller).await?;
         Ok(())
     }
 
@@ -252,8 +267,8 @@ where
                 _ => Ok(None),
             }
         })?;
+        record_use(app, &principal).await?;
         let bot = principal.into_bot().ok_or(ApiError::Forbidden)?;
-        app.store().record_bot_use(&bot).await?;
         if path.has("org_id") && org_in_path.as_ref() != Some(&bot.org_id) {
             return Err(ApiError::Forbidden);
         }
@@ -273,7 +288,7 @@ where
 ///
 /// Checks in this order: the credential is active (else 401); the path names the caller's
 /// organization (403, whether the other one exists or not); the caller has a suitable role or scope
-/// (403). A call with an API key updates its `last_used_at`.
+/// (403).
 #[derive(Debug)]
 pub struct ManagerWith<O> {
     /// The caller's organization.
@@ -303,20 +318,19 @@ where
         let origin = Origin::from_request_parts(parts, app).await?;
         let path = PathParams::from_request_parts(parts, app).await?;
         let rule = O::OPERATION.rule();
-        let (org_id, api_key, caller, bot, may) = match authenticate(app, &parts.headers).await? {
+        let principal = authenticate(app, &parts.headers).await?;
+        record_use(app, &principal).await?;
+        let (org_id, api_key, caller, bot, may) = match principal {
             Principal::Holder(holder) if matches!(holder.token, StoredToken::ApiKey(_)) => {
                 let Holder { token: StoredToken::ApiKey(key), hash } = *holder else {
                     return Err(ApiError::Forbidden);
                 };
-                let token = StoredToken::ApiKey(key.clone());
-                app.store().record_use(hash, &token).await?;
                 let may = rule.scope.is_some_and(|scope| key.scopes.contains(scope));
                 let actor = Subject::new(ApiKey::SUBJECT, &key.id);
                 (key.org_id.clone(), Some((key, hash)), caller(actor, origin), None, may)
             }
             principal => {
                 let bot = principal.into_bot().ok_or(ApiError::Forbidden)?;
-                app.store().record_bot_use(&bot).await?;
                 let may = holds_role(O::OPERATION, &bot.roles);
                 (bot.org_id.clone(), None, bot_caller(&bot, origin), Some(bot), may)
             }
@@ -393,10 +407,10 @@ impl Minter<'_> {
         self.bot.as_ref().map_or(Authority::Operator, |bot| bot.authority())
     }
 
-    /// Reads the bot again. The error is what a request that comes now is answered.
+    /// As [`BotWith::check_again`].
     pub(crate) async fn check_again(&mut self, app: &App) -> Result<(), ApiError> {
         if let Some(bot) = &self.bot {
-            self.bot = Some(Cow::Owned(again(app, self.operation, bot).await?));
+            self.bot = Some(Cow::Owned(again_or_recorded(app, self.operation, bot, self.caller).await?));
         }
         Ok(())
     }
@@ -439,7 +453,8 @@ pub(crate) async fn record_refusal(
 
 /// The holder of an email-verified token, for operations on that token.
 ///
-/// A credential that is not active is 401; an active credential of another kind is 403.
+/// A credential that is not active is 401. An active credential of another kind is 403, which updates
+/// its `last_used_at`; whether that of an email-verified token is updated, is up to the operation.
 #[derive(Debug)]
 pub struct EmailHolder<O> {
     /// The stored token.
@@ -462,11 +477,18 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let app = &App::from_ref(state);
         let origin = Origin::from_request_parts(parts, app).await?;
-        let Principal::Holder(holder) = authenticate(app, &parts.headers).await? else {
-            return Err(ApiError::Forbidden);
-        };
-        let Holder { token: StoredToken::EmailVerified(token), hash } = *holder else {
-            return Err(ApiError::Forbidden);
+        let principal = authenticate(app, &parts.headers).await?;
+        let (token, hash) = match principal {
+            Principal::Holder(holder) if matches!(holder.token, StoredToken::EmailVerified(_)) => {
+                let Holder { token: StoredToken::EmailVerified(token), hash } = *holder else {
+                    return Err(ApiError::Forbidden);
+                };
+                (token, hash)
+            }
+            other => {
+                record_use(app, &other).await?;
+                return Err(ApiError::Forbidden);
+            }
         };
         if !O::OPERATION.rule().email_tokens {
             return Err(ApiError::Forbidden);
@@ -652,6 +674,15 @@ async fn again(app: &App, operation: Operation, bot: &Bot) -> Result<Bot, ApiErr
     let bot = app.store().authenticate_bot_again(bot).await?;
     let bot = bot.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?;
     if holds_role(operation, &bot.roles) { Ok(bot) } else { Err(ApiError::Forbidden) }
+}
+
+/// As [`again`]. That the role was lost is recorded.
+async fn again_or_recorded(app: &App, operation: Operation, bot: &Bot, caller: &Caller) -> Result<Bot, ApiError> {
+    let bot_now = again(app, operation, bot).await;
+    if let Err(ApiError::Forbidden) = bot_now {
+        record_refusal(app, operation, &bot.org_id, caller).await?;
+    }
+    bot_now
 }
 
 async fn confirm(

@@ -165,14 +165,15 @@ impl<O, T> JsonOnce<O, T> {
 impl<S: Send + Sync, O: Guarded, T: DeserializeOwned> FromRequest<S> for JsonOnce<O, T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let key = idempotency_key(request.headers())?;
+        let (path, request) = with_path(request, state).await?;
         let is_json = is_json(request.headers());
         let body = read_body(request).await?;
         if !is_json {
             return Err(ApiError::UnsupportedMediaType);
         }
-        let once = key.map(|key| Once::new(&key, O::OPERATION, &body));
+        let once = key.map(|key| Once::new(&key, O::OPERATION, &path, &body));
         let Json(body) = Json::parse(&body)?;
         Ok(Self { body, once, operation: PhantomData })
     }
@@ -402,7 +403,24 @@ impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
 #[derive(Debug)]
 pub struct PathParams(Vec<(String, String)>);
 
+/// The parameters of the path of this request, and the request.
+pub(crate) async fn with_path<S: Send + Sync>(request: Request, state: &S) -> Result<(PathParams, Request), ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let path = PathParams::from_request_parts(&mut parts, state).await?;
+    Ok((path, Request::from_parts(parts, body)))
+}
+
 impl PathParams {
+    #[cfg(test)]
+    pub(crate) fn new(params: Vec<(String, String)>) -> Self {
+        Self(params)
+    }
+
+    /// The values of all parameters but this one, in the order of the path.
+    pub(crate) fn other_than(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key != name).map(|(_, value)| value.as_str())
+    }
+
     /// Whether the path has a parameter of this name.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(key, _)| key == name)

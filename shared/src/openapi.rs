@@ -102,8 +102,8 @@ pub struct OrgInPath {
 pub struct IdempotencyKeyHeader {
     /// A value of your choice, new for each token, such as a UUID. If a response is lost, repeat the
     /// call with the same key: at most one token is created. The key is kept for 24 hours after the
-    /// token was created. Until then a repeat is 409 and names the token's id, and another call with
-    /// the key is 400.
+    /// token was created. Until then a repeat is 409 and names the token's id. Another call with the
+    /// key is 400, and so is the rotation of another token.
     #[param(rename = "Idempotency-Key", inline)]
     idempotency_key: Option<IdempotencyKey>,
 }

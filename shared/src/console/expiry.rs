@@ -44,6 +44,11 @@ impl Limit {
         Self { policy: org.lifetimes, kind, now, created_at: now }
     }
 
+    /// No limit, as for API keys of bots.
+    pub fn none(now: Moment) -> Self {
+        Self { policy: Lifetimes::default(), kind: Limited::ApiKey, now, created_at: now }
+    }
+
     /// The limit of a token that was created at this time.
     pub fn created_at(self, created_at: Moment) -> Self {
         Self { created_at, ..self }

@@ -11,7 +11,7 @@ use super::Console;
 use super::cookie::Cookie;
 use crate::domain::IdempotencyKey;
 use crate::error::{ApiError, Unauthorized};
-use crate::extract::{from_form, is_form, read_body};
+use crate::extract::{PathParams, from_form, is_form, read_body, with_path};
 use crate::permissions::Guarded;
 use crate::secret::FormToken;
 use crate::store::idempotency::Once;
@@ -23,14 +23,22 @@ pub struct Form<T> {
     pub token: FormToken,
     /// Its fields.
     pub fields: T,
+    path: PathParams,
     body: Vec<u8>,
 }
 
 impl<T> Form<T> {
-    /// The form as a request of this operation that is carried out once, however often it is sent.
+    /// The form with a part of its fields. It stays the same request.
+    pub fn map<U>(self, part: impl FnOnce(T) -> U) -> Form<U> {
+        let Self { token, fields, path, body } = self;
+        Form { token, fields: part(fields), path, body }
+    }
+
+    /// The form as a request of this operation, on what the path names, that is carried out once,
+    /// however often it is sent.
     pub fn once<O: Guarded>(&self) -> Result<Once, ApiError> {
         let key = IdempotencyKey::try_from(self.token.as_str().to_owned()).map_err(|_| ApiError::Internal)?;
-        Ok(Once::new(&key, O::OPERATION, &self.body))
+        Ok(Once::new(&key, O::OPERATION, &self.path, &self.body))
     }
 }
 
@@ -58,10 +66,11 @@ where
         if !is_form(request.headers()) {
             return Err(ApiError::UnsupportedMediaType);
         }
+        let (path, request) = with_path(request, state).await?;
         let body = read_body(request).await?;
         let Proof { form_token } = from_form(&body, "The form is not valid.")?;
         let token = FormToken::verify(&secret, &form_token).ok_or(ApiError::ForeignForm)?;
-        Ok(Self { token, fields: from_form(&body, "The form is not valid.")?, body })
+        Ok(Self { token, fields: from_form(&body, "The form is not valid.")?, path, body })
     }
 }
 

@@ -330,6 +330,7 @@ messages! {
     credential: "Credential (API key and bot ID)", "認証情報（APIキーとボットのID）";
     try_it: "Try it", "試してみる";
     rotate_key: "Rotate key", "キーを交換";
+    bot_key_expired: "The API key has expired. Choose when the new one expires.", "APIキーの有効期限が切れています。新しいキーの有効期限を選択してください。";
     rotate_key_text: "Makes a new API key. The old one stays valid during the overlap, so that nothing stops while you replace it.", "新しいAPIキーを作成します。切り替えが終わるまで止まらないよう、重複期間中は古いキーも使えます。";
     overlap: "Overlap", "重複期間";
     overlap_none: "None: the old one ends now", "なし（古いものはすぐに使えなくなります）";

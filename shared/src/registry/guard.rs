@@ -11,7 +11,7 @@ use http::{HeaderMap, header};
 use super::RegistryApp;
 use super::download::{Begun, Logging, PackageFile};
 use crate::app::App;
-use crate::auth::{Credential, principal_of, revoke_own};
+use crate::auth::{Credential, principal_of, record_use, revoke_own};
 use crate::error::{ApiError, Unauthorized};
 use crate::observe::Origin;
 use crate::permissions::Guarded;
@@ -22,8 +22,8 @@ use crate::store::tokens::StoredToken;
 /// bot token if the organization has Guard. If the deployment allows it, also a caller without a token.
 ///
 /// Checks in this order: the credential is active (else 401), is of one of these kinds (403), and
-/// the organization has Guard (403). [`Self::with_use_recorded`] updates the token's
-/// `last_used_at`.
+/// the organization has Guard (403). Those that are 403 update their `last_used_at`; for the others
+/// [`Self::with_use_recorded`] does, around everything that answers them.
 #[derive(Debug)]
 pub struct RegistryUser<O> {
     /// The token and its hash. `None` for anonymous callers.
@@ -48,6 +48,7 @@ impl<O: Guarded> FromRequestParts<RegistryApp> for RegistryUser<O> {
         if let Some(org) = holder.token.org_id()
             && !registries.is_subscribed(app, org).await?
         {
+            app.store().record_use(holder.hash, &holder.token).await?;
             return Err(ApiError::SubscriptionRequired);
         }
         Ok(Self { holder: Some(holder), origin, logging: None, operation })
@@ -62,7 +63,8 @@ fn counts_as_none(error: Unauthorized) -> bool {
 /// The holder of a token that the registries accept, whether the organization has Guard or not: for
 /// revocation, which never depends on it.
 ///
-/// Checks in this order: the credential is active (else 401), and is of one of these kinds (403).
+/// Checks in this order: the credential is active (else 401), and is of one of these kinds (403, which
+/// updates its `last_used_at`).
 #[derive(Debug)]
 pub struct RegistryHolder<O> {
     /// The token and its hash.
@@ -84,19 +86,36 @@ where
         let app = &App::from_ref(state);
         let origin = Origin::from_request_parts(parts, app).await?;
         let principal = principal_of(app, credential_in(&parts.headers)).await?;
-        let Principal::Holder(holder) = principal else { return Err(ApiError::Forbidden) };
-        match &holder.token {
-            StoredToken::Bot(_) | StoredToken::EmailVerified(_) | StoredToken::OrgUser(_) => {}
-            StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => return Err(ApiError::Forbidden),
+        match principal {
+            Principal::Holder(holder) if opens_registries(&holder.token) && O::OPERATION.rule().registry_tokens => {
+                Ok(Self { holder: *holder, origin, operation: PhantomData })
+            }
+            other => {
+                record_use(app, &other).await?;
+                Err(ApiError::Forbidden)
+            }
         }
-        if !O::OPERATION.rule().registry_tokens {
-            return Err(ApiError::Forbidden);
-        }
-        Ok(Self { holder: *holder, origin, operation: PhantomData })
+    }
+}
+
+/// Whether tokens of this kind open the registries.
+fn opens_registries(token: &StoredToken) -> bool {
+    match token {
+        StoredToken::Bot(_) | StoredToken::EmailVerified(_) | StoredToken::OrgUser(_) => true,
+        StoredToken::ApiKey(_) | StoredToken::OrgAccess(_) => false,
     }
 }
 
 impl<O> RegistryHolder<O> {
+    /// Updates the token's `last_used_at`, for a request that does not revoke it.
+    ///
+    /// # Errors
+    ///
+    /// As [`RegistryUser::with_use_recorded`].
+    pub async fn record_use(&self, app: &App) -> Result<(), ApiError> {
+        Ok(app.store().record_use(self.holder.hash, &self.holder.token).await?)
+    }
+
     /// Revokes the caller's token.
     ///
     /// # Errors

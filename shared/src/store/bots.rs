@@ -151,6 +151,11 @@ impl BotKey {
     fn is_unexpired(&self, now: Moment) -> bool {
         self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
+
+    /// When it expired before it was replaced, which a new key takes over.
+    fn own_expiry(&self) -> Option<Moment> {
+        self.rotated.as_ref().map_or(self.expires_at, |rotated| rotated.expires_at)
+    }
 }
 
 /// That an API key of a bot was replaced.
@@ -242,13 +247,20 @@ pub struct OldKey {
 }
 
 impl OldKey {
-    fn new(bot: StoredBot, is_unused: bool, now: Moment) -> Self {
-        let old = bot.to_replace(is_unused);
-        let expires_at = old.and_then(|old| old.rotated.as_ref().map_or(old.expires_at, |rotated| rotated.expires_at));
-        // Who replaces a key that has expired says when the next one does.
-        let expires_at = expires_at.filter(|expires_at| now < *expires_at);
+    fn new(bot: StoredBot, is_unused: bool) -> Self {
+        let expires_at = bot.to_replace(is_unused).and_then(BotKey::own_expiry);
         Self { bot, is_unused, expires_at }
     }
+}
+
+/// A bot whose API key is to be rotated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyToRotate {
+    /// The bot.
+    pub bot: BotId,
+    /// When the new key expires, if the one that it replaces has expired; `Some(None)` is never. With
+    /// `None` such a rotation has to say so itself.
+    pub renewed_until: Option<Option<Moment>>,
 }
 
 impl StoredBot {
@@ -285,6 +297,13 @@ impl StoredBot {
     /// The key that a rotation replaces.
     fn to_replace(&self, is_unused: bool) -> Option<&BotKey> {
         self.keys.get(usize::from(is_unused))
+    }
+
+    /// Whether the key that a rotation replaces has expired: then the new one needs an expiry of its
+    /// own.
+    pub fn needs_expiry(&self, now: Moment) -> bool {
+        // An unused newest key is passed over only while it is active.
+        self.keys.first().and_then(BotKey::own_expiry).is_some_and(|expires_at| expires_at <= now)
     }
 
     fn link_of(&self, key: TokenHash, now: Moment) -> Link {
@@ -562,6 +581,10 @@ impl Store {
 
     /// As [`Self::rotate_bot_key`]. The previous key ends at the first use of the new one too, if
     /// `until_first_use`. The new one expires when the previous key did, unless that is given.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::ExpiryMissing`] if the previous key has expired, and nothing is given.
     pub async fn rotate_bot_key_until(
         &self,
         id: &BotId,
@@ -595,11 +618,16 @@ impl Store {
             }
             _ => false,
         };
-        Ok(OldKey::new(bot, is_unused, now))
+        Ok(OldKey::new(bot, is_unused))
     }
 
     /// Gives a bot a new API key. What its rotation ends, and what it keeps for a while, is in one
     /// write to the bot's item.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::ExpiryMissing`] if the key that is replaced has expired, and the new one would
+    /// take that over.
     async fn replace_key(
         &self,
         mut old: OldKey,
@@ -608,6 +636,9 @@ impl Store {
     ) -> Result<Successor<StoredBot>, StoreError> {
         let By { authority, caller, once, .. } = by;
         let (id, org) = (old.bot.id.clone(), old.bot.org_id.clone());
+        if rotation.expires_at.is_some_and(|expires_at| expires_at <= self.clock.now()) {
+            return Err(StoreError::ExpiryMissing);
+        }
         // An operator may do so for a suspended organization.
         if !matches!(authority, Authority::Operator) && self.org(&org).await?.is_some_and(|org| org.suspended) {
             return Ok(Successor::Suspended);
@@ -829,18 +860,28 @@ fn kept(key: &BotKey, is_again: bool, rotation: Rotation, now: Moment) -> Option
 }
 
 impl Rotate for StoredBot {
-    type Id = BotId;
+    type Id = KeyToRotate;
     type Old = OldKey;
 
     const NOT_FOUND: ApiError = ApiError::BotNotFound;
 
-    async fn find(store: &Store, org: &OrgId, id: &BotId, received_at: u64) -> Result<Found<OldKey>, StoreError> {
+    async fn find(
+        store: &Store,
+        org: &OrgId,
+        KeyToRotate { bot: id, renewed_until }: &KeyToRotate,
+        received_at: u64,
+    ) -> Result<Found<OldKey>, StoreError> {
         let Some(bot) = store.bot(id).await?.filter(|bot| bot.org_id == *org) else { return Ok(Found::NotFound) };
         let newest = bot.keys.first().and_then(|key| key.id.as_ref());
         if newest.is_some_and(|id| id.milliseconds() > received_at) {
             return Ok(Found::Conflict);
         }
-        Ok(Found::Old(Box::new(store.old_key(bot).await?)))
+        let needs_expiry = bot.needs_expiry(store.clock.now());
+        let mut old = store.old_key(bot).await?;
+        if let Some(expires_at) = renewed_until.filter(|_| needs_expiry) {
+            old.expires_at = expires_at;
+        }
+        Ok(Found::Old(Box::new(old)))
     }
 
     fn expires_at(old: &OldKey) -> Option<Moment> {

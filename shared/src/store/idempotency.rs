@@ -15,6 +15,7 @@ use super::keys::{self, Key};
 use super::{Store, StoreError, Transaction};
 use crate::domain::IdempotencyKey;
 use crate::error::ApiError;
+use crate::extract::PathParams;
 use crate::ids::OrgId;
 use crate::permissions::Operation;
 
@@ -29,10 +30,15 @@ pub struct Once {
 }
 
 impl Once {
-    /// A request of this operation with this key and raw body.
-    pub fn new(key: &IdempotencyKey, operation: Operation, body: &[u8]) -> Self {
+    /// A request of this operation with this key and raw body, on what the path names.
+    pub fn new(key: &IdempotencyKey, operation: Operation, path: &PathParams, body: &[u8]) -> Self {
         // The name of an operation contains no NUL.
-        let request = Sha256::new().chain_update(operation.name()).chain_update([0]).chain_update(body);
+        let mut request = Sha256::new().chain_update(operation.name()).chain_update([0]);
+        // Keys belong to the organization anyway.
+        for value in path.other_than("org_id") {
+            request.update(Sha256::digest(value));
+        }
+        request.update(body);
         Self { key: hex::encode(Sha256::digest(key.as_str())), request: hex::encode(request.finalize()) }
     }
 
@@ -66,7 +72,7 @@ impl From<Repeat> for ApiError {
 struct Used {
     /// What was made.
     made: Subject,
-    /// The hash of operation and body.
+    /// The hash of operation, path parameters and body.
     request: String,
     /// When the key may be used again, in seconds since the Unix epoch. DynamoDB deletes the item
     /// some time later.
@@ -132,13 +138,27 @@ mod tests {
         });
     }
 
-    #[test]
-    fn request_is_hashed_with_its_operation() {
+    fn hash(operation: Operation, path: &[(&str, &str)], body: &str) -> String {
         let key = IdempotencyKey::try_from("a key".to_owned()).unwrap();
-        let hash = |operation, body: &str| Once::new(&key, operation, body.as_bytes()).request;
-        let first = hash(Operation::ApiKeysCreate, "{}");
-        assert_eq!(first, hash(Operation::ApiKeysCreate, "{}"));
-        assert_ne!(first, hash(Operation::ApiKeysCreate, "{ }"));
-        assert_ne!(first, hash(Operation::OrgAccessTokensCreate, "{}"));
+        let path = path.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Once::new(&key, operation, &PathParams::new(path.collect()), body.as_bytes()).request
+    }
+
+    #[test]
+    fn request_is_hashed_with_its_operation_and_what_the_path_names() {
+        let first = hash(Operation::ApiKeysCreate, &[], "{}");
+        assert_eq!(first, hash(Operation::ApiKeysCreate, &[], "{}"));
+        assert_ne!(first, hash(Operation::ApiKeysCreate, &[], "{ }"));
+        assert_ne!(first, hash(Operation::OrgAccessTokensCreate, &[], "{}"));
+        let rotate = |id| hash(Operation::ApiKeysRotate, &[("id", id)], "{}");
+        assert_eq!(rotate("01A"), rotate("01A"));
+        assert_ne!(rotate("01A"), rotate("01B"));
+        assert_ne!(rotate("01A"), hash(Operation::ApiKeysRotate, &[], "01A{}"));
+    }
+
+    #[test]
+    fn hash_of_a_call_that_names_nothing_is_that_of_earlier_versions() {
+        let before = hex::encode(Sha256::digest("org-user-tokens-issue\0{}"));
+        assert_eq!(hash(Operation::OrgUserTokensIssue, &[("org_id", "OG01")], "{}"), before);
     }
 }

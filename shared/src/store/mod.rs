@@ -71,6 +71,9 @@ pub enum StoreError {
     /// The token that is used has ended in the meantime.
     #[error("the token has ended")]
     Ended,
+    /// The API key of a bot that is replaced has expired, and nothing says when the new one does.
+    #[error("the key that is replaced has expired, and the new one has no expiry of its own")]
+    ExpiryMissing,
 }
 
 impl From<StoreError> for ApiError {
@@ -79,6 +82,9 @@ impl From<StoreError> for ApiError {
             StoreError::Unavailable => ApiError::Unavailable,
             StoreError::Defect => ApiError::Internal,
             StoreError::Ended => ApiError::Unauthorized(Unauthorized::Invalid),
+            StoreError::ExpiryMissing => {
+                ApiError::invalid("expires_at", "must be set: the key that is replaced has expired; null means never")
+            }
         }
     }
 }

@@ -286,9 +286,27 @@ async fn expired_key_is_401_and_successors_inherit_its_end() {
     assert!(setup.works(&first).await && setup.works(&second).await);
     service.clock.advance(Duration::from_secs(1));
     assert!(!setup.works(&first).await && !setup.works(&second).await);
-    let third = setup.rotate(json!({})).await;
-    service.clock.advance(300 * DAY);
-    assert!(setup.works(&third).await);
+}
+
+#[tokio::test]
+async fn rotation_of_an_expired_key_must_say_when_the_new_one_expires() {
+    let service = Service::start_with_manual_clock().await;
+    for (given, said) in [(Value::Null, Value::Null), (json!("2026-12-01T00:00:00Z"), json!("2026-12-01T00:00:00Z"))] {
+        let setup = Setup::new(&service).await;
+        let soon = service.clock.now().plus(HOUR).to_string();
+        let expired = setup.rotate(json!({"expires_at": soon})).await;
+        service.clock.advance(HOUR);
+        let before = setup.stored().await;
+        for body in [json!({}), json!({"overlap": "24h"}), json!({"until_first_use": true})] {
+            let refused = setup.try_rotate(&setup.owner.credential, body).await;
+            refused.assert_invalid("expires_at");
+            assert!(refused.text.contains("must be set: the key that is replaced has expired"), "{}", refused.text);
+        }
+        assert_eq!(setup.stored().await, before);
+        let answer = setup.try_rotate(&setup.owner.credential, json!({"expires_at": given})).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["expires_at"]), (201, &said), "{}", answer.text);
+        assert!(setup.works(&setup.credential(&answer)).await && !setup.works(&expired).await);
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use reqwest::Method;
 use shared::ids::{BotId, TrustId};
 use shared::permissions::Role;
-use shared::store::bots::StoredBot;
+use shared::store::bots::{KeyToRotate, StoredBot};
 use shared::store::members::{Authority, MemberChange};
 use shared::store::rotation::{By, Found, Rotate, Rotation};
 use tests::console::{Submission, Visitor};
@@ -231,6 +231,35 @@ async fn overlap_that_is_not_offered_is_refused() {
 }
 
 #[tokio::test]
+async fn form_asks_when_the_new_key_expires_if_the_old_one_has() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, owner, bot) = page_and_bot(&service).await;
+    let (page, path) = (org.page(&format!("bots/{}", bot.id)), org.page(&format!("bots/{}/rotate", bot.id)));
+    let expires_at = Some(service.clock.now().plus(Duration::from_secs(3_600)));
+    let rotated = service.store.rotate_bot_key_until(&bot.id, Duration::ZERO, false, expires_at, &operator()).await;
+    let (asks, asked) = ("Choose when the new one expires.", "name=\"expiry\" value=\"90\" checked");
+    assert!(rotated.unwrap().is_some() && !owner.get(&page).await.text.contains(asks));
+    service.clock.advance(Duration::from_secs(3_600));
+    let shown = owner.get(&page).await.text;
+    assert!(shown.contains(asks) && shown.contains(asked), "{shown}");
+    for fields in [&[("overlap", "")][..], &[("overlap", ""), ("expiry", "date"), ("expiry_date", "2026-11-20")]] {
+        let refused = owner.submit(&path, fields).await;
+        assert_eq!(refused.status, 400, "{}", refused.text);
+        assert!(refused.text.contains(asks) && refused.text.contains("id=\"expiry-error\""), "{}", refused.text);
+        assert!(keys_on(&refused).is_empty());
+    }
+    let renewed = owner.submit(&path, &[("overlap", ""), ("expiry", "30")]).await;
+    assert_eq!(service.whoami(&credential_on(&renewed, &bot.id).credential).await.status, 200);
+    let stored = service.store.bot(&bot.id).await.unwrap().unwrap();
+    let month = service.clock.now().plus(Duration::from_secs(30 * 24 * 3_600));
+    assert_eq!(stored.keys[0].expires_at, Some(month));
+    // Now the next one takes that over, whatever a form says.
+    let next = owner.submit(&path, &[("overlap", ""), ("expiry", "never")]).await;
+    assert_eq!(next.status, 200, "{}", next.text);
+    assert_eq!(service.store.bot(&bot.id).await.unwrap().unwrap().keys[0].expires_at, Some(month));
+}
+
+#[tokio::test]
 async fn rotation_that_is_sent_twice_makes_one_key() {
     let service = Service::start_with_manual_clock().await;
     let (org, owner, bot) = page_and_bot(&service).await;
@@ -363,7 +392,8 @@ async fn owner_who_was_cut_off_meanwhile_gives_no_rights() {
     let by = By { api_key: None, authority, caller: operator, once: None };
     let added = store.create_bot_by(by, &org.id, "ci", &[Role::Owner], None).await.unwrap();
     let changed = store.set_bot_roles_by(authority, &bot.id, &[Role::Owner], operator).await.unwrap();
-    let Found::Old(old) = StoredBot::find(store, &org.id, &bot.id, u64::MAX).await.unwrap() else { panic!() };
+    let key = KeyToRotate { bot: bot.id.clone(), renewed_until: None };
+    let Found::Old(old) = StoredBot::find(store, &org.id, &key, u64::MAX).await.unwrap() else { panic!() };
     let rotation = Rotation { overlap: Duration::ZERO, until_first_use: false, expires_at: None };
     let rotated = StoredBot::rotate(store, *old, rotation, by).await.unwrap();
     let outcomes = [format!("{added:?}"), format!("{changed:?}"), format!("{rotated:?}")];

@@ -132,6 +132,22 @@ async fn form_that_is_sent_twice_makes_one_successor() {
 }
 
 #[tokio::test]
+async fn form_of_one_token_makes_and_names_nothing_for_another() {
+    let service = Service::start_with_manual_clock().await;
+    for page in PAGES {
+        let setup = Setup::new(&service, page).await;
+        let (token, fields) = (setup.owner.form_token(), [("overlap", "24h")]);
+        let ((first, _), (second, old)) = (setup.make().await, setup.make().await);
+        let made = setup.owner.submit_with(&token, &setup.path(&first), &fields).await;
+        let successor = setup.id_of(&secret_on(&made, setup.prefix)).await;
+        let other = setup.owner.submit_with(&token, &setup.path(&second), &fields).await;
+        assert_eq!(other.status, 409, "{page}: {}", other.text);
+        assert!(!other.text.contains(&successor), "{page}: {}", other.text);
+        assert!(setup.works(&old).await, "{page}");
+    }
+}
+
+#[tokio::test]
 async fn rotation_needs_the_role_the_own_token_and_a_choice_that_is_offered() {
     let service = Service::start_with_manual_clock().await;
     for page in PAGES {

@@ -190,6 +190,55 @@ async fn call_committed_after_its_bot_was_cut_off_gives_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rotation_by_a_bot_that_loses_its_role_meanwhile_is_a_refusal_that_is_audited_and_counts() {
+    let setup = Setup::start().await;
+    let (service, faults) = (&setup.service, &setup.faults);
+    let to_rotate = async |action: &str| match action {
+        "org_user_token.rotate" => {
+            let token = service.issue(&setup.org, &setup.owner, "alice").await;
+            setup.org.org_user_tokens(&format!("/by-id/{}/rotate", token.id))
+        }
+        "api_key.rotate" => {
+            let key = service.api_key(&setup.owner.credential, &["org:read"]).await;
+            format!("{API_KEYS}/{}/rotate", key.id)
+        }
+        _ => {
+            let bot = service.bot(&setup.org, &[Role::Owner]).await;
+            format!("/v1/o/{}/bots/{}/rotate-key", setup.org.id, bot.id)
+        }
+    };
+    for action in ["org_user_token.rotate", "api_key.rotate", "bot.rotate_key"] {
+        let bot = service.bot(&setup.org, &[Role::Owner]).await;
+        let path = to_rotate(action).await;
+        let rotate = async || service.post(&path, &bot.credential, &json!({"overlap": "1h"})).await;
+        faults.arm(0, &[], None);
+        assert_eq!(rotate().await.status, 201, "{action}");
+        let reads = faults.disarm().iter().position(|call| call == "TransactWriteItems").unwrap();
+
+        let path = to_rotate(action).await;
+        let rotate = async || service.post(&path, &bot.credential, &json!({"overlap": "1h"})).await;
+        faults.arm(reads, &[Fault::Held], None);
+        let cutting = async {
+            faults.reached(reads + 1).await;
+            Cut::RoleTaken.make(&service.store, &bot).await;
+            faults.release();
+        };
+        let (answer, ()) = join(rotate(), cutting).await;
+        faults.disarm();
+        Cut::RoleTaken.assert_refused(&answer);
+        let mut refused = setup.entries(&bot).await;
+        refused.retain(|entry| entry["outcome"] == "refused");
+        let [entry] = &refused[..] else { panic!("{action}: not one refusal: {refused:?}") };
+        assert_eq!((text(entry, "action"), text(entry, "request_id")), (action, answer.header("x-request-id")));
+        // It was the first of ten in a minute.
+        for _ in 0..9 {
+            rotate().await.assert_error(403, "FORBIDDEN");
+        }
+        rotate().await.assert_error(429, "RATE_LIMITED");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn change_of_a_bot_that_leaves_it_its_right_disturbs_no_call() {
     let setup = Setup::start().await;
     let store = &setup.service.store;

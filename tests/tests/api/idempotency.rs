@@ -206,6 +206,41 @@ async fn key_of_another_body_or_route_is_400() {
 }
 
 #[tokio::test]
+async fn key_of_a_rotation_is_400_for_another_token() {
+    let service = Service::start_with_manual_clock().await;
+    let (org, owner) = service.org_on(Plan::Enterprise).await;
+    let mut paths = Vec::new();
+    for _ in 0..2 {
+        let user = service.issue(&org, &owner, "alice").await.id;
+        let key = service.api_key(&owner.credential, &["org:read"]).await.id;
+        let bot = service.bot(&org, &[Role::Owner]).await.id;
+        paths.push([
+            org.org_user_tokens(&format!("/by-id/{user}/rotate")),
+            format!("{API_KEYS}/{key}/rotate"),
+            format!("/v1/o/{}/bots/{bot}/rotate-key", org.id),
+        ]);
+    }
+    let rotate = async |path: &str, key: &str| {
+        let request = service.request(Method::POST, path).bearer_auth(&owner.credential).header(HEADER, key);
+        service.send(request.json(&json!({"overlap": "24h"}))).await
+    };
+    for (first, second) in paths[0].iter().zip(&paths[1]) {
+        let nightly = format!("nightly{first}");
+        let made = rotate(first, &nightly).await;
+        assert_eq!(made.status, 201, "{first}: {}", made.text);
+        let body = made.json();
+        let id = body["id"].as_str().or(body["bot_id"].as_str()).unwrap();
+        let refused = rotate(second, &nightly).await;
+        refused.assert_invalid(HEADER);
+        assert!(!refused.text.contains(id), "{}", refused.text);
+        assert_repeat(&rotate(first, &nightly).await, id);
+        // It was not rotated.
+        let made = rotate(second, &format!("nightly{second}")).await;
+        assert_eq!(made.status, 201, "{second}: {}", made.text);
+    }
+}
+
+#[tokio::test]
 async fn keys_of_other_callers_and_organizations_are_independent() {
     let service = Service::start_with_manual_clock().await;
     let (org, owner) = service.org_on(Plan::Enterprise).await;

@@ -43,6 +43,7 @@ mod email_tokens_refusals;
 mod email_tokens_tour;
 mod faults;
 mod faults_pages;
+mod first_use;
 mod github_secret_scanning;
 mod idempotency;
 mod installations;

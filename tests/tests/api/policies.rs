@@ -359,6 +359,11 @@ async fn recorded() -> BTreeMap<String, BTreeSet<Access>> {
             let call = service.send(covered.request(service, &fixtures).bearer_auth(&bot.credential));
             recorder.record(covered.operation, covered.success, call).await;
         }
+        // A credential of another kind is refused, and its last_used_at updated.
+        if covered.guard == Guard::EmailHolder {
+            let call = service.send(request().bearer_auth(&fixtures.api_key.key));
+            recorder.record(covered.operation, 403, call).await;
+        }
         // A CI job acts as the bot.
         if matches!(covered.guard, Guard::Bot | Guard::Manager | Guard::Authorizer | Guard::Registry)
             && covered.operation != Operation::RegistryNpmLogout

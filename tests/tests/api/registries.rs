@@ -408,17 +408,19 @@ async fn download_whose_counters_hang_is_logged_and_not_reported_as_unlogged() {
 }
 
 #[tokio::test]
-async fn refused_download_writes_nothing() {
+async fn refused_download_writes_nothing_but_the_use_of_an_active_token() {
     let registry = Registry::with_widgets().await;
     let (service, faults) = Service::start_with_registries_and_faults(registry.settings()).await;
     let fixtures = Fixtures::create(&service).await;
     let revoked = fixtures.token.token.clone();
     service.revoke(&fixtures.org, &fixtures.owner, &fixtures.token).await;
-    for token in [&revoked, &fixtures.access_token.token] {
+    for (token, status, uses) in [(&revoked, 401, 0), (&fixtures.access_token.token, 403, 1)] {
         faults.arm(0, &[], None);
         let answer = get(&service, TARBALL, &basic("token", token)).await;
-        assert!([401, 403].contains(&answer.status.as_u16()), "{}", answer.text);
-        assert!(faults.disarm().iter().all(|call| call == "GetItem"));
+        assert_eq!(answer.status, status, "{}", answer.text);
+        let written: Vec<Call> = faults.take_calls().into_iter().filter(|call| call.operation != "GetItem").collect();
+        assert_eq!(written.len(), uses, "{written:?}");
+        assert!(written.iter().all(|call| call.request["UpdateExpression"] == "SET #last_used_at = :now"));
     }
     // It is refused at once, even while the log hangs.
     faults.arm_where(|call| call.is_of(INSTALLATIONS), &[], Some(Fault::Hang));

@@ -10,7 +10,7 @@ use shared::openapi::{
 use shared::permissions::BotsRotateKey;
 use shared::rotate_request::RotateRequest;
 use shared::secret::ShownOnce;
-use shared::store::bots::StoredBot;
+use shared::store::bots::{KeyToRotate, StoredBot};
 use shared::{ApiError, App, BotWith, Json, JsonOnce, Moment, NoQuery, PathParams};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -61,7 +61,7 @@ impl Answer {
 /// Creates a new API key, and ends the one before it: at once, after `overlap`, or at the first use of
 /// the new one. As long as the new one is unused, the key before it may be rotated again: then the
 /// unused one ends. A bot may rotate its own key: with `until_first_use` a lost response strands
-/// nobody. CI jobs may not.
+/// nobody. CI jobs may not. If the key that is replaced has expired, `expires_at` is required.
 #[utoipa::path(
     post,
     path = "/v1/o/{org_id}/bots/{bot_id}/rotate-key",
@@ -91,6 +91,7 @@ async fn rotate(
 ) -> Result<(StatusCode, Json<Answer>), ApiError> {
     let (request, once) = request.unless_repeated(&app, &caller.bot.org_id, &caller.caller).await?;
     let id = BotId::parse(path.get("bot_id")).ok_or(ApiError::BotNotFound)?;
-    let (bot, key) = caller.minter().rotate::<StoredBot>(&app, &id, &request, once.as_ref()).await?;
+    let key = KeyToRotate { bot: id, renewed_until: None };
+    let (bot, key) = caller.minter().rotate::<StoredBot>(&app, &key, &request, once.as_ref()).await?;
     Ok((StatusCode::CREATED, Json(Answer::new(*bot, ShownOnce(key)))))
 }

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
+use shared::console::expiry::{Expiry, Limit, Offered};
 use shared::console::messages::Messages;
 use shared::console::page::{Confirm, Fact};
 use shared::console::roles::{self, OfferedRole};
@@ -18,7 +19,7 @@ use shared::domain::Name;
 use shared::ids::BotId;
 use shared::permissions::{ConsoleBots, Role};
 use shared::secret::Token;
-use shared::store::bots::{BotChange, BotKey, Keyed, StoredBot};
+use shared::store::bots::{BotChange, BotKey, KeyToRotate, Keyed, StoredBot};
 use shared::store::rotation::By;
 use shared::{ApiError, App, ConsoleApp, Moment};
 use utoipa_axum::router::OpenApiRouter;
@@ -184,9 +185,25 @@ struct BotPage {
     roles: Vec<OfferedRole>,
     roles_error: String,
     rotate_error: &'static str,
+    expiry: Option<AskedExpiry>,
     error: &'static str,
     message: &'static str,
     trusts: Vec<TrustRow>,
+}
+
+/// When the new API key expires, which the form asks for if the one that it replaces has expired.
+struct AskedExpiry {
+    chosen: String,
+    date: String,
+    error: String,
+    offered: Offered,
+}
+
+impl AskedExpiry {
+    fn new(chosen: Expiry, limit: &Limit, error: &str, m: &Messages) -> Self {
+        let Expiry { expiry: chosen, expiry_date: date } = chosen;
+        Self { chosen, date, error: error.to_owned(), offered: limit.offered(m) }
+    }
 }
 
 struct BotFacts {
@@ -226,6 +243,9 @@ impl BotPage {
         let trusts = app.store().trusts(&bot.id).await?;
         let trusts = trusts.into_iter().map(|trust| TrustRow::new(trust, caller.m())).collect();
         let page = caller.frame(&bot.name, Nav::Bots)?;
+        let limit = Limit::none(now);
+        let asked = || AskedExpiry::new(Expiry::proposed(&limit), &limit, "", page.m);
+        let expiry = bot.needs_expiry(now).then(asked);
         let bot = BotFacts {
             last_used_at: text(newest.and_then(|key| uses.of(key))),
             expires_at: text(newest.and_then(|key| key.expires_at)),
@@ -236,7 +256,7 @@ impl BotPage {
             name: bot.name,
         };
         let (base, roles_error) = (page.base(), String::new());
-        Ok(Self { base, page, bot, roles, roles_error, rotate_error: "", error: "", message: "", trusts })
+        Ok(Self { base, page, bot, roles, roles_error, rotate_error: "", expiry, error: "", message: "", trusts })
     }
 }
 
@@ -308,27 +328,44 @@ async fn set_roles(
     }
 }
 
+/// The form as it was sent.
+#[derive(Debug, Deserialize)]
+struct RotateForm {
+    #[serde(flatten)]
+    how: rotation::Chosen,
+    #[serde(flatten)]
+    expiry: Expiry,
+}
+
 async fn rotate(
     State(app): State<App>,
     State(console): State<Console>,
     caller: MemberWith<ConsoleBots>,
     Path((_, id)): Path<(String, String)>,
     headers: HeaderMap,
-    form: Form<rotation::Chosen>,
+    form: Form<RotateForm>,
 ) -> Result<Response, ApiError> {
     let bot = stored(&app, &caller, &id).await?;
-    match caller.rotate::<StoredBot>(&app, &bot.id, &form, (Nav::Bots, "bots")).await? {
+    let held = bot.roles();
+    let offered = roles::offered(caller.m(), roles::for_bots(), |role| held.contains(role));
+    let (m, limit, mut errors) = (caller.m(), Limit::none(app.clock().now()), Fields::default());
+    let chosen = form.fields.expiry.clone();
+    let renewed_until = bot.needs_expiry(app.clock().now()).then(|| chosen.parse(&limit, m, &mut errors));
+    if !errors.is_empty() {
+        let expiry = Some(AskedExpiry::new(chosen, &limit, errors.of(Expiry::FIELD), m));
+        let page = BotPage::new(&app, &caller, bot, offered).await?;
+        return html(StatusCode::BAD_REQUEST, &BotPage { rotate_error: m.nothing_was_saved, expiry, ..page });
+    }
+    let (key, form) = (KeyToRotate { bot: bot.id.clone(), renewed_until }, form.map(|fields| fields.how));
+    match caller.rotate::<StoredBot>(&app, &key, &form, (Nav::Bots, "bots")).await? {
         Outcome::Done(bot, key, _) => {
-            let m = caller.m();
             let note = bot.keys.get(1).map(|old| old_key(old, m)).unwrap_or_default();
             key_page(&caller, m.key_rotated, &bot, &key, note, &console.public_url(&headers))
         }
         Outcome::Answered(page) => Ok(page),
         Outcome::Refused(refusal) => {
-            let held = bot.roles();
-            let offered = roles::offered(caller.m(), roles::for_bots(), |role| held.contains(role));
             let page = BotPage::new(&app, &caller, bot, offered).await?;
-            html(StatusCode::FORBIDDEN, &BotPage { rotate_error: caller.m().refusal(&refusal), ..page })
+            html(StatusCode::FORBIDDEN, &BotPage { rotate_error: m.refusal(&refusal), ..page })
         }
     }
 }

@@ -54,6 +54,7 @@ async fn logout(
     path: PathParams,
 ) -> Result<Response, ApiError> {
     if Token::parse(path.get("token")).is_none_or(|token| token.hash() != caller.holder.hash) {
+        caller.record_use(&app).await?;
         return Err(OTHER_TOKEN);
     }
     caller.revoke_token(&app).await?;

@@ -85,19 +85,23 @@ async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Respo
         _ => None,
     };
     let user = User::let_in(&mut parts, &app, file.as_ref()).await?;
-    let resource = match resource {
-        Some(Resource::NotOffered) => return Err(NOT_OFFERED),
-        // A path that is not exactly the one of `npm logout`, which is another function's.
-        Some(Resource::Logout) => return Err(if has_token(&path) { TOKEN_IN_PATH } else { NOT_IN_REGISTRY }),
-        None if has_token(&path) => return Err(TOKEN_IN_PATH),
-        resource => resource,
-    };
-    let allowed = if resource.as_ref().is_some_and(Resource::is_posted) { "POST" } else { "GET, HEAD" };
-    if !allowed.split(", ").any(|method| method == parts.method.as_str()) {
-        return Err(ApiError::MethodNotAllowed(allowed.to_owned()));
-    }
     let npm = Npm(Call { app: &app, user: &user, parts: &parts });
-    let answer = user.with_use_recorded(&app.app, npm.answer(resource.ok_or(NOT_IN_REGISTRY)?, body)).await?;
+    // What is refused from here on is a use of the token too.
+    let answer = async {
+        let resource = match resource {
+            Some(Resource::NotOffered) => return Err(NOT_OFFERED),
+            // A path that is not exactly the one of `npm logout`, which is another function's.
+            Some(Resource::Logout) => return Err(if has_token(&path) { TOKEN_IN_PATH } else { NOT_IN_REGISTRY }),
+            None if has_token(&path) => return Err(TOKEN_IN_PATH),
+            resource => resource,
+        };
+        let allowed = if resource.as_ref().is_some_and(Resource::is_posted) { "POST" } else { "GET, HEAD" };
+        if !allowed.split(", ").any(|method| method == parts.method.as_str()) {
+            return Err(ApiError::MethodNotAllowed(allowed.to_owned()));
+        }
+        npm.answer(resource.ok_or(NOT_IN_REGISTRY)?, body).await
+    };
+    let answer = user.with_use_recorded(&app.app, answer).await?;
     Ok(notice::add(answer, &parts.headers, user.holder.as_ref(), app.app.clock().now()))
 }
 

@@ -67,14 +67,18 @@ async fn serve(State(app): State<RegistryApp>, request: Request) -> Result<Respo
         _ => None,
     };
     let user = User::let_in(&mut parts, &app, file.as_ref()).await?;
-    if resource.is_none() && has_token(&path) {
-        return Err(TOKEN_IN_PATH);
-    }
-    if parts.method != Method::GET && parts.method != Method::HEAD {
-        return Err(ApiError::MethodNotAllowed("GET, HEAD".to_owned()));
-    }
     let pypi = Pypi(Call { app: &app, user: &user, parts: &parts });
-    user.with_use_recorded(&app.app, pypi.answer(resource.ok_or(NOT_IN_REGISTRY)?)).await
+    // What is refused from here on is a use of the token too.
+    let answer = async {
+        if resource.is_none() && has_token(&path) {
+            return Err(TOKEN_IN_PATH);
+        }
+        if parts.method != Method::GET && parts.method != Method::HEAD {
+            return Err(ApiError::MethodNotAllowed("GET, HEAD".to_owned()));
+        }
+        pypi.answer(resource.ok_or(NOT_IN_REGISTRY)?).await
+    };
+    user.with_use_recorded(&app.app, answer).await
 }
 
 /// A call to the Python package index.

@@ -10,7 +10,6 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use shared::lambda::Decision;
-use shared::principal::Principal;
 use shared::views::PrincipalView;
 use shared::{ApiError, App, auth};
 
@@ -48,9 +47,6 @@ pub async fn handle(app: App, event: Event) -> Result<Decision, ApiError> {
 /// 401 if the credential is not active, 503 if it cannot be checked.
 pub async fn authorize(app: &App, headers: &HeaderMap) -> Result<PrincipalView, ApiError> {
     let principal = auth::authenticate(app, headers).await?;
-    match &principal {
-        Principal::Bot(bot) => app.store().record_bot_use(bot).await?,
-        Principal::Holder(holder) => app.store().record_use(holder.hash, &holder.token).await?,
-    }
+    auth::record_use(app, &principal).await?;
     Ok(PrincipalView::from(&principal))
 }
