@@ -173,7 +173,7 @@ impl<S: Send + Sync, O: Guarded, T: DeserializeOwned> FromRequest<S> for JsonOnc
         if !is_json {
             return Err(ApiError::UnsupportedMediaType);
         }
-        let once = key.map(|key| Once::new(&key, O::OPERATION, &path, &body));
+        let once = key.map(|key| Once::new(&key, O::OPERATION, path.beside_org(), &body));
         let Json(body) = Json::parse(&body)?;
         Ok(Self { body, once, operation: PhantomData })
     }
@@ -411,14 +411,9 @@ pub(crate) async fn with_path<S: Send + Sync>(request: Request, state: &S) -> Re
 }
 
 impl PathParams {
-    #[cfg(test)]
-    pub(crate) fn new(params: Vec<(String, String)>) -> Self {
-        Self(params)
-    }
-
-    /// The values of all parameters but this one, in the order of the path.
-    pub(crate) fn other_than(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(move |(key, _)| key != name).map(|(_, value)| value.as_str())
+    /// The values of all parameters beside the organization, in the order of the path.
+    pub(crate) fn beside_org(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(|(name, _)| name != "org_id").map(|(_, value)| value.as_str())
     }
 
     /// Whether the path has a parameter of this name.

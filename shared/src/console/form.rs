@@ -38,7 +38,7 @@ impl<T> Form<T> {
     /// however often it is sent.
     pub fn once<O: Guarded>(&self) -> Result<Once, ApiError> {
         let key = IdempotencyKey::try_from(self.token.as_str().to_owned()).map_err(|_| ApiError::Internal)?;
-        Ok(Once::new(&key, O::OPERATION, &self.path, &self.body))
+        Ok(Once::new(&key, O::OPERATION, self.path.beside_org(), &self.body))
     }
 }
 
