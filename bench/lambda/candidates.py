@@ -19,6 +19,7 @@ from emulator import ROOT, Program, harness
 from tls import Tls
 
 FLOOR = "no-op in Rust"
+FLOOR_WITH_TLS = "no-op in Rust with TLS"
 NODE, PYTHON = "the same check in Node.js", "the same check in Python"
 AUTHORIZE, INTROSPECT, ISSUE = "tokens-authorize", "tokens-introspect", "org-user-tokens-issue"
 NPM, PYPI = "registry-npm", "registry-pypi"
@@ -184,6 +185,8 @@ def candidates(world: World, bins: Path, before: Path | None, peers: Peers, fold
     """All candidates; `before` is a folder with other builds of our functions."""
     ways = {AUTHORIZE: authorize, INTROSPECT: introspect, ISSUE: issue, NPM: npm, PYPI: pypi}
     found = [rust(FLOOR, bins / "floor", nothing, world, folder)]
+    if world.tls:
+        found.append(rust(FLOOR_WITH_TLS, bins / "floor-with-tls", nothing, world, folder))
     found += [rust(name, bins / name, prepare, world, folder) for name, prepare in ways.items()]
     for name, prepare in ways.items():
         if before and (before / name).exists():

@@ -16,7 +16,19 @@ import limits
 import plot
 import power
 import report
-from candidates import AUTHORIZE, FLOOR, INTROSPECT, NODE, PYTHON, Candidate, Peers, Upstream, World, candidates
+from candidates import (
+    AUTHORIZE,
+    FLOOR,
+    FLOOR_WITH_TLS,
+    INTROSPECT,
+    NODE,
+    PYTHON,
+    Candidate,
+    Peers,
+    Upstream,
+    World,
+    candidates,
+)
 from emulator import ROOT, harness
 from measure import measure
 from surroundings import commit, compiler, machine, output_of
@@ -161,7 +173,7 @@ def like_lambda(options: argparse.Namespace, before: Path | None) -> None:
             (candidate, share)
             for candidate in found
             for share in (shares[:: len(shares) - 1] if candidate.name in (NODE, PYTHON) and options.power else shares)
-            if options.only is None or options.only in candidate.name or candidate.name == FLOOR
+            if options.only is None or options.only in candidate.name or candidate.name in (FLOOR, FLOOR_WITH_TLS)
         ]
         taken = power.measure(cases, folder, cold, warm)
     bill = power.Bill(cost.Prices(ROOT / "bench/prices.json", []), count_units([10]))

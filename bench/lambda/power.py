@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from candidates import AUTHORIZE, FLOOR, NODE, PYTHON, Candidate
+from candidates import AUTHORIZE, FLOOR, FLOOR_WITH_TLS, NODE, PYTHON, Candidate
 from cost import Call, Prices
 from emulator import Function, peak_bytes
 from limits import PERIOD, WHOLE_MB, Group
@@ -162,7 +162,8 @@ class Bill:
 def table(everything: Iterable[Taken], bill: Bill) -> str:
     """A row for each function and size."""
     everything = list(everything)
-    floor = {taken.share: taken for taken in everything if taken.candidate.name == FLOOR}
+    # With TLS if the functions have it: the later of the two.
+    floor = {taken.share: taken for taken in everything if taken.candidate.name in (FLOOR, FLOOR_WITH_TLS)}
     head = (
         "| function | MB | cold start p50 ms | of it init | ÷ no-op's | first call | ÷ warm "
         "| warm p50 ms | p99 ms | peak MB | Lambda, a million calls, $ |\n"
