@@ -186,7 +186,10 @@ def candidates(world: World, bins: Path, before: Path | None, peers: Peers, fold
     ways = {AUTHORIZE: authorize, INTROSPECT: introspect, ISSUE: issue, NPM: npm, PYPI: pypi}
     found = [rust(FLOOR, bins / "floor", nothing, world, folder)]
     if world.tls:
-        found.append(rust(FLOOR_WITH_TLS, bins / "floor-with-tls", nothing, world, folder))
+        connecting = rust(FLOOR_WITH_TLS, bins / "floor-with-tls", nothing, world, folder)
+        place = connecting.program.env["AWS_ENDPOINT_URL_DYNAMODB"].removeprefix("https://")
+        connecting.program.command += [place, connecting.program.env["SSL_CERT_FILE"]]
+        found.append(connecting)
     found += [rust(name, bins / name, prepare, world, folder) for name, prepare in ways.items()]
     for name, prepare in ways.items():
         if before and (before / name).exists():

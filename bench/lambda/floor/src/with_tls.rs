@@ -1,4 +1,4 @@
-//! The same with a TLS connection to DynamoDB, opened in init as every function does.
+//! The same with a TLS connection, opened in init as every function does: floor-with-tls HOST:PORT CERTIFICATES
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -11,14 +11,16 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let _connection = connect(std::env::var("AWS_ENDPOINT_URL_DYNAMODB")?.trim_start_matches("https://"))?;
+    let mut arguments = std::env::args().skip(1);
+    let (address, trusted) = arguments.next().zip(arguments.next()).ok_or("an address and certificates are needed")?;
+    let _connection = connect(&address, &trusted)?;
     lambda_http::run(service_fn(async |_: Request| Ok::<_, Error>(Response::new(String::new())))).await
 }
 
-/// A TLS connection to this host and port with the handshake done, trusting the certificates of `SSL_CERT_FILE`.
-fn connect(address: &str) -> Result<(ClientConnection, TcpStream), Error> {
+/// A TLS connection with the handshake done, trusting the certificates of this file.
+fn connect(address: &str, trusted: &str) -> Result<(ClientConnection, TcpStream), Error> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&std::fs::read(std::env::var("SSL_CERT_FILE")?)?) {
+    for certificate in CertificateDer::pem_slice_iter(&std::fs::read(trusted)?) {
         roots.add(certificate?)?;
     }
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
