@@ -12,7 +12,7 @@
 //!   a policy ends unused keys, a list or a create at the limit moves those too.
 //!
 //! A key that was rotated does not count while it still works, since its successor does. If the
-//! successor ends first, it counts again ([`Place`]).
+//! successor ends first, it counts again (`Place`).
 
 use std::collections::BTreeMap;
 
