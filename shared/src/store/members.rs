@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, Key};
-use super::scim_users::Ended;
 use super::tokens::BotToken;
 use super::{Committed, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
@@ -148,6 +147,13 @@ pub(super) struct StoredInvitation<'a> {
     invitation: &'a Invitation,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl: Option<i64>,
+}
+
+/// What SCIM ended at an address. Without members it was an invitation, or nothing yet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Ended {
+    pub(super) at: Moment,
+    pub(super) members: Vec<Member>,
 }
 
 /// What an invitation took the place of.

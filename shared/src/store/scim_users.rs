@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::keys::{self, Key};
-use super::members::{Authority, COUNT, Invitation, Member, Pointer};
+use super::members::{Authority, COUNT, Ended, Invitation, Member, Pointer};
 use super::{Backoff, Committed, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
 use crate::domain::{Held, OrUnknown};
@@ -77,13 +77,6 @@ impl ScimUser {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Named {
     id: MemberId,
-}
-
-/// What SCIM ended at an address. Without members it was an invitation, or nothing yet.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Ended {
-    pub(super) at: Moment,
-    members: Vec<Member>,
 }
 
 /// The membership of a person that SCIM ended last.
