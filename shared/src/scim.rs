@@ -389,7 +389,7 @@ impl<'a> Sent<'a> {
         value.map(|value| boolean(value).ok_or_else(invalid)).transpose()
     }
 
-    /// The `externalId`; `None` if it was not sent, or is invalid and the person leaves.
+    /// The `externalId`; `None` if it was not sent.
     fn external_id(&self) -> Result<Option<Option<String>>, ApiError> {
         let invalid = || ApiError::invalid("externalId", "must be a text of 1 to 255 characters");
         match self.external_id {
@@ -398,14 +398,17 @@ impl<'a> Sent<'a> {
             Some(Value::String(text)) if (1..=LONGEST_EXTERNAL_ID).contains(&text.chars().count()) => {
                 Ok(Some(Some(text.clone())))
             }
-            Some(_) if self.leaves() => Ok(None),
             Some(_) => Err(invalid()),
         }
     }
 
     fn update(&self) -> Result<ScimUpdate, ApiError> {
         let name = self.name.map(|name| Some(address(name)?.hash()));
-        Ok(ScimUpdate { active: self.active()?, name, external_id: self.external_id()? })
+        let external_id = match self.external_id() {
+            Err(_) if self.leaves() => None,
+            external_id => external_id?,
+        };
+        Ok(ScimUpdate { active: self.active()?, name, external_id })
     }
 }
 
@@ -577,8 +580,11 @@ mod tests {
         let update = replacement(&body(false)).unwrap();
         assert_eq!((update.active, update.external_id), (Some(false), None));
         assert!(replacement(&body(true)).is_err());
-        let user = new_user(&map(json!({"userName": "a@example.com", "active": false, "externalId": 7}))).unwrap();
-        assert_eq!((user.active, user.external_id), (false, None));
+        // Who is created stays or not: there is nobody yet.
+        for external_id in [json!(7), json!("x".repeat(256))] {
+            let user = json!({"userName": "a@example.com", "active": false, "externalId": external_id});
+            assert!(new_user(&map(user.clone())).is_err(), "{user}");
+        }
     }
 
     #[test]
