@@ -188,7 +188,7 @@ def candidates(world: World, bins: Path, before: Path | None, peers: Peers, fold
     if world.tls:
         connecting = rust(FLOOR_WITH_TLS, bins / "floor-with-tls", nothing, world, folder)
         place = connecting.program.env["AWS_ENDPOINT_URL_DYNAMODB"].removeprefix("https://")
-        connecting.program.command += [place, connecting.program.env["SSL_CERT_FILE"]]
+        connecting.program.command.extend([place, connecting.program.env["SSL_CERT_FILE"]])
         found.append(connecting)
     found += [rust(name, bins / name, prepare, world, folder) for name, prepare in ways.items()]
     for name, prepare in ways.items():
