@@ -274,7 +274,7 @@ impl Store {
                 if let (StoredToken::ApiKey(key), Some(hash)) = (token, hash) {
                     let stored = key.clone();
                     if let Some(end) = self.note_unused(key).await? {
-                        let place = self.place_of(&stored).await?;
+                        let place = self.place_of(&stored, false).await?;
                         unused.push(Unused { key: stored, hash, end, place });
                     }
                 }
@@ -319,7 +319,7 @@ impl Store {
                     let StoredToken::ApiKey(key) = token else { continue };
                     let hash = chunk.iter().find(|pointer| pointer.id == key.id).map(|pointer| pointer.hash);
                     if let (Some(end), Some(hash)) = (self.note_unused(&mut key.clone()).await?, hash) {
-                        let place = self.place_of(&key).await?;
+                        let place = self.place_of(&key, false).await?;
                         unused.push(Unused { key, hash, end, place });
                     }
                 }
@@ -424,7 +424,7 @@ impl Store {
         let young: Vec<TokenHash> = pointers.iter().filter(young).map(|pointer| pointer.hash).collect();
         for hashes in young.chunks(100) {
             for key in self.stored_tokens(hashes.iter().copied()).await?.into_iter().filter_map(ApiKey::of) {
-                places.insert(key.id.clone(), self.place_of(&key).await?);
+                places.insert(key.id.clone(), self.place_of(&key, false).await?);
             }
         }
         let pointers = pointers.into_iter().map(|pointer| {
@@ -438,13 +438,13 @@ impl Store {
     /// What becomes of the place of a token that ends now. Those of other kinds have none.
     pub(super) async fn place_of_any(&self, token: &StoredToken) -> Result<Place, StoreError> {
         match token {
-            StoredToken::ApiKey(key) => self.place_of(key).await,
+            StoredToken::ApiKey(key) => self.place_of(key, false).await,
             _ => Ok(Place::None),
         }
     }
 
-    /// What becomes of the place of a key that ends now.
-    async fn place_of(&self, key: &ApiKey) -> Result<Place, StoreError> {
+    /// What becomes of the place of a key that ends now, perhaps by a use of it.
+    async fn place_of(&self, key: &ApiKey, is_use: bool) -> Result<Place, StoreError> {
         if key.uncounted {
             return Ok(Place::None);
         }
@@ -457,7 +457,8 @@ impl Store {
             self.note_all(&mut stored).await?;
             let is_active = stored.is_active(now);
             let Some(old) = ApiKey::of(stored) else { break };
-            if is_active && old.uncounted {
+            let ends_with_use = is_use && old.rotated.as_ref().is_some_and(|rotated| rotated.until_first_use);
+            if is_active && old.uncounted && !ends_with_use {
                 return Ok(Place::Taken(Box::new(old), hash));
             }
             (created_at, replaces) = (old.created_at, old.replaces);
@@ -521,13 +522,7 @@ impl Store {
                 break;
             }
             let pointer = key.pointer(pointer.hash);
-            let place = match cause {
-                // The call is its first use, which ends what it replaces.
-                Cause::Own if key.is_counted() && key.replaces.as_ref().is_some_and(|old| old.until_first_use) => {
-                    Place::Free
-                }
-                _ => self.place_of(&key).await?,
-            };
+            let place = self.place_of(&key, matches!(cause, Cause::Own)).await?;
             // Only an active key counts towards the plan. Its listing tells: try active first, then
             // expired.
             for state in [TokenState::Active, TokenState::Expired] {

@@ -612,6 +612,21 @@ async fn rotated_key_counts_again_if_its_successor_ends_first() {
 }
 
 #[tokio::test]
+async fn place_of_a_key_that_revokes_itself_goes_to_what_its_use_does_not_end() {
+    let service = Service::start_with_manual_clock().await;
+    for (first_body, counted) in [(json!({"overlap": "7d"}), 1), (json!({"until_first_use": true}), 0)] {
+        let setup = Setup::new(&service, Kind::ApiKey).await;
+        let first = setup.make(None).await;
+        let second = setup.rotate(&first.id, first_body).await;
+        let third = setup.rotate(&second.id, json!({"until_first_use": true})).await;
+        let answer = service.call(Method::DELETE, "/v1/tokens/self", &third.plain).await;
+        assert_eq!(answer.status, 204, "{}", answer.text);
+        assert_eq!(setup.counted().await, counted);
+        assert_eq!((setup.works(&first).await, setup.works(&second).await), (counted == 1, false));
+    }
+}
+
+#[tokio::test]
 async fn places_of_keys_that_end_in_any_order_are_counted_exactly() {
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let service = Service::start_with_manual_clock().await;
