@@ -112,6 +112,10 @@ enum Command {
     Openapi,
 }
 
+/// How long requests wait for records that they do not need. Nothing is frozen here, and a disk may be
+/// slow.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -162,7 +166,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         None => Some(DynamoDb::in_folder(&data, arguments.dynamodb_port).await?.sweeping()),
     };
     let endpoint = arguments.dynamodb.or_else(|| Some(embedded.as_ref()?.endpoint.clone())).unwrap_or_default();
-    let store = Store::new(dynamodb_at(&endpoint), TABLE, Clock::System);
+    let store = Store::new(dynamodb_at(&endpoint), TABLE, Clock::System).with_patience(PATIENCE);
     let installation_log = store.installation_log(INSTALLATIONS_TABLE);
     store.create_table().await.context("cannot create the table in the store")?;
     installation_log.create_table().await.context("cannot create the table in the store")?;

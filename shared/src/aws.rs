@@ -301,7 +301,7 @@ mod tests {
 
         fn client(&self, connections: Connections) -> Client {
             let roots = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
-            let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(500)).build();
+            let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(3)).build();
             let config = dynamodb_at(&format!("http://{}", self.address)).config().to_builder();
             let config = config.timeout_config(timeouts).http_client(Renewing::new(roots, connections).unwrap());
             Client::from_conf(config.build())
@@ -343,7 +343,7 @@ mod tests {
         futures::future::try_join3(list(), list(), list()).await.unwrap();
         server.fall_silent();
         // Before the client's own timeout.
-        assert!(tokio::time::timeout(Duration::from_millis(450), list()).await.is_err(), "answered");
+        assert!(tokio::time::timeout(Duration::from_millis(2_500), list()).await.is_err(), "answered");
         list().await.unwrap();
         assert_eq!(server.unheard.load(Ordering::SeqCst), 1, "attempts on dead connections");
     }
@@ -376,7 +376,7 @@ mod tests {
         let client = server.client(Connections::Kept);
         let started = Instant::now();
         Store::new(client.clone(), "tokens", Clock::System).connect().await;
-        assert!(started.elapsed() < Duration::from_secs(3), "init took {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(10), "init took {:?}", started.elapsed());
         assert!(server.unheard.load(Ordering::SeqCst) > 0);
         server.fall_silent();
         client.list_tables().send().await.unwrap();

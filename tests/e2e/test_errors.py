@@ -14,7 +14,7 @@ from clients import CLIENTS, Bun, Client, Npm, NpmBefore, Outcome, Pip, Pnpm, Po
 from flows import MakeClient, Person
 from service import Service
 
-SECONDS_OF_LIFE = 2
+SECONDS_OF_LIFE = 6
 UNKNOWN_PACKAGE = "guard-e2e-unknown"
 CREDENTIALS = ["no token", "bad token", "revoked", "expired"]
 UPSTREAM_DOWN = "the upstream registry is down"

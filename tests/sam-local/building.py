@@ -75,8 +75,9 @@ def sam_build(chosen, folder, parameters, quick):
     env = dict(os.environ)
     if quick:
         env |= {f"CARGO_PROFILE_RELEASE_{name}": value for name, value in QUICK.items()}
-    # The SAM CLI's cache would miss changes in shared/.
+    # The SAM CLI's cache would miss changes in shared/. Tests that run beside it come first.
     command = [
+        "nice",
         "sam",
         "build",
         "--template",

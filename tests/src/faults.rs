@@ -18,14 +18,22 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use futures::future::ready;
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Barrier, Semaphore};
 
 use crate::dynamodb_rules::violations;
 
-/// Timeout of one attempt. Short, since tests wait for it.
-const CALL_TIMEOUT: Duration = Duration::from_millis(1_200);
+/// Timeout of one attempt. It is never reached: a busy machine must not repeat calls, which tests count.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a call hangs before its connection breaks. To callers both are the same.
+const HANGS: Duration = Duration::from_millis(1_200);
+
+/// Services that [`at_each_call`] runs at the same time.
+const AT_ONCE: usize = 4;
 
 /// How long a [`Fault::Slow`] transaction takes.
 const TRANSACTION: Duration = Duration::from_millis(12);
@@ -57,6 +65,8 @@ pub enum Fault {
     NothingRead,
     /// A batch read returns half of the keys as unprocessed.
     HalfRead,
+    /// A transaction holds the item of this lone write.
+    Busy,
     /// Not a fault: the call waits until a second call arrives. Proves that two calls are
     /// concurrent, since sequential calls would hang.
     WaitForAnother,
@@ -106,7 +116,7 @@ impl Fault {
             Fault::LostAfter => FaultClass::AnswerLost,
             Fault::ConflictByThrottling | Fault::NoCapacity | Fault::Throttled => FaultClass::Throttled,
             Fault::NothingRead | Fault::HalfRead => FaultClass::Throttled,
-            Fault::Conflict | Fault::InProgress => FaultClass::Conflicts,
+            Fault::Conflict | Fault::InProgress | Fault::Busy => FaultClass::Conflicts,
             Fault::Hang | Fault::HangAfter => FaultClass::Late,
         }
     }
@@ -129,6 +139,7 @@ impl Fault {
                 operation == "TransactWriteItems"
             }
             Fault::NothingRead | Fault::HalfRead => operation == "BatchGetItem",
+            Fault::Busy => operation == "UpdateItem",
             // Reads have no effect, so this equals `Hang`.
             Fault::HangAfter => !matches!(operation, "GetItem" | "BatchGetItem" | "Query"),
             _ => true,
@@ -286,6 +297,13 @@ impl Faults {
         std::mem::take(&mut *self.lock()).seen
     }
 
+    /// Waits until this many of the calls that [`Faults::arm_where`] concerns have arrived.
+    pub async fn reached_where(&self, calls: usize) {
+        while self.lock().concerned < calls {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Waits until this many calls have arrived since [`Faults::arm`].
     pub async fn reached(&self, calls: usize) {
         while self.lock().seen.len() < calls {
@@ -293,31 +311,28 @@ impl Faults {
         }
     }
 
-    /// Kills a run at the call after `place` others, as the end of its process would.
-    ///
-    /// `calls` is how many another run has made. On a busy machine one of them may have been repeated
-    /// then: this run may end a few calls earlier.
+    /// Kills a run before its call after `place` others takes effect, as the end of its process would.
+    /// Returns that call; `None` if the run has ended before. All calls pass afterwards.
     pub async fn kill_at<E>(
         &self,
         place: usize,
-        calls: usize,
         run: impl Future<Output = Result<(), E>> + Send + 'static,
-    ) where
+    ) -> Option<Call>
+    where
         E: std::fmt::Debug + Send + 'static,
     {
-        self.arm(place, &[Fault::Held], None);
+        // Nor does a repetition, should a busy machine be slower than a call hangs.
+        self.arm(place, &[], Some(Fault::Hang));
         let mut run = tokio::spawn(run);
         tokio::select! {
+            biased;
             () = self.reached(place + 1) => {
                 run.abort();
                 assert!(run.await.unwrap_err().is_cancelled(), "{place}: the run had ended");
-                self.release();
             }
-            done = &mut run => {
-                done.unwrap().unwrap();
-                assert!(place + 5 > calls, "{place}: the fault was never reached");
-            }
+            done = &mut run => done.unwrap().unwrap(),
         }
+        self.take_calls().into_iter().nth(place)
     }
 
     /// Lets one [`Fault::Held`] call pass.
@@ -340,6 +355,13 @@ impl Faults {
         let response = self.http.post(&self.upstream).headers(headers).body(body).send().await.unwrap();
         (response.status(), serde_json::from_str(&response.text().await.unwrap()).unwrap())
     }
+}
+
+/// Tries something at each call of a run, several at once: at the call after none, after one, and so on
+/// until there is no such call.
+pub async fn at_each_call<T, Tried: Future<Output = Option<T>>>(tried: impl FnMut(usize) -> Tried) -> Vec<T> {
+    let tries = stream::iter(0..).map(tried).buffered(AT_ONCE);
+    tries.take_while(|tried| ready(tried.is_some())).filter_map(ready).collect().await
 }
 
 async fn answer(State(faults): State<Faults>, request: Request) -> Response {
@@ -378,6 +400,7 @@ async fn answer(State(faults): State<Faults>, request: Request) -> Response {
         Some(Fault::InProgress) => refused("TransactionInProgressException"),
         Some(Fault::NoCapacity) => refused("ProvisionedThroughputExceededException"),
         Some(Fault::Throttled) => refused("ThrottlingException"),
+        Some(Fault::Busy) => refused("TransactionConflictException"),
         Some(Fault::ServerError) => (
             StatusCode::INTERNAL_SERVER_ERROR,
             json!({"__type": "com.amazonaws.dynamodb.v20120810#InternalServerError"}),
@@ -387,10 +410,10 @@ async fn answer(State(faults): State<Faults>, request: Request) -> Response {
             faults.forward(parts.headers, body).await;
             break_connection()
         }
-        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::Hang) => hang().await,
         Some(Fault::HangAfter) => {
             faults.forward(parts.headers, body).await;
-            std::future::pending().await
+            hang().await
         }
         Some(fault @ (Fault::NothingRead | Fault::HalfRead)) => {
             let mut request: Value = serde_json::from_slice(&body).unwrap();
@@ -430,6 +453,12 @@ fn cancelled(code: &str, message: &str) -> (StatusCode, Value) {
 
 fn refused(code: &str) -> (StatusCode, Value) {
     (StatusCode::BAD_REQUEST, json!({"__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": ""}))
+}
+
+/// Lets the caller wait for a response that never arrives.
+async fn hang() -> ! {
+    tokio::time::sleep(HANGS).await;
+    break_connection()
 }
 
 /// Ends the connection's task and so the connection, without sending a response. Unlike a panic it

@@ -24,6 +24,7 @@ pub mod shell;
 pub mod table;
 pub mod upstream;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
+use local::api;
 use local::dynamodb::DynamoDb;
 use local::outbox::{Outbox, SES_PATH};
 use reqwest::{Method, RequestBuilder, StatusCode, header};
@@ -71,6 +73,9 @@ pub fn hash_for(token: &TokenId) -> TokenHash {
 
 /// Response header with the cost of a request; test services only.
 const COST: &str = "x-test-cost";
+
+/// How long requests wait for records that they do not need, where no faults are injected.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running service under test.
 #[derive(Debug)]
@@ -179,9 +184,22 @@ impl Service {
     /// Like [`Self::start_with_registries`], with faults in DynamoDB. `store` and `table` bypass
     /// them.
     pub async fn start_with_registries_and_faults(registries: Settings) -> (Self, Faults) {
+        Self::start_with_registries_faults_and(registries, |served| served).await
+    }
+
+    /// Like [`Self::start_with_registries_and_faults`], and every record is waited for, however long it
+    /// takes.
+    pub async fn start_patiently_with_registries_and_faults(registries: Settings) -> (Self, Faults) {
+        Self::start_with_registries_faults_and(registries, |served| served.with_patience(PATIENCE)).await
+    }
+
+    async fn start_with_registries_faults_and(
+        registries: Settings,
+        how: impl FnOnce(Store) -> Store,
+    ) -> (Self, Faults) {
         let (clock, dynamodb) = (manual_clock(), DynamoDb::in_memory(0).await.unwrap());
         let faults = Faults::start(&dynamodb.endpoint).await;
-        let served = Store::new(faults.client(), TABLE, clock.clone());
+        let served = how(Store::new(faults.client(), TABLE, clock.clone()));
         let dependencies = Dependencies { registries, ..Dependencies::default() };
         let service = Self::start_on(dynamodb, clock, unlimited(), Some(served), dependencies).await;
         (service.behind(&faults), faults)
@@ -221,6 +239,20 @@ impl Service {
         Self::start_on(DynamoDb::in_memory(0).await.unwrap(), clock, unlimited(), None, dependencies).await
     }
 
+    /// The functions as deployed, where people sign in like this.
+    pub fn deployed(&self, sign_in: SignIn) -> BTreeMap<String, axum::Router> {
+        api::deployed(api::Service {
+            app: App::new(self.store.clone(), self.clock.clone()),
+            log: self.installation_log.clone(),
+            mailer: self.mailer.clone(),
+            registries: Registries::new(no_upstreams()).unwrap(),
+            workloads: self.issuer.workloads(),
+            console: Console::at("https://guard.example.com").with_sign_in(sign_in),
+            provider: None,
+            scanner_keys: None,
+        })
+    }
+
     async fn start_on(
         dynamodb: DynamoDb,
         clock: Clock,
@@ -228,7 +260,8 @@ impl Service {
         served: Option<Store>,
         dependencies: Dependencies,
     ) -> Self {
-        let store = Store::new(dynamodb_at(&dynamodb.endpoint), TABLE, clock.clone());
+        // On a busy machine half a second may pass without a step of a request.
+        let store = Store::new(dynamodb_at(&dynamodb.endpoint), TABLE, clock.clone()).with_patience(PATIENCE);
         store.create_table().await.unwrap();
         let installation_log = store.installation_log(INSTALLATIONS);
         installation_log.create_table().await.unwrap();
@@ -452,7 +485,7 @@ pub fn no_upstreams() -> Settings {
         anonymous_access: false,
         public_url: PublicUrl::FromHostHeader("http"),
         hosts: RegistryHosts::default(),
-        timeout: Duration::from_secs(2),
+        timeout: Duration::from_secs(10),
     }
 }
 

@@ -23,9 +23,6 @@ use crate::store::StoreError;
 use crate::store::installations::{Attempt, Download, InstallationLog, Place, Recorded};
 use crate::store::tokens::StoredToken;
 
-/// How long recording a download may delay the response.
-const RECORD_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// A file of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageFile {
@@ -66,7 +63,7 @@ impl<'a> Begun<'a> {
     }
 
     /// Looks up whether it is already logged. It runs beside `guard`, so that the answer waits for
-    /// the slower of them, and for the look-up at most [`RECORD_TIMEOUT`] longer; what `guard`
+    /// the slower of them, and for the look-up at most the log's patience longer; what `guard`
     /// refuses is refused at once.
     pub async fn beside<T>(
         self,
@@ -80,13 +77,13 @@ impl<'a> Begun<'a> {
         let (guarded, place, delay) = match select(pin!(guard), pin!(log.look_up(attempt))).await {
             Either::Left((guarded, look_up)) => {
                 let (guarded, since) = (guarded?, Instant::now());
-                let place = tokio::time::timeout(RECORD_TIMEOUT, look_up).await.ok();
+                let place = tokio::time::timeout(log.patience, look_up).await.ok();
                 (guarded, place, since.elapsed())
             }
             Either::Right((place, guard)) => (guard.await?, Some(place), Duration::ZERO),
         };
         let place = place.and_then(Result::ok);
-        let logging = place.map(|place| Logging { client, place, left: RECORD_TIMEOUT.saturating_sub(delay) });
+        let logging = place.map(|place| Logging { client, place, left: log.patience.saturating_sub(delay) });
         Ok((guarded, logging))
     }
 }

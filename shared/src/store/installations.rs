@@ -426,12 +426,15 @@ pub struct InstallationLog {
     client: Client,
     table: String,
     clock: Clock,
+    /// How long recording a download may delay the response.
+    pub(crate) patience: Duration,
 }
 
 impl Store {
     /// The installation log in this table.
     pub fn installation_log(&self, table: impl Into<String>) -> InstallationLog {
-        InstallationLog { client: self.client.clone(), table: table.into(), clock: self.clock.clone() }
+        let (client, clock, patience) = (self.client.clone(), self.clock.clone(), self.patience());
+        InstallationLog { client, table: table.into(), clock, patience }
     }
 }
 

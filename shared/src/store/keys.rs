@@ -102,7 +102,7 @@ pub const AUDIT_BY_ACTOR_AND_ACTION: (&str, &str) = ("audit_by_actor_and_action"
 pub const ORGS: &str = "ORGS";
 
 /// The primary key of an item.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The partition.
     pub pk: String,

@@ -16,15 +16,14 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValue};
+use aws_sdk_dynamodb::types::ReturnValue;
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::keys::{self, Key};
-use super::tokens::{AnyToken, ApiKey, OrgAccessToken, OrgUserToken, RECORD_TIMEOUT, RECORDED_EVERY, StoredToken};
-use super::{Committed, Store, StoreError, Transaction, attribute_values, failure, key_item, names, read_item};
+use super::tokens::{AnyToken, ApiKey, OrgAccessToken, OrgUserToken, RECORDED_EVERY, StoredToken};
+use super::{Committed, Store, StoreError, Transaction, attribute_values, key_item, names, read_item, updated};
 use crate::clock::Moment;
-use crate::cost::{self, Units};
 use crate::domain::TokenState;
 use crate::error::ApiError;
 use crate::ids::{OrgId, TokenId};
@@ -339,7 +338,7 @@ impl Store {
         let left = if is_needed {
             recording.await?
         } else {
-            match tokio::time::timeout(RECORD_TIMEOUT, recording).await {
+            match tokio::time::timeout(self.patience, recording).await {
                 Ok(Ok(left)) => left,
                 _ => {
                     tracing::warn!("last_used_at was not updated");
@@ -367,18 +366,13 @@ impl Store {
             .condition_expression(condition)
             .set_expression_attribute_names(names(&[expression, condition]))
             .set_expression_attribute_values(Some(attribute_values(&values).map_err(|_| StoreError::Defect)?))
-            .return_values(ReturnValue::AllNew)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match request.send().await {
-            Ok(output) => {
-                cost::add(Units::Write, output.consumed_capacity.as_slice());
+            .return_values(ReturnValue::AllNew);
+        match updated(request).await? {
+            Some(output) => {
                 let token: Option<AnyToken> = output.attributes.map(read_item).transpose()?;
                 Ok(token.and_then(AnyToken::known))
             }
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) => {
-                self.stored_token(hash).await
-            }
-            Err(error) => Err(failure(error)),
+            None => self.stored_token(hash).await,
         }
     }
 

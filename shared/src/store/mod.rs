@@ -41,6 +41,8 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
 use aws_sdk_dynamodb::types::{
     AttributeValue, ConditionCheck, Delete, KeysAndAttributes, Put, ReturnConsumedCapacity, TransactWriteItem, Update,
 };
@@ -55,6 +57,9 @@ use crate::error::{ApiError, Unauthorized};
 use crate::secret::RandomnessUnavailable;
 
 type Item = HashMap<String, AttributeValue>;
+
+/// How long a request waits for records that it does not need.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long [`Store::connect`] takes at most.
 pub(crate) const CONNECTING: Duration = Duration::from_secs(1);
@@ -104,13 +109,25 @@ pub struct Store {
     clock: Clock,
     remembered: lifetimes::Remembered,
     recorded: bots::Recorded,
+    patience: Duration,
 }
 
 impl Store {
     /// A store on this table.
     pub fn new(client: Client, table: impl Into<String>, clock: Clock) -> Self {
         let (remembered, recorded) = (lifetimes::Remembered::default(), bots::Recorded::default());
-        Self { client, table: table.into(), clock, remembered, recorded }
+        Self { client, table: table.into(), clock, remembered, recorded, patience: PATIENCE }
+    }
+
+    /// Lets a request wait so long for records that it does not need, such as `last_used_at`, instead of
+    /// half a second.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// How long a request waits for records that it does not need.
+    pub fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Opens a connection to DynamoDB, so that the next request finds one: TLS, credentials and
@@ -133,7 +150,10 @@ impl Store {
 
     /// Reads up to 100 items by key with strongly consistent reads, in no particular order. Missing
     /// items are left out.
-    async fn get_all<T: DeserializeOwned>(&self, keys: Vec<Key>) -> Result<Vec<T>, StoreError> {
+    async fn get_all<T: DeserializeOwned>(&self, mut keys: Vec<Key>) -> Result<Vec<T>, StoreError> {
+        // DynamoDB refuses to read a key twice.
+        keys.sort();
+        keys.dedup();
         let mut found = Vec::with_capacity(keys.len());
         let mut missing: Vec<Item> = keys.into_iter().map(key_item).collect();
         let mut backoff = Backoff::new();
@@ -230,18 +250,8 @@ impl Store {
             .update_expression(expression)
             .condition_expression(condition)
             .set_expression_attribute_names(names(&[expression, condition]))
-            .set_expression_attribute_values(given(attribute_values(values).map_err(|_| StoreError::Defect)?))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match request.send().await {
-            Ok(output) => {
-                cost::add(Units::Write, output.consumed_capacity.as_slice());
-                Ok(Committed::Yes)
-            }
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) => {
-                Ok(Committed::No(0))
-            }
-            Err(error) => Err(failure(error)),
-        }
+            .set_expression_attribute_values(given(attribute_values(values).map_err(|_| StoreError::Defect)?));
+        Ok(if updated(request).await?.is_some() { Committed::Yes } else { Committed::No(0) })
     }
 
     /// Deletes these items, up to 100 in a transaction.
@@ -260,6 +270,27 @@ impl Store {
     /// Begins a transaction.
     fn transaction(&self) -> Transaction<'_> {
         Transaction { store: self, writes: Vec::new(), entry: None, defect: false, attempts: Backoff::TRIES }
+    }
+}
+
+/// Sends an update of one item. `None` if its condition failed. It waits for transactions that hold the
+/// item: DynamoDB refuses it at once, and the SDK does not repeat that.
+async fn updated(request: UpdateItemFluentBuilder) -> Result<Option<UpdateItemOutput>, StoreError> {
+    let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
+    let mut backoff = Backoff::new();
+    loop {
+        let error = match request.clone().send().await {
+            Ok(output) => {
+                cost::add(Units::Write, output.consumed_capacity.as_slice());
+                return Ok(Some(output));
+            }
+            Err(error) => error,
+        };
+        match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(_)) => return Ok(None),
+            Some(UpdateItemError::TransactionConflictException(_)) => backoff.pause().await?,
+            _ => return Err(failure(error)),
+        }
     }
 }
 

@@ -266,19 +266,11 @@ impl Store {
 
     /// The members that these tokens are bound to.
     async fn holders(&self, tokens: &[StoredToken]) -> Result<Vec<Member>, StoreError> {
-        let mut keys: Vec<Key> = Vec::new();
-        for token in tokens {
-            if let StoredToken::OrgUser(token) = token
-                && let Some(own) = &token.bound_to
-            {
-                let key = keys::membership(own.person, &token.org_id);
-                // DynamoDB refuses to read a key twice.
-                if !keys.contains(&key) {
-                    keys.push(key);
-                }
-            }
-        }
-        self.get_all(keys).await
+        let key = |token: &StoredToken| match token {
+            StoredToken::OrgUser(token) => Some(keys::membership(token.bound_to.as_ref()?.person, &token.org_id)),
+            _ => None,
+        };
+        self.get_all(tokens.iter().filter_map(key).collect()).await
     }
 
     /// What is known about the reminders of an address.

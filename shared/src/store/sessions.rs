@@ -29,9 +29,6 @@ pub const IDLE_LIFETIME: Duration = Duration::from_secs(8 * 60 * 60);
 /// `last_used_at` is updated at most this often.
 const TOUCHED_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// Timeout for updating `last_used_at`, so that it cannot delay a page for long.
-const TOUCH_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// Sessions of one person. The oldest end when another one starts, and one transaction ends all.
 const MAX_SESSIONS: usize = 20;
 
@@ -176,7 +173,7 @@ impl Store {
         let values = [(":now", now)];
         let condition = "attribute_exists(pk) AND #last_used_at < :now";
         let touching = self.update(keys::session(secret), "SET #last_used_at = :now", condition, &values);
-        if !matches!(tokio::time::timeout(TOUCH_TIMEOUT, touching).await, Ok(Ok(_))) {
+        if !matches!(tokio::time::timeout(self.patience, touching).await, Ok(Ok(_))) {
             tracing::warn!("a session's last_used_at was not updated");
         }
     }

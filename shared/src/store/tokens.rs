@@ -429,9 +429,6 @@ impl OrgUserToken {
 /// How often a token's use is recorded at most.
 pub(super) const RECORDED_EVERY: Duration = Duration::from_secs(60);
 
-/// Timeout for updating `last_used_at`, so that it cannot delay a request for long.
-pub(super) const RECORD_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// Why a token is not active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
@@ -592,7 +589,7 @@ impl Store {
             "attribute_exists(pk) AND (attribute_not_exists(#last_used_at) OR #last_used_at <= :minute_ago)",
             &values,
         );
-        if !matches!(tokio::time::timeout(RECORD_TIMEOUT, recording).await, Ok(Ok(_))) {
+        if !matches!(tokio::time::timeout(self.patience, recording).await, Ok(Ok(_))) {
             tracing::warn!("last_used_at was not updated");
         }
         Ok(())

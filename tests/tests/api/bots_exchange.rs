@@ -446,7 +446,7 @@ async fn issuer_that_is_down_is_503_unless_its_keys_are_known() {
 async fn refusals_are_audited_once_per_workload_then_counted() {
     let (service, org, bot) = service().await;
     let refuse = async |workload: &str| {
-        let claims = with(service.new_claims(), "repository_owner_id", json!("666"));
+        let claims = with(service.new_claims(), "repository_owner_id", json!("uninvited"));
         let answer = service.exchange_claims(&bot, &with(claims, "sub", json!(workload))).await;
         assert_refused(&answer, 403, "FORBIDDEN");
     };
@@ -467,7 +467,7 @@ async fn refusals_are_audited_once_per_workload_then_counted() {
     assert_eq!(counted[0]["count"], 10);
     assert!(counted[0].get("workload").is_none() && counted[0]["source_ip"].is_null(), "{:?}", counted[0]);
     // Never a value of a claim besides the workload.
-    assert!(entries.iter().all(|entry| !entry.to_string().contains("666")), "{entries:?}");
+    assert!(entries.iter().all(|entry| !entry.to_string().contains("uninvited")), "{entries:?}");
     let answer = service.audit_log(&org, &bot.credential, "?action=bot.exchange&limit=100").await;
     assert!(answer["entries"].as_array().unwrap().iter().any(|entry| entry["count"] == 10), "{answer}");
 

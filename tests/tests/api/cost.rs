@@ -135,7 +135,7 @@ async fn each_call_has_its_exact_cost() {
 
 #[tokio::test]
 async fn refused_calls_cost_only_authentication() {
-    let service = Service::start().await;
+    let service = Service::start_with_manual_clock().await;
     let client = client(&service).await;
     let path = client.org.org_user_tokens("");
     let list = async |credential: &str| service.call(Method::GET, &path, credential).await;

@@ -24,7 +24,7 @@ async fn service(death: Death) -> (Service, String, std::sync::Arc<std::sync::at
 
 #[tokio::test]
 async fn metadata_and_audits_survive_a_connection_that_died() {
-    for (death, slowest) in [(Death::Reset, 3), (Death::Silent, 10)] {
+    for (death, slowest) in [(Death::Reset, 10), (Death::Silent, 20)] {
         let (service, token, requests) = service(death).await;
         let get = || service.request(Method::GET, "/npm/widgets").bearer_auth(&token);
         let audit = || {
@@ -54,7 +54,7 @@ async fn slow_upstream_is_asked_once() {
     let started = Instant::now();
     let answer = service.send(service.request(Method::GET, "/npm/slow").bearer_auth(&token)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    assert!(started.elapsed() < Duration::from_secs(6), "the first request goes on: {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(7), "the first request goes on: {:?}", started.elapsed());
     assert_eq!(registry.take_requests().len(), 1);
 }
 
@@ -73,7 +73,7 @@ async fn slow_response_on_a_kept_connection_is_asked_for_twice_at_most_and_serve
     let started = Instant::now();
     let answer = get("/npm/slow").await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    assert!(started.elapsed() < Duration::from_secs(6), "the first request goes on: {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(7), "the first request goes on: {:?}", started.elapsed());
     assert_eq!(registry.take_requests().len(), 2);
 }
 
