@@ -45,7 +45,7 @@ use crate::hosts::RegistryHosts;
 use crate::ids::RequestId;
 #[cfg(feature = "mail")]
 use crate::mail::MailApp;
-use crate::observe::{Deadline, Origin, RequestLine, TraceId, observed};
+use crate::observe::{Deadline, Origin, ReceivedAt, RequestLine, TraceId, observed};
 #[cfg(feature = "oidc")]
 use crate::oidc::CiApp;
 #[cfg(feature = "registry")]
@@ -95,7 +95,10 @@ pub async fn serve_with_ci(routes: OpenApiRouter<CiApp>) -> RuntimeResult {
 pub async fn serve_registry(routes: OpenApiRouter<RegistryApp>) -> RuntimeResult {
     start_logs();
     let app = RegistryApp::from_env().await?;
-    futures::join!(connect(&app.app), app.registries.connect());
+    // A file needs no upstream, so nothing waits for it.
+    let registries = app.registries.clone();
+    tokio::spawn(async move { registries.connect().await });
+    connect(&app.app).await;
     run(Router::from(routes).with_state(app)).await
 }
 
@@ -344,16 +347,20 @@ fn time_left(context: &Context) -> Duration {
     Duration::from_millis(context.deadline.saturating_sub(Clock::System.now_milliseconds()).saturating_sub(500))
 }
 
+/// How long API Gateway waits for a function at most, in milliseconds.
+const LONGEST_WAIT: u64 = 30_000;
+
 /// Adds origin, authorizer context, deadline and trace to the request's extensions. They come from
 /// the event's request context, never from headers, which callers could forge.
 fn with_origin(mut request: Request) -> Request {
-    let (request_id, source_ip): (Option<String>, Option<IpAddr>) = match request.request_context_ref() {
-        Some(RequestContext::ApiGatewayV2(context)) => {
-            let source_ip = context.http.source_ip.as_deref().and_then(|ip| ip.parse().ok());
-            (context.request_id.clone(), source_ip)
-        }
-        _ => (None, None),
-    };
+    let (request_id, source_ip, received_at): (Option<String>, Option<IpAddr>, Option<u64>) =
+        match request.request_context_ref() {
+            Some(RequestContext::ApiGatewayV2(context)) => {
+                let source_ip = context.http.source_ip.as_deref().and_then(|ip| ip.parse().ok());
+                (context.request_id.clone(), source_ip, context.time_epoch.try_into().ok())
+            }
+            _ => (None, None, None),
+        };
     if let Some(RequestContext::ApiGatewayV2(context)) = request.request_context_ref()
         && let Some(authorizer) = &context.authorizer
     {
@@ -367,6 +374,11 @@ fn with_origin(mut request: Request) -> Request {
         if let Some(trace_id) = trace_id {
             request.extensions_mut().insert(TraceId(trace_id));
         }
+    }
+    // Nothing older is about this request: the SAM CLI sends seconds.
+    let is_recent = |at: &u64| Clock::System.now_milliseconds().checked_sub(*at).is_some_and(|ago| ago < LONGEST_WAIT);
+    if let Some(received_at) = received_at.filter(is_recent) {
+        request.extensions_mut().insert(ReceivedAt(received_at));
     }
     let request_id = request_id.or_else(|| Some(request.lambda_context_ref()?.request_id.clone()));
     let request_id = request_id.unwrap_or_else(new_request_id);

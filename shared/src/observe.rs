@@ -13,8 +13,10 @@ use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
+use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 
+use crate::clock::Clock;
 use crate::cost;
 use crate::error::{ApiError, ErrorFormat, NOT_IN_REGISTRY, Rendered};
 
@@ -36,6 +38,18 @@ pub struct Origin {
     pub request_id: String,
     /// The caller's address.
     pub source_ip: Option<IpAddr>,
+}
+
+/// A request extension: when API Gateway took the request, in milliseconds since the Unix epoch. A function
+/// that starts for the request sees it much later.
+#[derive(Debug, Clone, Copy)]
+pub struct ReceivedAt(pub u64);
+
+impl ReceivedAt {
+    /// When this request came in, in milliseconds since the Unix epoch: now, if it came from elsewhere.
+    pub(crate) fn of(parts: &Parts, clock: &Clock) -> u64 {
+        parts.extensions.get::<Self>().map_or_else(|| clock.now_milliseconds(), |received| received.0)
+    }
 }
 
 tokio::task_local! {

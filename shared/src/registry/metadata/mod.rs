@@ -16,7 +16,7 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use sha2::{Digest, Sha256};
-use url::Url;
+use url::{Position, Url};
 
 use self::kept::Kept;
 use super::splice::Spliced;
@@ -124,10 +124,15 @@ impl Cached {
     }
 
     /// What a 304 of the upstream is about, after [`Self::condition`]. It has this entity tag, if any,
-    /// and came from this URL.
+    /// and came from this URL, whose query may be a signature.
     pub fn unmodified(&self, kept: Option<&Kept>, etag: Option<&HeaderValue>, url: &Url) -> Unmodified {
         let Some(kept) = kept else {
-            return Unmodified::Callers(etag.map(|etag| self.copy(etag).unwrap_or(etag).clone()));
+            return match etag {
+                Some(etag) => {
+                    self.copy(etag).map_or(Unmodified::Unknown, |copy| Unmodified::Callers(Some(copy.clone())))
+                }
+                None => Unmodified::Callers(None),
+            };
         };
         let own = &kept.encoded.etag;
         let is_kept = match etag {
@@ -137,7 +142,7 @@ impl Cached {
         };
         if is_kept && let Some(copy) = self.copy(own) {
             Unmodified::Callers(Some(copy.clone()))
-        } else if is_kept && kept.url == *url {
+        } else if is_kept && kept.url[..Position::AfterPath] == url[..Position::AfterPath] {
             Unmodified::Kept
         } else if let Some(copy) = etag.and_then(|etag| self.copy(etag)) {
             Unmodified::Callers(Some(copy.clone()))
@@ -393,7 +398,7 @@ mod tests {
             cached.unmodified(kept, etag.map(value).as_ref(), &Url::parse(url).unwrap())
         };
         let callers = |etag: &str| Unmodified::Callers(Some(value(etag)));
-        let elsewhere = "https://packages.example.com/b";
+        let (elsewhere, signed) = ("https://packages.example.com/b", format!("{PLACE}?signature=1"));
         for (kept, sent, etag, url, expected) in [
             (Some(&tagged), "", Some("\"k\""), PLACE, Unmodified::Kept),
             (Some(&tagged), "", Some("W/\"k\""), PLACE, Unmodified::Kept),
@@ -411,8 +416,10 @@ mod tests {
             (Some(&tagged), &other, None, PLACE, Unmodified::Unknown),
             (Some(&tagged), "", Some("\"x\""), PLACE, Unmodified::Unknown),
             (Some(&tagged), "", Some("\"k\""), elsewhere, Unmodified::Unknown),
+            (Some(&tagged), "", Some("\"k\""), &signed, Unmodified::Kept),
             (None, &other, Some("\"c\""), PLACE, callers("\"c\"")),
             (None, &other, None, PLACE, Unmodified::Callers(None)),
+            (None, &other, Some("\"x\""), PLACE, Unmodified::Unknown),
         ] {
             assert_eq!(answered(kept, sent, etag, url), expected, "{sent} {etag:?} {url}");
         }
