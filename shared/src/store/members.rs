@@ -478,13 +478,7 @@ impl Store {
         org: &OrgId,
         bindings: impl Iterator<Item = &Binding>,
     ) -> Result<Vec<MemberId>, StoreError> {
-        let mut keys: Vec<Key> = Vec::new();
-        for key in bindings.map(|binding| keys::membership(binding.person, org)) {
-            // DynamoDB refuses to read a key twice.
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
+        let keys = bindings.map(|binding| keys::membership(binding.person, org)).collect();
         let members: Vec<Member> = self.get_all(keys).await?;
         Ok(members.into_iter().map(|member| member.id).collect())
     }

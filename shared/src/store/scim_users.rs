@@ -326,6 +326,8 @@ impl Store {
                 }
                 return Ok(done(user, is_active));
             }
+            // An address may be given to somebody else, who gets no membership of whoever had it.
+            let is_another = matches!((&user.external_id, &external_id), (Some(old), Some(new)) if old != new);
             let changed = ScimUser { external_id, modified_at: now, revision: user.revision + 1, ..user.clone() };
             let mut transaction = self.transaction().persistent();
             let own_checks = transaction.require_authority(authority);
@@ -336,12 +338,17 @@ impl Store {
                 last_owner = transaction.end_all(&user, &found, now, caller)?;
             } else if restores {
                 let Some(ended) = ended else { return Ok(ScimChange::NotEnded) };
-                let members = self.not_joined_since(org, &ended.members).await?;
-                if members.is_empty() && !ended.members.is_empty() {
+                let mut members = self.not_joined_since(org, &ended.members).await?;
+                if is_another {
+                    // They join by an invitation.
+                    members.clear();
+                } else if members.is_empty() && !ended.members.is_empty() {
                     return Ok(ScimChange::NotEnded);
                 }
                 transaction.delete_existing(keys::scim_ended(org, address));
                 transaction.restore(&user, &members, &found, caller)?;
+            } else if let Some(ended) = ended.filter(|_| is_another && !is_active) {
+                transaction.put(keys::scim_ended(org, address), &Ended { members: Vec::new(), ..ended });
             }
             let entry = Entry::done(&self.clock, caller, "scim_user.update", user.subject())?;
             match transaction.audit(org, &entry.with_detail(state(active))).commit().await? {
@@ -422,14 +429,8 @@ impl Store {
         let invitation: Option<Invitation> = self.get(keys::invitation(email.hash(), org)).await?;
         let pk = keys::members_at(org, email.hash());
         let pointers: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::All), MAX_AT_ONCE).await?;
-        let mut keys: Vec<Key> = Vec::with_capacity(pointers.len());
-        for key in pointers.iter().filter_map(|(_, pointer)| Some(keys::membership(pointer.person?, org))) {
-            // DynamoDB refuses to read a key twice.
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
-        let mut members: Vec<Member> = self.get_all(keys).await?;
+        let keys = pointers.iter().filter_map(|(_, pointer)| Some(keys::membership(pointer.person?, org)));
+        let mut members: Vec<Member> = self.get_all(keys.collect()).await?;
         members.retain(|member| pointers.iter().any(|(id, _)| id == member.id.as_str()));
         members.sort_by(|a, b| a.id.cmp(&b.id));
         // Whoever accepted it in between has its ID, and DynamoDB refuses to write an item twice.

@@ -113,6 +113,22 @@ async fn inviting_again_replaces_the_invitation() {
 }
 
 #[tokio::test]
+async fn pointer_that_outlives_its_lapsed_invitation_harms_no_list() {
+    let service = Service::start_with_manual_clock().await;
+    let org = service.org().await;
+    let email = person("alice@example.com").email;
+    let lapsed = invite(&service, &org, &email, &[Role::Member]).await;
+    service.clock.advance(8 * DAY);
+    // TTL deletes items in any order, up to days later.
+    let items = service.table.items().await;
+    let item = items.iter().find(|item| item["id"] == lapsed.id.as_str()).unwrap();
+    service.table.delete(text(item, "pk"), text(item, "sk")).await;
+    let invitation = invite(&service, &org, &email, &[Role::Manager]).await;
+    assert_eq!(listed(&service, &org).await, [Listed::Invited(invitation)]);
+    service.table.delete(&format!("ORG#{}#MEMBERS", org.id), lapsed.id.as_str()).await;
+}
+
+#[tokio::test]
 async fn concurrent_invitations_of_one_address_leave_one() {
     let service = Service::start_with_manual_clock().await;
     let org = service.org().await;

@@ -590,6 +590,36 @@ async fn user_created_inactive_ends_who_is_there_and_is_invited_when_activated()
 }
 
 #[tokio::test]
+async fn whoever_gets_the_address_of_a_leaver_gets_nothing_else_of_theirs() {
+    let service = Service::start_with_manual_clock().await;
+    for at_once in [true, false] {
+        let provider = Provider::new(&service).await;
+        let alice = person("alice@example.com");
+        provider.join(&alice, &[Role::Manager]).await;
+        let user = |active: bool, external_id: &str| {
+            let mut user = okta_user("alice@example.com", active);
+            user["externalId"] = json!(external_id);
+            user
+        };
+        let created = provider.create(user(true, "one")).await;
+        let id = text(&created.json(), "id").to_owned();
+        provider.must_set_active(&id, false).await;
+        // The same person comes back.
+        assert_eq!(provider.put(&id, user(true, "one")).await.status, 200);
+        assert!(provider.membership(&alice).await.unwrap().roles.contains(Role::Manager));
+        provider.must_set_active(&id, false).await;
+        if !at_once {
+            assert_eq!(provider.put(&id, user(false, "two")).await.status, 200);
+        }
+        let answer = provider.put(&id, user(true, "two")).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["active"]), (200, &json!(true)), "{}", answer.text);
+        assert_eq!(provider.membership(&alice).await, None, "{at_once}");
+        let joined = provider.accept(&alice).await;
+        assert!(joined.roles.contains(Role::Member) && !joined.roles.contains(Role::Manager), "{at_once}");
+    }
+}
+
+#[tokio::test]
 async fn other_organizations_are_out_of_reach() {
     let service = Service::start().await;
     let (own, other) = (Provider::new(&service).await, Provider::new(&service).await);
@@ -757,11 +787,11 @@ async fn leaver_is_not_refused_for_other_operations_of_the_request() {
             assert_eq!(answer.status, 400, "{other}: {}", answer.text);
         }
     }
+    // Nobody leaves who is only created.
     let mut invalid = okta_user("bobby@example.com", false);
     invalid["externalId"] = json!("x".repeat(256));
-    let answer = provider.create(invalid).await;
-    assert_eq!((answer.status.as_u16(), &answer.json()["active"]), (201, &json!(false)), "{}", answer.text);
-    assert_eq!(answer.json().get("externalId"), None);
+    provider.create(invalid).await.assert_scim_error(400, Some("invalidValue"));
+    assert!(provider.find("bobby@example.com").await.is_empty());
 }
 
 #[tokio::test]
