@@ -18,7 +18,7 @@ use crate::domain::Held;
 use crate::error::{ApiError, Unauthorized};
 use crate::extract::{PathParams, is_json};
 use crate::ids::{BotId, OrgId};
-use crate::observe::{Origin, Refused, note_principal, note_refused};
+use crate::observe::{Origin, ReceivedAt, Refused, note_principal, note_refused};
 use crate::permissions::{Guarded, Operation, Role};
 use crate::principal::{Holder, Principal};
 use crate::secret::{Token, TokenHash, TokenKind};
@@ -254,7 +254,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let app = &App::from_ref(state);
-        let received_at = app.clock().now_milliseconds();
+        let received_at = ReceivedAt::of(parts, app.clock());
         let origin = Origin::from_request_parts(parts, app).await?;
         let path = PathParams::from_request_parts(parts, app).await?;
         let rule = O::OPERATION.rule();
@@ -314,7 +314,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let app = &App::from_ref(state);
-        let received_at = app.clock().now_milliseconds();
+        let received_at = ReceivedAt::of(parts, app.clock());
         let origin = Origin::from_request_parts(parts, app).await?;
         let path = PathParams::from_request_parts(parts, app).await?;
         let rule = O::OPERATION.rule();

@@ -12,7 +12,7 @@ use crate::error::{ApiError, Unauthorized};
 use crate::extract::in_the_future;
 use crate::secret::Token;
 use crate::store::idempotency::Once;
-use crate::store::rotation::{By, Found, MAX_OVERLAP, Rotate, Rotation, Successor};
+use crate::store::rotation::{By, MAX_OVERLAP, Rotate, Rotation, Successor, Unrotatable};
 
 /// Attempts if the bot is changed meanwhile.
 const MAX_ATTEMPTS: usize = 8;
@@ -20,6 +20,22 @@ const MAX_ATTEMPTS: usize = 8;
 /// Two calls rotate one token at the same time.
 pub const ROTATED_MEANWHILE: ApiError =
     ApiError::Conflict("Another call rotated this token at the same time. Use the successor that it returned.");
+
+/// The line of successors is full.
+const NEVER_USED: ApiError = ApiError::Conflict(
+    "This token and those before it were rotated many times without ever being used. Use it, or revoke it.",
+);
+
+impl Unrotatable {
+    /// What the caller is answered; `not_found` if there is none.
+    pub(crate) fn refusal(self, not_found: ApiError) -> ApiError {
+        match self {
+            Unrotatable::NotFound => not_found,
+            Unrotatable::Conflict => ROTATED_MEANWHILE,
+            Unrotatable::NeverUsed => NEVER_USED,
+        }
+    }
+}
 
 /// How to rotate a token. All fields are optional.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -83,11 +99,17 @@ impl Minter<'_> {
         once: Option<&Once>,
     ) -> Result<(Box<T>, Token), ApiError> {
         for _ in 0..MAX_ATTEMPTS {
-            let old = match T::find(app.store(), self.org_id, id, self.received_at).await? {
-                Found::Old(old) => *old,
-                Found::NotFound => return Err(T::NOT_FOUND),
-                Found::Conflict => return Err(ROTATED_MEANWHILE),
+            let mut old = match T::find(app.store(), self.org_id, id, self.received_at).await? {
+                Ok(old) => old,
+                Err(reason) => {
+                    // The same request may have been carried out meanwhile.
+                    let repeat = app.store().repeated(self.org_id, once, self.caller).await?;
+                    return Err(repeat.map_or_else(|| reason.refusal(T::NOT_FOUND), ApiError::from));
+                }
             };
+            if let Some((own, _)) = self.api_key {
+                T::bind_to(&mut old, own);
+            }
             let rotation = request.of(T::expires_at(&old), app.clock().now())?;
             if let Some(kind) = T::LIMITED.filter(|_| request.sets_expiry()) {
                 let now = app.clock().now();

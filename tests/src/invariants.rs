@@ -617,10 +617,13 @@ impl<'a> TokensTable<'a> {
         let of_its_making = self.items.values().filter(|entry| {
             let at = Moment::parse(text(entry, "at")).map_or(0, Moment::epoch_seconds);
             let verb = text(entry, "action").rsplit('.').next().unwrap_or_default();
-            let makes = ["issue", "create", "rotate_key"].contains(&verb);
-            // The target of a new trust is its bot.
+            let makes = ["issue", "create"].contains(&verb);
+            // The target of a new trust or key is its bot.
             let is_trust = verb == "add_trust" && made["kind"] == "trust" && entry["detail"] == made["id"];
-            let is_made = makes && entry["target"] == *made || is_trust;
+            let is_key = verb == "rotate_key"
+                && made["kind"] == "bot_api_key"
+                && entry["detail"].as_str().is_some_and(|detail| detail.contains(text(made, "id")));
+            let is_made = makes && entry["target"] == *made || is_trust || is_key;
             let is_its = is_made && entry["actor"]["id"] == actor && entry["outcome"] == "done";
             // The two are dated one after the other.
             let ends = key["ttl"].as_i64().unwrap_or_default() - at - KEPT;

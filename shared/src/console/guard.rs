@@ -21,7 +21,7 @@ use crate::email::Language;
 use crate::error::{ApiError, Unauthorized};
 use crate::extract::PathParams;
 use crate::ids::OrgId;
-use crate::observe::{Origin, note_principal};
+use crate::observe::{Origin, ReceivedAt, note_principal};
 use crate::permissions::{Guarded, Operation};
 use crate::secret::{FormToken, Token};
 use crate::store::StoreError;
@@ -133,7 +133,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let app = App::from_ref(state);
-        let received_at = app.clock().now_milliseconds();
+        let received_at = ReceivedAt::of(parts, app.clock());
         let signed_in = SignedIn::read(parts, state).await?;
         let org_id = OrgId::parse(PathParams::from_request_parts(parts, state).await?.get("org_id"));
         let Some(org_id) = org_id else { return Err(nowhere(&app, &signed_in).await) };

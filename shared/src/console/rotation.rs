@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::permissions::Guarded;
 use crate::rotate_request::ROTATED_MEANWHILE;
 use crate::secret::Token;
-use crate::store::rotation::{By, Found, MAX_OVERLAP, Rotate, Rotation, Successor};
+use crate::store::rotation::{By, MAX_OVERLAP, Rotate, Rotation, Successor};
 use crate::store::tokens::{Replaces, Rotated};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -91,9 +91,12 @@ impl<O: Guarded> MemberWith<O> {
             Some(refusal) => refusal,
             None => {
                 let old = match T::find(app.store(), &self.org.id, id, self.received_at).await? {
-                    Found::Old(old) => *old,
-                    Found::NotFound => return Err(T::NOT_FOUND),
-                    Found::Conflict => return Err(ROTATED_MEANWHILE),
+                    Ok(old) => old,
+                    // The same form may have been carried out meanwhile.
+                    Err(reason) => match app.store().repeated(&self.org.id, Some(&once), &self.caller).await? {
+                        Some(repeat) => return self.made(&repeat, here, list).map(Outcome::Answered),
+                        None => return Err(reason.refusal(T::NOT_FOUND)),
+                    },
                 };
                 let rotation = Rotation { overlap, until_first_use, expires_at: T::expires_at(&old) };
                 let ends = rotation.end_of_old(app.clock().now(), rotation.expires_at);

@@ -449,19 +449,24 @@ impl Store {
             return Ok(Place::None);
         }
         let now = self.clock.now();
-        let (mut created_at, mut replaces) = (key.created_at, key.replaces.clone());
+        let mut last = key.clone();
         for _ in 0..MAX_LINE {
             // The overlap of its rotation is over later.
-            let Some(Replaces { hash, .. }) = replaces.filter(|_| created_at.plus(MAX_OVERLAP) > now) else { break };
+            let is_young = last.created_at.plus(MAX_OVERLAP) > now;
+            let Some(Replaces { hash, .. }) = last.replaces.filter(|_| is_young) else { break };
             let Some(mut stored) = self.stored_token(hash).await? else { break };
             self.note_all(&mut stored).await?;
             let is_active = stored.is_active(now);
             let Some(old) = ApiKey::of(stored) else { break };
+            // It was rotated again: the place is that of its successor now.
+            if old.rotated.as_ref().is_none_or(|rotated| rotated.id != last.id) {
+                break;
+            }
             let ends_with_use = is_use && old.rotated.as_ref().is_some_and(|rotated| rotated.until_first_use);
             if is_active && old.uncounted && !ends_with_use {
                 return Ok(Place::Taken(Box::new(old), hash));
             }
-            (created_at, replaces) = (old.created_at, old.replaces);
+            last = old;
         }
         Ok(Place::Free)
     }
@@ -584,6 +589,10 @@ impl Rotatable for ApiKey {
         self.expires_at
     }
 
+    fn created_by(&self) -> &Subject {
+        &self.created_by
+    }
+
     fn is_counted(&self) -> bool {
         !self.uncounted
     }
@@ -609,7 +618,7 @@ impl Rotatable for ApiKey {
     }
 
     fn exceeds(old: &Old<Self>, by: &ApiKey, expires_at: Option<Moment>) -> Option<&'static str> {
-        // A key that has rotated itself and lost the answer may do so again.
+        // A key that has rotated itself and lost the answer may do so again (`Rotate::bind_to`).
         let is_itself = by.id == old.token.id;
         let by = ApiKey { expires_at: if is_itself { old.expires_at } else { by.expires_at }, ..by.clone() };
         by.exceeded_by(&old.token.scopes, &old.token.environment, expires_at)
@@ -688,6 +697,20 @@ impl Transaction<'_> {
             .put_if(ApiKey::listed(&pointer, org, TokenState::Active), &pointer, Some(is_listed));
         if let Some(expiry) = ApiKey::expiry(&pointer, org) {
             self.put(expiry, &pointer);
+        }
+    }
+
+    /// Counts a new active key in place of so many that no longer count. Only one that replaces none may
+    /// exceed the plan's limit.
+    pub(super) fn replace_counted(&mut self, org: &OrgId, replaced: usize, max: Option<u64>) {
+        match i64::try_from(replaced).unwrap_or(i64::MAX) {
+            0 => {
+                self.count_api_key(org, max);
+            }
+            1 => {}
+            more => {
+                self.add(keys::api_key_count(org), ACTIVE, 1 - more);
+            }
         }
     }
 

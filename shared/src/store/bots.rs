@@ -29,8 +29,8 @@ use super::idempotency::Repeat;
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
 use super::members::Authority;
-use super::rotation::{By, Found, Rotate, Rotation, Successor};
-use super::tokens::{Acting, AnyToken, ApiKey, BotApiKey, BotToken, RECORD_TIMEOUT};
+use super::rotation::{By, Rotate, Rotation, Successor, Unrotatable};
+use super::tokens::{Acting, AnyToken, ApiKey, BotApiKey, BotToken};
 use super::{Backoff, Committed, Condition, Located, SortKeys, Store, StoreError};
 use crate::clock::Moment;
 use crate::domain::{Held, OrUnknown};
@@ -251,6 +251,11 @@ impl OldKey {
         let expires_at = bot.to_replace(is_unused).and_then(BotKey::own_expiry);
         Self { bot, is_unused, expires_at }
     }
+
+    /// Whether the key that is replaced has expired.
+    fn has_expired(&self, now: Moment) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
 }
 
 /// A bot whose API key is to be rotated.
@@ -297,13 +302,6 @@ impl StoredBot {
     /// The key that a rotation replaces.
     fn to_replace(&self, is_unused: bool) -> Option<&BotKey> {
         self.keys.get(usize::from(is_unused))
-    }
-
-    /// Whether the key that a rotation replaces has expired: then the new one needs an expiry of its
-    /// own.
-    pub fn needs_expiry(&self, now: Moment) -> bool {
-        // An unused newest key is passed over only while it is active.
-        self.keys.first().and_then(BotKey::own_expiry).is_some_and(|expires_at| expires_at <= now)
     }
 
     fn link_of(&self, key: TokenHash, now: Moment) -> Link {
@@ -420,7 +418,7 @@ impl Store {
             "attribute_exists(pk) AND (attribute_not_exists(#last_used_at) OR #last_used_at <= :before)",
             &values,
         );
-        match tokio::time::timeout(RECORD_TIMEOUT, recording).await {
+        match tokio::time::timeout(self.patience, recording).await {
             Ok(Ok(_)) => self.recorded.note(hash, now),
             // The next use tries again: a rotation would take a used key for an unused one.
             _ => tracing::warn!("last_used_at was not updated"),
@@ -607,16 +605,23 @@ impl Store {
         }
     }
 
+    /// Whether the API key that a rotation of this bot's replaces has expired: then the new one needs an
+    /// expiry of its own.
+    pub async fn needs_key_expiry(&self, bot: &StoredBot) -> Result<bool, StoreError> {
+        Ok(self.old_key(bot.clone()).await?.has_expired(self.clock.now()))
+    }
+
     /// What a rotation of this bot's API key replaces.
     async fn old_key(&self, bot: StoredBot) -> Result<OldKey, StoreError> {
         let now = self.clock.now();
         let newest = bot.replaced(now).and_then(|_| bot.keys.first());
         let is_unused = match newest {
-            Some(newest) if newest.is_unexpired(now) => {
+            // Also if it has expired: nobody has it, then.
+            Some(newest) => {
                 let used: Option<Used> = self.get(keys::token(newest.hash)).await?;
                 used.is_some_and(|used| used.last_used_at.is_none())
             }
-            _ => false,
+            None => false,
         };
         Ok(OldKey::new(bot, is_unused))
     }
@@ -649,20 +654,17 @@ impl Store {
             let OldKey { bot, is_unused, .. } = &old;
             let now = self.clock.now();
             let plain = Token::generate(TokenKind::BotApiKey)?;
-            let new = BotKey {
-                hash: plain.hash(),
-                id: Some(TokenId::new(&self.clock)?),
-                expires_at: rotation.expires_at,
-                rotated: None,
-            };
-            let mut detail = new.id.as_ref().map(|id| format!("new key {id}")).unwrap_or_default();
+            let new_id = TokenId::new(&self.clock)?;
+            let mut detail = format!("new key {new_id}");
             if let Some(unused) = bot.keys.first().filter(|_| *is_unused).and_then(|key| key.id.as_ref()) {
                 detail = format!("{detail}, in place of {unused}, which was never used");
             }
             let kept = bot.to_replace(*is_unused).and_then(|key| kept(key, *is_unused, rotation, now));
+            let made = Subject::new(BotApiKey::SUBJECT, &new_id);
+            let new = BotKey { hash: plain.hash(), id: Some(new_id), expires_at: rotation.expires_at, rotated: None };
             let held: Vec<BotKey> = [new].into_iter().chain(kept).collect();
             let subject = Subject::new(StoredBot::SUBJECT, &id);
-            let entry = Entry::done(&self.clock, caller, "bot.rotate_key", subject.clone())?.with_detail(detail);
+            let entry = Entry::done(&self.clock, caller, "bot.rotate_key", subject)?.with_detail(detail);
             let values = [
                 (":keys", serde_json::to_value(&held).map_err(|_| StoreError::Defect)?),
                 (":old", bot.revision.into()),
@@ -681,7 +683,7 @@ impl Store {
                 _ => transaction.require_authority(authority),
             };
             // Before the bot: a repeat must not read the bot again and again.
-            let key_used = transaction.once(&org, once, caller, subject);
+            let key_used = transaction.once(&org, once, caller, made);
             transaction
                 .update(keys::bot(&id), "SET #keys = :keys, #revision = :new", "#revision = :old", &values)
                 .put_new(keys::token(plain.hash()), &bot.key_item());
@@ -870,23 +872,27 @@ impl Rotate for StoredBot {
         org: &OrgId,
         KeyToRotate { bot: id, renewed_until }: &KeyToRotate,
         received_at: u64,
-    ) -> Result<Found<OldKey>, StoreError> {
-        let Some(bot) = store.bot(id).await?.filter(|bot| bot.org_id == *org) else { return Ok(Found::NotFound) };
+    ) -> Result<Result<OldKey, Unrotatable>, StoreError> {
+        let Some(bot) = store.bot(id).await?.filter(|bot| bot.org_id == *org) else {
+            return Ok(Err(Unrotatable::NotFound));
+        };
         let newest = bot.keys.first().and_then(|key| key.id.as_ref());
         if newest.is_some_and(|id| id.milliseconds() > received_at) {
-            return Ok(Found::Conflict);
+            return Ok(Err(Unrotatable::Conflict));
         }
-        let needs_expiry = bot.needs_expiry(store.clock.now());
         let mut old = store.old_key(bot).await?;
-        if let Some(expires_at) = renewed_until.filter(|_| needs_expiry) {
+        if let Some(expires_at) = renewed_until.filter(|_| old.has_expired(store.clock.now())) {
             old.expires_at = expires_at;
         }
-        Ok(Found::Old(Box::new(old)))
+        Ok(Ok(old))
     }
 
     fn expires_at(old: &OldKey) -> Option<Moment> {
         old.expires_at
     }
+
+    /// No API key rotates them.
+    fn bind_to(_: &mut OldKey, _: &ApiKey) {}
 
     /// No API key rotates them.
     fn exceeds(_: &OldKey, _: &ApiKey, _: Option<Moment>) -> Option<&'static str> {

@@ -106,6 +106,10 @@ impl Rotatable for OrgUserToken {
         self.expires_at
     }
 
+    fn created_by(&self) -> &Subject {
+        &self.created_by
+    }
+
     fn is_counted(&self) -> bool {
         true
     }

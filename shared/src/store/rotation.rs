@@ -23,8 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
@@ -43,11 +43,9 @@ use crate::secret::{Token, TokenHash, TokenKind};
 /// The longest overlap, and its length where it ends at the successor's first use.
 pub const MAX_OVERLAP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// The longest line of unused successors that is followed.
-pub(super) const MAX_LINE: usize = 20;
-
-/// The unused successors that one rotation may revoke: five writes each, of a transaction's 100.
-const MAX_REVOKED: usize = 15;
+/// The most tokens in a line of which only the first was ever used. A rotation of the first revokes the
+/// 14 others: six writes each, and at most 16 of its own, of a transaction's 100.
+pub(super) const MAX_LINE: usize = 15;
 
 /// Tokens that a listing revokes at the same time.
 const CONCURRENCY: usize = 16;
@@ -178,6 +176,13 @@ const UNREVOKED: &str = "attribute_exists(pk) AND attribute_not_exists(#revoked_
 /// The condition that a token was never used.
 const UNUSED: &str = "attribute_not_exists(#last_used_at)";
 
+/// Whether a token was used, and revoked.
+#[derive(Deserialize)]
+struct UseAndEnd {
+    last_used_at: Option<Moment>,
+    revoked_at: Option<Moment>,
+}
+
 /// The values of an update.
 pub(super) type Values = Vec<(&'static str, serde_json::Value)>;
 
@@ -229,15 +234,15 @@ struct Unused<T> {
     rotated: Option<Rotated>,
 }
 
-/// What was found under an ID that is to be rotated.
-#[derive(Debug, Clone)]
-pub enum Found<O> {
-    /// It may be rotated.
-    Old(Box<O>),
+/// Why what is found under an ID cannot be rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unrotatable {
     /// There is no such active token, or its successor was used.
     NotFound,
     /// Another call has rotated it since this one came in.
     Conflict,
+    /// It is the last of a line of unused tokens that is as long as it may be.
+    NeverUsed,
 }
 
 /// The result of a rotation.
@@ -293,10 +298,14 @@ pub trait Rotate: Sized + Send {
         org: &OrgId,
         id: &Self::Id,
         received_at: u64,
-    ) -> impl Future<Output = Result<Found<Self::Old>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Result<Self::Old, Unrotatable>, StoreError>> + Send;
 
     /// When it expired before it was rotated, and its successor expires unless that is given.
     fn expires_at(old: &Self::Old) -> Option<Moment>;
+
+    /// Notes that this API key is to create the successor: if somebody else has ended it sooner by a
+    /// rotation, it is not to prolong itself.
+    fn bind_to(old: &mut Self::Old, by: &ApiKey);
 
     /// How a successor that expires at this time exceeds the API key that is to create it.
     fn exceeds(old: &Self::Old, by: &ApiKey, expires_at: Option<Moment>) -> Option<&'static str>;
@@ -317,12 +326,27 @@ impl<T: Rotatable> Rotate for T {
     const NOT_FOUND: ApiError = ApiError::TokenNotFound;
     const LIMITED: Option<Limited> = Some(T::LIFETIME);
 
-    async fn find(store: &Store, org: &OrgId, id: &TokenId, received_at: u64) -> Result<Found<Old<T>>, StoreError> {
+    async fn find(
+        store: &Store,
+        org: &OrgId,
+        id: &TokenId,
+        received_at: u64,
+    ) -> Result<Result<Old<T>, Unrotatable>, StoreError> {
         store.to_rotate(org, id, received_at).await
     }
 
     fn expires_at(old: &Old<T>) -> Option<Moment> {
         old.expires_at
+    }
+
+    fn bind_to(old: &mut Old<T>, by: &ApiKey) {
+        let own = Subject::new(ApiKey::SUBJECT, &by.id);
+        let successor = old.rotated.as_ref().map(|rotated| &rotated.id);
+        let made_by_itself =
+            |unused: &Unused<T>| Some(unused.token.id()) == successor && *unused.token.created_by() == own;
+        if T::KIND == ApiKey::SUBJECT && *old.token.id() == by.id && !old.successors.iter().any(made_by_itself) {
+            old.expires_at = old.token.expires_at();
+        }
     }
 
     fn exceeds(old: &Old<T>, by: &ApiKey, expires_at: Option<Moment>) -> Option<&'static str> {
@@ -353,6 +377,7 @@ pub(super) trait Rotatable: Clone + Into<StoredToken> + Send + Sync {
     fn id(&self) -> &TokenId;
     fn org_id(&self) -> &OrgId;
     fn expires_at(&self) -> Option<Moment>;
+    fn created_by(&self) -> &Subject;
     /// Whether it counts towards the plan's limit, if that limits their number.
     fn is_counted(&self) -> bool;
     /// The kind of the secret of its successor.
@@ -389,26 +414,28 @@ impl Store {
         org: &OrgId,
         id: &TokenId,
         received_at: u64,
-    ) -> Result<Found<Old<T>>, StoreError> {
+    ) -> Result<Result<Old<T>, Unrotatable>, StoreError> {
         let pointer: Option<T::Pointer> = self.get(T::by_id(org, id)).await?;
-        let Some(hash) = pointer.as_ref().map(T::hash) else { return Ok(Found::NotFound) };
-        let Some(mut stored) = self.stored_token(hash).await? else { return Ok(Found::NotFound) };
+        let Some(hash) = pointer.as_ref().map(T::hash) else { return Ok(Err(Unrotatable::NotFound)) };
+        let Some(mut stored) = self.stored_token(hash).await? else { return Ok(Err(Unrotatable::NotFound)) };
         let rotated = stored.rotated().cloned();
         // This call was on its way when the other one rotated the token.
         if rotated.as_ref().is_some_and(|rotated| rotated.id.milliseconds() > received_at) {
-            return Ok(Found::Conflict);
+            return Ok(Err(Unrotatable::Conflict));
         }
         self.note_all(&mut stored).await?;
         if !stored.is_active(self.clock.now()) {
-            return Ok(Found::NotFound);
+            return Ok(Err(Unrotatable::NotFound));
         }
-        let Some(successors) = self.unused_successors(rotated.as_ref()).await? else { return Ok(Found::NotFound) };
-        if successors.len() > MAX_REVOKED {
-            return Ok(Found::Conflict);
+        let Some(successors) = self.unused_successors(rotated.as_ref()).await? else {
+            return Ok(Err(Unrotatable::NotFound));
+        };
+        if self.is_line_full(&stored).await? {
+            return Ok(Err(Unrotatable::NeverUsed));
         }
-        let Some(token) = T::of(stored) else { return Ok(Found::NotFound) };
+        let Some(token) = T::of(stored) else { return Ok(Err(Unrotatable::NotFound)) };
         let expires_at = rotated.as_ref().map_or_else(|| token.expires_at(), |rotated| rotated.expires_at);
-        Ok(Found::Old(Box::new(Old { token, expires_at, hash, rotated, successors })))
+        Ok(Ok(Old { token, expires_at, hash, rotated, successors }))
     }
 
     /// The active successors of a token that was rotated: its own, that one's, and so on. `None` if one
@@ -431,6 +458,21 @@ impl Store {
         Ok(Some(unused))
     }
 
+    /// Whether a line of tokens that were never used has no room for a successor of this one. What was
+    /// replaced before the longest overlap has ended.
+    async fn is_line_full(&self, token: &StoredToken) -> Result<bool, StoreError> {
+        let oldest = self.clock.now().minus(MAX_OVERLAP);
+        let mut last = token.clone();
+        for _ in 1..MAX_LINE {
+            let is_followed = last.last_used_at().is_none() && last.created_at() > oldest;
+            let replaces = last.replaces().filter(|_| is_followed);
+            let Some(hash) = replaces.map(|replaces| replaces.hash) else { return Ok(false) };
+            let Some(replaced) = self.stored_token(hash).await? else { return Ok(false) };
+            last = replaced;
+        }
+        Ok(true)
+    }
+
     /// As [`Rotate::rotate`]. If only a successor has changed since they were read, it starts over, and
     /// once if the plan refuses: keys that have ended may still be counted.
     async fn rotate_token<T: Rotatable>(
@@ -451,9 +493,9 @@ impl Store {
                 Some(outcome) => return Ok(outcome),
             }
             old = match self.to_rotate::<T>(org, old.token.id(), u64::MAX).await? {
-                Found::Old(now) if now.rotated == old.rotated => *now,
-                Found::Old(_) | Found::Conflict => return Ok(Successor::Conflict),
-                Found::NotFound => return Ok(Successor::NotFound),
+                Ok(now) if now.rotated == old.rotated => Old { expires_at: old.expires_at, ..now },
+                Ok(_) | Err(Unrotatable::Conflict | Unrotatable::NeverUsed) => return Ok(Successor::Conflict),
+                Err(Unrotatable::NotFound) => return Ok(Successor::NotFound),
             };
         }
     }
@@ -534,10 +576,11 @@ impl Store {
         }
         let of_successors = first_successor..transaction.writes.len();
         // The new token takes over what the old one or an unused successor counts.
-        let is_counted = token.is_counted() || successors.iter().any(|unused| unused.token.is_counted());
+        let tokens = [token].into_iter().chain(successors.iter().map(|unused| &unused.token));
+        let counted = tokens.filter(|token| T::IS_COUNTED && token.is_counted()).count();
         let limit = transaction.writes.len();
-        if T::IS_COUNTED && !is_counted {
-            transaction.count_api_key(org, max);
+        if T::IS_COUNTED {
+            transaction.replace_counted(org, counted, max);
         }
         let after = transaction.writes.len();
         transaction.put_token(&new, plain.hash()).audit(org, &made).audit(org, &rotate);
@@ -652,12 +695,18 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If it could not be recorded: the request must not be answered.
+    /// If it could not be recorded: the request must not be answered. [`StoreError::Ended`] if the
+    /// successor has ended in the meantime.
     pub(super) async fn record_first_use(&self, hash: TokenHash) -> Result<(), StoreError> {
         let values = [(":now", self.clock.now())];
-        let is_unused = "attribute_exists(pk) AND attribute_not_exists(#last_used_at)";
+        let condition = format!("{UNREVOKED} AND {UNUSED}");
+        if self.update(keys::token(hash), "SET #last_used_at = :now", &condition, &values).await? == Committed::Yes {
+            return Ok(());
+        }
         // If another request was first, it has recorded it.
-        self.update(keys::token(hash), "SET #last_used_at = :now", is_unused, &values).await.map(|_| ())
+        let now: Option<UseAndEnd> = self.get(keys::token(hash)).await?;
+        let is_recorded = now.is_some_and(|now| now.last_used_at.is_some() && now.revoked_at.is_none());
+        if is_recorded { Ok(()) } else { Err(StoreError::Ended) }
     }
 
     /// Revokes a token whose successor was used, so that listings tell. If that fails, the next listing

@@ -271,7 +271,7 @@ async fn idempotency_key_makes_one_key() {
     assert_eq!(first.status, 201, "{}", first.text);
     let repeat = rotate().await;
     repeat.assert_error(409, "CONFLICT");
-    assert!(repeat.text.contains(setup.bot.id.as_str()), "{}", repeat.text);
+    assert!(repeat.text.contains(first.json()["key_id"].as_str().unwrap()), "{}", repeat.text);
     assert!(setup.works(&setup.credential(&first)).await);
 }
 
@@ -306,6 +306,25 @@ async fn rotation_of_an_expired_key_must_say_when_the_new_one_expires() {
         let answer = setup.try_rotate(&setup.owner.credential, json!({"expires_at": given})).await;
         assert_eq!((answer.status.as_u16(), &answer.json()["expires_at"]), (201, &said), "{}", answer.text);
         assert!(setup.works(&setup.credential(&answer)).await && !setup.works(&expired).await);
+    }
+}
+
+#[tokio::test]
+async fn successor_that_expired_unused_stands_in_nobodys_way() {
+    let service = Service::start_with_manual_clock().await;
+    for by_itself in [true, false] {
+        let setup = Setup::new(&service).await;
+        let old = setup.bot.credential.clone();
+        let by = if by_itself { &old } else { &setup.owner.credential };
+        let soon = service.clock.now().plus(HOUR).to_string();
+        // The answer is lost.
+        let lost = setup.try_rotate(by, json!({"until_first_use": true, "expires_at": soon})).await;
+        assert_eq!(lost.status, 201, "{}", lost.text);
+        service.clock.advance(DAY);
+        let answer = setup.try_rotate(by, json!({"until_first_use": true})).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["expires_at"]), (201, &Value::Null), "{}", answer.text);
+        assert!(setup.works(&old).await, "{by_itself}");
+        assert!(setup.works(&setup.credential(&answer)).await && !setup.works(&old).await, "{by_itself}");
     }
 }
 

@@ -3,18 +3,24 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::Request;
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::console::SignIn;
 use shared::domain::Plan;
+use shared::observe::{Origin, ReceivedAt};
 use shared::permissions::Role;
 use shared::store::members::Authority;
 use shared::store::org_user_tokens::Issued;
 use tests::console::person;
 use tests::coverage::all_scopes;
+use tests::faults::Fault;
 use tests::management::API_KEYS;
 use tests::table::text;
 use tests::{Answer, Bot, Org, Service, operator};
+use tower::ServiceExt;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -427,6 +433,35 @@ async fn of_twenty_rotations_at_once_one_wins() {
     }
 }
 
+#[tokio::test]
+async fn call_that_came_in_before_another_had_rotated_is_409_however_late_its_function_starts() {
+    let service = Service::start_with_manual_clock().await;
+    for kind in KINDS {
+        let setup = Setup::new(&service, kind).await;
+        let (old, came_in) = (setup.make(None).await, service.clock.now_milliseconds());
+        let function = match kind {
+            Kind::User => "org-user-tokens-rotate",
+            Kind::ApiKey => "api-keys-rotate",
+        };
+        let function = service.deployed(SignIn::Mail)[function].clone();
+        let rotate = async |received_at: u64| {
+            let request = Request::builder().method(Method::POST).uri(format!("{}/rotate", setup.path(&old.id)));
+            let request = request.header("authorization", format!("Bearer {}", setup.owner.credential));
+            let request = request.header("content-type", "application/json");
+            let mut request = request.body(Body::from(r#"{"until_first_use":true}"#)).unwrap();
+            request.extensions_mut().insert(Origin { request_id: "1".to_owned(), source_ip: None });
+            request.extensions_mut().insert(ReceivedAt(received_at));
+            function.clone().oneshot(request).await.unwrap().status().as_u16()
+        };
+        service.clock.advance(Duration::from_millis(200));
+        assert_eq!(rotate(came_in).await, 201, "{kind:?}");
+        service.clock.advance(Duration::from_millis(200));
+        assert_eq!(rotate(came_in + 100).await, 409, "{kind:?}");
+        // Who has lost the answer comes later.
+        assert_eq!(rotate(came_in + 300).await, 201, "{kind:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_use_and_repeated_rotation_at_once_leave_one_line() {
     let service = Service::start().await;
@@ -627,6 +662,29 @@ async fn place_of_a_key_that_revokes_itself_goes_to_what_its_use_does_not_end() 
 }
 
 #[tokio::test]
+async fn successor_that_has_expired_gives_no_place_to_a_key_that_has_another() {
+    let service = Service::start_with_manual_clock().await;
+    let setup = Setup::new(&service, Kind::ApiKey).await;
+    let first = setup.make(None).await;
+    for _ in 0..3 {
+        let soon = service.clock.now().plus(Duration::from_secs(60)).to_string();
+        let brief = setup.rotate(&first.id, json!({"overlap": "7d", "expires_at": soon})).await;
+        // It has expired, and nothing has moved it yet.
+        service.clock.advance(HOUR);
+        let next = setup.rotate(&first.id, json!({"overlap": "7d"})).await;
+        assert_eq!(setup.counted().await, 1);
+        assert!(!setup.works(&brief).await && setup.is_listed(&next, "active").await);
+        setup.rotate(&first.id, json!({"overlap": "7d"})).await;
+        assert_eq!(setup.counted().await, 1);
+    }
+    setup.revoke(&first.id).await;
+    for key in setup.listed("active").await {
+        setup.revoke(text(&key, "id")).await;
+    }
+    assert_eq!(setup.counted().await, 0);
+}
+
+#[tokio::test]
 async fn places_of_keys_that_end_in_any_order_are_counted_exactly() {
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let service = Service::start_with_manual_clock().await;
@@ -668,6 +726,117 @@ async fn api_key_rotates_only_what_it_may_create() {
     rotate(&brief.key, &all.id, json!({})).await.assert_error(403, "FORBIDDEN");
     let shorter = rotate(&brief.key, &all.id, json!({"expires_at": "2026-12-21T10:00:00Z"})).await;
     assert_eq!(shorter.status, 201, "{}", shorter.text);
+}
+
+#[tokio::test]
+async fn api_key_that_somebody_else_has_rotated_does_not_prolong_itself() {
+    let service = Service::start_with_manual_clock().await;
+    let setup = Setup::new(&service, Kind::ApiKey).await;
+    let suspect = setup.make(None).await;
+    let ends = service.clock.now().plus(HOUR).to_string();
+    setup.rotate(&suspect.id, json!({"overlap": "1h"})).await;
+    let rotate =
+        async |body: Value| service.post(&format!("{API_KEYS}/{}/rotate", suspect.id), &suspect.plain, &body).await;
+    rotate(json!({"expires_at": null})).await.assert_error(403, "FORBIDDEN");
+    let later = service.clock.now().plus(2 * HOUR).to_string();
+    rotate(json!({"expires_at": later})).await.assert_error(403, "FORBIDDEN");
+    let answer = rotate(json!({"overlap": "7d"})).await;
+    assert_eq!((answer.status.as_u16(), text(&answer.json(), "expires_at")), (201, ends.as_str()));
+    let own = Made::of(&answer.json());
+    // Nor does it when it was the one that rotated it last.
+    assert_eq!(text(&rotate(json!({"overlap": "7d"})).await.json(), "expires_at"), ends);
+    service.clock.advance(HOUR);
+    assert!(!setup.works(&suspect).await && !setup.works(&own).await);
+    assert!(setup.listed("active").await.is_empty());
+}
+
+#[tokio::test]
+async fn line_of_unused_tokens_has_an_end_and_is_revoked_as_a_whole() {
+    let service = Service::start_with_manual_clock().await;
+    for kind in KINDS {
+        let setup = Setup::new(&service, kind).await;
+        let first = setup.make(Some("2027-01-01T00:00:00Z")).await;
+        assert!(setup.works(&first).await);
+        let mut line = vec![first];
+        while line.len() < 15 {
+            service.clock.advance(Duration::from_secs(1));
+            line.push(setup.rotate(&line.last().unwrap().id, json!({"until_first_use": true})).await);
+        }
+        let refused = setup.try_rotate(&line[14].id, json!({"until_first_use": true})).await;
+        refused.assert_error(409, "CONFLICT");
+        assert!(refused.text.contains("without ever being used"), "{}", refused.text);
+        // The one before it takes another successor in place of that.
+        service.clock.advance(Duration::from_secs(1));
+        let last = setup.rotate(&line[13].id, json!({"until_first_use": true})).await;
+        assert!(setup.is_listed(&line[14], "revoked").await && setup.works(&line[0]).await, "{kind:?}");
+        // All that is written about 14 successors fits one transaction.
+        let request = service.request(Method::POST, &format!("{}/rotate", setup.path(&line[0].id)));
+        let request = request.bearer_auth(&setup.owner.credential).header("idempotency-key", "one");
+        service.clock.advance(Duration::from_secs(1));
+        let body = json!({"until_first_use": true, "expires_at": "2026-12-31T00:00:00Z"});
+        let answer = service.send(request.json(&body)).await;
+        assert_eq!(answer.status, 201, "{kind:?}: {}", answer.text);
+        assert_eq!(setup.listed("active").await.len(), 2, "{kind:?}");
+        assert!(setup.works(&line[0]).await && !setup.works(&last).await);
+        assert!(setup.works(&Made::of(&answer.json())).await && !setup.works(&line[0]).await);
+    }
+}
+
+#[tokio::test]
+async fn first_use_waits_for_a_transaction_that_holds_the_token() {
+    let (service, faults) = Service::start_with_faults().await;
+    for kind in KINDS {
+        let setup = Setup::new(&service, kind).await;
+        let old = setup.make(None).await;
+        let new = setup.rotate(&old.id, json!({"until_first_use": true})).await;
+        faults.arm_where(|call| call.operation == "UpdateItem", &[Fault::Busy, Fault::Busy], None);
+        assert!(setup.works(&new).await, "{kind:?}");
+        assert_eq!(faults.take_calls().iter().filter(|call| call.operation == "UpdateItem").count(), 3);
+        assert!(!setup.works(&old).await, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn first_use_of_a_successor_that_is_revoked_meanwhile_is_401() {
+    let (service, faults) = Service::start_with_faults().await;
+    for kind in KINDS {
+        let setup = Setup::new(&service, kind).await;
+        let old = setup.make(None).await;
+        let new = setup.rotate(&old.id, json!({"until_first_use": true})).await;
+        faults.arm_where(|call| call.operation == "UpdateItem", &[Fault::Held], None);
+        let revoked = async {
+            faults.reached_where(1).await;
+            setup.revoke(&new.id).await;
+            faults.release();
+        };
+        let (works, ()) = futures::join!(setup.works(&new), revoked);
+        faults.disarm();
+        assert!(!works && setup.works(&old).await, "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeats_at_once_are_told_what_was_made() {
+    let service = Service::start().await;
+    for kind in KINDS {
+        for body in [json!({}), json!({"overlap": "1h"})] {
+            let setup = Setup::new(&service, kind).await;
+            let old = setup.make(None).await;
+            let answers = join_all((0..10).map(|_| {
+                let request = service.request(Method::POST, &format!("{}/rotate", setup.path(&old.id)));
+                let request = request.bearer_auth(&setup.owner.credential).header("idempotency-key", "one");
+                service.send(request.json(&body))
+            }))
+            .await;
+            let made: Vec<Made> =
+                answers.iter().filter(|answer| answer.status == 201).map(|answer| Made::of(&answer.json())).collect();
+            let [made] = &made[..] else { panic!("{kind:?}: {made:?}") };
+            for answer in answers.iter().filter(|answer| answer.status != 201) {
+                answer.assert_error(409, "CONFLICT");
+                assert!(answer.text.contains(&made.id), "{kind:?}: {}", answer.text);
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -245,7 +245,7 @@ impl BotPage {
         let page = caller.frame(&bot.name, Nav::Bots)?;
         let limit = Limit::none(now);
         let asked = || AskedExpiry::new(Expiry::proposed(&limit), &limit, "", page.m);
-        let expiry = bot.needs_expiry(now).then(asked);
+        let expiry = app.store().needs_key_expiry(&bot).await?.then(asked);
         let bot = BotFacts {
             last_used_at: text(newest.and_then(|key| uses.of(key))),
             expires_at: text(newest.and_then(|key| key.expires_at)),
@@ -350,7 +350,8 @@ async fn rotate(
     let offered = roles::offered(caller.m(), roles::for_bots(), |role| held.contains(role));
     let (m, limit, mut errors) = (caller.m(), Limit::none(app.clock().now()), Fields::default());
     let chosen = form.fields.expiry.clone();
-    let renewed_until = bot.needs_expiry(app.clock().now()).then(|| chosen.parse(&limit, m, &mut errors));
+    let needs_expiry = app.store().needs_key_expiry(&bot).await?;
+    let renewed_until = needs_expiry.then(|| chosen.parse(&limit, m, &mut errors));
     if !errors.is_empty() {
         let expiry = Some(AskedExpiry::new(chosen, &limit, errors.of(Expiry::FIELD), m));
         let page = BotPage::new(&app, &caller, bot, offered).await?;
