@@ -24,6 +24,7 @@ NODE, PYTHON = "the same check in Node.js", "the same check in Python"
 AUTHORIZE, INTROSPECT, ISSUE = "tokens-authorize", "tokens-introspect", "org-user-tokens-issue"
 NPM, PYPI = "registry-npm", "registry-pypi"
 BEFORE = ", before"
+NOTHING_KEPT = ", nothing kept"
 
 PACKAGE = "bench-medium"
 VERSIONS = 205
@@ -50,7 +51,7 @@ class Candidate:
     @property
     def operation(self) -> str:
         """The operation that it does, as the template names it."""
-        return AUTHORIZE if self.name in (NODE, PYTHON) else self.name.removesuffix(BEFORE)
+        return AUTHORIZE if self.name in (NODE, PYTHON) else self.name.removesuffix(BEFORE).removesuffix(NOTHING_KEPT)
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,18 @@ def pypi(world: World) -> Call:
     return json.dumps(call).encode(), expecting(200, None)
 
 
+def without_cache(prepare: Callable[[World], Call]) -> Callable[[World], Call]:
+    """The same call of a registry, which lets it fetch, rewrite and compress anew."""
+
+    def prepared(world: World) -> Call:
+        call, check = prepare(world)
+        anew = json.loads(call)
+        anew["headers"] |= {"cache-control": "no-cache"}
+        return json.dumps(anew).encode(), check
+
+    return prepared
+
+
 def nothing(world: World) -> Call:
     """Calls the no-op with the event of introspection."""
     call, _ = introspect(world)
@@ -191,6 +204,9 @@ def candidates(world: World, bins: Path, before: Path | None, peers: Peers, fold
         connecting.program.command.extend([place, connecting.program.env["SSL_CERT_FILE"]])
         found.append(connecting)
     found += [rust(name, bins / name, prepare, world, folder) for name, prepare in ways.items()]
+    if world.tls:
+        for name in (NPM, PYPI):
+            found.append(rust(name + NOTHING_KEPT, bins / name, without_cache(ways[name]), world, folder))
     for name, prepare in ways.items():
         if before and (before / name).exists():
             found.append(rust(name + BEFORE, before / name, prepare, world, folder))

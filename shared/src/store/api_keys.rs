@@ -24,7 +24,7 @@ use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
 use super::lifetimes::{AsRead, Limited, Settled, TooLong, is_old};
 use super::orgs::Org;
-use super::rotation::{MAX_LINE, MAX_OVERLAP, NewToken, Old, Rotatable, pointers_as_read};
+use super::rotation::{MAX_LINE, MAX_OVERLAP, NewToken, Old, Rotatable, UNREVOKED, pointers_as_read, rotated_as_read};
 use super::tokens::{ApiKey, Replaces, StoredToken};
 use super::{Backoff, Committed, Condition, Range, SortKeys, Store, StoreError, Transaction};
 use crate::clock::Moment;
@@ -213,7 +213,7 @@ impl Store {
             let mut transaction = self.transaction();
             // First, since the first condition that fails is the answer.
             if let Some(by) = by {
-                transaction.require_api_key(by);
+                transaction.require_api_key(by)?;
             }
             let counted = transaction.writes.len();
             transaction.count_api_key(org, plan.max_api_keys());
@@ -225,7 +225,10 @@ impl Store {
             match transaction.try_commit(&mut backoff).await? {
                 None => {}
                 Some(Committed::Yes) => return Ok(Created::Done(Box::new(key), plain)),
-                Some(Committed::No(index)) if index < counted => return Ok(Created::CallerRevoked),
+                Some(Committed::No(index)) if index < counted => {
+                    self.confirm_ended(by).await?;
+                    return Ok(Created::CallerRevoked);
+                }
                 Some(Committed::No(index)) if index == counted => break Some(Created::PlanLimitReached),
                 Some(Committed::No(index)) if Some(index) == key_used => break None,
                 // The plan changed in the meantime: read it again.
@@ -375,6 +378,17 @@ impl Store {
             }
         }
         transaction
+    }
+
+    /// Confirms that the API key that makes a call has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if it was only rotated since it was read: the call is to be repeated.
+    pub(super) async fn confirm_ended(&self, by: Option<&(ApiKey, TokenHash)>) -> Result<(), StoreError> {
+        let Some((_, hash)) = by else { return Ok(()) };
+        let now = self.current_token(*hash).await?;
+        if now.is_some_and(|key| key.is_active(self.clock.now())) { Err(StoreError::Unavailable) } else { Ok(()) }
     }
 
     async fn org_with_active_api_keys(&self, org: &OrgId) -> Result<(Org, u64), StoreError> {
@@ -660,13 +674,16 @@ impl Rotatable for ApiKey {
 }
 
 impl Transaction<'_> {
-    /// Requires that this API key, which makes the call, was not revoked, nor its successor used.
-    pub(super) fn require_api_key(&mut self, (key, hash): &(ApiKey, TokenHash)) -> &mut Self {
-        self.require_unrevoked(keys::token(*hash));
-        match key.rotated.as_ref().filter(|rotated| rotated.until_first_use) {
+    /// Requires that this API key, which makes the call, was not revoked or rotated since it was read, nor
+    /// its successor used.
+    pub(super) fn require_api_key(&mut self, (key, hash): &(ApiKey, TokenHash)) -> Result<&mut Self, StoreError> {
+        let mut values = Vec::new();
+        let rotated = rotated_as_read(key.rotated.as_ref(), &mut values)?;
+        self.require_where(keys::token(*hash), &format!("{UNREVOKED} AND {rotated}"), &values);
+        Ok(match key.rotated.as_ref().filter(|rotated| rotated.until_first_use) {
             Some(rotated) => self.require_unused(keys::token(rotated.hash)),
             None => self,
-        }
+        })
     }
 
     /// Gives the places of keys that end back to the plan, or to the keys that take them.

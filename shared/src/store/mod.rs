@@ -497,7 +497,7 @@ impl Transaction<'_> {
         let check = attribute_values(values).ok().and_then(|values| {
             let check = ConditionCheck::builder().table_name(&self.store.table).set_key(Some(key_item(key)));
             let check = check.condition_expression(condition).set_expression_attribute_names(names(&[condition]));
-            check.set_expression_attribute_values(Some(values)).build().ok()
+            check.set_expression_attribute_values(given(values)).build().ok()
         });
         self.push(check.map(|check| TransactWriteItem::builder().condition_check(check).build()))
     }

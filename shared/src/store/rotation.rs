@@ -171,7 +171,7 @@ impl Transaction<'_> {
 }
 
 /// The condition that a token was not revoked.
-const UNREVOKED: &str = "attribute_exists(pk) AND attribute_not_exists(#revoked_at)";
+pub(super) const UNREVOKED: &str = "attribute_exists(pk) AND attribute_not_exists(#revoked_at)";
 
 /// The condition that a token was never used.
 const UNUSED: &str = "attribute_not_exists(#last_used_at)";
@@ -205,7 +205,7 @@ pub(super) fn pointers_as_read(expires_at: Option<Moment>, is_counted: bool, val
 }
 
 /// The condition that a token's successor is this one.
-fn rotated_as_read(rotated: Option<&Rotated>, values: &mut Values) -> Result<&'static str, StoreError> {
+pub(super) fn rotated_as_read(rotated: Option<&Rotated>, values: &mut Values) -> Result<&'static str, StoreError> {
     let Some(rotated) = rotated else { return Ok("attribute_not_exists(#rotated)") };
     values.push((":before", value(rotated)?));
     Ok("#rotated = :before")
@@ -561,7 +561,7 @@ impl Store {
         let ends_caller = api_key.is_some_and(|(key, _)| key.is_ended_by(hash));
         match api_key.filter(|_| !is_itself) {
             Some((_, own)) if ends_caller => transaction.require_unrevoked(keys::token(*own)),
-            Some(api_key) => transaction.require_api_key(api_key),
+            Some(api_key) => transaction.require_api_key(api_key)?,
             None => &mut transaction,
         };
         let own = transaction.writes.len();
@@ -591,7 +591,10 @@ impl Store {
             match outcome {
                 Some(Committed::Yes) => return Ok(Some(Successor::Done(Box::new(new), plain))),
                 Some(Committed::No(index)) if index < own_checks => return Ok(Some(Successor::CallerChanged)),
-                Some(Committed::No(index)) if index < own => return Ok(Some(Successor::CallerRevoked)),
+                Some(Committed::No(index)) if index < own => {
+                    self.confirm_ended(api_key).await?;
+                    return Ok(Some(Successor::CallerRevoked));
+                }
                 Some(Committed::No(index)) if (limit..after).contains(&index) => {
                     return Ok(Some(Successor::PlanLimitReached));
                 }

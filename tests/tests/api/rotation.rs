@@ -751,6 +751,27 @@ async fn api_key_that_somebody_else_has_rotated_does_not_prolong_itself() {
 }
 
 #[tokio::test]
+async fn api_key_that_is_rotated_while_it_creates_another_creates_none_once_it_has_ended() {
+    let (service, faults) = Service::start_with_faults().await;
+    for has_ended in [true, false] {
+        let setup = Setup::new(&service, Kind::ApiKey).await;
+        let key = setup.make(None).await;
+        let new = json!({"name": "another", "environment": "test", "scopes": ["org:read"]});
+        faults.arm_where(|call| call.operation == "TransactWriteItems", &[Fault::Held], None);
+        let rotated = async {
+            faults.reached_where(1).await;
+            let successor = setup.rotate(&key.id, json!({"until_first_use": true})).await;
+            assert!(!has_ended || setup.works(&successor).await);
+            faults.release();
+        };
+        let (answer, ()) = futures::join!(service.post(API_KEYS, &key.plain, &new), rotated);
+        faults.disarm();
+        assert_eq!(answer.status, if has_ended { 401 } else { 503 }, "{}", answer.text);
+        assert!(setup.listed("active").await.iter().all(|key| key["name"] == "ci"));
+    }
+}
+
+#[tokio::test]
 async fn line_of_unused_tokens_has_an_end_and_is_revoked_as_a_whole() {
     let service = Service::start_with_manual_clock().await;
     for kind in KINDS {
