@@ -8,6 +8,7 @@ use futures::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::ApiError;
+use shared::cost::{Cost, metered};
 use shared::domain::Plan;
 use shared::secret::Token;
 use shared::store::lifetimes::Days;
@@ -197,25 +198,38 @@ async fn key_whose_successor_ends_unused_counts_again() {
 }
 
 #[tokio::test]
-async fn organizations_without_the_policy_are_only_listed_and_a_finished_day_is_one_read() {
-    let (service, faults) = Service::start_with_faults().await;
+async fn run_costs_a_read_per_organization_and_what_is_active_where_the_policy_is() {
+    let service = Service::start_with_manual_clock().await;
     let all = [Tokens::of(&service).await, Tokens::of(&service).await];
     service.clock.advance(2 * DAY);
-    let calls = async || {
-        faults.arm(0, &[], None);
-        service.run_end_unused().await.unwrap();
-        faults.disarm()
+    let run = async || {
+        let (result, cost) = metered(service.run_end_unused()).await;
+        result.unwrap();
+        cost
     };
-    assert_eq!(calls().await, ["GetItem", "Query", "BatchGetItem", "UpdateItem", "GetItem"]);
-    assert_eq!(calls().await, ["GetItem"]);
+    // How far it is, before and after, the list and two organizations.
+    assert_eq!(run().await, Cost { calls: 5, read: 5.0, write: 1.0 });
+    let finished = Cost { calls: 1, read: 1.0, write: 0.0 };
+    assert_eq!(run().await, finished);
     // Nothing ends on the day whose run is done, and everything on the next.
     let tokens = &all[0];
     service.end_unused(&tokens.org.id, 1).await;
-    assert_eq!(calls().await, ["GetItem"]);
+    assert_eq!(run().await, finished);
     service.clock.advance(DAY);
-    assert!(calls().await.len() > 20);
+    // Also four listings with six tokens and, before each is written to, the policy; the moves, and two
+    // places.
+    let moves = 8.0 + 10.0 + 10.0 + 12.0 + 2.0 * 2.0;
+    assert_eq!(run().await, Cost { calls: 24, read: 5.0 + 4.0 + 6.0 + 4.0, write: moves + 2.0 });
+    assert_eq!(run().await, finished);
     tokens.assert_ended(&service, "the next day").await;
     assert_eq!(all[1].refused(&service).await, 0);
+    // Young tokens are not read, nor those of other states.
+    service.end_unused(&tokens.org.id, 1).await;
+    for user in ["carol", "david"] {
+        service.issue(&tokens.org, &tokens.owner, user).await;
+    }
+    service.clock.advance(DAY - 2 * MINUTE);
+    assert_eq!(run().await, Cost { calls: 11, read: 5.0 + 4.0 + 2.0, write: 2.0 });
 }
 
 /// The calls of a run over [`due`].
