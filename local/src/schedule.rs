@@ -15,6 +15,9 @@ pub async fn run(app: MailApp) {
         if email_tokens_erase::erase(app.app.clone()).await.is_err() {
             tracing::error!("not everything that is due could be erased");
         }
+        if tokens_end_unused::end_unused(app.app.clone()).await.is_err() {
+            tracing::error!("not all tokens that were not used could be ended");
+        }
         if leaks_send::send(app.clone()).await.is_err() {
             tracing::error!("not everybody could be told about leaked tokens");
         }

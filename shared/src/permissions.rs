@@ -246,6 +246,8 @@ operations! {
     TokensLeaked = "tokens-leaked" => PUBLIC;
     /// Revoke the caller's own token, of any kind.
     TokensRevokeSelf = "tokens-revoke-self" => Rule { own_token: true, ..PUBLIC };
+    /// Write the ends of tokens that were not used.
+    TokensEndUnused = "tokens-end-unused" => SCHEDULED;
     /// Revoke the tokens that GitHub's secret scanning has found.
     IntegrationsGithubSecretScanning = "integrations-github-secret-scanning" => PUBLIC;
     /// Get the caller's principal.

@@ -411,6 +411,7 @@ EXPECTED = {
     "sign-in-sign-out": Expected(403, shows("The form could not be accepted"), page=True),
     "sign-in-start": page("Sign in"),
     "tokens-authorize": Expected(None, authorized),
+    "tokens-end-unused": Expected(None, nothing_due, scheduled=True),
     "tokens-introspect": Expected(200, introspected),
     "tokens-leaked": Expected(202, ended, mail=True),
     "tokens-revoke-self": Expected(204, revoked),

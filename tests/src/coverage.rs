@@ -190,6 +190,7 @@ pub const COVERED: &[Covered] = &[
         202,
     ),
     covered(Operation::TokensRevokeSelf, Guard::Holder, Method::DELETE, "/v1/tokens/self", None, 204),
+    covered(Operation::TokensEndUnused, Guard::Schedule, Method::POST, "", None, 200),
     covered(Operation::IntegrationsGithubSecretScanning, Guard::Signed, Method::POST, SCANNED, None, 200),
     covered(Operation::TokensWhoami, Guard::Authorizer, Method::GET, "/v1/whoami", None, 200),
     covered(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::ApiError;
 use shared::domain::{LeakPolicy, Notify, Plan};
 use shared::email::EmailAddress;
 use shared::ids::OrgId;
@@ -90,6 +91,11 @@ impl Service {
         let change = OrgChange { end_after_unused_days: Some(Days::new(days)), ..OrgChange::default() };
         self.store.set_org(org, &change, &operator()).await.unwrap().unwrap();
         self.clock.advance(Duration::from_secs(60));
+    }
+
+    /// Runs the function that writes the ends of tokens that were not used.
+    pub async fn run_end_unused(&self) -> Result<(), ApiError> {
+        tokens_end_unused::end_unused(self.app.clone()).await
     }
 
     /// Sets what else an organization's security contacts are told.

@@ -9,7 +9,7 @@
 //!   has not changed;
 //! - revoking an active key removes the pointer and decrements the counter;
 //! - the next create or list after an expiry moves the expired keys and decrements the counter. Where
-//!   a policy ends unused keys, a list or a create at the limit moves those too.
+//!   a policy ends unused keys, a list, a create at the limit or a daily run moves those too.
 //!
 //! A key that was rotated does not count while it still works, since its successor does. If the
 //! successor ends first, it counts again (`Place`).
@@ -22,7 +22,7 @@ use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
-use super::lifetimes::{AsRead, Limited, Settled, TooLong, is_old};
+use super::lifetimes::{AsRead, Days, EndsUnused, Limited, Settled, TooLong, is_old};
 use super::orgs::Org;
 use super::rotation::{MAX_LINE, MAX_OVERLAP, NewToken, Old, Rotatable, UNREVOKED, pointers_as_read, rotated_as_read};
 use super::tokens::{ApiKey, Replaces, StoredToken};
@@ -39,6 +39,9 @@ const DUE_PER_CALL: usize = 600;
 
 /// Maximum active keys of an environment that are looked through for unused ones.
 const LOOKED_THROUGH: usize = 1_000;
+
+/// Active keys per page that a daily run looks through.
+const PAGE: usize = 100;
 
 /// Keys that ended unused moved per transaction (five writes each, and the counter).
 const UNUSED_PER_TRANSACTION: usize = 19;
@@ -200,14 +203,13 @@ impl Store {
                     (Some((_, by)), _) if self.is_revoked(*by).await? => return Ok(Created::CallerRevoked),
                     _ if suspended => Some(Created::Suspended),
                     (_, Some(too_long)) => Some(Created::TooLong(too_long)),
-                    (_, None) if lifetimes.end_after_unused_days.is_some() => {
+                    (_, None) => {
                         // Those that have ended unused make room.
-                        if self.settle_unused_api_keys(org).await? {
+                        if self.settle_unused_api_keys(org, lifetimes.end_after_unused_days).await? {
                             continue;
                         }
                         Some(Created::PlanLimitReached)
                     }
-                    (_, None) => Some(Created::PlanLimitReached),
                 };
             }
             let mut transaction = self.transaction();
@@ -276,13 +278,12 @@ impl Store {
                 let hash = hash_of(token);
                 if let (StoredToken::ApiKey(key), Some(hash)) = (token, hash) {
                     let stored = key.clone();
-                    if let Some(end) = self.note_unused(key).await? {
-                        let place = self.place_of(&stored, false).await?;
-                        unused.push(Unused { key: stored, hash, end, place });
+                    if self.note_unused(key).await?.is_some() {
+                        unused.push((stored, hash));
                     }
                 }
             }
-            self.move_unused_api_keys(org, &unused).await;
+            self.move_unused_api_keys(org, unused).await?;
             self.note_superseded(&mut tokens, hash_of, listing.request_id).await?;
             let now = self.clock.now();
             for key in tokens.into_iter().filter_map(ApiKey::of) {
@@ -303,61 +304,109 @@ impl Store {
     /// The organization's plan and its number of active API keys, without those that have ended unused.
     pub async fn api_key_plan(&self, id: &OrgId) -> Result<(OrUnknown<Plan>, u64), StoreError> {
         let (mut org, mut active) = self.org_with_active_api_keys(id).await?;
-        if active > 0 && org.lifetimes.end_after_unused_days.is_some() && self.settle_unused_api_keys(id).await? {
+        if active > 0 && self.settle_unused_api_keys(id, org.lifetimes.end_after_unused_days).await? {
             (org, active) = self.org_with_active_api_keys(id).await?;
         }
         Ok((org.plan, active))
     }
 
-    /// Moves keys that have ended unused to the listing of expired ones, among the oldest
+    /// Moves keys that were not used for so many days to the listing of expired ones, among the oldest
     /// [`LOOKED_THROUGH`] of each environment. False if it has moved none.
-    async fn settle_unused_api_keys(&self, org: &OrgId) -> Result<bool, StoreError> {
-        let (now, mut unused) = (self.clock.now(), Vec::new());
+    async fn settle_unused_api_keys(&self, org: &OrgId, days: Option<Days>) -> Result<bool, StoreError> {
+        let Some(days) = days else { return Ok(false) };
+        let mut unused = Vec::new();
         for environment in [Environment::Live, Environment::Test] {
             let pk = keys::api_keys_in(org, TokenState::Active, &environment.into());
             let pointers: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::All), LOOKED_THROUGH).await?;
-            let old = pointers.into_iter().map(|(_, pointer)| pointer).filter(|pointer| is_old(&pointer.id, now));
-            for chunk in old.collect::<Vec<_>>().chunks(100) {
-                for token in self.stored_tokens(chunk.iter().map(|pointer| pointer.hash)).await? {
-                    let StoredToken::ApiKey(key) = token else { continue };
-                    let hash = chunk.iter().find(|pointer| pointer.id == key.id).map(|pointer| pointer.hash);
-                    if let (Some(end), Some(hash)) = (self.note_unused(&mut key.clone()).await?, hash) {
-                        let place = self.place_of(&key, false).await?;
-                        unused.push(Unused { key, hash, end, place });
-                    }
+            unused.extend(self.unused_keys_among(pointers, days).await?);
+        }
+        Ok(self.move_unused_api_keys(org, unused).await?.contains(&Settled::Yes))
+    }
+
+    /// Moves those of a page of an environment's active keys that were not used for so many days. Returns
+    /// the sort key after which the next page starts; `None` on the last page.
+    pub(super) async fn end_unused_api_keys(
+        &self,
+        org: &OrgId,
+        environment: Environment,
+        days: Days,
+        after: Option<&str>,
+    ) -> Result<Option<String>, StoreError> {
+        let pk = keys::api_keys_in(org, TokenState::Active, &environment.into());
+        let range = Range::new(&pk, SortKeys::All).start_after(after);
+        let pointers: Vec<(String, Pointer)> = self.query(range, PAGE).await?;
+        let next = pointers.last().filter(|_| pointers.len() == PAGE).map(|(sort_key, _)| sort_key.clone());
+        let unused = self.unused_keys_among(pointers, days).await?;
+        for settled in self.move_unused_api_keys(org, unused).await? {
+            settled.done()?;
+        }
+        Ok(next)
+    }
+
+    /// Those of these keys that were not used for so many days, as they are stored. Reads none that is
+    /// younger than a day.
+    async fn unused_keys_among(
+        &self,
+        pointers: Vec<(String, Pointer)>,
+        days: Days,
+    ) -> Result<Vec<(ApiKey, TokenHash)>, StoreError> {
+        let (now, mut unused) = (self.clock.now(), Vec::new());
+        let old = pointers.into_iter().map(|(_, pointer)| pointer).filter(|pointer| is_old(&pointer.id, now));
+        for chunk in old.collect::<Vec<_>>().chunks(100) {
+            for token in self.stored_tokens(chunk.iter().map(|pointer| pointer.hash)).await? {
+                let StoredToken::ApiKey(key) = token else { continue };
+                let hash = chunk.iter().find(|pointer| pointer.id == key.id).map(|pointer| pointer.hash);
+                if let (Some(_), Some(hash)) = (key.unused_end(Some(days), now), hash) {
+                    unused.push((key, hash));
                 }
             }
         }
-        Ok(self.move_unused_api_keys(org, &unused).await)
+        Ok(unused)
     }
 
-    /// Moves these keys, one transaction after the other, since all of them write the counter. False if
-    /// it has moved none.
-    async fn move_unused_api_keys(&self, org: &OrgId, unused: &[Unused]) -> bool {
-        let mut moved = false;
+    /// Moves those of these keys that have ended unused by the policy as it is now, one transaction after
+    /// the other, since all of them write the counter. Returns what became of each transaction.
+    async fn move_unused_api_keys(
+        &self,
+        org: &OrgId,
+        keys: Vec<(ApiKey, TokenHash)>,
+    ) -> Result<Vec<Settled>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (days, now) = (self.unused_days_now(org).await?, self.clock.now());
+        let mut unused = Vec::with_capacity(keys.len());
+        for (key, hash) in keys {
+            if let Some(end) = key.unused_end(days, now) {
+                let place = self.place_of(&key, false).await?;
+                unused.push(Unused { key, hash, end, place });
+            }
+        }
+        let mut settled = Vec::new();
         // A key that takes a place may be in no other write.
         for batch in unused.chunk_by(|one, next| !one.place.is_taken() && !next.place.is_taken()) {
-            moved |= self.move_unused_in_batches(org, batch).await;
+            settled.extend(self.move_unused_in_batches(org, batch).await);
         }
-        moved
+        Ok(settled)
     }
 
-    async fn move_unused_in_batches(&self, org: &OrgId, unused: &[Unused]) -> bool {
-        let mut moved = false;
+    async fn move_unused_in_batches(&self, org: &OrgId, unused: &[Unused]) -> Vec<Settled> {
+        let mut all = Vec::new();
         for batch in unused.chunks(UNUSED_PER_TRANSACTION) {
             match self.settle(self.unused_api_keys(org, batch)).await {
-                Settled::Yes => moved = true,
                 // One of them was used, revoked or moved in the meantime: move the rest one by one.
-                Settled::Changed => {
+                Settled::Changed if batch.len() > 1 => {
                     for one in batch {
-                        let settled = self.settle(self.unused_api_keys(org, std::slice::from_ref(one))).await;
-                        moved |= settled == Settled::Yes;
+                        all.push(self.settle(self.unused_api_keys(org, std::slice::from_ref(one))).await);
                     }
                 }
-                Settled::Failed => break,
+                settled => all.push(settled),
+            }
+            if matches!(all.last(), Some(Settled::Failed(_))) {
+                break;
             }
         }
-        moved
+        all
     }
 
     /// A transaction that makes keys expire when they ended unused.
@@ -369,7 +418,7 @@ impl Store {
             let after = Pointer { expires_at: Some(*end), ..before.clone() };
             let ApiKey { last_used_at, expires_at, uncounted, .. } = *key;
             transaction
-                .end_unused(keys::token(*hash), AsRead { last_used_at, expires_at, uncounted }, *end)
+                .end_unused(keys::token(*hash), AsRead { last_used_at, expires_at, uncounted, revision: None }, *end)
                 .delete_existing(ApiKey::listed(&before, org, TokenState::Active))
                 .put(ApiKey::listed(&after, org, TokenState::Expired), &after)
                 .put(keys::api_key_by_id(org, &key.id), &after);
@@ -469,6 +518,10 @@ impl Store {
             let is_young = last.created_at.plus(MAX_OVERLAP) > now;
             let Some(Replaces { hash, .. }) = last.replaces.filter(|_| is_young) else { break };
             let Some(mut stored) = self.stored_token(hash).await? else { break };
+            if stored.is_idle(now) {
+                // Whoever loses the place never gets it back: read afresh whether unused keys end.
+                self.unused_days_now(&key.org_id).await?;
+            }
             self.note_all(&mut stored).await?;
             let is_active = stored.is_active(now);
             let Some(old) = ApiKey::of(stored) else { break };

@@ -35,7 +35,7 @@
 //! | has this person joined again since SCIM ended the membership? | `BatchGetItem` [`ended_membership`] | 1 unit each |
 //! | an organization's SCIM users, and how many there are | `Query` [`scim_users`], `GetItem` [`scim_user_count`] | all up to the end of the page |
 //! | is this the last owner? | a condition on [`owner_count`] | part of the write |
-//! | all organizations (`guardctl` only) | `Query` [`ORGS`] | the page |
+//! | all organizations (`guardctl`, and the run that ends unused tokens) | `Query` [`ORGS`] | the page |
 //! | the audit log, newest first | `Query` [`audit_log`] | the page |
 //! | does this address have a token, and how many mails did it get? | two `GetItem` [`address`], [`address_mails`] | 2 units |
 //! | may this mail be sent? | `UpdateItem` per limit, [`mails`], and `GetItem` [`registration`] | 1 unit each |
@@ -56,6 +56,8 @@
 //! | was this day's work on reminders done? | `GetItem` [`reminders`] | 1 unit |
 //! | was this address reminded today? | `GetItem` and `UpdateItem` [`reminded`] | 1 unit, and 2 for a mail |
 //! | which organizations are to be told what happened? | `Query` [`SUBSCRIPTIONS`], then [`audit_log`] of each | one query, then what happened |
+//! | how far is the run that ends unused tokens? | `GetItem` [`unused_run`] | 1 unit |
+//! | which organizations end unused tokens, and which of theirs were not used? | `Query` [`ORGS`], then `BatchGetItem` [`org`]; of those that do [`org_user_tokens_in`], [`api_keys_in`] and [`org_access_tokens`], then `BatchGetItem` [`token`] | a read per organization, then the active tokens |
 //! | which removed tokens are to be erased? | `Query` [`ERASURES`] up to now, then [`audit_log`] of the address | what is due |
 //!
 //! # Items of a token
@@ -596,6 +598,11 @@ pub fn expiry_on(day: &str, org: &OrgId, kind: &str, id: &str, hash: TokenHash) 
 /// How far the work on reminders is.
 pub fn reminders() -> Key {
     key("REMINDERS", "REMINDERS")
+}
+
+/// How far the run that ends unused tokens is.
+pub fn unused_run() -> Key {
+    key("UNUSED_RUN", "UNUSED_RUN")
 }
 
 /// When an address was reminded of tokens that expire.

@@ -3,8 +3,12 @@
 //! - The longest lifetime of each kind, counted from `created_at`, binds whoever sets an expiry.
 //!   Existing tokens are untouched.
 //! - A token that is not used for some days has ended. Nobody writes at that moment: every read that
-//!   decides compares the token's item with the policy (`Store::note_unused`). Listings then write
-//!   the end as the token's expiry and move it; from then on it has expired, whatever the policy.
+//!   decides compares the token's item with the policy (`Store::note_unused`). Listings and a daily
+//!   run ([`super::unused`]) then write the end as the token's expiry and move it; from then on it has
+//!   expired, whatever the policy.
+//!
+//! Uses remember the policy for a minute. That write cannot be taken back, so it reads the policy
+//! afresh (`Store::unused_days_now`).
 //!
 //! A use and that write exclude each other: the write is conditional on `last_used_at`, and the use
 //! of a token that was idle for a day looks at the token as its own write has left it
@@ -18,6 +22,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::ReturnValue;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::keys::{self, Key};
@@ -146,6 +151,13 @@ pub(super) trait EndsUnused {
     fn is_active_at(&self, now: Moment) -> bool;
     /// Sets its expiry.
     fn expire(&mut self, at: Moment);
+
+    /// When it has ended because it was not used for so many days; `None` if it has not, or is not
+    /// active for another reason.
+    fn unused_end(&self, days: Option<Days>, now: Moment) -> Option<Moment> {
+        let end = end_of_unused(self.since(), days?);
+        (end <= now && self.is_active_at(now)).then_some(end)
+    }
 }
 
 macro_rules! ends_unused {
@@ -213,6 +225,8 @@ pub(super) struct AsRead {
     pub last_used_at: Option<Moment>,
     pub expires_at: Option<Moment>,
     pub uncounted: bool,
+    /// Of an organization access token: each change has another one.
+    pub revision: Option<u64>,
 }
 
 /// The result of [`Store::settle`].
@@ -223,17 +237,31 @@ pub(super) enum Settled {
     /// A token was used, revoked, rotated or moved in the meantime: nothing was written.
     Changed,
     /// It could not be written.
-    Failed,
+    Failed(StoreError),
+}
+
+impl Settled {
+    /// Whether nothing is left to be written.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be written.
+    pub(super) fn done(self) -> Result<(), StoreError> {
+        match self {
+            Settled::Yes | Settled::Changed => Ok(()),
+            Settled::Failed(error) => Err(error),
+        }
+    }
 }
 
 impl Transaction<'_> {
-    /// Makes a token expire at the time at which it ended unused, if it was neither used, revoked nor
-    /// rotated since it was read.
+    /// Makes a token expire at the time at which it ended unused, if it was neither used, revoked,
+    /// rotated nor changed since it was read.
     pub(super) fn end_unused(&mut self, key: Key, token: AsRead, end: Moment) -> &mut Self {
-        let mut values = vec![(":end", end)];
+        let mut values: Vec<(&str, Value)> = vec![(":end", end.to_string().into())];
         let mut is_as_read = |name: &str, placeholder: &'static str, value: Option<Moment>| match value {
             Some(value) => {
-                values.push((placeholder, value));
+                values.push((placeholder, value.to_string().into()));
                 format!("#{name} = {placeholder}")
             }
             None => format!("attribute_not_exists(#{name})"),
@@ -241,10 +269,16 @@ impl Transaction<'_> {
         let unused = is_as_read("last_used_at", ":last_used_at", token.last_used_at);
         let expiry = is_as_read("expires_at", ":expires_at", token.expires_at);
         let counts = if token.uncounted { "attribute_exists(#uncounted)" } else { "attribute_not_exists(#uncounted)" };
-        let condition = format!(
+        let mut change = "SET #expires_at = :end".to_owned();
+        let mut condition = format!(
             "attribute_exists(pk) AND attribute_not_exists(#revoked_at) AND {unused} AND {expiry} AND {counts}"
         );
-        self.update(key, "SET #expires_at = :end", &condition, &values)
+        if let Some(revision) = token.revision {
+            change.push_str(", #revision = :next");
+            condition.push_str(" AND #revision = :revision");
+            values.extend([(":next", (revision + 1).into()), (":revision", revision.into())]);
+        }
+        self.update(key, &change, &condition, &values)
     }
 }
 
@@ -258,7 +292,13 @@ impl Store {
         if let Some(days) = known {
             return Ok(days);
         }
-        let days = self.org(org).await?.and_then(|org| org.lifetimes.end_after_unused_days);
+        self.unused_days_now(org).await
+    }
+
+    /// As [`Self::unused_days`], but as it is now: for what cannot be taken back.
+    pub(super) async fn unused_days_now(&self, org: &OrgId) -> Result<Option<Days>, StoreError> {
+        let now = self.clock.now();
+        let days = self.lifetimes(org).await?.end_after_unused_days;
         let mut remembered = self.remembered.lock();
         if remembered.len() >= MAX_REMEMBERED {
             remembered.clear();
@@ -290,8 +330,7 @@ impl Store {
         if !is_idle(token.since(), now) || !token.is_active_at(now) {
             return Ok(None);
         }
-        let days = self.unused_days(token.org()).await?;
-        let end = days.map(|days| end_of_unused(token.since(), days)).filter(|end| *end <= now);
+        let end = token.unused_end(self.unused_days(token.org()).await?, now);
         if let Some(end) = end {
             token.expire(end);
         }
@@ -384,7 +423,7 @@ impl Store {
             Ok(Committed::No(_)) => Settled::Changed,
             Err(error) => {
                 tracing::warn!(%error, "a token that ended unused is still listed as active");
-                Settled::Failed
+                Settled::Failed(error)
             }
         }
     }

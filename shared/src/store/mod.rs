@@ -33,6 +33,7 @@ pub mod sign_in;
 pub mod table;
 pub mod tokens;
 pub mod trusts;
+pub mod unused;
 pub mod usage;
 
 use std::collections::HashMap;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::leaks::{Cause, Recipient};
-use super::lifetimes::{Lifetimes, Limited, TooLong};
+use super::lifetimes::{AsRead, Days, EndsUnused, Lifetimes, Limited, TooLong};
 use super::members::Authority;
 use super::rate_limits::COUNT;
 use super::tokens::{AccessConfig, OrgAccessToken, StoredToken};
@@ -34,6 +34,9 @@ const MAX_ATTEMPTS: usize = 8;
 
 /// Tokens per read of the listing. All pages are read.
 const PAGE: usize = 1_000;
+
+/// Tokens per page that a daily run looks through.
+const LOOKED_THROUGH: usize = 100;
 
 /// A pointer to a token, by number or by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,6 +238,45 @@ impl Store {
         }
         tokens.sort_by_key(|token| std::cmp::Reverse(token.id));
         Ok(tokens)
+    }
+
+    /// Makes those of a page of access tokens expire that were not used for so many days. Returns the sort
+    /// key after which the next page starts; `None` on the last page.
+    pub(super) async fn end_unused_org_access_tokens(
+        &self,
+        org: &OrgId,
+        days: Days,
+        after: Option<&str>,
+    ) -> Result<Option<String>, StoreError> {
+        let pk = keys::org_access_tokens(org);
+        let range = Range::new(&pk, SortKeys::All).start_after(after);
+        let pointers: Vec<(String, Pointer)> = self.query(range, LOOKED_THROUGH).await?;
+        let next = pointers.last().filter(|_| pointers.len() == LOOKED_THROUGH).map(|(sort_key, _)| sort_key.clone());
+        let now = self.clock.now();
+        let mut unused = Vec::new();
+        for token in self.stored_tokens(pointers.iter().map(|(_, pointer)| pointer.hash)).await? {
+            let StoredToken::OrgAccess(token) = token else { continue };
+            let hash = pointers.iter().find(|(_, pointer)| pointer.id == token.id).map(|(_, pointer)| pointer.hash);
+            if let (Some(_), Some(hash)) = (token.unused_end(Some(days), now), hash) {
+                unused.push((token, hash));
+            }
+        }
+        if unused.is_empty() {
+            return Ok(next);
+        }
+        // What is written cannot be taken back: by the policy as it is now.
+        let days = self.unused_days_now(org).await?;
+        for (token, hash) in unused {
+            if let Some(end) = token.unused_end(days, now) {
+                let OrgAccessToken { last_used_at, expires_at, revision, .. } = token;
+                let as_read = AsRead { last_used_at, expires_at, uncounted: false, revision: Some(revision) };
+                let mut transaction = self.transaction();
+                // Nothing else holds the expiry but what people are reminded by, which looks at the token.
+                transaction.end_unused(keys::token(hash), as_read, end);
+                self.settle(transaction).await.done()?;
+            }
+        }
+        Ok(next)
     }
 
     /// An organization's access token with this number.

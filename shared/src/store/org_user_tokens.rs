@@ -1,10 +1,10 @@
 //! Org user tokens and their states: active, expired, revoked.
 //!
 //! ```text
-//!             issue        clock, unused for too long (moved by a listing)
-//!   (nothing) ─────▶ active ───────────────────────────────────────────▶ expired
-//!                      │  revoke, revoke by user                revoke      │
-//!                      └──────────────────────▶ revoked ◀───────────────────┘
+//!             issue        clock, unused for too long (moved by a listing or a daily run)
+//!   (nothing) ─────▶ active ─────────────────────────────────────────────────────────▶ expired
+//!                      │  revoke, revoke by user                              revoke      │
+//!                      └──────────────────────────────▶ revoked ◀─────────────────────────┘
 //! ```
 //!
 //! The item under the token's hash is the source of truth; listings contain pointers to it. Each
@@ -18,7 +18,7 @@ use super::audit::{Caller, Entry, Subject};
 use super::idempotency::{Once, Repeat};
 use super::keys::{self, Key};
 use super::leaks::{Cause, Recipient};
-use super::lifetimes::{AsRead, Limited, Settled, is_old};
+use super::lifetimes::{AsRead, Days, EndsUnused, Limited, Settled, is_old};
 use super::members::Member;
 use super::orgs::Org;
 use super::rotation::{MAX_OVERLAP, NewToken, Old, Rotatable};
@@ -401,8 +401,8 @@ impl Store {
             after = found.last().map(|(sort_key, _)| sort_key.clone());
             let pointers = found.into_iter().map(|(_, pointer)| pointer);
             let mut unexpired: Vec<Pointer> = pointers.filter(|pointer| !pointer.has_expired(now)).collect();
-            if org.lifetimes.end_after_unused_days.is_some() {
-                let unused = self.unused_among(&unexpired).await?;
+            if let Some(days) = org.lifetimes.end_after_unused_days {
+                let unused = self.unused_among(&unexpired, days).await?;
                 unexpired.retain(|pointer| unused.iter().all(|(token, _)| token.id != pointer.id));
             }
             self.drop_superseded(&mut unexpired).await?;
@@ -417,17 +417,22 @@ impl Store {
         Ok(count)
     }
 
-    /// Those of these tokens that have ended unused, as they are stored, and when. Reads none that is
-    /// younger than a day.
-    async fn unused_among(&self, pointers: &[Pointer]) -> Result<Vec<(OrgUserToken, Moment)>, StoreError> {
+    /// Those of these tokens that were not used for so many days, as they are stored. Reads none that
+    /// is younger than a day.
+    async fn unused_among(
+        &self,
+        pointers: &[Pointer],
+        days: Days,
+    ) -> Result<Vec<(OrgUserToken, TokenHash)>, StoreError> {
         let mut unused = Vec::new();
         let now = self.clock.now();
         let old: Vec<&Pointer> = pointers.iter().filter(|pointer| is_old(&pointer.id, now)).collect();
         for chunk in old.chunks(100) {
             for token in self.stored_tokens(chunk.iter().map(|pointer| pointer.hash)).await? {
                 let StoredToken::OrgUser(token) = token else { continue };
-                if let Some(end) = self.note_unused(&mut token.clone()).await? {
-                    unused.push((token, end));
+                let hash = chunk.iter().find(|pointer| pointer.id == token.id).map(|pointer| pointer.hash);
+                if let (Some(_), Some(hash)) = (token.unused_end(Some(days), now), hash) {
+                    unused.push((token, hash));
                 }
             }
         }
@@ -452,22 +457,50 @@ impl Store {
     /// Moves tokens that have ended unused to the listing of expired ones, among the first
     /// [`LOOKED_THROUGH`] of the active ones.
     async fn settle_unused_org_user_tokens(&self, org: &OrgId) -> Result<(), StoreError> {
-        if self.unused_days(org).await?.is_some() {
+        if let Some(days) = self.unused_days(org).await? {
             let pk = keys::org_user_tokens_in(org, TokenState::Active);
             let pointers: Vec<(String, Pointer)> = self.query(Range::new(&pk, SortKeys::All), LOOKED_THROUGH).await?;
             let pointers: Vec<Pointer> = pointers.into_iter().map(|(_, pointer)| pointer).collect();
-            let _moved: Vec<TokenId> = self.settle_unused_among(&pointers).await?;
+            let unused = self.unused_among(&pointers, days).await?;
+            self.move_unused_org_user_tokens(org, unused).await?;
         }
         Ok(())
     }
 
-    /// Moves those of these tokens that have ended unused, and returns their IDs.
-    async fn settle_unused_among(&self, pointers: &[Pointer]) -> Result<Vec<TokenId>, StoreError> {
-        let unused = self.unused_among(pointers).await?;
-        let moving = stream::iter(unused).map(async |(token, end)| {
-            let hash = pointers.iter().find(|pointer| pointer.id == token.id)?.hash;
-            let transaction = self.unused_org_user_token(&token, hash, end);
-            (self.settle(transaction).await == Settled::Yes).then_some(token.id)
+    /// Moves those of a page of active tokens that were not used for so many days. Returns the sort key
+    /// after which the next page starts; `None` on the last page.
+    pub(super) async fn end_unused_org_user_tokens(
+        &self,
+        org: &OrgId,
+        days: Days,
+        after: Option<&str>,
+    ) -> Result<Option<String>, StoreError> {
+        let pk = keys::org_user_tokens_in(org, TokenState::Active);
+        let range = Range::new(&pk, SortKeys::All).start_after(after);
+        let found: Vec<(String, Pointer)> = self.query(range, ROUND).await?;
+        let next = found.last().filter(|_| found.len() == ROUND).map(|(sort_key, _)| sort_key.clone());
+        let pointers: Vec<Pointer> = found.into_iter().map(|(_, pointer)| pointer).collect();
+        let unused = self.unused_among(&pointers, days).await?;
+        for (_, settled) in self.move_unused_org_user_tokens(org, unused).await? {
+            settled.done()?;
+        }
+        Ok(next)
+    }
+
+    /// Moves those of these tokens that have ended unused by the policy as it is now.
+    async fn move_unused_org_user_tokens(
+        &self,
+        org: &OrgId,
+        unused: Vec<(OrgUserToken, TokenHash)>,
+    ) -> Result<Vec<(TokenId, Settled)>, StoreError> {
+        if unused.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (days, now) = (self.unused_days_now(org).await?, self.clock.now());
+        let moving = stream::iter(unused).map(async |(token, hash)| {
+            let end = token.unused_end(days, now)?;
+            let settled = self.settle(self.unused_org_user_token(&token, hash, end)).await;
+            Some((token.id, settled))
         });
         Ok(moving.buffer_unordered(CONCURRENCY).filter_map(std::future::ready).collect().await)
     }
@@ -475,6 +508,7 @@ impl Store {
     /// Notes which tokens of a listing have ended unused, and moves them.
     async fn note_and_move_unused(
         &self,
+        org: &OrgId,
         tokens: &mut [StoredToken],
         hash_of: impl Fn(&StoredToken) -> Option<TokenHash>,
     ) -> Result<(), StoreError> {
@@ -483,13 +517,10 @@ impl Store {
             let hash = hash_of(token);
             if let (StoredToken::OrgUser(token), Some(hash)) = (token, hash) {
                 let stored = token.clone();
-                unused.extend(self.note_unused(token).await?.map(|end| (stored, hash, end)));
+                unused.extend(self.note_unused(token).await?.map(|_| (stored, hash)));
             }
         }
-        let moving = stream::iter(unused).map(async |(token, hash, end)| {
-            self.settle(self.unused_org_user_token(&token, hash, end)).await;
-        });
-        moving.buffer_unordered(CONCURRENCY).for_each(std::future::ready).await;
+        self.move_unused_org_user_tokens(org, unused).await?;
         Ok(())
     }
 
@@ -500,7 +531,7 @@ impl Store {
         let OrgUserToken { last_used_at, expires_at, .. } = *token;
         let mut transaction = self.transaction();
         transaction
-            .end_unused(keys::token(hash), AsRead { last_used_at, expires_at, uncounted: false }, end)
+            .end_unused(keys::token(hash), AsRead { last_used_at, expires_at, uncounted: false, revision: None }, end)
             .delete_existing(OrgUserToken::listed(&before, org, TokenState::Active))
             .put(OrgUserToken::listed(&after, org, TokenState::Expired), &after)
             .put(keys::org_user_token_by_id(org, &token.id), &after);
@@ -534,7 +565,7 @@ impl Store {
             }
             let pointer_to = |token: &StoredToken| chunk.iter().find(|(_, pointer)| pointer.id.as_str() == token.id());
             let hash_of = |token: &StoredToken| pointer_to(token).map(|(_, pointer)| pointer.hash);
-            self.note_and_move_unused(&mut found, hash_of).await?;
+            self.note_and_move_unused(org, &mut found, hash_of).await?;
             self.note_superseded(&mut found, hash_of, listing.request_id).await?;
             tokens.extend(found.into_iter().filter_map(OrgUserToken::of));
         }
@@ -667,10 +698,14 @@ impl Store {
         let pointers = self.query::<Pointer>(range, MAX_COUNTED).await?;
         let mut pointers: Vec<Pointer> =
             pointers.into_iter().map(|(_, pointer)| pointer).filter(|pointer| !pointer.has_expired(now)).collect();
-        if pointers.iter().any(|pointer| is_old(&pointer.id, now)) && self.unused_days(org).await?.is_some() {
+        if pointers.iter().any(|pointer| is_old(&pointer.id, now))
+            && let Some(days) = self.unused_days(org).await?
+        {
             // Moved, so that none of them works again if the policy is taken away.
-            let moved = self.settle_unused_among(&pointers).await?;
-            pointers.retain(|pointer| !moved.contains(&pointer.id));
+            let unused = self.unused_among(&pointers, days).await?;
+            let moved = self.move_unused_org_user_tokens(org, unused).await?;
+            let is_moved = |id: &TokenId| moved.iter().any(|(moved, settled)| moved == id && *settled == Settled::Yes);
+            pointers.retain(|pointer| !is_moved(&pointer.id));
         }
         self.drop_superseded(&mut pointers).await?;
         // Few: an identifier is the address of one person.

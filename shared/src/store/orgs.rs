@@ -165,6 +165,13 @@ impl Store {
         Ok(orgs)
     }
 
+    /// The IDs of the first organizations after this one, oldest first.
+    pub(super) async fn org_ids_after(&self, after: Option<&OrgId>, at_most: usize) -> Result<Vec<OrgId>, StoreError> {
+        let range = Range::new(ORGS, SortKeys::All).start_after(after.map(OrgId::as_str));
+        let found: Vec<(String, Named)> = self.query(range, at_most).await?;
+        Ok(found.iter().filter_map(|(id, _)| OrgId::parse(id)).collect())
+    }
+
     /// Creates an organization.
     pub async fn create_org(&self, name: &str, plan: Plan, guard: bool, caller: &Caller) -> Result<Org, StoreError> {
         let id = OrgId::new(&self.clock)?;

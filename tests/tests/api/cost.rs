@@ -562,11 +562,11 @@ async fn policy_costs_a_read_where_an_expiry_is_set_and_a_move_per_unused_token(
     let replaced = update(Method::PUT, json!({"name": "relay"})).await;
     assert_eq!(replaced, cost(expiring.calls, expiring.read, disabled.write));
 
-    // The policy, the token's item, two pointers that change and one that goes; and the use of the bot's
-    // key.
+    // The policy, and again before what cannot be taken back; the token's item, two pointers that change
+    // and one that goes; and the use of the bot's key.
     client.issue("alice").await;
     service.end_unused(&org.id, 1).await;
     service.clock.advance(Duration::from_secs(2 * 24 * 60 * 60));
-    assert_eq!(client.list("").await, cost(7, AUTH + 2.0 + 1.0 + 1.0, 4.0 * WRITE + USE));
+    assert_eq!(client.list("").await, cost(8, AUTH + 2.0 + 1.0 + 2.0, 4.0 * WRITE + USE));
     assert_eq!(client.list("").await, cost(3, AUTH + 2.0, 0.0));
 }

@@ -52,6 +52,7 @@ mod last_used;
 mod leak_mails;
 mod leaks;
 mod lifetimes;
+mod lifetimes_daily;
 mod lifetimes_unused;
 mod logs;
 mod mails;

@@ -312,6 +312,13 @@ impl Recorder {
         self.extend(Operation::EmailTokensErase);
     }
 
+    /// Runs the function that writes the ends of tokens that were not used.
+    async fn record_unused_run(&mut self, service: &Service) {
+        self.faults.arm(0, &[], None);
+        service.run_end_unused().await.unwrap();
+        self.extend(Operation::TokensEndUnused);
+    }
+
     /// Makes a call of this operation.
     pub(crate) async fn record(
         &mut self,
@@ -503,8 +510,8 @@ async fn record_expiries(recorder: &mut Recorder, service: &Service) {
     recorder.record(Operation::OrgUserTokensList, 200, service.call(Method::GET, &path, &owner.credential)).await;
 }
 
-/// Listings, revocations by user, and creations and rotations of API keys at the plan's limit move what
-/// has ended unused.
+/// Listings, revocations by user, creations and rotations of API keys at the plan's limit, and a daily run
+/// move what has ended unused.
 async fn record_unused(recorder: &mut Recorder, service: &Service) {
     for operation in [
         Operation::ApiKeysCreate,
@@ -513,6 +520,7 @@ async fn record_unused(recorder: &mut Recorder, service: &Service) {
         Operation::OrgUserTokensList,
         Operation::OrgUserTokensRevokeByUser,
         Operation::OrgAccessTokensList,
+        Operation::TokensEndUnused,
     ] {
         let fixtures = Fixtures::create(service).await;
         let (org, owner) = (&fixtures.org, &fixtures.owner.credential);
@@ -526,6 +534,10 @@ async fn record_unused(recorder: &mut Recorder, service: &Service) {
         for name in ["one", "two", "three"] {
             let key = json!({"name": name, "environment": "live", "scopes": ["org:read"]});
             service.post("/v1/api-keys", owner, &key).await;
+        }
+        if operation == Operation::TokensEndUnused {
+            record_unused_run_over(recorder, service, &fixtures).await;
+            continue;
         }
         service.end_unused(&org.id, 1).await;
         let day = Duration::from_secs(24 * 60 * 60);
@@ -552,6 +564,27 @@ async fn record_unused(recorder: &mut Recorder, service: &Service) {
             _ => recorder.record(operation, 200, get(&list)).await,
         };
     }
+}
+
+/// A run over tokens of every kind that have ended unused, before they expire.
+async fn record_unused_run_over(recorder: &mut Recorder, service: &Service, fixtures: &Fixtures) {
+    let (org, owner) = (&fixtures.org, &fixtures.owner);
+    service.set_plan(org, Plan::Pro).await;
+    let end = "2099-12-31T23:59:59Z";
+    service.issue_until(org, owner, "alice", end).await;
+    let key = json!({"name": "ends", "environment": "live", "scopes": ["org:read"], "expires_at": end});
+    service.api_key_with(&owner.credential, &key).await;
+    // Its successor ends unused while it works.
+    let used = service.api_key(&owner.credential, &["org:read"]).await;
+    let rotate = format!("/v1/api-keys/{}/rotate", used.id);
+    assert_eq!(service.post(&rotate, &owner.credential, &json!({"overlap": "7d"})).await.status, 201);
+    service.end_unused(&org.id, 1).await;
+    let day = Duration::from_secs(24 * 60 * 60);
+    service.clock.advance(day - Duration::from_secs(120));
+    assert_eq!(service.whoami(&used.key).await.status, 200);
+    service.clock.advance(Duration::from_secs(180));
+    recorder.record_unused_run(service).await;
+    assert_eq!(service.active_api_keys(org, &owner.credential).await, 1);
 }
 
 /// An address with and without a token; mails that SES accepts and rejects.

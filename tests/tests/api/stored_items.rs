@@ -42,7 +42,7 @@ const PLACE: &str = "https://github.com/octocat/hello/blob/main/.npmrc#L1";
 const CURRENT: &str = "items-0.2.json";
 
 /// The function in `shared/src/store/keys.rs` that builds each key, and what its keys look like.
-const KINDS: [(&str, &str, &str); 59] = [
+const KINDS: [(&str, &str, &str); 60] = [
     ("token", "TOKEN#*", "TOKEN"),
     ("bot", "BOT#*", "BOT"),
     ("trust", "BOT#*", "TRUST#*"),
@@ -102,6 +102,7 @@ const KINDS: [(&str, &str, &str); 59] = [
     ("reminders", "REMINDERS", "REMINDERS"),
     ("subscription", "SUBSCRIPTIONS", "*"),
     ("reminded", "REMINDED#*", "REMINDED"),
+    ("unused_run", "UNUSED_RUN", "UNUSED_RUN"),
 ];
 
 /// The items of both tables, and how to use them.
@@ -223,6 +224,7 @@ impl Fixture {
         let claim = service.store.claim_reminder(carol.hash(), &today).await.unwrap().unwrap();
         service.store.reminder_sent(claim, &today).await.unwrap();
         service.store.reminders_done(&today).await.unwrap();
+        service.run_end_unused().await.unwrap();
         service.set_notify(&org.id, Notify::ALL).await;
         service.store.count_leak_report(source).await.unwrap().unwrap();
         service.store.count_leaked_tokens(source, 1).await.unwrap().unwrap();
