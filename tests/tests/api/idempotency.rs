@@ -229,7 +229,7 @@ async fn key_of_a_rotation_is_400_for_another_token() {
         let made = rotate(first, &nightly).await;
         assert_eq!(made.status, 201, "{first}: {}", made.text);
         let body = made.json();
-        let id = body["id"].as_str().or(body["bot_id"].as_str()).unwrap();
+        let id = body["id"].as_str().or(body["key_id"].as_str()).unwrap();
         let refused = rotate(second, &nightly).await;
         refused.assert_invalid(HEADER);
         assert!(!refused.text.contains(id), "{}", refused.text);
