@@ -77,13 +77,13 @@ impl<'a> Begun<'a> {
         let (guarded, place, delay) = match select(pin!(guard), pin!(log.look_up(attempt))).await {
             Either::Left((guarded, look_up)) => {
                 let (guarded, since) = (guarded?, Instant::now());
-                let place = tokio::time::timeout(log.patience, look_up).await.ok();
+                let place = tokio::time::timeout(log.patience(), look_up).await.ok();
                 (guarded, place, since.elapsed())
             }
             Either::Right((place, guard)) => (guard.await?, Some(place), Duration::ZERO),
         };
         let place = place.and_then(Result::ok);
-        let logging = place.map(|place| Logging { client, place, left: log.patience.saturating_sub(delay) });
+        let logging = place.map(|place| Logging { client, place, left: log.patience().saturating_sub(delay) });
         Ok((guarded, logging))
     }
 }

@@ -426,8 +426,7 @@ pub struct InstallationLog {
     client: Client,
     table: String,
     clock: Clock,
-    /// How long recording a download may delay the response.
-    pub(crate) patience: Duration,
+    patience: Duration,
 }
 
 impl Store {
@@ -439,6 +438,11 @@ impl Store {
 }
 
 impl InstallationLog {
+    /// How long recording a download may delay the response.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Creates the table with its indexes and TTL. False if it already exists.
     pub async fn create_table(&self) -> Result<bool, StoreError> {
         let indexes = [BY_ORG, BY_USER, BY_PACKAGE].map(|(name, pk)| (name, pk, ID));
