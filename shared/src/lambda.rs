@@ -465,6 +465,21 @@ mod tests {
     }
 
     #[test]
+    fn request_came_in_when_api_gateway_took_it() {
+        let now = Clock::System.now_milliseconds();
+        // What is older, later or in seconds, as the SAM CLI sends it, is not believed.
+        for (sent, is_believed) in
+            [(now - 200, true), (now - 60_000, false), (now + 60_000, false), (now / 1_000, false), (0, false)]
+        {
+            let mut event = event();
+            event["requestContext"]["timeEpoch"] = json!(sent);
+            let request = with_origin(request(event));
+            let received = request.extensions().get::<ReceivedAt>().map(|received| received.0);
+            assert_eq!(received, is_believed.then_some(sent), "{sent}");
+        }
+    }
+
+    #[test]
     fn unencoded_queries_and_paths_are_accepted() {
         for (sent, read) in [
             ("status=all", "status=all"),
