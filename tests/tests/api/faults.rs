@@ -259,7 +259,8 @@ impl Setup {
         let mut ids = service.listed_ids(&fixtures.org, owner, "?limit=100").await;
         ids.extend(service.all_api_keys(&owner.credential, 100, "").await);
         ids.extend(service.access_tokens(owner).await.iter().map(|token| token["id"].to_string()));
-        ids.push(owner.id.to_string());
+        let bot = service.store.bot(&owner.id).await.unwrap().unwrap();
+        ids.extend(bot.keys.iter().filter_map(|key| Some(key.id.as_ref()?.to_string())));
         let named = |id: &String| repeat.text.contains(&format!("created {id}."));
         assert_eq!(ids.iter().filter(|id| named(id)).count(), 1, "{what}");
     }
