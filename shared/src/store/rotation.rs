@@ -699,10 +699,11 @@ impl Store {
     /// # Errors
     ///
     /// If it could not be recorded: the request must not be answered. [`StoreError::Ended`] if the
-    /// successor has ended in the meantime.
+    /// successor is gone, or another request has recorded it and it has ended since.
     pub(super) async fn record_first_use(&self, hash: TokenHash) -> Result<(), StoreError> {
         let values = [(":now", self.clock.now())];
-        let condition = format!("{UNREVOKED} AND {UNUSED}");
+        // It names no other attribute: the functions that record uses have rights on this one alone.
+        let condition = format!("attribute_exists(pk) AND {UNUSED}");
         if self.update(keys::token(hash), "SET #last_used_at = :now", &condition, &values).await? == Committed::Yes {
             return Ok(());
         }

@@ -817,25 +817,6 @@ async fn first_use_waits_for_a_transaction_that_holds_the_token() {
     }
 }
 
-#[tokio::test]
-async fn first_use_of_a_successor_that_is_revoked_meanwhile_is_401() {
-    let (service, faults) = Service::start_with_faults().await;
-    for kind in KINDS {
-        let setup = Setup::new(&service, kind).await;
-        let old = setup.make(None).await;
-        let new = setup.rotate(&old.id, json!({"until_first_use": true})).await;
-        faults.arm_where(|call| call.operation == "UpdateItem", &[Fault::Held], None);
-        let revoked = async {
-            faults.reached_where(1).await;
-            setup.revoke(&new.id).await;
-            faults.release();
-        };
-        let (works, ()) = futures::join!(setup.works(&new), revoked);
-        faults.disarm();
-        assert!(!works && setup.works(&old).await, "{kind:?}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeats_at_once_are_told_what_was_made() {
     let service = Service::start().await;
